@@ -1,0 +1,56 @@
+# Two environments, made from nothing: TensorFlow and PyTorch do not go together (README, Install).
+# Each is rebuilt when the requirements in setup.cfg change.
+
+PYTHON ?= python3.11
+ENCODE := .venv/encode/bin
+TRAIN := .venv/train/bin
+ENCODE_EXTRAS := encode,demo,dev
+TRAIN_EXTRAS := train,dev
+EXCHANGE := build/exchange
+
+.PHONY: help demo test test-encode test-train lint environments clean
+
+help: ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
+
+environments: .venv/encode/.ready .venv/train/.ready ## both environments
+
+.venv/encode/.ready: setup.cfg
+	@echo "== encode environment: making .venv/encode (TensorFlow, about 2.5 GB, a few minutes)"
+	@rm -rf .venv/encode && $(PYTHON) -m venv .venv/encode
+	$(ENCODE)/pip install --quiet -e '.[$(ENCODE_EXTRAS)]'
+	@touch $@
+
+.venv/train/.ready: setup.cfg
+	@echo "== train environment: making .venv/train (PyTorch, about 6 GB, a few minutes)"
+	@rm -rf .venv/train && $(PYTHON) -m venv .venv/train
+	$(TRAIN)/pip install --quiet -e '.[$(TRAIN_EXTRAS)]'
+	@touch $@
+
+demo: environments ## photographs -> stores -> classifiers -> a table and a picture in build/demo
+	@recipes/demo/run $(ENCODE) $(TRAIN) build/demo
+
+test: lint test-encode test-train ## every check and test, in both environments
+	@echo "== the encode environment reads what the train environment wrote"
+	LATENTSET_EXCHANGE=$(EXCHANGE) $(ENCODE)/python -m pytest -q tests/datasets/test_exchange.py
+
+lint: environments
+	@echo "== ruff"
+	$(TRAIN)/ruff check .
+	$(TRAIN)/ruff format --check .
+	@echo "== mypy --strict, pipeline and datasets"
+	$(ENCODE)/mypy .typing/latentset/pipeline .typing/latentset/datasets tests/pipeline tests/datasets
+	@echo "== mypy --strict, train and datasets"
+	$(TRAIN)/mypy .typing/latentset/train .typing/latentset/datasets tests/train tests/datasets
+
+test-encode: environments
+	@echo "== tests in the encode environment: pipeline, datasets"
+	@rm -rf $(EXCHANGE)
+	LATENTSET_EXCHANGE=$(EXCHANGE) $(ENCODE)/python -m pytest tests/pipeline tests/datasets tests/project
+
+test-train: environments
+	@echo "== tests in the train environment: train, datasets"
+	LATENTSET_EXCHANGE=$(EXCHANGE) $(TRAIN)/python -m pytest tests/train tests/datasets tests/project
+
+clean: ## remove the environments and everything made
+	rm -rf .venv build

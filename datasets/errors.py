@@ -1,0 +1,110 @@
+"""Every error that LatentSet raises on purpose, in one tree; each is also a builtin.
+
+::
+
+    LatentSetError (Exception)
+    ├── CodecError (ValueError)              a codec cannot be used
+    │   ├── CodecGraphError                  a metagraph is not what is expected
+    │   ├── ForbiddenOpError                 a metagraph holds an op that is not allowed
+    │   ├── CodecNotFoundError (FileNotFoundError)
+    │   └── FetchError (OSError)             a download failed, or differs from the recorded one
+    ├── SourceError (ValueError)             a collection of photographs is not laid out as said
+    ├── PhotographError (ValueError)         one photograph cannot be read; carries its status
+    ├── StoreError (ValueError)              a store cannot be used
+    │   ├── StoreIncompleteError             its manifest is missing: the job has not finished
+    │   ├── StoreFormatError                 not a store, or of a version this reader does not know
+    │   └── StoreCorruptError                its objects differ from what its manifest says
+    ├── JobError (RuntimeError)              an encode job cannot go on
+    │   ├── SettingsChangedError             the job on disk was begun with other settings
+    │   └── PhotographFailedError            a photograph failed and the job was told to stop then
+    ├── RecipeError (ValueError)             a recipe is not valid, or does not fit the store
+    ├── TrainingError (RuntimeError)         training cannot begin or go on
+    └── MissingEnvironmentError (ImportError)  this environment lacks the framework that is needed
+
+A message says what was wrong, what was expected, what was found, and what to do.
+"""
+
+
+class LatentSetError(Exception):
+    """Base of all errors raised on purpose; the command line prints its text without a trace."""
+
+
+class CodecError(LatentSetError, ValueError):
+    """A codec cannot be used."""
+
+
+class CodecGraphError(CodecError):
+    """A metagraph does not hold what a scale-hyperprior codec holds."""
+
+
+class ForbiddenOpError(CodecError):
+    """A metagraph holds an operation that is not on the allowed list."""
+
+
+class CodecNotFoundError(CodecError, FileNotFoundError):
+    """No codec of that name is shipped, cached, or lies at that path."""
+
+
+class FetchError(CodecError, OSError):
+    """A codec could not be downloaded whole, or differs from the one recorded before."""
+
+
+class SourceError(LatentSetError, ValueError):
+    """A collection of photographs is not laid out as it was said to be."""
+
+
+class PhotographError(LatentSetError, ValueError):
+    """One photograph cannot be read.
+
+    Args:
+        message: What is wrong with it.
+        status: The status recorded in the samples table (docs/store-spec.md).
+    """
+
+    def __init__(self, message: str, status: str) -> None:
+        super().__init__(message, status)
+        self.message = message
+        self.status = status
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class StoreError(LatentSetError, ValueError):
+    """A store cannot be used."""
+
+
+class StoreIncompleteError(StoreError):
+    """A store has no manifest: the job that writes it has not finished."""
+
+
+class StoreFormatError(StoreError):
+    """Not a store, or one of a format version that this reader does not know."""
+
+
+class StoreCorruptError(StoreError):
+    """The objects of a store differ from what its manifest says."""
+
+
+class JobError(LatentSetError, RuntimeError):
+    """An encode job cannot go on."""
+
+
+class SettingsChangedError(JobError):
+    """The job on disk was begun with other settings."""
+
+
+class PhotographFailedError(JobError):
+    """A photograph could not be encoded and the job was told to stop when that happens."""
+
+
+class RecipeError(LatentSetError, ValueError):
+    """A recipe is not valid, or does not fit the store it is used with."""
+
+
+class TrainingError(LatentSetError, RuntimeError):
+    """Training cannot begin or go on."""
+
+
+class MissingEnvironmentError(LatentSetError, ImportError):
+    """This environment lacks the framework that a command needs."""

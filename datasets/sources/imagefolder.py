@@ -1,0 +1,190 @@
+"""Folders named after classes, as torchvision's ``ImageFolder`` reads them.
+
+::
+
+    ROOT/CLASS/….jpg                    no splits
+    ROOT/{train,val,test}/CLASS/….jpg   splits ("valid" and "validation" are "val")
+    ROOT/….jpg                          no classes: every label is -1
+    ROOT/{train,val,test}/….jpg         likewise, in a split of its own
+
+Within a split, samples are in torchvision's order. Differences from torchvision: splits share one
+numbering of the classes, that of all splits together; names that begin with a dot are passed over;
+``.gif`` is listed too, so that an animation is on record; a link that leaves the root is refused.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from latentset.datasets.errors import SourceError
+from latentset.datasets.sources.source import (
+    SPLIT_NAMES,
+    Source,
+    is_inside,
+    make_source,
+    resolve_root,
+    samples_table,
+)
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
+"""``torchvision.datasets.folder.IMG_EXTENSIONS`` and ``.gif``; upper or lower case."""
+
+
+def open_imagefolder(location: Path) -> Source:
+    """List a collection laid out as class folders.
+
+    Args:
+        location: ROOT in the module's drawing.
+
+    Raises:
+        SourceError: No photographs, a class folder without one, a link that leaves the root, or
+            split folders beside others.
+    """
+    root = resolve_root(location)
+    folders = list_folders(root, "")
+    splits = find_split_folders(root, folders) or {"": ""}
+    found = {name for folder in splits.values() for name in list_folders(root, folder)}
+    classes = tuple(sorted(found))
+    tables = [
+        table
+        for split, folder in splits.items()
+        for table in list_split(root, folder, split, classes)
+    ]
+    return make_source("imagefolder", root, classes, pa.concat_tables(tables))
+
+
+def find_split_folders(root: Path, folders: Sequence[str]) -> dict[str, str]:
+    """Find which folders are splits.
+
+    They are if every folder has a split's name. A folder "train" among other classes is a class,
+    provided that it holds no folders itself.
+
+    Args:
+        root: The source's root.
+        folders: Names of the folders in it.
+
+    Returns:
+        The folder of each split, in the order train, val, test; empty if the folders are classes.
+    """
+    named = [name for name in folders if name in SPLIT_NAMES]
+    others = [name for name in folders if name not in SPLIT_NAMES]
+    if others:
+        if any(list_folders(root, name) for name in named):
+            raise SourceError(
+                f"{root}: the folders {', '.join(named)} look like splits, but beside them are"
+                f" {', '.join(others[:5])}; keep only train, val and test there, or give a list"
+                " (CSV or Parquet) of the photographs"
+            )
+        return {}
+    splits: dict[str, str] = {}
+    for split in ("train", "val", "test"):
+        found = [name for name in named if SPLIT_NAMES[name] == split]
+        if len(found) > 1:
+            raise SourceError(
+                f"{root}: the folders {' and '.join(found)} are both the split {split}"
+            )
+        if found:
+            splits[split] = found[0]
+    return splits
+
+
+def list_split(root: Path, folder: str, split: str, classes: Sequence[str]) -> Iterator[pa.Table]:
+    """List the photographs of a split, one table a class.
+
+    Args:
+        root: The source's root.
+        folder: The split's folder, relative to the root; "" for the root itself.
+        split: Its name in the samples.
+        classes: Class names of the source, in the order of their labels.
+
+    Raises:
+        SourceError: A class folder without a photograph, as torchvision refuses it.
+    """
+    present, loose = scan_folder(root, folder)
+    prefix = f"{folder}/" if folder else ""
+    if not present:
+        yield samples_table([prefix + name for name in loose], -1, split)
+    empty = []
+    for name in present:
+        paths = list_photographs(root, prefix + name)
+        if paths:
+            yield samples_table(paths, classes.index(name), split)
+        else:
+            empty.append(name)
+    if empty:
+        raise SourceError(
+            f"{root / folder}: no photograph in the class folders {', '.join(empty[:5])}"
+            f" ({len(empty)} in all); remove the folders or put the photographs there"
+            f" (extensions {' '.join(EXTENSIONS)})"
+        )
+
+
+def list_photographs(root: Path, folder: str) -> list[str]:
+    """List the photographs in a folder and all folders below, in torchvision's order.
+
+    Args:
+        root: The source's root.
+        folder: Relative to the root.
+
+    Returns:
+        Paths relative to the root.
+    """
+    found = {}
+    pending = [folder]
+    while pending:
+        parent = pending.pop()
+        folders, found[parent] = scan_folder(root, parent)
+        pending += [f"{parent}/{name}" for name in folders]
+    return [f"{parent}/{name}" for parent in sorted(found) for name in found[parent]]
+
+
+def list_folders(root: Path, folder: str) -> list[str]:
+    """List the names of the folders directly in a folder, sorted."""
+    return scan_folder(root, folder)[0]
+
+
+def scan_folder(root: Path, folder: str) -> tuple[list[str], list[str]]:
+    """List a folder without a look at the files: the directory itself says what is a link.
+
+    Args:
+        root: The source's root.
+        folder: Relative to the root.
+
+    Returns:
+        Names of the folders and of the photographs directly in it, each sorted. Names that begin
+        with a dot are passed over.
+
+    Raises:
+        SourceError: A link leads out of the root, or back to a folder above itself.
+    """
+    folders, photographs = [], []
+    with os.scandir(root / folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_symlink():
+                check_link(root, f"{folder}/{entry.name}".lstrip("/"))
+            if entry.is_dir():
+                folders.append(entry.name)
+            elif entry.name.lower().endswith(EXTENSIONS):
+                photographs.append(entry.name)
+    return sorted(folders), sorted(photographs)
+
+
+def check_link(root: Path, link: str) -> None:
+    """Refuse a link that leads out of the root, or back to a folder above itself.
+
+    Args:
+        root: The source's root.
+        link: Relative to the root.
+    """
+    target = os.path.realpath(root / link)
+    if not is_inside(str(root), target):
+        raise SourceError(
+            f"{root}: the link {link!r} leads out of the source; put what it points to in its"
+            " place, or give a list (CSV or Parquet) with a root above both"
+        )
+    if is_inside(target, os.path.realpath((root / link).parent)):
+        raise SourceError(f"{root}: the link {link!r} leads back to a folder above itself")

@@ -1,0 +1,105 @@
+"""MINC-2500 as distributed: 23 materials, 2,500 patches each, five ways to split them.
+
+::
+
+    ROOT/categories.txt                              class names, one a line, in the order of labels
+    ROOT/images/CLASS/CLASS_002089.jpg
+    ROOT/labels/{train,validate,test}{1,…,5}.txt     lines like images/CLASS/CLASS_002089.jpg
+
+Source: Bell et al., "Material Recognition in the Wild with the Materials in Context Database",
+CVPR 2015; the layout is that of ``minc-2500.tar.gz``.
+"""
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from latentset.datasets.errors import SourceError
+from latentset.datasets.sources.imagefolder import scan_folder
+from latentset.datasets.sources.source import Source, make_source, resolve_root, samples_table
+
+SPLIT_FILES = {"train": "train", "val": "validate", "test": "test"}
+"""What the files in ``labels`` are called, for each split."""
+
+
+def is_minc2500(location: Path) -> bool:
+    """Whether a folder is laid out as MINC-2500."""
+    return (location / "categories.txt").is_file() and (location / "labels").is_dir()
+
+
+def open_minc2500(location: Path, number: int = 1) -> Source:
+    """List one of MINC-2500's five splits.
+
+    Args:
+        location: ROOT in the module's drawing.
+        number: Which split, 1 to 5.
+
+    Raises:
+        SourceError: A file is missing (also a photograph that is listed: the collection is known
+            whole, so that a gap is an unpacking gone wrong), a line is not understood, or a
+            photograph is listed twice.
+    """
+    if not 1 <= number <= 5:
+        raise SourceError(f"MINC-2500 has the splits 1 to 5, but {number} was asked for")
+    root = resolve_root(location)
+    classes = _read_categories(root)
+    present: dict[str, set[str]] = {}
+    listed_in: dict[str, str] = {}
+    tables = []
+    for split, stem in SPLIT_FILES.items():
+        name = f"labels/{stem}{number}.txt"
+        of_class: dict[str, list[str]] = {category: [] for category in classes}
+        for line_number, path in _read_lines(root, name):
+            where = f"{root / name}, line {line_number}"
+            folder, _, category = path.rpartition("/")[0].partition("/")
+            if folder != "images" or category not in of_class:
+                raise SourceError(
+                    f"{where}: expected images/CLASS/FILE with a class of categories.txt,"
+                    f" found {path!r}"
+                )
+            if path in listed_in:
+                raise SourceError(
+                    f"{where}: {path} is already listed in {listed_in[path]}; a photograph belongs"
+                    " to one split, once"
+                )
+            if category not in present:
+                present[category] = _list_class(root, category)
+            if path not in present[category]:
+                raise SourceError(
+                    f"{where}: {path} is listed, but no such photograph is there; unpack"
+                    " minc-2500.tar.gz again"
+                )
+            listed_in[path] = name
+            of_class[category].append(path)
+        tables += [
+            samples_table(sorted(paths), label, split)
+            for label, paths in enumerate(of_class.values())
+        ]
+    return make_source("minc2500", root, classes, pa.concat_tables(tables))
+
+
+def _read_categories(root: Path) -> tuple[str, ...]:
+    classes = tuple(name for _, name in _read_lines(root, "categories.txt"))
+    for name in classes:
+        if classes.count(name) > 1 or "/" in name or name.startswith("."):
+            raise SourceError(f"{root / 'categories.txt'}: {name!r} twice, or no name of a class")
+    return classes
+
+
+def _read_lines(root: Path, name: str) -> list[tuple[int, str]]:
+    """Read a text file's non-empty lines, with their numbers from 1."""
+    try:
+        text = (root / name).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise SourceError(f"{root}: {name} is missing, which MINC-2500 has") from error
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{root / name}: not a text file in UTF-8") from error
+    lines = ((number, line.strip()) for number, line in enumerate(text.splitlines(), start=1))
+    return [(number, line) for number, line in lines if line]
+
+
+def _list_class(root: Path, category: str) -> set[str]:
+    folder = f"images/{category}"
+    if not (root / folder).is_dir():
+        raise SourceError(f"{root}: the folder {folder} is missing, a class of categories.txt")
+    return {f"{folder}/{name}" for name in scan_folder(root, folder)[1]}

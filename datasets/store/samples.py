@@ -1,0 +1,140 @@
+"""The samples table: one row a photograph (docs/store-spec.md, 5)."""
+
+import io
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from latentset.datasets.errors import StoreCorruptError, StoreFormatError
+from latentset.datasets.store.header import Header
+
+SAMPLES = "samples.parquet"
+"""Name of the object."""
+
+OK = "ok"
+"""Status of a sample that has latents."""
+
+SAMPLES_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("label", pa.int32(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("latent_height", pa.int32(), nullable=False),
+        pa.field("latent_width", pa.int32(), nullable=False),
+        pa.field("first_row", pa.int64(), nullable=False),
+        pa.field("z_first_row", pa.int64(), nullable=False),
+        pa.field("shard", pa.int32(), nullable=False),
+        pa.field("rate_bpp", pa.float64(), nullable=True),
+        pa.field("source_bytes", pa.int64(), nullable=False),
+        pa.field("source_sha256", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+    ]
+)
+"""Columns of the table, in order."""
+
+ROW_GROUP = 131072
+"""Samples a Parquet row group."""
+
+
+def samples_bytes(table: pa.Table) -> bytes:
+    """Write the table as Parquet.
+
+    Args:
+        table: Of ``SAMPLES_SCHEMA``.
+
+    Returns:
+        The object ``samples.parquet``.
+    """
+    sink = io.BytesIO()
+    pq.write_table(
+        table.cast(SAMPLES_SCHEMA).combine_chunks(),
+        sink,
+        compression="zstd",
+        row_group_size=ROW_GROUP,
+        store_schema=False,
+    )
+    return sink.getvalue()
+
+
+def parse_samples(content: bytes, header: Header, where: str) -> pa.Table:
+    """Read the table and check that it fits the header.
+
+    Args:
+        content: The object ``samples.parquet``.
+        header: The store's header.
+        where: The store, for messages.
+
+    Returns:
+        A table of ``SAMPLES_SCHEMA``; columns that are not known are left out.
+
+    Raises:
+        StoreFormatError: A column is missing or of another type.
+        StoreCorruptError: The object is no Parquet, or a row points outside the arrays.
+    """
+    try:
+        table = pq.read_table(io.BytesIO(content))
+    except pa.ArrowException as error:
+        raise StoreCorruptError(f"{where}: {SAMPLES} cannot be read: {error}") from error
+    for field in SAMPLES_SCHEMA:
+        if field.name not in table.column_names:
+            raise StoreFormatError(f"{where}: {SAMPLES}: column {field.name!r} is missing")
+        found = table.schema.field(field.name).type
+        if found != field.type:
+            raise StoreFormatError(
+                f"{where}: {SAMPLES}: column {field.name!r}: expected {field.type}, got {found}"
+            )
+        if not field.nullable and table.column(field.name).null_count:
+            raise StoreCorruptError(f"{where}: {SAMPLES}: column {field.name!r} holds nulls")
+    table = table.select(SAMPLES_SCHEMA.names).cast(SAMPLES_SCHEMA)
+    _check_rows(table, header, where)
+    return table
+
+
+def _check_rows(table: pa.Table, header: Header, where: str) -> None:
+    """Every sample with latents lies inside the arrays and inside one shard."""
+    if table.num_rows != header.source.samples:
+        raise StoreCorruptError(
+            f"{where}: {SAMPLES}: expected {header.source.samples} rows (the header's "
+            f"source.samples), got {table.num_rows}"
+        )
+    outside = pc.match_substring_regex(table.column("path"), r"(^/)|((^|/)\.\.(/|$))")
+    _refuse(table, outside.to_numpy(), "path leads out of the source", where)
+    labels = table.column("label").to_numpy()
+    _refuse(table, (labels < -1) | (labels >= len(header.source.classes)), "no such label", where)
+
+    ok = pc.equal(table.column("status"), OK).to_numpy()
+    column = {
+        name: table.column(name).to_numpy().astype(np.int64)
+        for name in ("latent_height", "latent_width", "first_row", "z_first_row", "shard")
+    }
+    layout, codec = header.layout, header.codec
+    height, width = column["latent_height"], column["latent_width"]
+    rows = height * width
+    ratio = codec.z_downsampling / codec.y_downsampling
+    z_rows = (np.ceil(height / ratio) * np.ceil(width / ratio)).astype(np.int64)
+    start = column["first_row"] - column["shard"] * layout.shard_rows
+    z_start = column["z_first_row"] - column["shard"] * layout.z_shard_rows
+    limit = np.int64(2**31)
+    wrong: tuple[tuple[Any, str], ...] = (
+        ((height < 1) | (width < 1) | (height > limit // np.maximum(width, 1)), "latent size"),
+        ((column["shard"] < 0) | (column["shard"] >= layout.shards), "no such shard"),
+        ((start < 0) | (start % layout.chunk_rows != 0), "first_row"),
+        (start + rows > layout.shard_rows, "its rows cross the end of its shard"),
+        ((z_start < 0) | (z_start + z_rows > layout.z_shard_rows), "z_first_row"),
+    )
+    for mask, what in wrong:
+        _refuse(table, ok & mask, what, where)
+
+
+def _refuse(table: pa.Table, wrong: Any, what: str, where: str) -> None:
+    if wrong.any():
+        k = int(np.argmax(wrong))
+        name = table.column("id")[k].as_py()
+        raise StoreCorruptError(f"{where}: {SAMPLES}: row {k} ({name}): {what}")

@@ -1,0 +1,214 @@
+"""What a store holds, as rows of a table for people."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+from rich.markup import escape
+from rich.table import Table
+
+from latentset.datasets.photographs import ResizeRule
+from latentset.datasets.store.reader import Store
+from latentset.datasets.store.samples import OK
+
+Rows = list[tuple[str, str]]
+"""Name and value of each row."""
+
+_CLASSES_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Rows by topic."""
+
+    content: Rows = field(default_factory=list)
+    """Samples, splits, classes, sizes."""
+    size: Rows = field(default_factory=list)
+    """Bit rate, bytes, ratios."""
+    origin: Rows = field(default_factory=list)
+    """Codec, resize rule, provenance, fingerprint."""
+
+    def brief(self) -> Rows:
+        """Rows for the end of a job."""
+        wanted = ("samples", "photographs", "rate", "store", "against photographs")
+        return [row for row in (*self.content, *self.size) if row[0] in wanted]
+
+
+def summarise(store: Store) -> Summary:
+    """Summarise a store.
+
+    Args:
+        store: Complete or not.
+
+    Returns:
+        Rows of text.
+    """
+    return Summary(_content(store), _size(store), _origin(store))
+
+
+def make_table(title: str, rows: Rows) -> Table:
+    """Make a table of two columns.
+
+    Args:
+        title: Its title.
+        rows: Name and value of each row.
+
+    Returns:
+        The table.
+    """
+    table = Table(title=escape(title), show_header=False, title_justify="left")
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(escape(name), escape(value))
+    return table
+
+
+def failed_lines(store: Store, limit: int) -> list[str]:
+    """Name samples without latents.
+
+    Args:
+        store: The store.
+        limit: Name so many at most.
+
+    Returns:
+        Lines of text; none if all samples have latents.
+    """
+    failed = store.samples.filter(pc.not_equal(store.samples.column("status"), OK))
+    if failed.num_rows == 0:
+        return []
+    lines = [f"{failed.num_rows} photographs could not be encoded:"]
+    for row in failed.slice(0, limit).to_pylist():
+        lines.append(f"  {row['path']}: {row['status']}: {row['reason']}")
+    if failed.num_rows > limit:
+        lines.append(f"  … and {failed.num_rows - limit} more (samples.parquet has all)")
+    return lines
+
+
+def format_bytes(count: float) -> str:
+    """Format a number of bytes.
+
+    Args:
+        count: Bytes.
+
+    Returns:
+        For instance ``4.7 MB`` (of 1,000,000 bytes).
+    """
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:,.2f} {unit}"
+        count /= 1000
+    raise AssertionError("unreachable")
+
+
+def _content(store: Store) -> Rows:
+    header, samples = store.header, store.samples
+    rows: Rows = [("source", f"{header.source.name} ({header.source.kind})")]
+    if store.manifest is None:
+        rows.append(("complete", "no: run the same latentset encode again"))
+        rows.append(("photographs", f"{header.source.samples} listed"))
+        return rows
+    counts = store.manifest.samples
+    rows.append(("complete", "yes"))
+    rows.append(("samples", f"{counts.total}: {counts.ok} with latents, {counts.failed} failed"))
+    splits = Counter(samples.column("split").to_pylist())
+    rows.append(("splits", ", ".join(f"{name or '(none)'} {n}" for name, n in splits.items())))
+    names = header.source.classes
+    shown = ", ".join(names[:_CLASSES_SHOWN]) + (", …" if len(names) > _CLASSES_SHOWN else "")
+    rows.append(("classes", f"{len(names)}: {shown}" if names else "none"))
+    ok = samples.filter(pc.equal(samples.column("status"), OK))
+    for title, height, width in (
+        ("photographs", "height", "width"),
+        ("latent grids", "latent_height", "latent_width"),
+    ):
+        rows.append((title, _describe_sizes(ok.column(height), ok.column(width))))
+    return rows
+
+
+def _describe_sizes(height: Any, width: Any) -> str:
+    sizes = Counter(zip(height.to_pylist(), width.to_pylist(), strict=True))
+    if not sizes:
+        return "none"
+    if len(sizes) == 1:
+        h, w = next(iter(sizes))
+        return f"{h}x{w} (height x width)"
+    smallest, largest = (f(sizes, key=lambda s: s[0] * s[1]) for f in (min, max))
+    return (
+        f"{len(sizes)} sizes, {smallest[0]}x{smallest[1]} to {largest[0]}x{largest[1]} "
+        "(height x width)"
+    )
+
+
+def _size(store: Store) -> Rows:
+    if store.manifest is None:
+        return []
+    rows: Rows = []
+    ok = store.samples.filter(pc.equal(store.samples.column("status"), OK))
+    rate = ok.column("rate_bpp").to_numpy()
+    stored: Counter[str] = Counter()
+    for item in store.manifest.objects:
+        stored[item.path.partition("/")[0]] += item.bytes
+    total = sum(stored.values())
+    if rate.size:
+        rows.append(
+            ("rate", f"{rate.mean():.4f} bpp on average ({rate.min():.4f} to {rate.max():.4f})")
+        )
+    rows.append(("store", f"{format_bytes(total)} in {len(store.manifest.objects)} objects"))
+    for name in (*store.header.arrays, "samples.parquet"):
+        rows.append((f"  {name}", f"{format_bytes(stored[name])} ({stored[name] / total:.1%})"))
+    if rate.size:
+        coded = float((rate * _encoded_pixels(store, ok)).sum()) / 8
+        rows.append(
+            (
+                "codec's own strings",
+                f"{format_bytes(coded)} by rate_bpp; the store is {total / coded:.2f} times that",
+            )
+        )
+    source = int(pc.sum(ok.column("source_bytes")).as_py() or 0)
+    if source:
+        rows.append(
+            (
+                "against photographs",
+                f"{format_bytes(source)}; the store is {total / source:.3f} times that",
+            )
+        )
+    return rows
+
+
+def _encoded_pixels(store: Store, ok: Any) -> Any:
+    """Pixels of each encoded image, after resizing."""
+    rule = ResizeRule.parse(store.header.resize)
+    sizes = zip(ok.column("height").to_pylist(), ok.column("width").to_pylist(), strict=True)
+    return np.array([np.prod(rule.size(h, w)) for h, w in sizes], np.float64)
+
+
+def _origin(store: Store) -> Rows:
+    header = store.header
+    codec, made, layout = header.codec, header.provenance, header.layout
+    table = codec.scale_table
+    rows: Rows = [
+        ("codec", f"{codec.name} ({codec.form}), sha256 {codec.sha256}"),
+        ("channels", f"{codec.channels} of y_hat, {codec.z_channels} of z_hat"),
+        ("scale table", f"{len(table)} values, {table[0]:.4g} to {table[-1]:.4g}"),
+        ("resize", header.resize),
+        (
+            "layout",
+            f"{layout.shards} shards of {layout.shard_rows} rows, chunks of {layout.chunk_rows}",
+        ),
+        (
+            "made with",
+            f"latentset {made.latentset}, TensorFlow {made.tensorflow} "
+            f"(oneDNN {'on' if made.onednn else 'off'}), tensorflow-compression "
+            f"{made.tensorflow_compression}, zarr {made.zarr}, NumPy {made.numpy}, "
+            f"Python {made.python}",
+        ),
+        ("on", made.device),
+        ("decoder", made.decoder),
+        ("created", made.created),
+        ("format version", header.format_version),
+    ]
+    if store.fingerprint:
+        rows.append(("fingerprint", store.fingerprint))
+    return rows

@@ -1,0 +1,1 @@
+"""Learned codecs: finding, loading and training them."""

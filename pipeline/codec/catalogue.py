@@ -1,0 +1,139 @@
+"""The codecs that can be named: shipped with this package, and published for download."""
+
+import os
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import platformdirs
+
+from latentset.datasets.errors import CodecNotFoundError, FetchError
+
+SUFFIX = ".metagraph"
+
+PUBLISHED = tuple(
+    f"bmshj2018-hyperprior-{distortion}-{quality}"
+    for distortion in ("msssim", "mse")
+    for quality in range(1, 9)
+)
+"""Scale hyperpriors published by the authors of Balle et al. (2018), quality 1 to 8.
+
+Source:
+    tensorflow/compression, ``models/README.md``.
+"""
+
+CACHE_VARIABLE = "LATENTSET_CACHE"
+"""Environment variable that names the folder of downloaded codecs."""
+
+
+RECORD_SUFFIX = ".sha256"
+"""Suffix, after the whole file name, of the record made at a codec's first fetch."""
+
+
+@dataclass(frozen=True)
+class CatalogueEntry:
+    """One codec that can be named."""
+
+    name: str
+    origin: str
+    """``shipped``, ``published`` (can be fetched) or ``own`` (placed in the cache folder)."""
+    path: Path | None
+    """Where its file lies; None where it has yet to be fetched."""
+
+
+def cache_folder(cache: Path | None = None) -> Path:
+    """Return the folder of downloaded codecs.
+
+    Args:
+        cache: The folder asked for, or None: the environment variable ``LATENTSET_CACHE``, or
+            where the operating system wants caches.
+    """
+    if cache is not None:
+        return cache
+    if named := os.environ.get(CACHE_VARIABLE):
+        return Path(named)
+    return Path(platformdirs.user_cache_dir("latentset")) / "codecs"
+
+
+def record_path(path: Path) -> Path:
+    """Return the path of the record of a codec file's SHA-256: ``NAME.metagraph.sha256``."""
+    return path.with_name(path.name + RECORD_SUFFIX)
+
+
+def read_record(path: Path) -> str | None:
+    """Return the SHA-256 recorded when a codec was first fetched; None without a record.
+
+    Args:
+        path: The codec file, which need not exist.
+
+    Raises:
+        FetchError: There is a record that cannot be read.
+    """
+    record = record_path(path)
+    try:
+        words = record.read_text(encoding="ascii").split()
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise FetchError(f"cannot read the record {record}: {error}") from error
+    if not words or not re.fullmatch("[0-9a-f]{64}", words[0]):
+        raise FetchError(f"{record} holds no SHA-256: remove it to record the file anew")
+    return words[0]
+
+
+def shipped_codecs() -> dict[str, Path]:
+    """Return the codecs that are package data, name to path, sorted by name."""
+    folder = files("latentset.pipeline.codec") / "weights"
+    if not folder.is_dir():
+        return {}
+    paths = [Path(str(item)) for item in folder.iterdir() if item.name.endswith(SUFFIX)]
+    return {path.name.removesuffix(SUFFIX): path for path in sorted(paths)}
+
+
+def list_codecs(cache: Path | None = None) -> list[CatalogueEntry]:
+    """List the shipped codecs, the published ones, and others that lie in the cache folder.
+
+    Args:
+        cache: As ``cache_folder``.
+    """
+    folder = cache_folder(cache)
+    cached = {p.name.removesuffix(SUFFIX): p for p in sorted(folder.glob(f"*{SUFFIX}"))}
+    shipped = shipped_codecs()
+    entries = [CatalogueEntry(name, "shipped", path) for name, path in shipped.items()]
+    entries += [CatalogueEntry(name, "published", cached.pop(name, None)) for name in PUBLISHED]
+    entries += [
+        CatalogueEntry(name, "own", path) for name, path in cached.items() if name not in shipped
+    ]
+    return entries
+
+
+def locate_codec(name_or_path: str, cache: Path | None = None) -> Path:
+    """Find the file of a codec: at that path, shipped, or in the cache folder, in this order.
+
+    Args:
+        name_or_path: Path of a metagraph file, or the name of a codec.
+        cache: As ``cache_folder``.
+
+    Raises:
+        CodecNotFoundError: There is none; the message says what to do.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.is_file():
+        return path
+    shipped = shipped_codecs()
+    if name_or_path in shipped:
+        return shipped[name_or_path]
+    folder = cache_folder(cache)
+    # A name, not a path that leaves the folder.
+    if path.name == name_or_path and (cached := folder / (name_or_path + SUFFIX)).is_file():
+        return cached
+    if name_or_path in PUBLISHED:
+        raise CodecNotFoundError(
+            f"the codec {name_or_path} is not in {folder}: run 'latentset codec fetch "
+            f"{name_or_path}', or put its file {name_or_path}{SUFFIX} there"
+        )
+    raise CodecNotFoundError(
+        f"no codec {name_or_path!r}: it is no file, not shipped (there are: "
+        f"{', '.join(shipped) or 'none'}), and not in {folder}. 'latentset codec list' shows all"
+    )

@@ -1,0 +1,289 @@
+"""The commands ``latentset codec ...``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from latentset.datasets.errors import CodecGraphError, TrainingError
+
+if TYPE_CHECKING:
+    from latentset.pipeline.codec.codec import Codec
+    from latentset.pipeline.codec.metagraph import Signature
+
+app = typer.Typer(
+    name="codec",
+    help="Learned codecs: list, fetch, inspect, train and evaluate them.",
+    no_args_is_help=True,
+)
+
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        envvar="LATENTSET_CACHE",
+        help="Folder of downloaded codecs.",
+        show_default="the user's cache folder",
+    ),
+]
+
+
+@app.command("list")
+def list_command(cache: CacheOption = None) -> None:
+    """List the codecs that can be used by name: shipped, published, and found in the cache."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from latentset.pipeline.codec.catalogue import cache_folder, list_codecs
+
+    table = Table("codec", "origin", "size", "state", title="Codecs", title_justify="left")
+    table.columns[2].justify = "right"
+    for entry in list_codecs(cache):
+        size, state = "", "to be fetched"
+        if entry.path is not None:
+            size = f"{entry.path.stat().st_size / 1e6:.1f} MB"
+            state = "ready" if entry.origin == "shipped" else "in the cache"
+        table.add_row(entry.name, entry.origin, size, state)
+    console = Console()
+    console.print(table)
+    console.print(f"cache folder: {cache_folder(cache)}", highlight=False, soft_wrap=True)
+
+
+@app.command("fetch")
+def fetch_command(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Published codecs.")],
+    cache: CacheOption = None,
+    url_prefix: Annotated[
+        str | None,
+        typer.Option(
+            help="Where NAME.metagraph is: an http, https or file URL, for mirrors.",
+            show_default="the authors' server",
+        ),
+    ] = None,
+) -> None:
+    """Download codecs into the cache folder and record their SHA-256."""
+    from rich.console import Console
+
+    from latentset.pipeline.codec.fetch import fetch_codec
+
+    console = Console()
+    for name in names:
+        fetched = fetch_codec(name, cache=cache, url_prefix=url_prefix, console=console)
+        state = "" if fetched.downloaded else "was there already: "
+        console.print(f"{state}{fetched.path}", highlight=False, soft_wrap=True)
+        console.print(f"SHA-256 {fetched.sha256}", highlight=False, soft_wrap=True)
+
+
+@app.command("inspect")
+def inspect_command(
+    codec: Annotated[str, typer.Argument(help="A metagraph file, or the name of a codec.")],
+    tensor: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=NAME",
+            help="Use this tensor for y_hat, scale_index or z_hat instead of the one found.",
+        ),
+    ] = None,
+    cache: CacheOption = None,
+) -> None:
+    """Load a codec, check it, and print what was found in its graph."""
+    from rich.console import Console
+
+    from latentset.pipeline.codec.codec import load_codec
+
+    loaded = load_codec(codec, tensors=parse_tensors(tensor or []), cache=cache)
+    console = Console()
+    for part in describe(loaded):
+        console.print(part)
+
+
+@app.command("train")
+def train_command(
+    photographs: Annotated[
+        list[Path],
+        typer.Argument(metavar="FOLDER...", help="Folders of photographs, searched recursively."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The metagraph file to write.")],
+    lmbda: Annotated[float, typer.Option(help="Weight of the distortion against bits per pixel.")],
+    steps: Annotated[int, typer.Option(help="Training steps.")],
+    distortion: Annotated[
+        Literal["ms-ssim", "mse"], typer.Option(help="What to minimise besides the rate.")
+    ] = "ms-ssim",
+    filters: Annotated[
+        int, typer.Option("--filters", "-N", help="Filters of every layer but the last.")
+    ] = 128,
+    channels: Annotated[int, typer.Option("--channels", "-M", help="Channels of y.")] = 192,
+    crop: Annotated[int | None, typer.Option(help="Side of the training crops, pixels.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Crops a step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Learning rate at first.")] = None,
+    final_learning_rate: Annotated[
+        float | None, typer.Option(help="Learning rate at the last step.")
+    ] = None,
+    decay_from: Annotated[
+        float | None, typer.Option(help="Part of the steps after which the rate falls, 0 to 1.")
+    ] = None,
+    mse_warmup_steps: Annotated[
+        int | None, typer.Option(help="First steps, on the mean squared error.")
+    ] = None,
+    mse_warmup_lmbda: Annotated[
+        float | None, typer.Option(help="Weight of the distortion in them.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights and crops.")] = None,
+    init_from: Annotated[
+        Path | None, typer.Option(help="Checkpoint folder to take the first weights from.")
+    ] = None,
+    checkpoints: Annotated[
+        Path | None,
+        typer.Option(help="Folder of checkpoints.", show_default="OUTPUT.checkpoints"),
+    ] = None,
+    checkpoint_interval: Annotated[
+        int | None, typer.Option(help="Steps between two checkpoints.")
+    ] = None,
+    log_interval: Annotated[int | None, typer.Option(help="Steps between two readings.")] = None,
+) -> None:
+    """Train a scale hyperprior on photographs and export it; the same command goes on after a stop.
+
+    Options that are not given have the defaults of TrainingSettings.
+    """
+    from pydantic import ValidationError
+    from rich.console import Console
+
+    from latentset.pipeline.codec.training import TrainingSettings, train_codec
+
+    given: dict[str, Any] = {
+        "photographs": tuple(photographs),
+        "output": output,
+        "lmbda": lmbda,
+        "steps": steps,
+        "distortion": distortion,
+        "N": filters,
+        "M": channels,
+        "crop": crop,
+        "batch": batch,
+        "learning_rate": learning_rate,
+        "final_learning_rate": final_learning_rate,
+        "decay_from": decay_from,
+        "mse_warmup_steps": mse_warmup_steps,
+        "mse_warmup_lmbda": mse_warmup_lmbda,
+        "seed": seed,
+        "init_from": init_from,
+        "checkpoints": checkpoints,
+        "checkpoint_interval": checkpoint_interval,
+        "log_interval": log_interval,
+    }
+    try:
+        settings = TrainingSettings(**{k: v for k, v in given.items() if v is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = ".".join(str(part) for part in first["loc"])
+        raise TrainingError(f"{option}: {first['msg']}, got {first['input']!r}") from None
+    train_codec(settings, console=Console())
+
+
+@app.command("evaluate")
+def evaluate_command(
+    photographs: Annotated[Path, typer.Argument(help="Folder of photographs.")],
+    codecs: Annotated[
+        list[str], typer.Argument(metavar="CODEC...", help="Metagraph files, or names of codecs.")
+    ],
+    cache: CacheOption = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the table as Markdown.")
+    ] = False,
+) -> None:
+    """Measure codecs on photographs: bits per pixel of real strings, MS-SSIM, PSNR, beside JPEG."""
+    from rich.console import Console
+
+    from latentset.pipeline.codec.catalogue import locate_codec
+    from latentset.pipeline.codec.evaluation import (
+        evaluate_codec,
+        figures_markdown,
+        figures_table,
+    )
+
+    console = Console(stderr=markdown)
+    paths = [locate_codec(name, cache) for name in codecs]
+    figures = [evaluate_codec(path, photographs, console=console) for path in paths]
+    if markdown:
+        typer.echo(figures_markdown(figures), nl=False)
+    else:
+        console.print(figures_table(figures))
+
+
+def parse_tensors(options: list[str]) -> dict[str, str]:
+    """Read ``KEY=NAME`` options that name tensors.
+
+    Args:
+        options: As ``y_hat=analysis/Cast:0``.
+
+    Raises:
+        CodecGraphError: One is not of this form.
+    """
+    named = {}
+    for option in options:
+        key, equals, name = option.partition("=")
+        if not equals or not name:
+            raise CodecGraphError(f"expected KEY=NAME, as y_hat=analysis/Cast:0, got {option!r}")
+        named[key] = name
+    return named
+
+
+def describe(codec: "Codec") -> list[Any]:
+    """Return what was found in a codec's graph, as tables for the console."""
+    from rich.table import Table
+    from rich.text import Text
+
+    info, report, check = codec.info, codec.report, codec.self_check
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="bold")
+    table = info.scale_table
+    offsets = [abs(value) for value in info.z_offset]
+    generation = {"tfc1": "tensorflow-compression 1", "tfc2": "tensorflow-compression 2"}
+    rows = [
+        ("codec", info.name),
+        ("SHA-256", info.sha256),
+        ("size", f"{report.size_bytes / 1e6:.1f} MB"),
+        ("form", f"{info.form} ({generation[info.form]})"),
+        ("y_hat", f"{info.channels} channels, one position per {info.y_downsampling} pixels"),
+        ("z_hat", f"{info.z_channels} channels, one position per {info.z_downsampling} pixels"),
+        ("z_hat offset", f"at most {max(offsets):.4f} (added to the symbols, per channel)"),
+        ("scale table", f"{table[0]:.4g} to {table[-1]:.4g}, {len(table)} scales"),
+        ("its fit", f"probability rows are {report.scale_distance:.1%} off their Gaussians"),
+        ("batch", "any size" if codec.free_batch else "fixed at 1 in the graph: one by one"),
+    ]
+    if check is not None:
+        rows.append(
+            (
+                "self-check",
+                f"passed: latents imply {check.implied_bits:.0f} bits, the strings have "
+                f"{check.real_bits:.0f} ({check.difference:+.2%})",
+            )
+        )
+    for key, value in rows:
+        facts.add_row(Text(key), Text(value))
+    tensors = Table("latent", "tensor", "range-encoded by", title="Tensors", title_justify="left")
+    for key, name in info.tensors.items():
+        tensors.add_row(Text(key), Text(name), Text(report.encoders.get(key, "")))
+    signatures = Table(
+        "signature", "key", "tensor", "type", "shape", title="Signatures", title_justify="left"
+    )
+    for name, signature in (("sender", report.sender), ("receiver", report.receiver)):
+        for row in _signature_rows(name, signature):
+            signatures.add_row(*map(Text, row))
+    counts = sorted(report.op_counts.items(), key=lambda item: (-item[1], item[0]))
+    ops = Text("Ops that compute latents: ", style="bold")
+    ops.append(", ".join(f"{op} {count}" for op, count in counts), style="not bold")
+    return [facts, tensors, signatures, ops]
+
+
+def _signature_rows(name: str, signature: "Signature | None") -> list[tuple[str, ...]]:
+    if signature is None:
+        return [(name, "none", "", "", "")]
+    rows: list[tuple[str, ...]] = []
+    for arrow, ports in (("in", signature.inputs), ("out", signature.outputs)):
+        for port in ports:
+            shape = "unknown"
+            if port.shape is not None:
+                shape = "(" + ", ".join("?" if n is None else str(n) for n in port.shape) + ")"
+            rows.append((f"{name} {arrow}", port.key, port.tensor, port.dtype, shape))
+    return rows

@@ -1,0 +1,355 @@
+"""A codec, loaded: photographs in, latents out."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latentset.datasets.errors import CodecGraphError, FetchError
+from latentset.datasets.store.header import CodecInfo
+from latentset.pipeline.codec.allowed_ops import check_codec_ops, check_latent_ops
+from latentset.pipeline.codec.catalogue import locate_codec, read_record, record_path
+from latentset.pipeline.codec.constants import (
+    list_scale_tables,
+    read_code_table,
+    read_constants,
+    read_z_offset,
+)
+from latentset.pipeline.codec.graph import Graph, TensorRef, extract, flatten
+from latentset.pipeline.codec.metagraph import CodecFile, Signature, read_codec_file
+from latentset.pipeline.codec.program import Program
+from latentset.pipeline.codec.selfcheck import SelfCheck, check_sizes, check_symbols
+from latentset.pipeline.codec.structure import Structure, find_structure
+from latentset.pipeline.codec.tables import find_scales
+
+LATENT_TENSORS = ("y_hat", "scale_index", "z_hat")
+"""The tensors that a caller may name, in the order in which they are computed."""
+
+
+@dataclass(frozen=True)
+class Latents:
+    """The latents of a batch of photographs of one size."""
+
+    y_hat: NDArray[np.int32]
+    """(N, h, w, C)."""
+    scale_index: NDArray[np.int32]
+    """(N, h, w, C), places in the codec's scale table."""
+    z_hat: NDArray[np.int32]
+    """(N, hz, wz, Cz), symbols: the value is the symbol plus the channel's offset."""
+
+
+@dataclass(frozen=True)
+class GraphReport:
+    """What was found in a codec's graph, for people."""
+
+    size_bytes: int
+    sender: Signature
+    receiver: Signature | None
+    encoders: Mapping[str, str]
+    """Range-encode node of ``y_hat`` and ``z_hat``, with its op type."""
+    op_counts: Mapping[str, int]
+    """Op types of the sub-graph that computes latents."""
+    scale_distance: float
+    """Median total variation distance of y's rows to the Gaussians of the scale table."""
+
+
+class Codec:
+    """A scale hyperprior, ready to encode.
+
+    ::
+
+        x -> g_a -> y -> y_hat                          (range-encoded with sigma_hat)
+                    |
+                    h_a -> z -> z_hat -> h_s -> scale index i, sigma_hat = scale_table[i]
+
+    Source:
+        Balle, Minnen, Singh, Hwang, Johnston: "Variational image compression with a scale
+        hyperprior", ICLR 2018, arXiv 1802.01436.
+    """
+
+    info: CodecInfo
+    """What a store keeps of the codec."""
+    report: GraphReport
+    """What ``latentset codec inspect`` prints."""
+    self_check: SelfCheck | None
+    """Result of the check at load; None where it was skipped."""
+
+    def __init__(
+        self,
+        file: CodecFile,
+        *,
+        tensors: Mapping[str, str] | None = None,
+        threads: int = 1,
+        self_check: bool = True,
+    ) -> None:
+        """Check, import and try a codec; see ``load_codec``."""
+        try:
+            self._load(file, dict(tensors or {}), threads, self_check)
+        except CodecGraphError as error:
+            if str(error).startswith(f"{file.name}: "):
+                raise
+            raise CodecGraphError(f"{file.name}: {error}") from error
+
+    def _load(self, file: CodecFile, named: dict[str, str], threads: int, self_check: bool) -> None:
+        self._file, self._threads = file, threads
+        self._sender: Program | None = None
+        self._receiver: Program | None = None
+        producer_ops = self._producer_ops()
+        image = TensorRef.parse(file.input_tensor)
+
+        whole = file.metagraph.graph_def
+        ports = [*file.sender.nodes(), *(file.receiver.nodes() if file.receiver else [])]
+        check_codec_ops(file.name, extract(whole, ports), whole)
+        sender = extract(whole, file.sender.nodes())
+        graph = Graph(flatten(sender, file.sender.nodes()))
+
+        structure = find_structure(graph, image)
+        refs = _latent_refs(graph, structure, named)
+        latents = graph.extract([*(ref.node for ref in refs.values()), image.node])
+        check_latent_ops(file.name, latents)
+
+        constants = read_constants(graph, structure, producer_ops)
+        self._y_table = read_code_table(structure.y, constants)
+        self._z_table = read_code_table(structure.z, constants)
+        scales, distance = find_scales(
+            self._y_table, list_scale_tables(graph, structure, self._y_table.rows)
+        )
+        names = {key: str(ref) for key, ref in refs.items()}
+        self._program = Program(
+            latents,
+            [str(image)],
+            [names[key] for key in LATENT_TENSORS],
+            threads=threads,
+            image=str(image),
+            producer_ops=producer_ops,
+        )
+        self._free_batch = True
+        self.report = GraphReport(
+            size_bytes=file.size_bytes,
+            sender=file.sender,
+            receiver=file.receiver,
+            encoders={
+                "y_hat": f"{structure.y.op} {structure.y.node}",
+                "z_hat": f"{structure.z.op} {structure.z.node}",
+            },
+            op_counts=Counter(node.op for node in latents.node),
+            scale_distance=distance,
+        )
+        sizes = check_sizes(self._run)
+        if self._z_table.rows != sizes.z_channels:
+            raise CodecGraphError(
+                f"z_hat has {sizes.z_channels} channels and its range coder "
+                f"{self._z_table.rows} rows; one a channel was expected"
+            )
+        self._free_batch = sizes.free_batch
+        self.info = CodecInfo(
+            name=file.name,
+            sha256=file.sha256,
+            form=structure.form,
+            tensors={"input_image": str(image), **names},
+            channels=sizes.channels,
+            z_channels=sizes.z_channels,
+            scale_table=tuple(float(s) for s in scales),
+            z_offset=read_z_offset(graph, structure, constants, sizes.z_channels),
+            y_downsampling=sizes.y_downsampling,
+            z_downsampling=sizes.z_downsampling,
+        )
+        self.self_check = check_symbols(self) if self_check else None
+
+    @property
+    def free_batch(self) -> bool:
+        """Whether the graph takes several photographs at once; else they go one by one."""
+        return self._free_batch
+
+    def encode(self, images: NDArray[np.uint8]) -> Latents:
+        """Compute the latents of photographs.
+
+        They are the same for any batch size and number of threads.
+
+        Args:
+            images: uint8 (N, H, W, 3), RGB.
+
+        Raises:
+            CodecGraphError: The graph fails on this size, or yields latents of another size than
+                ``info`` promises.
+        """
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+            raise ValueError(
+                f"expected photographs uint8 (N, H, W, 3), got {images.dtype} {images.shape}"
+            )
+        if self._free_batch or len(images) == 1:
+            latents = self._run(images)
+        else:
+            parts = [self._run(images[i : i + 1]) for i in range(len(images))]
+            latents = Latents(
+                *(np.concatenate([getattr(p, key) for p in parts]) for key in LATENT_TENSORS)
+            )
+        count, height, width = images.shape[:3]
+        expected = (count, *self.info.y_size(height, width), self.info.channels)
+        z_expected = (count, *self.info.z_size(height, width), self.info.z_channels)
+        for key, shape in (("y_hat", expected), ("scale_index", expected), ("z_hat", z_expected)):
+            found = getattr(latents, key).shape
+            if found != shape:
+                raise CodecGraphError(
+                    f"{self.info.name}: for photographs of {height}x{width} expected {key} of "
+                    f"shape {shape}, got {found}"
+                )
+        return latents
+
+    def rate_bits(self, latents: Latents) -> NDArray[np.float64]:
+        """Return the bits that the range coder spends on each photograph.
+
+        Computed from the symbols and the codec's own tables, symbols beyond the tables included.
+        Real strings are a few bytes longer: they end on whole bytes.
+
+        Args:
+            latents: As from ``encode``.
+
+        Returns:
+            float64 (N,).
+        """
+        y_bits, z_bits = self.symbol_bits(latents)
+        return y_bits + z_bits
+
+    def symbol_bits(self, latents: Latents) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the bits of y and of z of each photograph, float64 (N,) each."""
+        y_bits = self._y_table.bits(latents.y_hat, latents.scale_index)
+        channel = np.arange(latents.z_hat.shape[3], dtype=np.int32)
+        z_bits = self._z_table.bits(latents.z_hat, channel)
+        return y_bits.sum(axis=(1, 2, 3)), z_bits.sum(axis=(1, 2, 3))
+
+    def sender(self, image: NDArray[np.uint8]) -> list[NDArray[Any]]:
+        """Encode one photograph into strings, with the codec's own ``sender``.
+
+        Args:
+            image: uint8 (H, W, 3), RGB.
+
+        Returns:
+            The outputs of the signature in the order of their keys: arrays of bytes and of sizes.
+        """
+        if self._sender is None:
+            self._sender = self._signature_program(self._file.sender)
+        return self._sender.run(image[np.newaxis])
+
+    def receiver(self, channels: list[NDArray[Any]]) -> NDArray[np.uint8]:
+        """Decode what ``sender`` returned.
+
+        Args:
+            channels: The outputs of ``sender``, in their order.
+
+        Returns:
+            The decoded photograph, uint8 (H, W, 3), RGB.
+
+        Raises:
+            CodecGraphError: The codec has no receiver, or what it yields is no photograph.
+        """
+        if self._file.receiver is None:
+            raise CodecGraphError(f"{self._file.name}: it has no signature 'receiver'")
+        if self._receiver is None:
+            self._receiver = self._signature_program(self._file.receiver)
+        image = self._receiver.run(*channels)[0]
+        if image.ndim != 4 or image.shape[0] != 1 or image.shape[3] != 3:
+            raise CodecGraphError(
+                f"{self._file.name}: expected the receiver to yield (1, H, W, 3), got {image.shape}"
+            )
+        if image.dtype != np.uint8:
+            image = np.clip(np.round(image), 0, 255).astype(np.uint8)
+        decoded: NDArray[np.uint8] = image[0]
+        return decoded
+
+    def _run(self, images: NDArray[np.uint8]) -> Latents:
+        return Latents(
+            *(
+                _integers(key, value)
+                for key, value in zip(LATENT_TENSORS, self._program.run(images), strict=True)
+            )
+        )
+
+    def _producer_ops(self) -> Any:
+        listed = self._file.metagraph.meta_info_def.stripped_op_list
+        return listed if listed.op else None
+
+    def _signature_program(self, signature: Signature) -> Program:
+        return Program(
+            extract(self._file.metagraph.graph_def, signature.nodes()),
+            [port.tensor for port in signature.inputs],
+            [port.tensor for port in signature.outputs],
+            threads=self._threads,
+            producer_ops=self._producer_ops(),
+        )
+
+
+def load_codec(
+    name_or_path: str,
+    *,
+    tensors: Mapping[str, str] | None = None,
+    threads: int = 1,
+    cache: Path | None = None,
+    self_check: bool = True,
+) -> Codec:
+    """Load a codec.
+
+    Its file is read and its ops are checked before any of it is imported. Then the tensors of the
+    latents are found, their part of the graph is imported onto a placeholder of free batch size,
+    and what was found is checked against the strings that the codec's own sender makes.
+
+    Args:
+        name_or_path: A metagraph file, or a name that ``latentset codec list`` shows.
+        tensors: Names to use instead of what would be found, for any of ``y_hat``,
+            ``scale_index`` and ``z_hat``.
+        threads: Threads within one op. Two processes of one thread are faster than one of two.
+        cache: Folder of downloaded codecs, if not the usual one.
+        self_check: Whether to compare with real strings. A worker may skip it when the same file
+            has been checked before.
+
+    Raises:
+        CodecNotFoundError: There is no such codec.
+        CodecGraphError: The file is not a scale hyperprior that can be used.
+        ForbiddenOpError: The file holds an op that is not allowed.
+        FetchError: The file differs from the one recorded when it was fetched.
+    """
+    path = locate_codec(name_or_path, cache)
+    file = read_codec_file(path)
+    recorded = read_record(path)
+    if recorded not in (None, file.sha256):
+        raise FetchError(
+            f"{path} is not the file that was fetched: expected the SHA-256 {recorded} "
+            f"({record_path(path)}), got {file.sha256}. Remove it and fetch it again"
+        )
+    return Codec(file, tensors=tensors, threads=threads, self_check=self_check)
+
+
+def _latent_refs(
+    graph: Graph, structure: Structure, named: Mapping[str, str]
+) -> dict[str, TensorRef]:
+    refs = {
+        "y_hat": structure.y.symbols,
+        "scale_index": structure.scale_index,
+        "z_hat": structure.z.symbols,
+    }
+    for key, name in named.items():
+        if key not in refs:
+            raise CodecGraphError(
+                f"unknown tensor {key!r}: expected one of {', '.join(LATENT_TENSORS)}"
+            )
+        refs[key] = TensorRef.parse(name)
+        graph.node(refs[key].node)
+    return refs
+
+
+def _integers(key: str, value: NDArray[Any]) -> NDArray[np.int32]:
+    if value.ndim != 4:
+        raise CodecGraphError(
+            f"expected {key} to have the shape (N, h, w, channels), it has {value.shape}. If the "
+            f"wrong tensor was found, name the right one"
+        )
+    integers = value.astype(np.int32)
+    if value.dtype.kind not in "iuf" or (integers != value).any():
+        raise CodecGraphError(
+            f"expected {key} to hold integers, it holds {value.dtype} values that are none"
+        )
+    return integers

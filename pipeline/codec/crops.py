@@ -1,0 +1,119 @@
+"""Endless random crops of folders of photographs, for training."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from latentset.datasets.errors import TrainingError
+from latentset.pipeline.tensorflow_setup import tf
+
+PHOTOGRAPH_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif"})
+
+
+def list_photographs(folder: Path) -> list[Path]:
+    """List the photographs below a folder, sorted.
+
+    Raises:
+        TrainingError: No such folder, or no photograph in it.
+    """
+    if not folder.is_dir():
+        raise TrainingError(f"{folder}: no such folder of photographs")
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PHOTOGRAPH_SUFFIXES)
+    if not found:
+        raise TrainingError(
+            f"{folder}: no photographs ({', '.join(sorted(PHOTOGRAPH_SUFFIXES))}) below it"
+        )
+    return found
+
+
+class SkipCount:
+    """Files that could not be used, each counted once."""
+
+    def __init__(self) -> None:
+        """Start with no file skipped."""
+        self.files: dict[str, str] = {}
+
+    def add(self, path: str, reason: str) -> None:
+        """Record one file and why it was skipped."""
+        self.files.setdefault(path, reason)
+
+    def __len__(self) -> int:
+        """Return the number of distinct files skipped."""
+        return len(self.files)
+
+
+def training_crops(
+    folders: Sequence[Path], *, crop: int, batch: int, seed: int, skipped: SkipCount
+) -> Any:
+    """Build the endless stream of training batches.
+
+    A photograph smaller than the crop is enlarged until it covers it.  A file that cannot be
+    decoded is counted in ``skipped`` and left out.
+
+    Args:
+        folders: Folders, searched recursively; each is drawn from equally often.
+        crop: Side of the crops, pixels.
+        batch: Crops of a batch, B.
+        seed: Decides order, crops and flips.  A resumed run gives another one, so that it does
+            not see the crops of its first steps again.
+        skipped: Counter to record unreadable files in.
+
+    Returns:
+        ``tf.data.Dataset`` of float32 (B, crop, crop, 3), 0 to 255.
+
+    Raises:
+        TrainingError: A folder is missing, or holds no photograph that can be decoded.
+    """
+
+    def read(path: tf.Tensor) -> tf.Tensor:
+        decode = functools.partial(_decode_or_nothing, skipped)
+        image = tf.numpy_function(decode, [path], tf.uint8, stateful=False)
+        image.set_shape((None, None, 3))
+        return image
+
+    def take_crop(image: tf.Tensor, random: tf.Tensor) -> tf.Tensor:
+        size = tf.shape(image)[:2]
+        short = tf.reduce_min(size)
+        if short < crop:
+            target = tf.cast(
+                tf.math.ceil(tf.cast(size, tf.float32) * (crop / tf.cast(short, tf.float32))),
+                tf.int32,
+            )
+            image = tf.cast(tf.image.resize(image, tf.maximum(target, crop)), tf.uint8)
+        image = tf.image.stateless_random_crop(image, (crop, crop, 3), random)
+        image = tf.image.stateless_random_flip_left_right(image, random + 1)
+        return tf.cast(image, tf.float32)
+
+    def of_folder(folder: Path, number: int) -> Any:
+        paths = [str(p) for p in list_photographs(folder)]
+        if not any(_decode_or_nothing(skipped, p.encode()).size for p in paths):
+            raise TrainingError(
+                f"{folder}: none of its {len(paths)} photographs can be decoded, the first "
+                f"because: {skipped.files[paths[0]]}"
+            )
+        files = tf.data.Dataset.from_tensor_slices(paths)
+        files = files.shuffle(len(paths), seed=seed + number).repeat()
+        images = files.map(read, num_parallel_calls=2, deterministic=True)
+        images = images.filter(lambda image: tf.size(image) > 0)
+        numbers = tf.data.Dataset.random(seed=seed + 7919 * (number + 1)).batch(2)
+        pairs = tf.data.Dataset.zip((images, numbers))
+        return pairs.map(take_crop)
+
+    streams = [of_folder(folder, i) for i, folder in enumerate(folders)]
+    crops = tf.data.Dataset.choose_from_datasets(
+        streams, tf.data.Dataset.range(len(streams)).repeat()
+    )
+    return crops.batch(batch, drop_remainder=True).prefetch(4)
+
+
+def _decode_or_nothing(skipped: SkipCount, path: bytes) -> Any:
+    """Decode one file to uint8 (H, W, 3); an empty array where that fails."""
+    try:
+        data = tf.io.read_file(path)
+        return tf.io.decode_image(data, channels=3, expand_animations=False).numpy()
+    except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
+        skipped.add(path.decode(), str(error).splitlines()[0])
+        return np.zeros((0, 0, 3), np.uint8)

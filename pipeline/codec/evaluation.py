@@ -1,0 +1,281 @@
+"""Rate and distortion of a codec on a folder of photographs, beside baseline JPEG's."""
+
+import bisect
+import io
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from latentset.datasets.errors import CodecError, SourceError
+from latentset.pipeline.codec.allowed_ops import check_codec_ops
+from latentset.pipeline.codec.crops import list_photographs
+from latentset.pipeline.codec.graph import extract
+from latentset.pipeline.codec.metagraph import CodecFile, Signature, read_codec_file
+from latentset.pipeline.tensorflow_setup import tf, tfc  # noqa: F401 - tfc registers ops
+
+Pixels = NDArray[np.uint8]
+"""A photograph, uint8 (H, W, 3)."""
+
+MSSSIM_SMALLEST_SIDE = 161
+"""MS-SSIM halves four times and then needs 11 pixels: ``tf.image.ssim_multiscale``'s bound."""
+_JPEG_SUBSAMPLING_420 = 2
+_JPEG_QUALITIES = range(1, 101)
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How near a reconstruction is to its photograph."""
+
+    ms_ssim: float
+    """0 to 1."""
+    psnr_db: float
+    """Over all channels of RGB, peak 255."""
+
+
+@dataclass(frozen=True)
+class PhotographFigures:
+    """What a codec made of one photograph."""
+
+    name: str
+    rate_bpp: float
+    """Bits of the strings of y and z, divided by the photograph's pixels."""
+    quality: Quality
+
+
+@dataclass(frozen=True)
+class CodecFigures:
+    """What a codec made of a folder of photographs; means over photographs."""
+
+    codec: str
+    photographs: tuple[PhotographFigures, ...]
+    jpeg: Quality
+    """Baseline JPEG (Pillow, 4:2:0) at ``rate_bpp``: means at the two neighbouring quality
+    settings, interpolated linearly between their mean rates."""
+
+    @property
+    def rate_bpp(self) -> float:
+        """Mean bits per pixel."""
+        return statistics.fmean(p.rate_bpp for p in self.photographs)
+
+    @property
+    def quality(self) -> Quality:
+        """Mean MS-SSIM and mean PSNR."""
+        return mean_quality([p.quality for p in self.photographs])
+
+
+class StringCodec:
+    """A codec file, run as published: photographs to strings and back."""
+
+    def __init__(self, file: CodecFile) -> None:
+        """Import both signatures.
+
+        Args:
+            file: A codec with the signatures ``sender`` and ``receiver``.
+
+        Raises:
+            CodecError: There is no receiver, or an op is not allowed.
+        """
+        if file.receiver is None:
+            raise CodecError(f"{file.name}: no signature 'receiver', so it cannot decode")
+        graph_def = file.metagraph.graph_def
+        nodes = [*file.sender.nodes(), *file.receiver.nodes()]
+        reached = extract(graph_def, nodes)
+        check_codec_ops(file.name, reached, graph_def)
+        wrapped = tf.compat.v1.wrap_function(
+            lambda: tf.graph_util.import_graph_def(reached, name=""), []
+        )
+        self._send = _prune(wrapped, file.sender)
+        self._receive = _prune(wrapped, file.receiver)
+
+    def send(self, photograph: Pixels) -> list[Any]:
+        """Encode one photograph, uint8 (H, W, 3), to the sender's channels, sorted by key."""
+        return list(self._send(tf.constant(photograph[None])))
+
+    def receive(self, channels: Sequence[Any]) -> Pixels:
+        """Decode the sender's channels to uint8 (H, W, 3)."""
+        (image,) = self._receive(*channels)
+        return np.asarray(image.numpy()[0], np.uint8)
+
+
+def _prune(wrapped: Any, signature: Signature) -> Callable[..., Any]:
+    element = wrapped.graph.as_graph_element
+    pruned: Callable[..., Any] = wrapped.prune(
+        [element(port.tensor) for port in signature.inputs],
+        [element(port.tensor) for port in signature.outputs],
+    )
+    return pruned
+
+
+def string_bits(channels: Sequence[Any]) -> int:
+    """Return the total length of the strings among a sender's channels, bits."""
+    strings = [c.numpy() for c in channels if c.dtype == tf.string]
+    return sum(8 * len(s) for array in strings for s in np.ravel(array))
+
+
+def compare(photograph: Pixels, reconstruction: Pixels) -> Quality:
+    """Measure a reconstruction, uint8 (H, W, 3) both, sides of at least 161 pixels."""
+    x, x_hat = tf.constant(photograph), tf.constant(reconstruction)
+    return Quality(
+        ms_ssim=float(tf.image.ssim_multiscale(x, x_hat, 255)),
+        psnr_db=float(tf.image.psnr(x, x_hat, 255)),
+    )
+
+
+def mean_quality(qualities: Sequence[Quality]) -> Quality:
+    """Return the means of MS-SSIM and of PSNR."""
+    return Quality(
+        ms_ssim=statistics.fmean(q.ms_ssim for q in qualities),
+        psnr_db=statistics.fmean(q.psnr_db for q in qualities),
+    )
+
+
+def encode_jpeg(photograph: Pixels, quality: int) -> bytes:
+    """Encode as baseline JPEG with 4:2:0 chroma and optimized Huffman tables.
+
+    Args:
+        photograph: uint8 (H, W, 3).
+        quality: The library's setting, 1 to 100.
+    """
+    buffer = io.BytesIO()
+    Image.fromarray(photograph).save(
+        buffer, "JPEG", quality=quality, subsampling=_JPEG_SUBSAMPLING_420, optimize=True
+    )
+    return buffer.getvalue()
+
+
+def jpeg_at_rate(photographs: Sequence[Pixels], rate_bpp: float) -> Quality:
+    """Measure baseline JPEG at a mean rate.
+
+    Args:
+        photographs: uint8 (H, W, 3) each.
+        rate_bpp: Mean bits per pixel.  Outside JPEG's range, its lowest or highest is taken.
+
+    Returns:
+        Mean MS-SSIM and PSNR at the neighbouring quality settings, interpolated in the rate.
+    """
+
+    def mean_rate(setting: int) -> float:
+        return statistics.fmean(
+            8 * len(encode_jpeg(p, setting)) / (p.shape[0] * p.shape[1]) for p in photographs
+        )
+
+    def measure(setting: int) -> Quality:
+        decoded = (np.asarray(Image.open(io.BytesIO(encode_jpeg(p, setting)))) for p in photographs)
+        return mean_quality([compare(p, d) for p, d in zip(photographs, decoded, strict=True)])
+
+    above = bisect.bisect_left(_JPEG_QUALITIES, rate_bpp, key=mean_rate)
+    high = _JPEG_QUALITIES[min(above, len(_JPEG_QUALITIES) - 1)]
+    low = _JPEG_QUALITIES[max(above - 1, 0)]
+    low_rate, high_rate = mean_rate(low), mean_rate(high)
+    weight = 0.0
+    if high_rate > low_rate:
+        weight = min(1.0, max(0.0, (rate_bpp - low_rate) / (high_rate - low_rate)))
+    at_low, at_high = measure(low), measure(high)
+    return Quality(
+        ms_ssim=(1 - weight) * at_low.ms_ssim + weight * at_high.ms_ssim,
+        psnr_db=(1 - weight) * at_low.psnr_db + weight * at_high.psnr_db,
+    )
+
+
+def read_photographs(folder: Path) -> dict[str, Pixels]:
+    """Read the photographs below a folder that are large enough for MS-SSIM.
+
+    Args:
+        folder: Searched recursively.
+
+    Returns:
+        Photographs by their path below the folder, RGB.
+
+    Raises:
+        SourceError: None can be read, or all are too small.
+    """
+    photographs = {}
+    for path in list_photographs(folder):
+        try:
+            with Image.open(path) as image:
+                pixels = np.asarray(image.convert("RGB"))
+        except (UnidentifiedImageError, OSError):
+            continue
+        if min(pixels.shape[:2]) >= MSSSIM_SMALLEST_SIDE:
+            photographs[str(path.relative_to(folder))] = pixels
+    if not photographs:
+        raise SourceError(
+            f"{folder}: expected photographs with sides of at least {MSSSIM_SMALLEST_SIDE} "
+            "pixels, which MS-SSIM needs; found none"
+        )
+    return photographs
+
+
+def evaluate_codec(metagraph: Path, photographs: Path, *, console: Console) -> CodecFigures:
+    """Encode and decode photographs with a codec and measure what comes back.
+
+    Args:
+        metagraph: A codec file with both signatures.
+        photographs: Folder, searched recursively.
+        console: Where a progress bar is shown, on a terminal.
+
+    Returns:
+        Rates from real strings, MS-SSIM and PSNR, and JPEG's at the same mean rate.
+
+    Raises:
+        CodecError: The file cannot be used.
+        SourceError: No photograph is large enough for MS-SSIM.
+    """
+    file = read_codec_file(metagraph)
+    codec = StringCodec(file)
+    pixels = read_photographs(photographs)
+    figures = []
+    for name, photograph in track(
+        pixels.items(), file.name, console=console, disable=not console.is_terminal
+    ):
+        channels = codec.send(photograph)
+        reconstruction = codec.receive(channels)
+        area = photograph.shape[0] * photograph.shape[1]
+        figures.append(
+            PhotographFigures(
+                name, string_bits(channels) / area, compare(photograph, reconstruction)
+            )
+        )
+    rate_bpp = statistics.fmean(f.rate_bpp for f in figures)
+    jpeg = jpeg_at_rate(list(pixels.values()), rate_bpp)
+    return CodecFigures(file.name, tuple(figures), jpeg)
+
+
+_COLUMNS = ("codec", "bpp", "MS-SSIM", "PSNR (dB)", "JPEG MS-SSIM", "JPEG PSNR (dB)")
+
+
+def _row(figures: CodecFigures) -> tuple[str, ...]:
+    return (
+        figures.codec,
+        f"{figures.rate_bpp:.4f}",
+        f"{figures.quality.ms_ssim:.4f}",
+        f"{figures.quality.psnr_db:.2f}",
+        f"{figures.jpeg.ms_ssim:.4f}",
+        f"{figures.jpeg.psnr_db:.2f}",
+    )
+
+
+def figures_table(evaluated: Sequence[CodecFigures]) -> Table:
+    """Return the means of some codecs as a table for the console."""
+    table = Table(title="Means over photographs; JPEG at the same mean rate")
+    for i, column in enumerate(_COLUMNS):
+        table.add_column(column, justify="left" if i == 0 else "right")
+    for figures in evaluated:
+        table.add_row(*_row(figures))
+    return table
+
+
+def figures_markdown(evaluated: Sequence[CodecFigures]) -> str:
+    """Return the means of some codecs as a Markdown table."""
+    lines = ["| " + " | ".join(_COLUMNS) + " |", "|---|" + "---:|" * (len(_COLUMNS) - 1)]
+    lines += ["| " + " | ".join(_row(figures)) + " |" for figures in evaluated]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,213 @@
+"""Download of published codecs into the cache folder.
+
+A file is written under a temporary name, checked, and renamed: what has the codec's name is whole.
+Its SHA-256 is recorded beside it at the first fetch, in the form of ``sha256sum``, and whatever
+has that name later must be the same file.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.callbacks import Callback
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from latentset.datasets.errors import CodecGraphError, CodecNotFoundError, FetchError
+from latentset.pipeline.codec.catalogue import (
+    PUBLISHED,
+    SUFFIX,
+    cache_folder,
+    read_record,
+    record_path,
+    shipped_codecs,
+)
+
+PUBLISHED_URL = "https://storage.googleapis.com/tensorflow_compression/metagraphs"
+"""Where the authors publish (tensorflow/compression, ``models/tfci.py``)."""
+
+_CONNECT_TIMEOUT_S = 30
+_READ_TIMEOUT_S = 60
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class FetchedCodec:
+    """A codec in the cache folder."""
+
+    name: str
+    path: Path
+    sha256: str
+    downloaded: bool
+    """False where the file was there already."""
+
+
+def fetch_codec(
+    name: str,
+    *,
+    cache: Path | None = None,
+    url_prefix: str | None = None,
+    console: Console,
+) -> FetchedCodec:
+    """Put a codec into the cache folder, unless it is there.
+
+    Args:
+        name: Name of a published codec; any name where ``url_prefix`` is given.
+        cache: Folder of downloaded codecs, if not the usual one.
+        url_prefix: Where ``NAME.metagraph`` is, if not at the authors': an http, https or file
+            URL, or another that fsspec knows.
+        console: Where progress is shown: a bar on a terminal, plain lines elsewhere.
+
+    Returns:
+        Where it is. A file that was placed there by hand is checked in the same way.
+
+    Raises:
+        CodecNotFoundError: The name is not that of a published codec.
+        FetchError: The download failed or was cut, what came is no codec, or it differs from the
+            one recorded at the first fetch. Nothing is kept.
+    """
+    _check_name(name, url_prefix)
+    folder = cache_folder(cache)
+    path = folder / (name + SUFFIX)
+    if path.is_file():
+        return FetchedCodec(name, path, _accept(path, path, f"the file {path}"), False)
+    url = f"{(url_prefix or PUBLISHED_URL).rstrip('/')}/{name}{SUFFIX}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FetchError(f"cannot make the cache folder {folder}: {error}") from error
+    temporary = folder / f".{name}{SUFFIX}.{os.getpid()}.part"
+    try:
+        with _progress(name, console) as callback:
+            _download(url, temporary, callback)
+        sha256 = _accept(temporary, path, url)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return FetchedCodec(name, path, sha256, True)
+
+
+def _check_name(name: str, url_prefix: str | None) -> None:
+    if name in shipped_codecs():
+        raise CodecNotFoundError(f"{name} is shipped with LatentSet: there is nothing to fetch")
+    if not _NAME.fullmatch(name):
+        raise CodecNotFoundError(f"{name!r} is not a codec's name")
+    if url_prefix is None and name not in PUBLISHED:
+        raise CodecNotFoundError(
+            f"{name!r} is not a published scale hyperprior: 'latentset codec list' shows their "
+            f"names; --url-prefix says where another codec is"
+        )
+
+
+def _accept(found: Path, path: Path, origin: str) -> str:
+    """Check a file that is to have a codec's name, and record it if it is the first.
+
+    Args:
+        found: The file.
+        path: The name that it is to have.
+        origin: Where it comes from, for messages.
+
+    Returns:
+        Its SHA-256.
+    """
+    from latentset.pipeline.codec.metagraph import read_codec_file
+
+    try:
+        file = read_codec_file(found)
+    except CodecGraphError as error:
+        raise FetchError(f"{origin} is not a codec; not kept. {error}") from error
+    recorded = read_record(path)
+    if recorded is None:
+        _record(path, file.sha256)
+    elif recorded != file.sha256:
+        raise FetchError(
+            f"{origin} differs from what was fetched first: expected the SHA-256 {recorded} "
+            f"({record_path(path)}), got {file.sha256}. If the change is meant, remove that record"
+        )
+    return file.sha256
+
+
+def _record(path: Path, sha256: str) -> None:
+    record = record_path(path)
+    temporary = record.with_name(f".{record.name}.{os.getpid()}.part")
+    try:
+        temporary.write_text(f"{sha256}  {path.name}\n", encoding="ascii")
+        temporary.replace(record)
+    except OSError as error:
+        raise FetchError(f"cannot record the SHA-256 in {record}: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _download(url: str, path: Path, callback: "_ByteCount") -> None:
+    # Every other failure of a client, an event loop or a disk is one thing to the caller.
+    try:
+        system, location = fsspec.core.url_to_fs(url, **_client_options(url))
+        system.get_file(location, str(path), callback=callback)
+    except FileNotFoundError as error:
+        raise FetchError(f"there is nothing at {url} (404 or no such file)") from error
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise FetchError(
+            f"the download of {url} failed: {reason}; nothing was kept, run it again"
+        ) from error
+    size = path.stat().st_size
+    if callback.size is not None and size != callback.size:
+        raise FetchError(
+            f"the download of {url} is {size} bytes long, {callback.size} were announced; nothing "
+            f"was kept, run it again"
+        )
+
+
+def _client_options(url: str) -> dict[str, Any]:
+    if not url.startswith(("http://", "https://")):
+        return {}
+    import aiohttp
+
+    timeout = aiohttp.ClientTimeout(
+        total=None, sock_connect=_CONNECT_TIMEOUT_S, sock_read=_READ_TIMEOUT_S
+    )
+    # trust_env: proxies as the environment names them. A length is of the file itself only
+    # where the server does not compress on the way.
+    return {
+        "client_kwargs": {"trust_env": True, "timeout": timeout},
+        "headers": {"Accept-Encoding": "identity"},
+    }
+
+
+class _ByteCount(Callback):  # type: ignore[misc]
+    """Counts bytes for fsspec, and shows them on a progress bar if there is one."""
+
+    def __init__(self, bar: Progress | None, task: Any) -> None:
+        super().__init__()
+        self._bar = bar
+        self._task = task
+
+    def call(self, hook_name: str | None = None, **kwargs: Any) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, total=self.size, completed=self.value)
+
+
+@contextmanager
+def _progress(name: str, console: Console) -> Iterator[_ByteCount]:
+    if not console.is_terminal:
+        console.print(f"fetching {name}", highlight=False)
+        callback = _ByteCount(None, None)
+        yield callback
+        console.print(f"fetched {name}: {callback.value} bytes", highlight=False)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=console) as bar:
+        yield _ByteCount(bar, bar.add_task(name, total=None))

@@ -1,0 +1,157 @@
+"""A codec file: a TensorFlow ``MetaGraphDef`` with the signatures ``sender`` and ``receiver``.
+
+This module reads and checks the file and touches none of its ops: parsing a protocol buffer runs
+nothing.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from latentset.datasets.errors import CodecGraphError
+from latentset.pipeline.tensorflow_setup import tf
+
+INPUT_KEY = "input_image"
+"""Key of the sender's input, as in the published files (tensorflow/compression, tfci.py)."""
+
+
+@dataclass(frozen=True)
+class Port:
+    """One input or output of a signature."""
+
+    key: str
+    """Name within the signature, as ``channel:0``."""
+    tensor: str
+    """Name of the tensor in the graph, as ``Placeholder:0``."""
+    dtype: str
+    """Type, as ``uint8``."""
+    shape: tuple[int | None, ...] | None
+    """Shape as declared, None for a free size; None where the rank is not declared."""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Inputs and outputs of one function of a codec, each sorted by key."""
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+
+    def nodes(self) -> list[str]:
+        """Return the names of the nodes that make the outputs and take the inputs."""
+        return [port.tensor.partition(":")[0] for port in (*self.outputs, *self.inputs)]
+
+
+@dataclass(frozen=True)
+class CodecFile:
+    """A parsed codec file."""
+
+    name: str
+    """File name without its suffix."""
+    sha256: str
+    size_bytes: int
+    metagraph: Any
+    """The ``tf.compat.v1.MetaGraphDef``."""
+    sender: Signature
+    receiver: Signature | None
+    """None in a file that can only encode."""
+
+    @property
+    def input_tensor(self) -> str:
+        """Name of the tensor that takes the photographs, uint8 (N, H, W, 3)."""
+        return self.sender.inputs[0].tensor
+
+
+def read_codec_file(path: Path) -> CodecFile:
+    """Read and check a codec file.
+
+    Args:
+        path: A ``NAME.metagraph`` file.
+
+    Raises:
+        CodecGraphError: It is not a MetaGraphDef, or has no usable ``sender`` signature.
+    """
+    return parse_codec_file(path.read_bytes(), path.name.removesuffix(".metagraph"))
+
+
+def parse_codec_file(data: bytes, name: str) -> CodecFile:
+    """Parse the bytes of a codec file; see ``read_codec_file``.
+
+    Args:
+        data: The whole file.
+        name: Name of the codec, for messages and for the header of stores.
+
+    Raises:
+        CodecGraphError: As ``read_codec_file``.
+    """
+    metagraph = tf.compat.v1.MetaGraphDef()
+    try:
+        metagraph.ParseFromString(data)
+    except DecodeError:
+        start = data[:40].decode("ascii", "replace")
+        raise CodecGraphError(
+            f"{name}: expected a TensorFlow MetaGraphDef, got {len(data)} bytes that are none and "
+            f"begin with {start!r}"
+        ) from None
+    sender = _signature(metagraph, "sender")
+    if sender is None:
+        found = ", ".join(sorted(metagraph.signature_def)) or "none"
+        raise CodecGraphError(
+            f"{name}: expected a MetaGraphDef with the signature 'sender', found the signatures: "
+            f"{found}"
+        )
+    _check_sender(name, sender)
+    return CodecFile(
+        name=name,
+        sha256=hashlib.sha256(data).hexdigest(),
+        size_bytes=len(data),
+        metagraph=metagraph,
+        sender=sender,
+        receiver=_signature(metagraph, "receiver"),
+    )
+
+
+def _check_sender(name: str, sender: Signature) -> None:
+    if [port.key for port in sender.inputs] != [INPUT_KEY]:
+        keys = ", ".join(port.key for port in sender.inputs) or "none"
+        raise CodecGraphError(
+            f"{name}: expected the signature 'sender' to have the one input {INPUT_KEY!r}, "
+            f"it has: {keys}"
+        )
+    (port,) = sender.inputs
+    if port.dtype != "uint8":
+        raise CodecGraphError(f"{name}: expected {INPUT_KEY} to be uint8, it is {port.dtype}")
+    if port.shape is not None and (len(port.shape) != 4 or port.shape[3] not in (3, None)):
+        raise CodecGraphError(
+            f"{name}: expected {INPUT_KEY} to have the shape (N, H, W, 3), it has {port.shape}"
+        )
+    if not any(port.dtype == "string" for port in sender.outputs):
+        raise CodecGraphError(f"{name}: the signature 'sender' has no output of strings")
+
+
+def _signature(metagraph: Any, key: str) -> Signature | None:
+    if key not in metagraph.signature_def:
+        return None
+    signature = metagraph.signature_def[key]
+    return Signature(inputs=_ports(signature.inputs), outputs=_ports(signature.outputs))
+
+
+def _ports(infos: Any) -> tuple[Port, ...]:
+    # Sorted by key, as tfci.py does: the order of a map in a protocol buffer means nothing.
+    return tuple(
+        Port(
+            key=key,
+            tensor=infos[key].name if ":" in infos[key].name else infos[key].name + ":0",
+            dtype=tf.dtypes.as_dtype(infos[key].dtype).name,
+            shape=_shape(infos[key].tensor_shape),
+        )
+        for key in sorted(infos)
+    )
+
+
+def _shape(proto: Any) -> tuple[int | None, ...] | None:
+    if proto.unknown_rank:
+        return None
+    return tuple(None if dim.size < 0 else int(dim.size) for dim in proto.dim)

@@ -1,0 +1,120 @@
+"""A checked part of a codec's graph, imported and ready to run."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latentset.datasets.errors import CodecGraphError
+from latentset.pipeline.codec.allowed_ops import RANGE_CODER_OPS
+from latentset.pipeline.codec.graph import Graph, TensorRef, extract
+from latentset.pipeline.tensorflow_setup import tf
+
+Array = NDArray[Any]
+
+
+class Program:
+    """A graph in a session of its own.
+
+    The ops must have been checked before (``allowed_ops``): importing and running checks nothing.
+    """
+
+    def __init__(
+        self,
+        graph_def: Any,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        *,
+        threads: int = 1,
+        image: str | None = None,
+        producer_ops: Any = None,
+    ) -> None:
+        """Import a graph.
+
+        Args:
+            graph_def: What to import, already cut to what is needed.
+            inputs: Names of the tensors that take values.
+            outputs: Names of the tensors to compute.
+            threads: Threads within one op.
+            image: Name of the tensor among ``inputs`` that takes photographs and whose size is to
+                be free: it is replaced by a uint8 placeholder (N, H, W, 3).
+            producer_ops: The metagraph's ``stripped_op_list``: lets newer ops be read.
+
+        Raises:
+            CodecGraphError: TensorFlow does not accept the graph.
+        """
+        if any(node.op in RANGE_CODER_OPS for node in graph_def.node):
+            _register_range_coder_ops()
+        with tf.Graph().as_default() as graph:
+            replaced = {}
+            if image is not None:
+                placeholder = tf.compat.v1.placeholder(
+                    tf.uint8, (None, None, None, 3), name="latentset_image"
+                )
+                replaced[image] = placeholder
+            try:
+                tf.import_graph_def(
+                    graph_def, input_map=replaced, name="", producer_op_list=producer_ops
+                )
+                self._inputs = [
+                    replaced[name] if name in replaced else graph.get_tensor_by_name(name)
+                    for name in inputs
+                ]
+                self._outputs = [graph.get_tensor_by_name(name) for name in outputs]
+            except (ValueError, KeyError, tf.errors.OpError) as error:
+                raise CodecGraphError(f"TensorFlow cannot import the graph: {error}") from error
+        config = tf.compat.v1.ConfigProto(
+            intra_op_parallelism_threads=threads,
+            inter_op_parallelism_threads=1,
+            use_per_session_threads=True,
+            allow_soft_placement=True,
+        )
+        self._session = tf.compat.v1.Session(graph=graph, config=config)
+
+    def run(self, *values: Any) -> list[Array]:
+        """Compute the outputs.
+
+        Args:
+            values: One value an input, in their order.
+
+        Raises:
+            CodecGraphError: TensorFlow reports an error, as for sizes that do not fit.
+        """
+        feeds = dict(zip(self._inputs, values, strict=True))
+        try:
+            return [np.asarray(v) for v in self._session.run(self._outputs, feeds)]
+        except (tf.errors.OpError, ValueError) as error:
+            raise CodecGraphError(f"the codec's graph failed: {_first_line(error)}") from error
+
+
+def evaluate_constants(
+    graph: Graph, refs: Sequence[TensorRef], image: TensorRef, producer_ops: Any = None
+) -> Mapping[TensorRef, Array]:
+    """Compute tensors that must not depend on the photograph.
+
+    Args:
+        graph: A flat graph whose ops have been checked.
+        refs: The tensors.
+        image: The input that they must not depend on.
+        producer_ops: As for ``Program``.
+
+    Raises:
+        CodecGraphError: One does.
+    """
+    needed = extract(graph.graph_def, [ref.node for ref in refs])
+    if any(node.name == image.node for node in needed.node):
+        names = ", ".join(str(ref) for ref in refs)
+        raise CodecGraphError(f"expected constants, but one of them needs the photograph: {names}")
+    program = Program(needed, [], [str(ref) for ref in refs], producer_ops=producer_ops)
+    return dict(zip(refs, program.run(), strict=True))
+
+
+def _first_line(error: Exception) -> str:
+    text = error.message if isinstance(error, tf.errors.OpError) else str(error)
+    return str(text).strip().partition("\n")[0]
+
+
+def _register_range_coder_ops() -> None:
+    # Importing tensorflow-compression registers its ops with TensorFlow.
+    import tensorflow_compression  # noqa: F401

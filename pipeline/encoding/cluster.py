@@ -1,0 +1,170 @@
+"""Dask workers: processes of this machine, or those of a scheduler that is running already.
+
+All that the job knows of Dask is here.
+"""
+
+import logging
+import signal
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import distributed
+from dask.system import CPU_COUNT
+from distributed.comm.core import CommClosedError
+from distributed.scheduler import KilledWorker
+
+from latentset.datasets.errors import JobError
+
+CONNECT_TIMEOUT_S = 30
+"""Seconds to wait for a scheduler."""
+
+_dask: Any = distributed  # it says that it is typed, but most of it is not
+
+
+class Workers:
+    """Workers that run functions.
+
+    Args:
+        client: A Dask client.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def count(self) -> int:
+        """Number of workers that are there now."""
+        return len(self._client.scheduler_info(n_workers=-1)["workers"])
+
+    def map(self, function: Callable[..., Any], *arguments: Any, **shared: Any) -> Generator[Any]:
+        """Run a function once for each item, and yield results as they come.
+
+        Use it in ``contextlib.closing``: when it is closed early, what has not begun is cancelled.
+
+        Args:
+            function: Can be imported by the workers.
+            *arguments: Lists of one length, as for the built-in ``map``.
+            **shared: Given to every call.
+
+        Yields:
+            Results, in any order.
+
+        Raises:
+            JobError: Workers or the scheduler were lost. What a call raises is raised as well.
+        """
+        futures = self._client.map(function, *arguments, pure=False, **shared)
+        try:
+            for future in _dask.as_completed(futures, loop=self._client.loop):
+                result = future.result()
+                future.release()
+                yield result
+        except KilledWorker as error:
+            raise JobError(
+                f"workers died again and again at the same task: {error}. Often they ran out of "
+                "memory: use fewer --workers or a smaller --batch; the same command goes on"
+            ) from error
+        except (CommClosedError, CancelledError) as error:
+            raise JobError(
+                f"the connection to the Dask scheduler was lost: {error!r}. "
+                "Finished shards are kept: run the same command again"
+            ) from error
+        finally:
+            with suppress(CommClosedError, CancelledError, RuntimeError):
+                self._client.cancel(futures, force=True)
+
+    @contextmanager
+    def listen(self, topic: str, hear: Callable[[Any], None]) -> Iterator[None]:
+        """Hear what workers :func:`tell`, in another thread, for as long as the context lasts.
+
+        Args:
+            topic: What to listen to.
+            hear: Called with every message.
+        """
+        self._client.subscribe_topic(topic, lambda event: hear(event[1]))
+        try:
+            yield
+        finally:
+            with suppress(CommClosedError, CancelledError, RuntimeError):
+                self._client.unsubscribe_topic(topic)
+
+
+def tell(topic: str, message: Any) -> None:
+    """Send a message from a running task to whoever listens.
+
+    Args:
+        topic: Who listens.
+        message: Something small.
+    """
+    _dask.get_worker().log_event(topic, message)
+
+
+@contextmanager
+def connect(scheduler: str | None, workers: int | None) -> Iterator[Workers]:
+    """Connect to workers.
+
+    Local workers are processes of one thread each, as many as cores: two processes of one thread
+    encode faster than one of two. They are started afresh ("spawn"), so that they import TensorFlow
+    with the right environment, and end when the client does, however it ends.
+
+    Args:
+        scheduler: Address of a running scheduler; None starts local workers.
+        workers: Number of local workers; None is one a core.
+
+    Yields:
+        The workers.
+
+    Raises:
+        JobError: There is no scheduler at that address.
+    """
+    logger = logging.getLogger("distributed")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        client_of = _local(workers or CPU_COUNT) if scheduler is None else _running(scheduler)
+        with client_of as client:
+            yield Workers(client)
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def _running(scheduler: str) -> Iterator[Any]:
+    try:
+        client = _dask.Client(scheduler, timeout=CONNECT_TIMEOUT_S, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise JobError(
+            f"no Dask scheduler answers at {scheduler}: {error}. Start one (dask scheduler), or "
+            "leave --scheduler out to use this machine"
+        ) from error
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@contextmanager
+def _local(workers: int) -> Iterator[Any]:
+    # A key press of Ctrl-C signals every process of the terminal's group. The mask is inherited by
+    # the cluster's threads and by the workers that they start: the client alone is interrupted, and
+    # takes the workers down in order.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        cluster = _dask.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            memory_limit=0,  # results are tiny: there is nothing that Dask could spill
+            silence_logs=logging.CRITICAL,
+            env=dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
+        )
+        client = _dask.Client(cluster, set_as_default=False)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        yield client
+    finally:
+        with suppress(TimeoutError):
+            client.close()
+            cluster.close()

@@ -1,0 +1,85 @@
+"""What runs codecs in a process: loaded once, kept until the process ends."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latentset.datasets.store.header import CodecInfo
+
+
+class EncodedBatch(Protocol):
+    """Latents of N images of one size, as :class:`latentset.pipeline.codec.codec.Latents`."""
+
+    @property
+    def y_hat(self) -> NDArray[Any]:
+        """Integers (N, h, w, C)."""
+
+    @property
+    def scale_index(self) -> NDArray[Any]:
+        """Integers (N, h, w, C)."""
+
+    @property
+    def z_hat(self) -> NDArray[Any]:
+        """Integers (N, hz, wz, Cz)."""
+
+
+class Encoder(Protocol):
+    """What the job needs of a codec, as :class:`latentset.pipeline.codec.codec.Codec` has it."""
+
+    @property
+    def info(self) -> CodecInfo:
+        """What the latents are."""
+
+    def encode(self, images: NDArray[np.uint8], /) -> EncodedBatch:
+        """Encode images (N, H, W, 3)."""
+
+    def rate_bits(self, latents: Any, /) -> NDArray[np.float64]:
+        """Bits of each image (N)."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How a process loads a codec and what it says of itself; sent to workers by name."""
+
+    load: Callable[[str], Encoder]
+    """Loads a codec by name or path, for one thread."""
+    environment: Callable[[], Mapping[str, str]]
+    """Names what computes: ``tensorflow``, ``tensorflow_compression``, ``onednn``, ``device``."""
+
+
+def _load_with_tensorflow(codec: str) -> Encoder:
+    from latentset.pipeline.codec.codec import load_codec
+
+    return load_codec(codec, threads=1)
+
+
+def _tensorflow_environment() -> Mapping[str, str]:
+    from latentset.pipeline.tensorflow_setup import environment
+
+    return environment()
+
+
+TENSORFLOW = Engine(_load_with_tensorflow, _tensorflow_environment)
+"""The engine of real jobs. TensorFlow is imported when it is first used."""
+
+_loaded: dict[tuple[Engine, str, str], Encoder] = {}
+
+
+def load_once(engine: Engine, codec: str, sha256: str) -> Encoder:
+    """Load a codec, or take the one that this process has loaded before.
+
+    Args:
+        engine: Loads it.
+        codec: Name or path.
+        sha256: Digest that it is expected to have: another file under the same name is loaded anew.
+
+    Returns:
+        The codec.
+    """
+    key = (engine, codec, sha256)
+    if key not in _loaded:
+        _loaded[key] = engine.load(codec)
+    return _loaded[key]

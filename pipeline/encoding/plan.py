@@ -1,0 +1,302 @@
+"""The plan: for every photograph what becomes of it and where it goes, before any is encoded.
+
+``STORE.job/FINGERPRINT/plan.parquet`` has one row a sample and one row group a shard, so that a
+task reads its own rows only; ``plan.json``, written after it, has the store's header and the
+table's digest. The plan is a pure function of the listing, of what the files' headers say and of
+the settings.
+"""
+
+import io
+import os
+import platform
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version as version_of
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from latentset.datasets.errors import JobError, PhotographError, SourceError, StoreError
+from latentset.datasets.photographs import ResizeRule, read_size
+from latentset.datasets.sources import Source, resolve_inside
+from latentset.datasets.store.header import Frozen, Header, Layout, Provenance, Sha256
+from latentset.datasets.store.layout import assign_rows
+from latentset.datasets.store.objects import sha256_of, write_whole
+from latentset.datasets.store.samples import OK
+from latentset.datasets.version import __version__
+from latentset.pipeline.encoding.settings import Settings
+
+HEADER_THREADS = 8
+"""Threads of one task that reads photographs' headers: on a network file system it only waits."""
+
+PLAN_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("path", pa.string()),
+        ("label", pa.int32()),
+        ("split", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("encoded_height", pa.int32()),
+        ("encoded_width", pa.int32()),
+        ("latent_height", pa.int32()),
+        ("latent_width", pa.int32()),
+        ("first_row", pa.int64()),
+        ("z_first_row", pa.int64()),
+        ("shard", pa.int32()),
+        ("source_bytes", pa.int64()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+    ]
+)
+"""Columns of the plan. Sizes are 0 and rows -1 where ``status`` is not ``ok``."""
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What a photograph's file says of itself before it is decoded."""
+
+    height: int = 0
+    """Pixels; 0 = unknown."""
+    width: int = 0
+    """Pixels; 0 = unknown."""
+    bytes: int = 0
+    """Size of the file; 0 = unknown."""
+    status: str = OK
+    """``ok``, or why it cannot be encoded."""
+    reason: str = ""
+    """The same in words."""
+
+
+def read_facts(root: str, paths: Sequence[str]) -> list[FileFacts]:
+    """Read the headers of photographs; a task of its own where there are many.
+
+    Args:
+        root: The source's root.
+        paths: Relative paths.
+
+    Returns:
+        What each says.
+    """
+
+    def read(path: str) -> FileFacts:
+        size = 0
+        try:
+            file = resolve_inside(Path(root), path)
+            if file.is_file():
+                size = file.stat().st_size
+            height, width = read_size(file)
+        except PhotographError as error:
+            return FileFacts(bytes=size, status=error.status, reason=str(error))
+        except SourceError as error:
+            return FileFacts(status="unreadable", reason=str(error).replace(root, "SOURCE"))
+        except OSError as error:
+            return FileFacts(status="unreadable", reason=f"cannot be read: {error.strerror}")
+        return FileFacts(height, width, size)
+
+    with ThreadPoolExecutor(HEADER_THREADS) as threads:
+        return list(threads.map(read, paths))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done."""
+
+    header: Header
+    """The header that the store gets."""
+    fingerprint: str
+    """Of the settings."""
+    table: pa.Table
+    """Of ``PLAN_SCHEMA``, one row a sample."""
+
+
+class PlanDocument(Frozen):
+    """``plan.json``."""
+
+    fingerprint: Sha256
+    """Of the settings."""
+    header: Header
+    """The header that the store gets."""
+    table_sha256: Sha256
+    """Digest of ``plan.parquet``; records carry it, so that none outlives its plan."""
+
+
+def make_plan(source: Source, settings: Settings, facts: Sequence[FileFacts]) -> Plan:
+    """Decide what becomes of every sample and where it goes.
+
+    Args:
+        source: The photographs listed.
+        settings: Of the job.
+        facts: Of each file, in the order of the source.
+
+    Returns:
+        The plan.
+
+    Raises:
+        JobError: None of the photographs can be read.
+    """
+    rule, codec = ResizeRule.parse(settings.resize), settings.codec
+    columns: dict[str, list[Any]] = {name: [] for name in PLAN_SCHEMA.names}
+    z_rows = []
+    for fact in facts:
+        status, reason, encoded = fact.status, fact.reason, (0, 0)
+        if status == OK:
+            try:
+                encoded = rule.size(fact.height, fact.width)
+            except PhotographError as error:
+                status, reason = error.status, str(error)
+        grid = codec.y_size(*encoded)
+        z_height, z_width = codec.z_size(*encoded)
+        z_rows.append(z_height * z_width)
+        for name, value in (
+            ("height", fact.height),
+            ("width", fact.width),
+            ("encoded_height", encoded[0]),
+            ("encoded_width", encoded[1]),
+            ("latent_height", grid[0]),
+            ("latent_width", grid[1]),
+            ("source_bytes", fact.bytes),
+            ("status", status),
+            ("reason", reason),
+        ):
+            columns[name].append(value)
+    rows = np.array(columns["latent_height"], np.int64) * np.array(columns["latent_width"])
+    try:
+        placed = assign_rows(
+            rows, np.array(z_rows, np.int64), codec.channels, settings.target_shard_bytes
+        )
+    except StoreError as error:
+        k = 0
+        raise JobError(
+            f"none of the {len(facts)} photographs below {source.root} can be encoded; the first, "
+            f"{source.samples.column('path')[k].as_py()}: {columns['status'][k]}: "
+            f"{columns['reason'][k]}"
+        ) from error
+    given = {name: source.samples.column(name) for name in source.samples.column_names}
+    placement = {
+        "first_row": placed.first_row,
+        "z_first_row": placed.z_first_row,
+        "shard": placed.shard,
+    }
+    table = pa.table({**columns, **placement, **given}, schema=PLAN_SCHEMA)
+    return Plan(_make_header(settings, placed.layout), settings.fingerprint, table)
+
+
+def _make_header(settings: Settings, layout: Layout) -> Header:
+    return Header(
+        codec=settings.codec,
+        arrays=settings.arrays,
+        resize=settings.resize,
+        source=settings.source,
+        layout=layout,
+        provenance=Provenance(
+            latentset=__version__,
+            **settings.software.model_dump(),
+            python=platform.python_version(),
+            numpy=version_of("numpy"),
+            zarr=version_of("zarr"),
+            created=_now(),
+        ),
+    )
+
+
+def _now() -> str:
+    """Time of now, or SOURCE_DATE_EPOCH (reproducible-builds.org) where it is set."""
+    seconds = float(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def write_plan(job: Path, plan: Plan) -> None:
+    """Write a plan.
+
+    Args:
+        job: The job's folder.
+        plan: The plan.
+
+    Raises:
+        StoreError: It cannot be written.
+    """
+    sink = io.BytesIO()
+    shard = plan.table.column("shard").to_numpy()
+    bounds = np.searchsorted(shard, np.arange(plan.header.layout.shards + 1))
+    with pq.ParquetWriter(sink, PLAN_SCHEMA, compression="zstd", store_schema=False) as writer:
+        for first, last in pairwise(bounds):
+            rows = plan.table.slice(int(first), int(last - first))
+            writer.write_table(rows, row_group_size=max(1, rows.num_rows))
+    content = sink.getvalue()
+    write_whole(job / "plan.parquet", content)
+    document = PlanDocument(
+        fingerprint=plan.fingerprint, header=plan.header, table_sha256=sha256_of(content)
+    )
+    write_whole(job / "plan.json", document.model_dump_json(indent=1).encode() + b"\n")
+
+
+class PlanFile:
+    """A plan on disk: checked when opened, read by shards.
+
+    Args:
+        job: The job's folder.
+
+    Raises:
+        JobError: There is no plan, or it was torn or altered.
+    """
+
+    def __init__(self, job: Path) -> None:
+        try:
+            document = PlanDocument.model_validate_json((job / "plan.json").read_bytes())
+            content = (job / "plan.parquet").read_bytes()
+        except (OSError, ValidationError) as error:
+            raise JobError(f"{job}: the plan cannot be read: {error}") from error
+        if sha256_of(content) != document.table_sha256:
+            raise JobError(f"{job}: plan.parquet differs from its digest in plan.json")
+        self.header = document.header
+        self.fingerprint = document.fingerprint
+        self.table_sha256 = document.table_sha256
+        self._file = pq.ParquetFile(io.BytesIO(content))
+
+    def rows(self, shard: int) -> list[dict[str, Any]]:
+        """Read the rows of one shard.
+
+        Args:
+            shard: Its number.
+
+        Returns:
+            One dict a sample.
+        """
+        rows: list[dict[str, Any]] = self._file.read_row_group(shard).to_pylist()
+        return rows
+
+    def table(self) -> pa.Table:
+        """Read all rows, in the order of the source."""
+        return self._file.read()
+
+
+@lru_cache(maxsize=4)
+def open_plan_once(job: Path, table_sha256: str) -> PlanFile:
+    """Open a plan, or take the one that this process has opened before.
+
+    Args:
+        job: The job's folder.
+        table_sha256: Digest of its table, as the client has read it.
+
+    Returns:
+        The plan.
+
+    Raises:
+        JobError: There is no plan, or another one.
+    """
+    plan = PlanFile(job)
+    if plan.table_sha256 != table_sha256:
+        raise JobError(
+            f"{job}: this worker sees another plan than the client: is the folder of the store "
+            "the same file system for all?"
+        )
+    return plan

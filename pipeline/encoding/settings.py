@@ -1,0 +1,159 @@
+"""The settings that decide what a store holds, and the fingerprint that identifies them."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import PositiveInt
+
+from latentset.datasets.errors import SettingsChangedError
+from latentset.datasets.sources import Source
+from latentset.datasets.store.header import (
+    FORMAT_VERSION,
+    ArrayName,
+    CodecInfo,
+    Frozen,
+    Header,
+    SourceInfo,
+)
+from latentset.datasets.store.objects import sha256_of
+
+_SHOWN = 60
+"""Characters of a value in a message."""
+
+
+class Software(Frozen):
+    """What decides the values besides the settings: all workers must have the same."""
+
+    tensorflow: str
+    """Version."""
+    tensorflow_compression: str
+    """Version."""
+    onednn: bool
+    """Whether TensorFlow's oneDNN kernels are on."""
+    device: str
+    """What runs the codec."""
+    decoder: str
+    """What decodes and resizes photographs, with its version."""
+
+
+class Settings(Frozen):
+    """Everything that decides the bytes of a store, time stamps aside.
+
+    Left out on purpose, because they change nothing: batch size, workers, scheduler, where source
+    and codec lie.
+    """
+
+    format_version: str = FORMAT_VERSION
+    """Version of docs/store-spec.md."""
+    codec: CodecInfo
+    """Which codec."""
+    arrays: tuple[ArrayName, ...]
+    """Which arrays are stored."""
+    resize: str
+    """The resize rule."""
+    source: SourceInfo
+    """Which photographs."""
+    target_shard_bytes: PositiveInt
+    """Wanted size of a shard of ``y_hat`` before compression."""
+    software: Software
+    """With what."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the settings as JSON with sorted keys."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return sha256_of(text.encode())
+
+
+def settings_of(header: Header) -> Settings:
+    """Recover the settings that a store was made with.
+
+    Args:
+        header: The store's header.
+
+    Returns:
+        The settings.
+    """
+    made = header.provenance
+    return Settings(
+        format_version=header.format_version,
+        codec=header.codec,
+        arrays=header.arrays,
+        resize=header.resize,
+        source=header.source,
+        target_shard_bytes=header.layout.target_shard_bytes,
+        software=Software(
+            tensorflow=made.tensorflow,
+            tensorflow_compression=made.tensorflow_compression,
+            onednn=made.onednn,
+            device=made.device,
+            decoder=made.decoder,
+        ),
+    )
+
+
+def describe_source(source: Source) -> SourceInfo:
+    """Describe a source for the header.
+
+    Args:
+        source: The photographs listed.
+
+    Returns:
+        What the header says of it.
+    """
+    digest = hashlib.sha256()
+    columns = (source.samples.column(name).to_pylist() for name in ("id", "path", "label", "split"))
+    for row in zip(*columns, strict=True):
+        digest.update("\0".join(map(str, row)).encode() + b"\n")
+    return SourceInfo(
+        kind=source.kind,
+        name=source.root.name,
+        samples=source.samples.num_rows,
+        classes=source.classes,
+        listing_sha256=digest.hexdigest(),
+    )
+
+
+def refuse_changes(where: str, before: Settings, now: Settings) -> None:
+    """Refuse to go on with a store that was begun with other settings.
+
+    Args:
+        where: The store, for the message.
+        before: What it was begun with.
+        now: What is asked for.
+
+    Raises:
+        SettingsChangedError: They differ; the message shows each difference.
+    """
+    if before == now:
+        return
+    old = dict(_flatten("", before.model_dump(mode="json")))
+    new = dict(_flatten("", now.model_dump(mode="json")))
+    lines = [
+        f"  {name}: {_show(old.get(name))} before, {_show(new.get(name))} now"
+        for name in dict.fromkeys([*old, *new])
+        if old.get(name) != new.get(name)
+    ]
+    raise SettingsChangedError(
+        f"{where} was begun with other settings:\n"
+        + "\n".join(lines)
+        + "\nRun it with the settings it was begun with, or name another STORE"
+    )
+
+
+def _flatten(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _flatten(f"{prefix}.{name}" if prefix else name, item)
+    else:
+        yield prefix, value
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, list) and len(value) > 4:
+        digest = sha256_of(json.dumps(value).encode())[:8]
+        return f"{len(value)} values (digest {digest})"
+    text = str(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

@@ -1,0 +1,80 @@
+"""TensorFlow, imported the one way that gives the same latents on every machine.
+
+Modules of this folder take TensorFlow from here and not from ``tensorflow``::
+
+    from latentset.pipeline.tensorflow_setup import tf, tfc
+
+so that the environment variables below are set before its first import, which reads them once.
+``tfc`` (tensorflow-compression) is imported when first asked for: latents do not need it.
+
+oneDNN is what makes latents reproducible: with it a convolution gives the same bits for any batch
+size and any number of threads, without it symbols at a rounding boundary flip. TensorFlow turns it
+on by itself on some processors only.
+"""
+
+import os
+import sys
+import warnings
+from typing import Any
+
+from latentset.datasets.errors import MissingEnvironmentError
+
+SETTINGS = {
+    "TF_ENABLE_ONEDNN_OPTS": "1",
+    # Each session has its own threads; else the first session of a process decides for all.
+    "TF_OVERRIDE_GLOBAL_THREADPOOL": "1",
+    # Failures come as exceptions; what is printed below that is noise about missing GPUs.
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
+"""Environment variables and their values; one that is set already is left as it is."""
+
+if "tensorflow" in sys.modules and os.environ.get("TF_ENABLE_ONEDNN_OPTS") != "1":
+    warnings.warn(
+        "tensorflow was imported before latentset.pipeline.tensorflow_setup, so oneDNN may be "
+        "off and latents may depend on the batch size: import latentset first, or set "
+        "TF_ENABLE_ONEDNN_OPTS=1",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+for _name, _value in SETTINGS.items():
+    os.environ.setdefault(_name, _value)
+
+try:
+    import tensorflow as tf
+except ModuleNotFoundError as error:
+    raise MissingEnvironmentError(
+        "codecs need TensorFlow, which this environment lacks: use the one made with "
+        "pip install 'latentset[encode]'"
+    ) from error
+
+__all__ = ["environment", "tf", "tfc"]  # noqa: F822 - tfc comes from __getattr__
+
+
+def __getattr__(name: str) -> Any:
+    """Import tensorflow-compression (and with it its ops) when ``tfc`` is first used."""
+    if name != "tfc":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import tensorflow_compression
+
+    return tensorflow_compression
+
+
+def environment() -> dict[str, str]:
+    """Say what computes the latents, for a store's provenance.
+
+    Returns:
+        ``tensorflow`` and ``tensorflow_compression`` (versions), ``onednn`` ("1" or "0") and
+        ``device`` ("CPU", or the name of the first GPU).
+    """
+    from importlib.metadata import version
+
+    gpus = tf.config.list_physical_devices("GPU")
+    device = "CPU"
+    if gpus:
+        device = str(tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU"))
+    return {
+        "tensorflow": str(tf.__version__),
+        "tensorflow_compression": version("tensorflow-compression"),
+        "onednn": "1" if os.environ["TF_ENABLE_ONEDNN_OPTS"] == "1" else "0",
+        "device": device,
+    }

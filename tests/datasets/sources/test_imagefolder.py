@@ -1,0 +1,204 @@
+"""Class folders, against torchvision's ImageFolder where it is installed."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from latentset.datasets.errors import SourceError
+from latentset.datasets.sources import Source, open_source
+from latentset.datasets.sources.imagefolder import EXTENSIONS, open_imagefolder
+
+from .conftest import Plant
+
+NESTED = [
+    "dog/b.JPG",
+    "dog/a.png",
+    "dog/a/b/3.jpeg",
+    "dog/a-b/1.webp",
+    "dog/a/2.tif",
+    "Cat/x.bmp",
+    "cat/ü.pgm",
+    "cat/notes.txt",
+    "cat/10.ppm",
+    "cat/9.tiff",
+    "readme.md",
+]
+
+
+def rows(source: Source) -> list[tuple[str, int, str]]:
+    assert source.samples["id"] == source.samples["path"]
+    return [(row["path"], row["label"], row["split"]) for row in source.samples.to_pylist()]
+
+
+def test_classes_without_splits(plant: Plant) -> None:
+    source = open_imagefolder(plant(NESTED))
+    assert source.kind == "imagefolder"
+    assert source.root.is_absolute()
+    assert source.classes == ("Cat", "cat", "dog")
+    assert rows(source) == [
+        ("Cat/x.bmp", 0, ""),
+        ("cat/10.ppm", 1, ""),
+        ("cat/9.tiff", 1, ""),
+        ("cat/ü.pgm", 1, ""),
+        ("dog/a.png", 2, ""),
+        ("dog/b.JPG", 2, ""),
+        ("dog/a/2.tif", 2, ""),
+        ("dog/a-b/1.webp", 2, ""),
+        ("dog/a/b/3.jpeg", 2, ""),
+    ]
+
+
+def test_equal_to_torchvision(plant: Plant) -> None:
+    datasets = pytest.importorskip("torchvision.datasets", reason="train environment only")
+    root = plant(NESTED)
+    expected = datasets.ImageFolder(root)
+    source = open_imagefolder(root)
+    assert list(source.classes) == expected.classes
+    assert rows(source) == [(os.path.relpath(p, root), label, "") for p, label in expected.samples]
+    known = datasets.folder.IMG_EXTENSIONS
+    assert (*known, ".gif") == EXTENSIONS
+
+
+def test_equal_to_torchvision_on_photographs(photographs: Path) -> None:
+    datasets = pytest.importorskip("torchvision.datasets", reason="train environment only")
+    root = photographs / "trashnet"
+    expected = datasets.ImageFolder(root)
+    source = open_source(root)
+    assert source.kind == "imagefolder"
+    assert list(source.classes) == expected.classes
+    assert rows(source) == [(os.path.relpath(p, root), label, "") for p, label in expected.samples]
+
+
+def test_splits_share_the_numbering_of_classes(plant: Plant) -> None:
+    source = open_imagefolder(
+        plant(["test/c/3.jpg", "valid/b/2.jpg", "train/c/1.jpg", "train/a/1.jpg", "test/4.jpg"])
+    )
+    assert source.classes == ("a", "b", "c")
+    assert rows(source) == [
+        ("train/a/1.jpg", 0, "train"),
+        ("train/c/1.jpg", 2, "train"),
+        ("valid/b/2.jpg", 1, "val"),
+        ("test/c/3.jpg", 2, "test"),
+    ]
+
+
+def test_folders_without_classes(plant: Plant) -> None:
+    source = open_imagefolder(plant(["b.jpg", "a.png", "notes.txt"]))
+    assert source.classes == ()
+    assert rows(source) == [("a.png", -1, ""), ("b.jpg", -1, "")]
+
+
+def test_split_without_classes(plant: Plant) -> None:
+    source = open_imagefolder(plant(["train/a/1.jpg", "test/2.jpg"]))
+    assert source.classes == ("a",)
+    assert rows(source) == [("train/a/1.jpg", 0, "train"), ("test/2.jpg", -1, "test")]
+
+
+def test_a_class_called_train(plant: Plant) -> None:
+    source = open_imagefolder(plant(["bus/1.jpg", "train/2.jpg"]))
+    assert source.classes == ("bus", "train")
+    assert rows(source) == [("bus/1.jpg", 0, ""), ("train/2.jpg", 1, "")]
+
+
+def test_splits_beside_other_folders_are_refused(plant: Plant) -> None:
+    root = plant(["train/a/1.jpg", "val/a/2.jpg", "annotations/3.png"])
+    with pytest.raises(SourceError, match="train, val look like splits, but beside them are annot"):
+        open_imagefolder(root)
+
+
+def test_one_split_under_two_names_is_refused(plant: Plant) -> None:
+    with pytest.raises(SourceError, match="val and validation are both the split val"):
+        open_imagefolder(plant(["train/a/1.jpg", "val/a/2.jpg", "validation/a/3.jpg"]))
+
+
+def test_class_without_photograph_is_refused(plant: Plant) -> None:
+    root = plant(["a/1.jpg", "b/1.txt", "c/deep/er/1.heic"])
+    with pytest.raises(SourceError, match=r"no photograph in the class folders b, c \(2 in all\)"):
+        open_imagefolder(root)
+
+
+def test_nothing_there_is_refused(plant: Plant) -> None:
+    with pytest.raises(SourceError, match="no photographs there"):
+        open_imagefolder(plant(["readme.md"]))
+
+
+def test_hidden_names_are_passed_over(plant: Plant) -> None:
+    source = open_imagefolder(
+        plant(["a/1.jpg", "a/._1.jpg", ".ipynb_checkpoints/2.jpg", "a/.x/3.jpg"])
+    )
+    assert source.classes == ("a",)
+    assert rows(source) == [("a/1.jpg", 0, "")]
+
+
+def test_folder_named_like_a_photograph(plant: Plant) -> None:
+    assert rows(open_imagefolder(plant(["a/x.jpg/1.jpg", "a/2.gif"]))) == [
+        ("a/2.gif", 0, ""),
+        ("a/x.jpg/1.jpg", 0, ""),
+    ]
+
+
+def test_links_within_the_root_are_followed(plant: Plant) -> None:
+    root = plant(["a/1.jpg", "a/deep/2.jpg"])
+    (root / "b").symlink_to("a/deep")
+    (root / "a" / "3.jpg").symlink_to("1.jpg")
+    assert rows(open_imagefolder(root)) == [
+        ("a/1.jpg", 0, ""),
+        ("a/3.jpg", 0, ""),
+        ("a/deep/2.jpg", 0, ""),
+        ("b/2.jpg", 1, ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("link", "target"), [("b", "../outside"), ("a/2.jpg", "/etc/hostname"), ("a/2.jpg", "../../x")]
+)
+def test_links_out_of_the_root_are_refused(plant: Plant, link: str, target: str) -> None:
+    root = plant(["a/1.jpg"])
+    (root.parent / "outside").mkdir()
+    (root / link).symlink_to(target)
+    with pytest.raises(SourceError, match=f"the link '{link}' leads out of the source"):
+        open_imagefolder(root)
+
+
+@pytest.mark.parametrize("target", [".", "..", "../.."])
+def test_links_in_a_circle_are_refused(plant: Plant, target: str) -> None:
+    root = plant(["a/deep/1.jpg"])
+    (root / "a" / "deep" / "again").symlink_to(target)
+    with pytest.raises(SourceError, match="'a/deep/again' leads back to a folder above itself"):
+        open_imagefolder(root)
+
+
+def test_a_root_that_is_a_link(plant: Plant) -> None:
+    root = plant(["a/1.jpg"])
+    (root.parent / "elsewhere").symlink_to(root)
+    source = open_imagefolder(root.parent / "elsewhere")
+    assert source.root == root.resolve()
+    assert rows(source) == [("a/1.jpg", 0, "")]
+
+
+def test_a_name_that_is_no_text_is_refused(plant: Plant) -> None:
+    root = plant(["a/1.jpg"])
+    with open(os.fsencode(root) + b"/a/\xff.jpg", "wb"):  # noqa: PTH123  (bytes are the point)
+        pass
+    with pytest.raises(SourceError, match=r"a/\\udcff.jpg' is not UTF-8"):
+        open_imagefolder(root)
+
+
+def test_no_look_at_each_file(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    # At 1.28 million photographs on a network file system, a look at each takes an hour.
+    root = plant(
+        f"{split}/{c}/{i}.jpg" for split in ("train", "val") for c in "ab" for i in range(50)
+    )
+    looks: list[object] = []
+    for name in ("stat", "lstat", "open", "readlink"):
+        original = getattr(os, name)
+
+        def count(*args: object, original: object = original, **options: object) -> object:
+            looks.append(args)
+            assert callable(original)
+            return original(*args, **options)
+
+        monkeypatch.setattr(os, name, count)
+    assert open_imagefolder(root).samples.num_rows == 200
+    assert len(looks) < 50

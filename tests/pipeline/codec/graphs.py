@@ -1,0 +1,492 @@
+"""Small codecs with known random weights, built for tests in the forms that exist in the wild.
+
+``Weights`` are the numbers; ``encode_by_hand`` computes latents from them in float64 with numpy
+alone; ``build_v2`` and ``build_v1`` make metagraphs of them as tensorflow-compression 2 and 1 do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latentset.pipeline.tensorflow_setup import tf, tfc
+
+Array = NDArray[np.float64]
+SCALES = np.exp(np.linspace(np.log(0.11), np.log(256.0), 64))
+N, M = 6, 8
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Kernels of the four stages, (support, support, in, out), and what else a form needs."""
+
+    g_a: list[Array]
+    g_a_bias: list[Array]
+    beta: list[Array]
+    gamma: list[Array]
+    h_a: list[Array]
+    h_s: list[Array]
+    h_s_bias: Array
+    z_offset: Array
+
+
+def make_weights(seed: int = 1, h_s_bias: float = 20.0) -> Weights:
+    random = np.random.default_rng(seed)
+
+    def kernel(support: int, inputs: int, outputs: int, gain: float) -> Array:
+        scale = gain / np.sqrt(support * support * inputs)
+        return random.normal(scale=scale, size=(support, support, inputs, outputs))
+
+    return Weights(
+        g_a=[
+            kernel(5, 3, N, 6.0),
+            kernel(5, N, N, 3.0),
+            kernel(5, N, N, 3.0),
+            kernel(5, N, M, 3.0),
+        ],
+        g_a_bias=[random.normal(scale=0.1, size=c) for c in (N, N, N, M)],
+        beta=[1.0 + 0.1 * random.random(N) for _ in range(3)],
+        gamma=[0.1 * np.eye(N) + 0.01 * random.random((N, N)) for _ in range(3)],
+        h_a=[kernel(3, M, N, 1.0), kernel(5, N, N, 2.0), kernel(5, N, N, 2.0)],
+        h_s=[kernel(5, N, N, 2.0), kernel(5, N, N, 2.0), kernel(3, N, M, 3.0)],
+        h_s_bias=np.full(M, h_s_bias) + random.normal(size=M),
+        z_offset=random.uniform(-0.4, 0.4, size=N).astype(np.float32).astype(np.float64),
+    )
+
+
+# ---------------------------------------------------------------- by hand, numpy in float64
+
+
+def _conv(x: Array, kernel: Array, stride: int) -> Array:
+    """2-D correlation of one image (H, W, C) with zero padding as TensorFlow's SAME."""
+    height, width, _ = x.shape
+    support = kernel.shape[0]
+    rows, columns = -(-height // stride), -(-width // stride)
+    pads = [
+        max((n - 1) * stride + support - side, 0) for n, side in ((rows, height), (columns, width))
+    ]
+    x = np.pad(
+        x, [(pads[0] // 2, pads[0] - pads[0] // 2), (pads[1] // 2, pads[1] - pads[1] // 2), (0, 0)]
+    )
+    out = np.zeros((rows, columns, kernel.shape[3]))
+    for i in range(support):
+        for j in range(support):
+            patch = x[
+                i : i + (rows - 1) * stride + 1 : stride,
+                j : j + (columns - 1) * stride + 1 : stride,
+            ]
+            out += patch @ kernel[i, j]
+    return out
+
+
+def _upsample_conv(x: Array, kernel: Array) -> Array:
+    """Put a zero after every sample, then correlate; no transposed convolution involved."""
+    height, width, channels = x.shape
+    up = np.zeros((2 * height, 2 * width, channels))
+    up[::2, ::2] = x
+    return _conv(up, kernel, 1)
+
+
+def _gdn(x: Array, beta: Array, gamma: Array, v1: bool) -> Array:
+    norm = np.sqrt(beta + (x * x) @ gamma) if v1 else beta + np.abs(x) @ gamma
+    return np.asarray(x / norm)
+
+
+@dataclass(frozen=True)
+class HandMade:
+    """Latents of one image before rounding, and after."""
+
+    y: Array
+    z: Array
+    y_hat: NDArray[np.int64]
+    scale: Array
+    """v2: the scale index before truncation. v1: sigma."""
+    scale_index: NDArray[np.int64]
+    z_hat: NDArray[np.int64]
+
+
+def encode_by_hand(weights: Weights, image: NDArray[np.uint8], *, v1: bool) -> HandMade:
+    x = image / 255.0
+    for i in range(4):
+        x = _conv(x, weights.g_a[i], 2) + weights.g_a_bias[i]
+        if i < 3:
+            x = _gdn(x, weights.beta[i], weights.gamma[i], v1)
+    y = x
+    z = np.maximum(_conv(np.abs(y), weights.h_a[0], 1), 0)
+    z = np.maximum(_conv(z, weights.h_a[1], 2), 0)
+    z = _conv(z, weights.h_a[2], 2)
+    if v1:
+        y_hat = np.floor(y + 0.5)
+        z_hat = np.floor(z + 0.5 - weights.z_offset)
+    else:
+        y_hat = np.round(y)
+        z_hat = np.round(z - weights.z_offset)
+    h = np.maximum(_upsample_conv(z_hat + weights.z_offset, weights.h_s[0]), 0)
+    h = np.maximum(_upsample_conv(h, weights.h_s[1]), 0)
+    h = (_conv(h, weights.h_s[2], 1) + weights.h_s_bias)[: y.shape[0], : y.shape[1]]
+    if v1:
+        scale = np.maximum(np.exp(h / 7.0 - 2.5), SCALES[0])
+        index = 63 - (scale[..., None] <= SCALES[:-1]).sum(-1)
+    else:
+        scale = np.clip(h, 0, 63)
+        index = np.floor(scale)
+    return HandMade(y, z, y_hat.astype(int), scale, index.astype(int), z_hat.astype(int))
+
+
+# ---------------------------------------------------------------- as TensorFlow graphs
+
+
+def _const(value: Any) -> Any:
+    return tf.constant(np.asarray(value, np.float32))
+
+
+def _tf_gdn(x: Any, beta: Array, gamma: Array, v1: bool) -> Any:
+    channels = len(beta)
+    kernel = _const(gamma.reshape(1, 1, channels, channels))
+    if v1:
+        norm = tf.sqrt(tf.nn.bias_add(tf.nn.conv2d(tf.square(x), kernel, 1, "VALID"), _const(beta)))
+    else:
+        norm = tf.nn.bias_add(tf.nn.conv2d(tf.abs(x), kernel, 1, "VALID"), _const(beta))
+    return x / norm
+
+
+def _tf_upsample_conv(x: Any, kernel: Array) -> Any:
+    shape = tf.shape(x)
+    # A transposed convolution correlates with the kernel flipped.
+    flipped = _const(kernel[::-1, ::-1].transpose(0, 1, 3, 2))
+    return tf.nn.conv2d_transpose(
+        x,
+        flipped,
+        [shape[0], 2 * shape[1], 2 * shape[2], kernel.shape[3]],
+        strides=2,
+        padding=[(0, 0), (2, 1), (2, 1), (0, 0)],
+    )
+
+
+def _g_a(weights: Weights, image: Any, v1: bool) -> Any:
+    x = tf.cast(image, tf.float32) / 255.0
+    for i in range(4):
+        x = tf.nn.conv2d(x, _const(weights.g_a[i]), 2, "SAME")
+        x = tf.nn.bias_add(x, _const(weights.g_a_bias[i]))
+        if i < 3:
+            x = _tf_gdn(x, weights.beta[i], weights.gamma[i], v1)
+    return x
+
+
+def _h_a(weights: Weights, y: Any) -> Any:
+    z = tf.nn.relu(tf.nn.conv2d(tf.abs(y), _const(weights.h_a[0]), 1, "SAME"))
+    z = tf.nn.relu(tf.nn.conv2d(z, _const(weights.h_a[1]), 2, "SAME"))
+    return tf.nn.conv2d(z, _const(weights.h_a[2]), 2, "SAME")
+
+
+def _h_s(weights: Weights, z_hat: Any, y_shape: Any) -> Any:
+    h = tf.nn.relu(_tf_upsample_conv(z_hat, weights.h_s[0]))
+    h = tf.nn.relu(_tf_upsample_conv(h, weights.h_s[1]))
+    h = tf.nn.conv2d(h, _const(weights.h_s[2]), 1, "SAME")
+    return tf.nn.bias_add(h, _const(weights.h_s_bias))[:, : y_shape[0], : y_shape[1], :]
+
+
+def _g_s(y_hat: Any, x_shape: Any) -> Any:
+    """Not much of a synthesis: three channels of y_hat, each a flat square of 16x16 pixels."""
+    size = 16 * tf.shape(y_hat)[1:3]
+    x = tf.image.resize(128.0 + 4.0 * y_hat[..., :3], size, "nearest")
+    return tf.saturate_cast(tf.round(x[:, : x_shape[0], : x_shape[1], :]), tf.uint8)
+
+
+# ---------------------------------------------------------------- tensorflow-compression 2
+
+
+class _ModelV2(tf.Module):  # type: ignore[misc]
+    """The entropy models of the second generation, with the codec's functions around them."""
+
+    def __init__(self, weights: Weights) -> None:
+        super().__init__()
+        tf.random.set_seed(7)
+        self.weights = weights
+        step = float(np.log(256.0 / 0.11) / 63)
+        self.y_model = tfc.LocationScaleIndexedEntropyModel(
+            tfc.NoisyNormal,
+            64,
+            lambda i: tf.exp(np.log(0.11) + step * i),
+            coding_rank=3,
+            compression=True,
+        )
+        self.z_model = tfc.ContinuousBatchedEntropyModel(
+            tfc.NoisyLogistic(loc=tf.zeros(N), scale=tf.linspace(1.0, 3.0, N)),
+            coding_rank=3,
+            compression=True,
+            quantization_offset=_const(weights.z_offset),
+        )
+
+    def send(self, image: Any) -> tuple[Any, ...]:
+        y = _g_a(self.weights, image, v1=False)
+        z = _h_a(self.weights, y)
+        x_shape, y_shape, z_shape = (tf.shape(t)[1:3] for t in (image, y, z))
+        index = _h_s(self.weights, self.z_model.quantize(z), y_shape)
+        strings = self.y_model.compress(y, index), self.z_model.compress(z)
+        return (*strings, x_shape, y_shape, z_shape)
+
+    def receive(self, y: Any, z: Any, x_shape: Any, y_shape: Any, z_shape: Any) -> Any:
+        index = _h_s(self.weights, self.z_model.decompress(z, z_shape), y_shape)
+        return _g_s(self.y_model.decompress(y, index), x_shape)
+
+
+_CHANNELS = (tf.string, tf.string, tf.int32, tf.int32, tf.int32)
+
+
+def build_v2(weights: Weights, *, calls: bool = False, batch: int | None = 1) -> Any:
+    """Make a metagraph as tensorflow-compression 2 does.
+
+    Args:
+        weights: Numbers.
+        calls: Leave the sender and the receiver as functions in the library.
+        batch: Size of the first axis of the sender's placeholder.
+    """
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    model = _ModelV2(weights)
+    shapes = [(None,), (None,), (2,), (2,), (2,)]
+    sender, receiver = (
+        convert_variables_to_constants_v2(tf.function(f).get_concrete_function(*specs))
+        for f, specs in (
+            (model.send, [tf.TensorSpec((batch, None, None, 3), tf.uint8)]),
+            (
+                model.receive,
+                [tf.TensorSpec(s, t) for s, t in zip(shapes, _CHANNELS, strict=True)],
+            ),
+        )
+    )
+    with tf.Graph().as_default() as graph:
+        image = tf.compat.v1.placeholder(tf.uint8, (batch, None, None, 3), "input_image")
+        received = _received(shapes)
+        if calls:
+            sent = sender(image)
+            (output,) = receiver(*received)
+        else:
+            sent = _import(sender, [image])
+            (output,) = _import(receiver, received)
+        return _metagraph(graph, image, sent, received, output)
+
+
+def _import(function: Any, arguments: list[Any]) -> list[Any]:
+    names = [tensor.name for tensor in function.inputs]
+    elements: list[Any] = tf.import_graph_def(
+        function.graph.as_graph_def(),
+        input_map=dict(zip(names, arguments, strict=True)),
+        return_elements=[tensor.name for tensor in function.outputs],
+        name="model",
+    )
+    return elements
+
+
+def _received(shapes: list[Any]) -> list[Any]:
+    return [
+        tf.compat.v1.placeholder(dtype, shape, f"received_{i}")
+        for i, (dtype, shape) in enumerate(zip(_CHANNELS, shapes, strict=True))
+    ]
+
+
+def _metagraph(graph: Any, image: Any, sent: Any, received: Any, output: Any) -> Any:
+    describe = tf.compat.v1.saved_model.build_tensor_info
+    signatures = {
+        "sender": tf.compat.v1.saved_model.build_signature_def(
+            {"input_image": describe(image)},
+            {f"channel:{i}": describe(tensor) for i, tensor in enumerate(sent)},
+        ),
+        "receiver": tf.compat.v1.saved_model.build_signature_def(
+            {f"channel:{i}": describe(tensor) for i, tensor in enumerate(received)},
+            {"output_image": describe(output)},
+        ),
+    }
+    metagraph = tf.compat.v1.train.export_meta_graph(graph=graph)
+    for name, signature in signatures.items():
+        metagraph.signature_def[name].CopyFrom(signature)
+    return metagraph
+
+
+# ---------------------------------------------------------------- tensorflow-compression 1
+
+
+@contextlib.contextmanager
+def _control_flow(v1: bool) -> Iterator[None]:
+    """Build loops as TensorFlow 1 did (Enter, Merge, Switch, ...), or as functions."""
+    if v1:
+        tf.compat.v1.disable_control_flow_v2()
+    try:
+        yield
+    finally:
+        tf.compat.v1.enable_control_flow_v2()
+
+
+@dataclass(frozen=True)
+class TablesV1:
+    cdf: NDArray[np.int32]
+    cdf_size: NDArray[np.int32]
+    offset: NDArray[np.int32]
+
+
+def _quantized_rows(pmfs: list[Array], offset: NDArray[np.int32]) -> TablesV1:
+    rows = []
+    for pmf in pmfs:
+        whole = np.append(pmf, max(1 - pmf.sum(), 0.0)).astype(np.float32)
+        rows.append(tfc.pmf_to_quantized_cdf(whole, precision=16).numpy())
+    cdf = np.zeros((len(rows), max(map(len, rows))), np.int32)
+    for i, row in enumerate(rows):
+        cdf[i, : len(row)] = row
+    return TablesV1(cdf, np.array([len(r) for r in rows], np.int32), offset.astype(np.int32))
+
+
+def _normal_cdf(x: Array) -> Array:
+    return np.asarray(0.5 * tf.math.erfc(-x / 2**0.5).numpy())
+
+
+def y_tables_v1() -> TablesV1:
+    """Rows of Gaussians, cut where a 512th of the mass is left on either side."""
+    center = np.ceil(SCALES * 2.885635).astype(int)
+    pmfs = []
+    for sigma, half in zip(SCALES, center, strict=True):
+        k = np.arange(-half, half + 1)
+        pmfs.append(_normal_cdf((k + 0.5) / sigma) - _normal_cdf((k - 0.5) / sigma))
+    return _quantized_rows(pmfs, -center)
+
+
+def z_tables_v1() -> TablesV1:
+    """Rows of logistic distributions of growing width, too short on purpose: symbols overflow."""
+    pmfs = []
+    for width in np.linspace(1.0, 3.0, N):
+        edges = 1 / (1 + np.exp(-(np.arange(-3, 5) - 0.5) / width))
+        pmfs.append(np.diff(edges))
+    return _quantized_rows(pmfs, np.full(N, -3))
+
+
+def _encode_v1(symbols: Any, index: Any, tables: TablesV1, *, per_image_index: bool) -> Any:
+    from tensorflow_compression.python.ops import gen_ops
+
+    cdf, size, offset = (
+        tf.identity(tf.constant(v)) for v in (tables.cdf, tables.cdf_size, tables.offset)
+    )
+
+    def body(args: Any) -> Any:
+        return gen_ops.unbounded_index_range_encode(
+            args[0],
+            args[1] if per_image_index else index,
+            cdf,
+            size,
+            offset,
+            precision=16,
+            overflow_width=4,
+            debug_level=0,
+        )
+
+    elements = (symbols, index) if per_image_index else (symbols,)
+    return tf.compat.v1.map_fn(body, elements, dtype=tf.string, back_prop=False, name="compress")
+
+
+def _decode_v1(strings: Any, index: Any, tables: TablesV1, *, per_image_index: bool) -> Any:
+    from tensorflow_compression.python.ops import gen_ops
+
+    def body(args: Any) -> Any:
+        return gen_ops.unbounded_index_range_decode(
+            args[0],
+            args[1] if per_image_index else index,
+            tables.cdf,
+            tables.cdf_size,
+            tables.offset,
+            precision=16,
+            overflow_width=4,
+            debug_level=0,
+        )
+
+    elements = (strings, index) if per_image_index else (strings,)
+    return tf.compat.v1.map_fn(body, elements, dtype=tf.int32, back_prop=False, name="decompress")
+
+
+def _compute_indexes(sigma: Any) -> Any:
+    table = tf.constant(SCALES, tf.float32)
+    start = tf.fill(tf.shape(sigma), tf.constant(63, tf.int32))
+    return tf.compat.v1.foldr(
+        lambda indexes, scale: indexes - tf.cast(sigma <= scale, tf.int32),
+        table[:-1],
+        initializer=start,
+        back_prop=False,
+        name="compute_indexes",
+    )
+
+
+def _sigma(weights: Weights, z_hat: Any, y_shape: Any) -> Any:
+    h = _h_s(weights, z_hat, y_shape)
+    return tf.maximum(tf.exp(h / 7.0 - 2.5), tf.constant(SCALES[0], tf.float32))
+
+
+def _channel_index(shape: Any) -> Any:
+    return tf.tile(tf.range(N)[None, None, :], tf.concat([shape, [1]], 0))
+
+
+def build_v1(
+    weights: Weights,
+    *,
+    functional: bool = False,
+    bake_batch: bool = False,
+    factorized: bool = False,
+    mean_scale: bool = False,
+    plant: Callable[[Any], Any] | None = None,
+) -> Any:
+    """Make a metagraph as tensorflow-compression 1 does, with a batch of 1.
+
+    Args:
+        weights: Numbers.
+        functional: Loops as functions of the library, not as TensorFlow 1 has them.
+        bake_batch: Let a reshape hold the batch size 1 as a constant.
+        factorized: Code y with fixed probabilities, without a hyperprior.
+        mean_scale: Code the difference of y to something that depends on the photograph.
+        plant: Called with the image; the op that it returns runs before y is computed.
+    """
+    y_tables, z_tables = y_tables_v1(), z_tables_v1()
+    with tf.Graph().as_default() as graph, _control_flow(v1=not functional):
+        image = tf.compat.v1.placeholder(tf.uint8, (1, None, None, 3), "input_image")
+        planted = [] if plant is None else [plant(image)]
+        with tf.control_dependencies(planted):
+            y = _g_a(weights, image, v1=True)
+        if bake_batch:
+            y = tf.reshape(y, tf.concat([[1], tf.shape(y)[1:]], 0))
+        z = _h_a(weights, y)
+        x_shape, y_shape, z_shape = (tf.shape(t)[1:3] for t in (image, y, z))
+        half = tf.constant(0.5)
+        # As EntropyBottleneck did: once for h_s, once for the symbols.
+        median = tf.stop_gradient(tf.constant(weights.z_offset, tf.float32))
+        z_hat = tf.floor(z + (half - median)) + median
+        z_symbols = tf.cast(tf.floor(z + (half - median)), tf.int32)
+        coded = y - tf.reduce_mean(z) if mean_scale else y
+        y_symbols = tf.cast(tf.floor(coded + half), tf.int32)
+        if factorized:
+            padded = tf.tile(tf.range(M)[None, None, :], tf.concat([y_shape, [1]], 0))
+            sent = [
+                _encode_v1(y_symbols, padded, y_tables, per_image_index=False),
+                x_shape,
+                y_shape,
+            ]
+            return _metagraph(graph, image, sent, [], image)
+        index = _compute_indexes(_sigma(weights, z_hat, y_shape))
+        channel = _channel_index(z_shape)
+        sent = [
+            _encode_v1(y_symbols, index, y_tables, per_image_index=True),
+            _encode_v1(z_symbols, channel, z_tables, per_image_index=False),
+            x_shape,
+            y_shape,
+            z_shape,
+        ]
+        received = _received([(1,), (1,), (2,), (2,), (2,)])
+        x_shape, y_shape, z_shape = received[2:]
+        decoded = _decode_v1(received[1], _channel_index(z_shape), z_tables, per_image_index=False)
+        decoded = tf.ensure_shape(decoded, (1, None, None, N))
+        z_hat = tf.cast(decoded, tf.float32) + median
+        index = _compute_indexes(_sigma(weights, z_hat, y_shape))
+        decoded = _decode_v1(received[0], index, y_tables, per_image_index=True)
+        decoded = tf.ensure_shape(decoded, (1, None, None, M))
+        output = _g_s(tf.cast(decoded, tf.float32), x_shape)
+        return _metagraph(graph, image, sent, received, output)

@@ -1,0 +1,80 @@
+"""FEU: the feature enhancement unit, a residual block of cascaded convolutions."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latentset.datasets.errors import RecipeError
+from latentset.train.models.resnet import initialise_convolutions
+
+
+class FEU(nn.Module):
+    r"""Enhances features across channels and neighbours, by n 3x3 convolutions in a bottleneck.
+
+    Source: section 4.1; figure 4b.
+
+    ::
+
+        f~ -> conv1x1 C->m -> n times conv3x3 m->m -> conv1x1 m->out -> (+) -> ReLU
+         \_____________________ skip ________________________________/
+
+        m = out / 4, at least 1; conv = convolution without bias, batch norm, ReLU;
+        skip = identity where C = out, else 1x1 convolution and batch norm
+
+    Deviations: none known. The factor 4, the convolutions without bias, the projection on the skip
+    and the ReLU after the sum are what Table 2's figures and "residual-block-like" pin down.
+
+    Args:
+        in_channels: C.
+        out_channels: Channels that leave.
+        n: Number of 3x3 convolutional blocks, at least 1.
+
+    Raises:
+        RecipeError: ``n`` is below 1.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, n: int) -> None:
+        super().__init__()
+        if n < 1:
+            raise RecipeError(f"an FEU has at least 1 block of 3x3 convolutions, got n = {n}")
+        m = max(1, out_channels // 4)
+        self.blocks = nn.Sequential(
+            conv_block(in_channels, m, kernel_size=1),
+            *(conv_block(m, m, kernel_size=3) for _ in range(n)),
+            conv_block(m, out_channels, kernel_size=1),
+        )
+        self.skip: nn.Module = nn.Identity()
+        if in_channels != out_channels:
+            self.skip = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False),
+                nn.BatchNorm2d(out_channels),
+            )
+        initialise_convolutions(self)
+
+    def forward(self, f: Tensor) -> Tensor:
+        """Enhance a feature map.
+
+        Args:
+            f: Float (B, in_channels, H, W).
+
+        Returns:
+            Float (B, out_channels, H, W), not negative.
+        """
+        return F.relu(self.blocks(f) + self.skip(f), inplace=True)
+
+
+def conv_block(in_channels: int, out_channels: int, *, kernel_size: int) -> nn.Sequential:
+    """The paper's convolutional block: convolution without bias, batch norm, ReLU; same size out.
+
+    Args:
+        in_channels: Channels that enter.
+        out_channels: Channels that leave.
+        kernel_size: Side of the kernel, odd.
+
+    Returns:
+        A module, float (B, in_channels, H, W) -> float (B, out_channels, H, W).
+    """
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )

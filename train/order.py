@@ -1,0 +1,88 @@
+"""Random numbers that depend on what they are for and on nothing else.
+
+The order of an epoch and every sample's crop are pure functions of (seed, epoch, sample): the same
+for any batch size, any number of ranks, any machine and any version of NumPy, and known in the
+middle of an epoch without running through its beginning. So they come from a keyed hash, the
+finaliser of SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014),
+chained over the key, and not from a generator with a state.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+ORDER, CROP = 0, 1
+"""First number of a key: what the random numbers are for."""
+
+Int64s = npt.NDArray[np.int64]
+UInt64s = npt.NDArray[np.uint64]
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def random_bits(*key: int | Int64s) -> UInt64s:
+    """Hash a key to 64 random bits.
+
+    Args:
+        *key: Non-negative integers, or int64 arrays of them that broadcast against each other.
+
+    Returns:
+        uint64 of the broadcast shape (at least one-dimensional), uniform over all its values.
+    """
+    bits = np.zeros(1, np.uint64)
+    for number in key:
+        bits = bits + _GOLDEN + np.atleast_1d(np.asarray(number)).astype(np.uint64)
+        bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        bits = bits ^ (bits >> np.uint64(31))
+    return bits
+
+
+def random_uniform(*key: int | Int64s) -> npt.NDArray[np.float64]:
+    """Hash a key to a number, uniform in [0, 1).
+
+    Args:
+        *key: As for :func:`random_bits`.
+
+    Returns:
+        float64 of the broadcast shape, with 53 random bits.
+    """
+    return (random_bits(*key) >> np.uint64(11)) * 2.0**-53
+
+
+def epoch_order(samples: Int64s, seed: int, epoch: int) -> Int64s:
+    """Order samples for one epoch.
+
+    Args:
+        samples: int64 (N,), indices of samples in the store's table, in table order.
+        seed: The recipe's seed.
+        epoch: Number of the epoch, from 0.
+
+    Returns:
+        int64 (N,), the positions 0…N-1 of ``samples`` in the epoch's order.
+    """
+    return np.argsort(random_bits(ORDER, seed, epoch, samples), kind="stable")
+
+
+def divide(
+    order: Int64s, batch_size: int, *, drop_last: bool, rank: int = 0, ranks: int = 1
+) -> Iterator[Int64s]:
+    """Divide an order into the batches of one rank.
+
+    All ranks cut the same global batches; each takes its share of each, so what is learnt from one
+    step does not depend on the number of ranks.
+
+    Args:
+        order: int64 (N,), the whole epoch's order.
+        batch_size: Samples of a global batch, over all ranks.
+        drop_last: Whether to leave out a last global batch that is smaller.
+        rank: This rank.
+        ranks: Number of ranks.
+
+    Yields:
+        int64 (at most ceil(batch_size / ranks),), this rank's share of each global batch.
+    """
+    end = len(order) - len(order) % batch_size if drop_last else len(order)
+    for first in range(0, end, batch_size):
+        yield order[first : min(first + batch_size, end)][rank::ranks]

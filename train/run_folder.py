@@ -1,0 +1,269 @@
+"""The folder of a run, and keeping it up to date after every epoch.
+
+::
+
+    RUN/recipe.json          the resolved recipe and the store it was held against; written first
+    RUN/metrics.csv          one row an epoch
+    RUN/tensorboard/         the same and the loss of steps, for TensorBoard
+    RUN/last.safetensors     weights after the last epoch (checkpoint.py)
+    RUN/best.safetensors     weights of the epoch with the highest top-1 on the validation split
+    RUN/resume.safetensors   what a run that goes on needs
+    RUN/result.json          the figures; written last: with it the run is finished
+"""
+
+import csv
+import io
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from pydantic import ValidationError
+from rich.console import Console
+
+from latentset.datasets.errors import TrainingError
+from latentset.train.checkpoint import Record, StoreRecord, save_weights
+from latentset.train.recipe import Recipe, Table, differences
+
+RECIPE, METRICS, RESULT = "recipe.json", "metrics.csv", "result.json"
+LAST, BEST, RESUME = "last.safetensors", "best.safetensors", "resume.safetensors"
+
+COLUMNS = (
+    "epoch",
+    "frozen",
+    "lr_new",
+    "lr_adopted",
+    "train_loss",
+    "train_top1",
+    "val_loss",
+    "val_top1",
+    "val_top5",
+    "seconds",
+    "samples_per_s",
+)
+"""Of metrics.csv. Epochs count from 1; accuracies are shares; seconds and samples/s are of
+training alone, without validation."""
+
+Row = dict[str, float | None]
+"""One epoch's figures by column; None where there is no validation split."""
+
+
+class Start(Table):
+    """What recipe.json holds."""
+
+    recipe: Recipe
+    """The resolved recipe."""
+    store: StoreRecord
+    """The store."""
+
+
+def begin(folder: Path, start: Start) -> bool:
+    """Claim a folder for a run, or find the run that was begun there.
+
+    Args:
+        folder: The run's folder.
+        start: What is about to be trained.
+
+    Returns:
+        Whether there is a state to go on from.
+
+    Raises:
+        TrainingError: Another run, or something else, is in the folder.
+    """
+    path = folder / RECIPE
+    if not path.exists():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise TrainingError(
+                f"{folder} is not empty and not the folder of a run (it has no {RECIPE}); "
+                "give another with --out"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(path, start.model_dump_json(indent=1) + "\n")
+        return False
+    try:
+        before = Start.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise TrainingError(
+            f"{path} cannot be read; was it written by another version? "
+            f"Give another folder with --out. {error}"
+        ) from error
+    changed = differences(before.recipe, start.recipe)
+    if before.store.fingerprint != start.store.fingerprint:
+        changed.append(
+            f"store: fingerprint {before.store.fingerprint[:12]} -> {start.store.fingerprint[:12]}"
+        )
+    if changed:
+        raise TrainingError(
+            f"{folder} holds a run that was begun otherwise:\n  "
+            + "\n  ".join(changed)
+            + "\nGo on with its own settings, or give another folder with --out"
+        )
+    return (folder / RESUME).exists()
+
+
+class RunFolder(Checkpoint):
+    """Writes what an epoch brought, and says it in a line.
+
+    The figures of all epochs are part of the state that a run goes on from, so metrics.csv is right
+    also after a run was killed between two writes.
+
+    Args:
+        folder: The run's folder.
+        start: What is trained.
+        batch_size: Samples a step.
+        console: Where lines go.
+    """
+
+    def __init__(self, folder: Path, start: Start, console: Console) -> None:
+        super().__init__()
+        self.rows: list[Row] = []
+        self.best: Row | None = None
+        self._folder = folder
+        self._start = start
+        self._console = console
+        self._began = self._trained = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What goes into the state of the run."""
+        return {"rows": self.rows, "best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the figures of a run that goes on.
+
+        Args:
+            state_dict: From :meth:`state_dict`.
+        """
+        self.rows, self.best = list(state_dict["rows"]), state_dict["best"]
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the time."""
+        self._began, self._trained = time.perf_counter(), 0.0
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the time: training of the epoch is over."""
+        self._trained = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write everything; Lightning calls this after the validation of the epoch."""
+        row = self._row(trainer)
+        loss = row["train_loss"]
+        if loss is None or not math.isfinite(loss):
+            raise TrainingError(
+                f"epoch {row['epoch']:.0f}: the loss is {loss}; expected a finite number. "
+                "Lower schedule.learning_rate; if it is so from the first epoch on, check the "
+                f"store. The last good state is in {self._folder}"
+            )
+        self.rows.append(row)
+        record = Record(
+            recipe=self._start.recipe,
+            store=self._start.store,
+            epoch=trainer.current_epoch + 1,
+            metrics={name: value for name, value in row.items() if value is not None},
+        )
+        network: Any = pl_module.network
+        if self._is_best(row):
+            self.best = row
+            save_weights(self._folder / BEST, network.state_dict(), record)
+        save_weights(self._folder / LAST, network.state_dict(), record)
+        self._write_metrics()
+        trainer.save_checkpoint(self._folder / RESUME)
+        self._console.print(describe(row, self._start.recipe.schedule.epochs), highlight=False)
+
+    def _row(self, trainer: Trainer) -> Row:
+        recipe, epoch = self._start.recipe, trainer.current_epoch
+        figures = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        seconds = (self._trained or time.perf_counter()) - self._began
+        new, adopted = recipe.schedule.rates(epoch)
+        frozen = epoch < recipe.schedule.frozen_epochs
+        return {
+            "epoch": epoch + 1,
+            "frozen": int(frozen),
+            "lr_new": new,
+            "lr_adopted": 0.0 if frozen else adopted,
+            "train_loss": figures.get("train/loss"),
+            "train_top1": figures.get("train/top1"),
+            "val_loss": figures.get("val/loss"),
+            "val_top1": figures.get("val/top1"),
+            "val_top5": figures.get("val/top5"),
+            "seconds": seconds,
+            "samples_per_s": trainer.num_training_batches * recipe.data.batch_size / seconds,
+        }
+
+    def _is_best(self, row: Row) -> bool:
+        top1 = row["val_top1"]
+        return top1 is not None and (self.best is None or top1 > (self.best["val_top1"] or 0))
+
+    def _write_metrics(self) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self._folder / METRICS, text.getvalue())
+
+
+def describe(row: Row, epochs: int) -> str:
+    """Put an epoch's figures into one line.
+
+    Args:
+        row: The figures.
+        epochs: Epochs in all.
+
+    Returns:
+        Text without line end.
+    """
+    parts = [
+        f"epoch {row['epoch']:>{len(str(epochs))}.0f}/{epochs}",
+        f"loss {row['train_loss']:.4f}",
+        f"top-1 {_percent(row['train_top1'])}",
+    ]
+    if row["val_top1"] is not None:
+        parts += [
+            f"val loss {row['val_loss']:.4f}",
+            f"top-1 {_percent(row['val_top1'])}",
+            f"top-5 {_percent(row['val_top5'])}",
+        ]
+    parts.append(f"{row['samples_per_s']:,.0f} samples/s")
+    if row["frozen"]:
+        parts.append("trunk frozen")
+    return "  ".join(parts)
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """Read the figures of a finished run.
+
+    Args:
+        folder: The run's folder.
+
+    Returns:
+        What result.json holds.
+
+    Raises:
+        TrainingError: The run is not finished, or there is none.
+    """
+    try:
+        result: dict[str, Any] = json.loads((folder / RESULT).read_bytes())
+    except FileNotFoundError as error:
+        state = "is not finished" if (folder / RECIPE).exists() else "is not the folder of a run"
+        raise TrainingError(f"{folder} {state}: it has no {RESULT}") from error
+    except ValueError as error:
+        raise TrainingError(f"{folder / RESULT} cannot be read: {error}") from error
+    return result
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole.
+
+    Args:
+        path: The file; replaced where it exists.
+        text: What it holds.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def _percent(share: float | None) -> str:
+    return f"{100 * (share or 0):5.1f} %"
