@@ -71,6 +71,8 @@ def encode(
     from latentset.pipeline.encoding.job import encode as run
     from latentset.pipeline.encoding.progress import choose_view
 
+    if scheduler is not None and workers is not None:
+        raise typer.BadParameter("--workers is for local processes, --scheduler for a running one")
     view = choose_view()
     rule = ResizeRule.parse(resize)
     try:

@@ -40,7 +40,10 @@ for _name, _value in SETTINGS.items():
     os.environ.setdefault(_name, _value)
 
 try:
-    import tensorflow as tf
+    with warnings.catch_warnings():
+        # TensorFlow 2.14 uses what its own dependencies have since deprecated.
+        warnings.simplefilter("ignore")
+        import tensorflow as tf
 except ModuleNotFoundError as error:
     raise MissingEnvironmentError(
         "codecs need TensorFlow, which this environment lacks: use the one made with "
@@ -54,7 +57,9 @@ def __getattr__(name: str) -> Any:
     """Import tensorflow-compression (and with it its ops) when ``tfc`` is first used."""
     if name != "tfc":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import tensorflow_compression
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import tensorflow_compression
 
     return tensorflow_compression
 

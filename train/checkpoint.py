@@ -194,7 +194,7 @@ def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt", device="cpu") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
     except FileNotFoundError as error:
-        raise TrainingError(f"no weights at {path}") from error
+        raise TrainingError(f"no weights at {path}: expected a safetensors file") from error
     except (SafetensorError, OSError) as error:
         raise TrainingError(f"{path}: expected a safetensors file: {error}") from error
 

@@ -9,6 +9,7 @@ Source: paper section 5.3 (random resized crop to 28x28, nearest neighbour); box
 torchvision's ``RandomResizedCrop``, resizing is that of its ``InterpolationMode.NEAREST``.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,12 +68,12 @@ def random_resized_boxes(
     draws = np.arange(2 * ATTEMPTS + 3)
     uniform = random_uniform(CROP, seed, epoch, samples[:, None], draws)
     area = (height * width)[:, None] * _between(*scale, uniform[:, :ATTEMPTS])
-    aspect = np.exp(_between(*np.log(ratio), uniform[:, ATTEMPTS : 2 * ATTEMPTS]))
+    aspect = np.exp(
+        _between(math.log(ratio[0]), math.log(ratio[1]), uniform[:, ATTEMPTS : 2 * ATTEMPTS])
+    )
     widths = np.rint(np.sqrt(area * aspect)).astype(np.int64)
     heights = np.rint(np.sqrt(area / aspect)).astype(np.int64)
-    fits = (
-        (widths > 0) & (widths <= width[:, None]) & (heights > 0) & (heights <= height[:, None])
-    )
+    fits = (widths > 0) & (widths <= width[:, None]) & (heights > 0) & (heights <= height[:, None])
     first = np.argmax(fits, axis=1)[:, None]
     box_height = np.take_along_axis(heights, first, axis=1)[:, 0]
     box_width = np.take_along_axis(widths, first, axis=1)[:, 0]

@@ -4,7 +4,7 @@ import logging
 import signal
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from lightning.pytorch import Trainer
@@ -14,7 +14,7 @@ from latentset.train.checkpoint import SafetensorsIO
 from latentset.train.reader import Batch, LatentReader
 from latentset.train.recipe import Device
 
-PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
+PRECISIONS: dict[str, Literal["32-true", "bf16-mixed"]] = {"fp32": "32-true", "bf16": "bf16-mixed"}
 """Lightning's words for a recipe's."""
 
 Result = TypeVar("Result")

@@ -1,15 +1,16 @@
 """Top-1, top-5 and loss of a network on splits of a store."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from latentset.datasets.errors import TrainingError
 from latentset.datasets.store import Store, open_store
 from latentset.train.checkpoint import StoreRecord, load_weights
-from latentset.train.engine import EpochLoader, run_lightning, make_trainer, uses_cuda
+from latentset.train.engine import EpochLoader, make_trainer, run_lightning, uses_cuda
 from latentset.train.module import LatentClassifier, build_network
 from latentset.train.reader import LatentReader
-from latentset.train.recipe import Device, Recipe, Table
+from latentset.train.recipe import Accelerator, Recipe, Table
 from latentset.train.run_folder import BEST, LAST
 from latentset.train.split import select_split, split_names
 
@@ -51,7 +52,7 @@ def evaluate_checkpoint(
     store: Path,
     *,
     splits: Sequence[str] = (),
-    device: Device | None = None,
+    accelerator: Accelerator | None = None,
 ) -> Evaluation:
     """Evaluate saved weights.
 
@@ -60,7 +61,7 @@ def evaluate_checkpoint(
             had no validation split.
         store: The store.
         splits: Names of splits; all that have samples where empty.
-        device: Other hardware than the recipe's.
+        accelerator: Where to compute; where the recipe says if None.
 
     Returns:
         The figures.
@@ -77,11 +78,10 @@ def evaluate_checkpoint(
     opened = open_store(store)
     notes = compare_stores(record.store, StoreRecord.of(opened), str(store))
     recipe = record.recipe
-    if device is not None:
+    if accelerator is not None:
+        device = recipe.device.model_copy(update={"accelerator": accelerator})
         recipe = recipe.model_copy(update={"device": device})
-    module = LatentClassifier(
-        build_network(recipe.model), recipe, opened.header.codec.scale_table
-    )
+    module = LatentClassifier(build_network(recipe.model), recipe, opened.header.codec.scale_table)
     module.network.load_state_dict(tensors)
     return Evaluation(
         checkpoint=str(checkpoint),
@@ -124,10 +124,8 @@ def evaluate_splits(
         trainer = make_trainer(
             recipe.device, logger=False, enable_checkpointing=False, enable_progress_bar=False
         )
-        loader = EpochLoader(reader, 0)
-        found = run_lightning(
-            lambda trainer=trainer, loader=loader: trainer.validate(module, loader, verbose=False)
-        )[0]
+        validate = partial(trainer.validate, module, EpochLoader(reader, 0), verbose=False)
+        found = run_lightning(validate)[0]
         figures[chosen.name] = SplitFigures(
             samples=len(chosen),
             loss=found["val/loss"],

@@ -2,6 +2,7 @@
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rich.console import Console
 from latentset.datasets.errors import RecipeError
 from latentset.datasets.store import Store, open_store
 from latentset.train.checkpoint import StoreRecord, load_resnet, load_weights
-from latentset.train.engine import EpochLoader, run_lightning, make_trainer, uses_cuda
+from latentset.train.engine import EpochLoader, make_trainer, run_lightning, uses_cuda
 from latentset.train.evaluate import evaluate_splits
 from latentset.train.models import adopt_weights
 from latentset.train.module import LatentClassifier, build_network
@@ -110,12 +111,14 @@ def fit(
     uses_cuda(recipe.device)
     torch.manual_seed(recipe.seed)
     network = build_network(recipe.model)
-    if recipe.weights.adopt:
+    if recipe.weights.adopt and not (folder / RESUME).exists():
         report = adopt_weights(network, load_resnet(Path(recipe.weights.adopt)))
-        console.print(f"weights of {recipe.weights.adopt}:\n{report}", highlight=False)
+        console.print(
+            f"weights of {recipe.weights.adopt}:\n{report}", highlight=False, soft_wrap=True
+        )
     resuming = begin(folder, start)
     if (folder / RESULT).exists():
-        console.print(f"{folder} is finished: nothing to do")
+        console.print(f"{folder} is finished: nothing to do", highlight=False, soft_wrap=True)
         return read_result(folder)
     module = LatentClassifier(network, recipe, store.header.codec.scale_table)
     if recipe.device.channels_last:
@@ -141,9 +144,8 @@ def fit(
     )
     _announce(console, start, train, val, network, folder, resuming, uses_cuda(recipe.device))
     began = time.perf_counter()
-    run_lightning(
-        lambda: trainer.fit(module, data, ckpt_path=folder / RESUME if resuming else None)
-    )
+    checkpoint = folder / RESUME if resuming else None
+    run_lightning(partial(trainer.fit, module, datamodule=data, ckpt_path=checkpoint))
     if len(keeper.rows) < recipe.schedule.epochs:
         return {"recipe": recipe.name, "epochs": len(keeper.rows)}
     result = _conclude(folder, start, store, keeper, module)
@@ -228,4 +230,5 @@ def _announce(
         f"on {where}, {recipe.device.precision}, {recipe.schedule.epochs} epochs"
         + ("; going on where it stopped" if resuming else ""),
         highlight=False,
+        soft_wrap=True,
     )

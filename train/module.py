@@ -102,8 +102,10 @@ class LatentClassifier(LightningModule):
         return logits
 
     def dequantise(self, batch: Batch) -> Example:
-        """Cut the crops out and turn integers into latents (equation: y_hat = symbols, sigma_hat =
-        scale_table[scale_index]; docs/store-spec.md, 3).
+        """Cut the crops out and turn integers into latents.
+
+        Source: docs/store-spec.md, 3: the integers of y_hat are its values, and
+        sigma_hat = scale_table[scale_index].
 
         Args:
             batch: On the module's device.
@@ -184,7 +186,8 @@ class LatentClassifier(LightningModule):
             self.network.freeze_adopted()
         else:
             self.network.unfreeze()
-        optimizer = self.optimizers()
-        for group, rate in zip(optimizer.param_groups, schedule.rates(epoch), strict=True):
+        for group, rate in zip(
+            self.trainer.optimizers[0].param_groups, schedule.rates(epoch), strict=True
+        ):
             group["lr"] = rate
             self.log(f"lr/{group['name']}", rate)

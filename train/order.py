@@ -48,7 +48,7 @@ def random_uniform(*key: int | Int64s) -> npt.NDArray[np.float64]:
     Returns:
         float64 of the broadcast shape, with 53 random bits.
     """
-    return (random_bits(*key) >> np.uint64(11)) * 2.0**-53
+    return np.asarray((random_bits(*key) >> np.uint64(11)) * 2.0**-53, np.float64)
 
 
 def epoch_order(samples: Int64s, seed: int, epoch: int) -> Int64s:

@@ -145,9 +145,7 @@ class LatentReader:
             StoreCorruptError: A chunk is missing or does not match its checksum.
         """
         everything = np.arange(len(self.split))
-        order = (
-            epoch_order(self.split.samples, self._seed, epoch) if self._training else everything
-        )
+        order = epoch_order(self.split.samples, self._seed, epoch) if self._training else everything
         parts = divide(
             order,
             self._data.batch_size,

@@ -24,6 +24,9 @@ WHERE_NOT_WHAT = frozenset({"data.store", "data.read_ahead", "device", "weights.
 """Keys that say where or how fast, not what is learnt: they may change when a run goes on. (The
 store is held to its fingerprint; adopted weights are in the checkpoint.)"""
 
+Accelerator = Literal["auto", "cpu", "cuda"]
+"""Where to compute."""
+
 Share = Annotated[float, Field(gt=0, le=1)]
 """A part of a whole."""
 
@@ -159,7 +162,7 @@ class Schedule(Table):
 class Device(Table):
     """What the run computes with."""
 
-    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    accelerator: Accelerator = "auto"
     """``auto``: the first CUDA device where there is one, else the CPU."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """``bf16``: mixed precision by autocast; weights stay in float32."""

@@ -3,7 +3,7 @@
 import difflib
 import tomllib
 from collections.abc import Sequence
-from importlib.resources import files
+from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args
 
@@ -67,16 +67,14 @@ def recipe_names() -> list[str]:
     Returns:
         Names such as ``minc2500/fa-cresnet-msssim-4``, sorted.
     """
-    root = files(PACKAGE)
-    found = []
-    for folder in root.iterdir():
-        if folder.is_dir():
-            found += [
-                f"{folder.name}/{item.name.removesuffix('.toml')}"
-                for item in folder.iterdir()
-                if item.name.endswith(".toml")
-            ]
-    return sorted(found)
+    root = _shipped()
+    return sorted(p.relative_to(root).with_suffix("").as_posix() for p in root.glob("*/*.toml"))
+
+
+def _shipped() -> Path:
+    """The folder of the recipes that ship, which is no package with modules."""
+    paths = import_module(PACKAGE).__path__
+    return next(path for path in map(Path, paths) if path.is_dir())
 
 
 def _read(name: str) -> str:
@@ -88,8 +86,7 @@ def _read(name: str) -> str:
         raise RecipeError(f"{name}: the recipe cannot be read: {error}") from error
     names = recipe_names()
     if name.removesuffix(".toml") in names:
-        resource = files(PACKAGE).joinpath(*f"{name.removesuffix('.toml')}.toml".split("/"))
-        return resource.read_text(encoding="utf-8")
+        return (_shipped() / f"{name.removesuffix('.toml')}.toml").read_text(encoding="utf-8")
     raise RecipeError(
         f"no recipe {name!r}: expected the path of a TOML file or one of {', '.join(names)}"
         + _suggest(name, names)
@@ -115,7 +112,9 @@ def _set(tables: dict[str, Any], setting: str) -> None:
 def _word(item: Any, tables: dict[str, Any]) -> str:
     """Put one of pydantic's errors into words: key, what was wrong, what was found."""
     # Inside a union, pydantic puts the chosen kind into the path: model.fa-cresnet.width.
-    kinds = {kind for table in _networks() for kind in get_args(table.model_fields["kind"].annotation)}
+    kinds = {
+        kind for table in _networks() for kind in get_args(table.model_fields["kind"].annotation)
+    }
     path = [str(part) for part in item["loc"] if part not in kinds]
     key = ".".join(path)
     if item["type"] == "extra_forbidden":
@@ -129,11 +128,10 @@ def _word(item: Any, tables: dict[str, Any]) -> str:
         return f"{key}.kind: missing; expected one of {', '.join(sorted(kinds))}"
     if item["type"] == "union_tag_invalid":
         got = item["ctx"]["tag"]
-        return (
-            f"{key}.kind: expected one of {', '.join(sorted(kinds))}, got {got!r}"
-            + _suggest(got, sorted(kinds))
+        return f"{key}.kind: expected one of {', '.join(sorted(kinds))}, got {got!r}" + _suggest(
+            got, sorted(kinds)
         )
-    message = item["msg"].removeprefix("Value error, ")
+    message: str = item["msg"].removeprefix("Value error, ")
     if item["type"] == "value_error":
         return message
     return f"{key}: {message[0].lower()}{message[1:]}, got {item['input']!r}"

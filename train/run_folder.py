@@ -170,7 +170,8 @@ class RunFolder(Checkpoint):
         save_weights(self._folder / LAST, network.state_dict(), record)
         self._write_metrics()
         trainer.save_checkpoint(self._folder / RESUME)
-        self._console.print(describe(row, self._start.recipe.schedule.epochs), highlight=False)
+        line = describe(row, self._start.recipe.schedule.epochs)
+        self._console.print(line, highlight=False, soft_wrap=True)
 
     def _row(self, trainer: Trainer) -> Row:
         recipe, epoch = self._start.recipe, trainer.current_epoch

@@ -71,10 +71,7 @@ def _read_table(location: Path) -> pa.Table:
             table = pyarrow.csv.read_csv(
                 location,
                 convert_options=pyarrow.csv.ConvertOptions(
-                    column_types=dict.fromkeys(_COLUMNS, pa.string()),
-                    strings_can_be_null=True,
-                    quoted_strings_can_be_null=True,
-                    null_values=[""],
+                    column_types=dict.fromkeys(_COLUMNS, pa.string())
                 ),
             )
             _check_columns(location, table.column_names)

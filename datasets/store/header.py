@@ -64,7 +64,7 @@ class CodecInfo(Frozen):
     scale_table: Annotated[
         tuple[Annotated[FiniteFloat, Field(gt=0)], ...], Field(min_length=1, max_length=256)
     ]
-    """sigma_hat for each scale index, ascending."""
+    """sigma_hat for each value of ``scale_index``. A codec's own ascends, a store's need not."""
     z_offset: tuple[FiniteFloat, ...]
     """Value to add to the stored symbols of ``z_hat``, one a channel."""
     y_downsampling: PositiveInt = 16
@@ -79,8 +79,8 @@ class CodecInfo(Frozen):
                 f"z_offset: expected one value a channel ({self.z_channels}), "
                 f"got {len(self.z_offset)}"
             )
-        if any(b <= a for a, b in zip(self.scale_table, self.scale_table[1:], strict=False)):
-            raise ValueError("scale_table: expected ascending values")
+        if len(set(self.scale_table)) != len(self.scale_table):
+            raise ValueError("scale_table: expected each value once")
         return self
 
     def y_size(self, height: int, width: int) -> tuple[int, int]:

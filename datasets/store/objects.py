@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import NonNegativeInt
@@ -63,7 +65,7 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         StoreError: The file cannot be written: no space, no permission, …
     """
-    partial = path.with_name(f".{path.name}{PARTIAL}{os.getpid()}")
+    partial = path.with_name(f".{path.name}{PARTIAL}{secrets.token_hex(6)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
@@ -73,7 +75,8 @@ def write_whole(path: Path, content: bytes) -> None:
         partial.replace(path)
         _flush_folder(path.parent)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise StoreError(
             f"cannot write {path}: {error.strerror or error}. Make room or give permission, then "
             "run the same command again: it goes on where it stopped"

@@ -19,6 +19,7 @@ from latentset.datasets.store.header import ATTRIBUTE, ArrayName, Header, parse_
 from latentset.datasets.store.manifest import MANIFEST, Manifest, parse_manifest
 from latentset.datasets.store.objects import read_object
 from latentset.datasets.store.samples import OK, SAMPLES, SAMPLES_SCHEMA, parse_samples
+from latentset.datasets.store.scales import scale_indexes
 from latentset.datasets.store.writer import DTYPES
 
 
@@ -78,7 +79,8 @@ class Store:
             index: Row of the samples table.
 
         Returns:
-            ``y_hat`` int16 (h, w, C), ``scale_index`` uint8 (h, w, C), ``z_hat`` int16
+            ``y_hat`` int16 (h, w, C), ``scale_index`` uint8 (h, w, C; the codec's own index, 0 for
+            the least sigma_hat, whatever number stands for it in the array), ``z_hat`` int16
             (hz, wz, Cz; add the header's ``z_offset``), ``sigma_hat`` float32 (h, w, C).
 
         Raises:
@@ -95,12 +97,12 @@ class Store:
         size = (sample["latent_height"], sample["latent_width"])
         ratio = codec.z_downsampling // codec.y_downsampling
         z_size = (-(-size[0] // ratio), -(-size[1] // ratio))
-        scale_index = self._grid("scale_index", sample["first_row"], size)
+        numbers = self._grid("scale_index", sample["first_row"], size)
         return {
             "y_hat": self._grid("y_hat", sample["first_row"], size),
-            "scale_index": scale_index,
+            "scale_index": scale_indexes(codec)[numbers],
             "z_hat": self._grid("z_hat", sample["z_first_row"], z_size),
-            "sigma_hat": np.asarray(codec.scale_table, np.float32)[scale_index],
+            "sigma_hat": np.asarray(codec.scale_table, np.float32)[numbers],
         }
 
     def _grid(self, name: ArrayName, first: int, size: tuple[int, int]) -> NDArray[Any]:

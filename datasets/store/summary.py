@@ -191,7 +191,7 @@ def _origin(store: Store) -> Rows:
     rows: Rows = [
         ("codec", f"{codec.name} ({codec.form}), sha256 {codec.sha256}"),
         ("channels", f"{codec.channels} of y_hat, {codec.z_channels} of z_hat"),
-        ("scale table", f"{len(table)} values, {table[0]:.4g} to {table[-1]:.4g}"),
+        ("scale table", f"{len(table)} values, {min(table):.4g} to {max(table):.4g}"),
         ("resize", header.resize),
         (
             "layout",

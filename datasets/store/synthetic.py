@@ -19,6 +19,7 @@ from latentset.datasets.store.layout import assign_rows
 from latentset.datasets.store.manifest import ShardSummary
 from latentset.datasets.store.objects import sha256_of
 from latentset.datasets.store.samples import OK, SAMPLES_SCHEMA
+from latentset.datasets.store.scales import number_scales
 from latentset.datasets.store.writer import (
     ShardBuffer,
     finish_store,
@@ -69,15 +70,17 @@ def write_synthetic_store(
         ``path``.
     """
     random = np.random.default_rng(seed)
-    codec = CodecInfo(
-        name="synthetic",
-        sha256=sha256_of(b"synthetic"),
-        form="tfc2",
-        tensors={},
-        channels=channels,
-        z_channels=z_channels,
-        scale_table=SCALE_TABLE,
-        z_offset=(0.0,) * z_channels,
+    codec = number_scales(
+        CodecInfo(
+            name="synthetic",
+            sha256=sha256_of(b"synthetic"),
+            form="tfc2",
+            tensors={},
+            channels=channels,
+            z_channels=z_channels,
+            scale_table=SCALE_TABLE,
+            z_offset=(0.0,) * z_channels,
+        )
     )
     of_sample = [sizes[k % len(sizes)] for k in range(samples)]
     grids = [(0, 0) if k in failed else codec.y_size(*of_sample[k]) for k in range(samples)]
@@ -183,6 +186,6 @@ def _put_random(
     activity = 40 * (1 - 2 * np.abs(channel - place - 0.25))
     index = np.clip(random.normal(activity, 2.0, (*grid, codec.channels)).round(), 0, 63)
     scale_index = index.astype(np.int32)
-    y_hat = random.normal(0, np.asarray(codec.scale_table)[scale_index]).round().astype(np.int32)
+    y_hat = random.normal(0, np.asarray(SCALE_TABLE)[scale_index]).round().astype(np.int32)
     z_hat = random.integers(-3, 4, (*z_grid, codec.z_channels), np.int32)
     buffer.put(int(first_row), int(z_first_row), y_hat, scale_index, z_hat)

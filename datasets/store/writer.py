@@ -27,6 +27,7 @@ from latentset.datasets.store.objects import (
     write_whole,
 )
 from latentset.datasets.store.samples import SAMPLES, samples_bytes
+from latentset.datasets.store.scales import stored_numbers
 
 DTYPES: dict[ArrayName, str] = {
     "y_hat": "int16",
@@ -110,6 +111,7 @@ class ShardBuffer:
         self._z_first = index * layout.z_shard_rows
         self._y_hat = np.zeros((layout.shard_rows, codec.channels), DTYPES["y_hat"])
         self._scale_index = np.zeros((layout.shard_rows, codec.channels), DTYPES["scale_index"])
+        self._numbers = stored_numbers(codec)
         self._z_hat = np.zeros((layout.z_shard_rows, codec.z_channels), DTYPES["z_hat"])
 
     def put(
@@ -126,7 +128,8 @@ class ShardBuffer:
             first_row: Its first row, counted over the whole array.
             z_first_row: Its first row of ``z_hat``, counted over the whole array.
             y_hat: Integers (h, w, C).
-            scale_index: Integers (h, w, C), 0 to the length of the scale table - 1.
+            scale_index: The codec's own indexes (h, w, C), 0 (least sigma_hat) to the length of
+                the scale table - 1.
             z_hat: Integers (hz, wz, Cz).
 
         Raises:
@@ -139,7 +142,7 @@ class ShardBuffer:
         _check_range("scale_index", scale_index, 0, highest, "the codec's scale table")
         _check_range("z_hat", z_hat, int16.min, int16.max, "the range of int16")
         _place(self._y_hat, first_row - self._first, y_hat)
-        _place(self._scale_index, first_row - self._first, scale_index)
+        _place(self._scale_index, first_row - self._first, self._numbers[scale_index])
         _place(self._z_hat, z_first_row - self._z_first, z_hat)
 
     def encode(self) -> dict[str, bytes]:

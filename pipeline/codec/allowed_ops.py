@@ -28,7 +28,7 @@ STOCK_OPS = frozenset(
     IFFT IFFT2D IRFFT IRFFT2D IRFFT3D Identity IdentityN If Imag Inv Invert InvertPermutation
     IsFinite IsInf IsNan LeakyRelu LeftShift Less LessEqual Lgamma LinSpace Log Log1p LogSoftmax
     LogicalAnd LogicalNot LogicalOr LoopCond LowerBound MatMul MatrixBandPart MatrixDiag
-    MatrixDiagPart MatrixTranspose Max MaxPool MaxPoolV2 Maximum Mean Merge Min Minimum MirrorPad
+    MatrixDiagPart Max MaxPool MaxPoolV2 Maximum Mean Merge Min Minimum MirrorPad
     Mod Mul MulNoNan Ndtri Neg NextIteration NoOp NotEqual OneHot OnesLike Pack Pad PadV2
     ParallelConcat PartitionedCall Placeholder PlaceholderWithDefault Pow PreventGradient Prod
     RFFT RFFT2D RFFT3D Range Rank Real RealDiv Reciprocal RefEnter RefExit RefIdentity RefMerge
@@ -109,19 +109,24 @@ def _function_names(graph: Any) -> frozenset[str]:
 def _check(
     name: str, nodes: Iterable[Any], allowed: frozenset[str], functions: frozenset[str]
 ) -> None:
+    forbidden: dict[str, str] = {}
     for node in nodes:
         if node.op in allowed or _calls_by_name(node, functions):
             if node.op in FUNCTION_CALLS:
                 _check_called(name, node, functions)
             continue
-        if node.op in VARIABLE_OPS:
-            raise CodecGraphError(
-                f"{name}: its weights are variables ({node.op} {node.name!r}), whose values are "
-                f"not in the file. Freeze them into constants before exporting"
-            )
+        forbidden.setdefault(node.op, node.name)
+    variables = sorted(forbidden.keys() & VARIABLE_OPS)
+    if variables and len(variables) == len(forbidden):
+        raise CodecGraphError(
+            f"{name}: its weights are variables ({variables[0]} {forbidden[variables[0]]!r}), "
+            f"whose values are not in the file. Freeze them into constants before exporting"
+        )
+    if forbidden:
+        found = ", ".join(f"{op} (node {node!r})" for op, node in sorted(forbidden.items()))
         raise ForbiddenOpError(
-            f"{name}: the op {node.op} (node {node.name!r}) is not allowed in a codec. Codecs "
-            f"compute on their inputs only; nothing of this file has been run"
+            f"{name}: ops that are not allowed in a codec: {found}. Codecs compute on their "
+            f"inputs only; nothing of this file has been run"
         )
 
 

@@ -217,10 +217,14 @@ class Codec:
 
     def symbol_bits(self, latents: Latents) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the bits of y and of z of each photograph, float64 (N,) each."""
-        y_bits = self._y_table.bits(latents.y_hat, latents.scale_index)
         channel = np.arange(latents.z_hat.shape[3], dtype=np.int32)
-        z_bits = self._z_table.bits(latents.z_hat, channel)
-        return y_bits.sum(axis=(1, 2, 3)), z_bits.sum(axis=(1, 2, 3))
+        # One photograph at a time: the tables' bits are eight bytes a symbol.
+        y_bits = [
+            self._y_table.bits(y, index).sum()
+            for y, index in zip(latents.y_hat, latents.scale_index, strict=True)
+        ]
+        z_bits = [self._z_table.bits(z, channel).sum() for z in latents.z_hat]
+        return np.array(y_bits, np.float64), np.array(z_bits, np.float64)
 
     def sender(self, image: NDArray[np.uint8]) -> list[NDArray[Any]]:
         """Encode one photograph into strings, with the codec's own ``sender``.

@@ -4,7 +4,10 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from latentset.pipeline.codec.bmshj2018 import (
     GDN,
@@ -39,7 +42,7 @@ def export_metagraph(model: ScaleHyperprior, path: Path) -> None:
     metagraph = build_metagraph(model)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(metagraph.SerializeToString())
+    temporary.write_bytes(metagraph.SerializeToString(deterministic=True))
     temporary.replace(path)
 
 
@@ -48,7 +51,9 @@ def build_metagraph(model: ScaleHyperprior) -> Any:
     tables = _range_coder_tables(model)
     transforms = (model.g_a, model.g_s, model.h_a, model.h_s)
     parameters = [[_layer_values(layer) for layer in t.layers] for t in transforms]
-    with tf.Graph().as_default() as graph:
+    # Not tf.Graph: a Keras layer made in one breaks every layer made outside, the model's too.
+    graph = tf.__internal__.FuncGraph("codec")
+    with graph.as_default():
         frozen = [_frozen_transform(t, p) for t, p in zip(transforms, parameters, strict=True)]
         codec = _FrozenCodec(frozen, tables)
         image = tf.compat.v1.placeholder(tf.uint8, (None, None, None, 3), name="input_image")
@@ -78,32 +83,37 @@ def _describe(info: Any, tensor: tf.Tensor) -> None:
     info.tensor_shape.CopyFrom(tensor.shape.as_proto())
 
 
-class _Tables:
-    """Range-coder tables of one entropy model as numpy arrays."""
+class _Tables(NamedTuple):
+    """Range-coder tables of one entropy model."""
 
-    def __init__(self, entropy_model: Any) -> None:
-        self.cdf = entropy_model.cdf.numpy()
-        self.cdf_offset = entropy_model.cdf_offset.numpy()
+    cdf: NDArray[np.int32]
+    """All rows one after the other, each begun by its negative precision."""
+    cdf_offset: NDArray[np.int32]
+    """Smallest symbol of each row."""
 
 
 def _range_coder_tables(model: ScaleHyperprior) -> tuple[_Tables, _Tables]:
     """Compute the tables of y (one row a scale) and z (one row a channel), once for all."""
-    y_model = tfc.LocationScaleIndexedEntropyModel(
-        tfc.NoisyNormal,
-        SCALE_COUNT,
-        scale_of_index,
-        coding_rank=3,
-        compression=True,
-        range_coder_precision=RANGE_CODER_PRECISION,
-    )
-    z_model = tfc.ContinuousBatchedEntropyModel(
-        model.hyperprior,
-        coding_rank=3,
-        compression=True,
-        offset_heuristic=False,
-        range_coder_precision=RANGE_CODER_PRECISION,
-    )
-    return _Tables(y_model), _Tables(z_model)
+
+    # Compiled: the search for the tails of z takes hundreds of steps, each some ms when eager.
+    @tf.function  # type: ignore[untyped-decorator]
+    def compute() -> Any:
+        options = {
+            "coding_rank": 3,
+            "compression": True,
+            "stateless": True,
+            "range_coder_precision": RANGE_CODER_PRECISION,
+        }
+        y_model = tfc.LocationScaleIndexedEntropyModel(
+            tfc.NoisyNormal, SCALE_COUNT, scale_of_index, **options
+        )
+        z_model = tfc.ContinuousBatchedEntropyModel(
+            model.hyperprior, offset_heuristic=False, **options
+        )
+        return [(m.cdf, m.cdf_offset) for m in (y_model, z_model)]
+
+    y_tables, z_tables = (_Tables(*(t.numpy() for t in pair)) for pair in compute())
+    return y_tables, z_tables
 
 
 class _FrozenCodec:
@@ -230,6 +240,7 @@ def _frozen_transform(transform: Any, parameters: list[dict[str, Any]]) -> Any:
                 activation=activation,
                 kernel_parameter=constants["kernel"],
                 bias_parameter=constants.get("bias", "variable"),
+                name=f"{transform.name}_{layer.name}",
             )
         )
 

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import fsspec
 from fsspec.callbacks import Callback
@@ -92,6 +94,8 @@ def fetch_codec(
     try:
         with _progress(name, console) as callback:
             _download(url, temporary, callback)
+        if not console.is_terminal:
+            console.print(f"fetched {name}: {temporary.stat().st_size} bytes", highlight=False)
         sha256 = _accept(temporary, path, url)
         temporary.replace(path)
     finally:
@@ -154,6 +158,9 @@ def _record(path: Path, sha256: str) -> None:
 def _download(url: str, path: Path, callback: "_ByteCount") -> None:
     # Every other failure of a client, an event loop or a disk is one thing to the caller.
     try:
+        if url.startswith("file:"):
+            # A URL writes a space as %20; fsspec takes a file's path as it stands.
+            url = url2pathname(urlsplit(url).path)
         system, location = fsspec.core.url_to_fs(url, **_client_options(url))
         system.get_file(location, str(path), callback=callback)
     except FileNotFoundError as error:
@@ -204,9 +211,7 @@ class _ByteCount(Callback):  # type: ignore[misc]
 def _progress(name: str, console: Console) -> Iterator[_ByteCount]:
     if not console.is_terminal:
         console.print(f"fetching {name}", highlight=False)
-        callback = _ByteCount(None, None)
-        yield callback
-        console.print(f"fetched {name}: {callback.value} bytes", highlight=False)
+        yield _ByteCount(None, None)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     with Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=console) as bar:

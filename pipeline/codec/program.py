@@ -117,4 +117,4 @@ def _first_line(error: Exception) -> str:
 
 def _register_range_coder_ops() -> None:
     # Importing tensorflow-compression registers its ops with TensorFlow.
-    import tensorflow_compression  # noqa: F401
+    from latentset.pipeline.tensorflow_setup import tfc  # noqa: F401

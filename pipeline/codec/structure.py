@@ -119,7 +119,7 @@ def find_structure(graph: Graph, image: TensorRef) -> Structure:
     if not encoders:
         raise CodecGraphError(
             f"expected range-encode ops ({', '.join(ENCODE_OPS)}) on the way to the sender's "
-            f"strings, found none: not a codec made with tensorflow-compression 1.2 or later"
+            f"strings, found none: not a codec made with tensorflow-compression"
         )
     adaptive = [e for e in encoders if e.index is not None and _adaptive(graph, e.index, image)]
     fixed = [e for e in encoders if e not in adaptive]

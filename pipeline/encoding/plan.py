@@ -9,6 +9,7 @@ the settings.
 import io
 import os
 import platform
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -261,6 +262,7 @@ class PlanFile:
         self.fingerprint = document.fingerprint
         self.table_sha256 = document.table_sha256
         self._file = pq.ParquetFile(io.BytesIO(content))
+        self._lock = threading.Lock()  # a worker may have several threads; the file is not for them
 
     def rows(self, shard: int) -> list[dict[str, Any]]:
         """Read the rows of one shard.
@@ -271,12 +273,15 @@ class PlanFile:
         Returns:
             One dict a sample.
         """
-        rows: list[dict[str, Any]] = self._file.read_row_group(shard).to_pylist()
+        with self._lock:
+            table = self._file.read_row_group(shard)
+        rows: list[dict[str, Any]] = table.to_pylist()
         return rows
 
     def table(self) -> pa.Table:
         """Read all rows, in the order of the source."""
-        return self._file.read()
+        with self._lock:
+            return self._file.read()
 
 
 @lru_cache(maxsize=4)

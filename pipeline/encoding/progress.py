@@ -1,8 +1,8 @@
 """What a person sees of a running job: a bar on a terminal, plain lines elsewhere, or nothing."""
 
 import sys
-import time
 from collections import deque
+from time import monotonic
 from typing import Protocol, TextIO
 
 from rich.console import Console
@@ -52,7 +52,7 @@ class Speed:
     """Images a second over the last ``WINDOW_S`` seconds, and the time left by it."""
 
     def __init__(self) -> None:
-        self._marks: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+        self._marks: deque[tuple[float, int]] = deque([(monotonic(), 0)])
 
     def describe(self, done: int, total: int) -> str:
         """Take a mark and put it into words.
@@ -64,7 +64,7 @@ class Speed:
         Returns:
             For instance ``24.1 images/s, 1:43 left``; empty as long as nothing was done.
         """
-        now = time.monotonic()
+        now = monotonic()
         self._marks.append((now, done))
         while len(self._marks) > 2 and now - self._marks[1][0] > WINDOW_S:
             self._marks.popleft()
@@ -72,7 +72,8 @@ class Speed:
         if done <= before or now <= since:
             return ""
         speed = (done - before) / (now - since)
-        return f"{speed:.{1 if speed >= 1 else 2}f} images/s, {format_time((total - done) / speed)} left"
+        digits = 1 if speed >= 1 else 2
+        return f"{speed:.{digits}f} images/s, {format_time((total - done) / speed)} left"
 
 
 def format_time(seconds: float) -> str:
@@ -155,12 +156,12 @@ class Lines:
     def begin(self, what: str, total: int) -> None:
         """Say what begins."""
         self._what, self._speed, self._last = what, Speed(), ""
-        self._shown = time.monotonic()
+        self._shown = monotonic()
         self.say(f"{what}: {total} images")
 
     def update(self, done: int, total: int) -> None:
         """Say how far it is, if the last line is old enough or everything is done."""
-        now = time.monotonic()
+        now = monotonic()
         if now - self._shown < LINE_EVERY_S and done < total:
             return
         percent = 100 * done // total if total else 100

@@ -19,7 +19,7 @@ from latentset.datasets.store.header import (
 )
 from latentset.datasets.store.objects import sha256_of
 
-_SHOWN = 60
+_SHOWN = 70
 """Characters of a value in a message."""
 
 

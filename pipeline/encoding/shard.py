@@ -32,6 +32,7 @@ from latentset.datasets.sources import resolve_inside
 from latentset.datasets.store.header import Header
 from latentset.datasets.store.objects import are_unaltered, sha256_of
 from latentset.datasets.store.samples import OK
+from latentset.datasets.store.scales import number_scales
 from latentset.datasets.store.writer import ShardBuffer, write_objects
 from latentset.pipeline.encoding.engine import Encoder, Engine, load_once
 from latentset.pipeline.encoding.plan import open_plan_once
@@ -183,7 +184,7 @@ def _load(task: Task, header: Header) -> Encoder:
             "Latents could differ: give every worker the client's environment"
         )
     codec = load_once(task.engine, task.codec, header.codec.sha256)
-    if codec.info != header.codec:
+    if number_scales(codec.info) != header.codec:
         raise JobError(
             f"this worker's codec {task.codec} is {codec.info.sha256[:12]}…, but the job was "
             f"planned with {header.codec.sha256[:12]}…: give every worker the same file"

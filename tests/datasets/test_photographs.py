@@ -235,6 +235,21 @@ def test_header_tells_all_but_truncation(written: Path) -> None:
     assert caught.value.status == status
 
 
+def test_no_bytes_are_an_empty_file() -> None:
+    with pytest.raises(PhotographError, match="the file is empty") as caught:
+        decode_photograph(b"")
+    assert caught.value.status == "empty"
+
+
+def test_reasons_have_no_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Image.Image, mode: str) -> None:
+        raise ValueError(f"cannot use {object()}")
+
+    monkeypatch.setattr(Image.Image, "convert", fail)
+    with pytest.raises(PhotographError, match=r"^damaged: ValueError: cannot use <object object>$"):
+        decode_photograph(SOUND["rgb.jpg"])
+
+
 def test_fewest_pixels_that_are_read() -> None:
     pixels = bytes([0] + [7] * 16) * 16  # each row begins with its filter, 0
     assert decode_photograph(png(16, 16, pixels)).tolist() == [[[7] * 3] * 16] * 16

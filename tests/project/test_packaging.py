@@ -45,7 +45,8 @@ def test_every_requirement_has_its_reason() -> None:
     for number, line in enumerate(lines[start:], start):
         if line.startswith("[options.entry_points]"):
             break
-        if requirement.match(line) and not line.strip().startswith(("pytest", "hypo", "ruff", "my")):
+        development = line.strip().startswith(("pytest", "hypothesis", "ruff", "mypy"))
+        if requirement.match(line) and not development:
             assert lines[number - 1].strip().startswith("#"), f"no reason above: {line.strip()}"
 
 
@@ -57,9 +58,7 @@ def _installs(text: str) -> dict[str, set[str]]:
             "dev",
             "demo",
         }
-    for target, block in re.findall(
-        r"(?ms)^FROM \S+ AS (\w+)\n(.*?)(?=^FROM |\Z)", text
-    ):
+    for target, block in re.findall(r"(?ms)^FROM \S+ AS (\w+)\n(.*?)(?=^FROM |\Z)", text):
         extras = re.search(r"pip install [^\n]*'\.\[([\w,]+)\]'", block)
         if extras:
             found[target] = set(extras[1].split(","))

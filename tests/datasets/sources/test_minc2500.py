@@ -70,6 +70,7 @@ def test_a_split_that_is_not_there(plant: Plant, number: int) -> None:
         ),
         ("labels/train1.txt", "brick/brick_000000.jpg", "line 1: expected images/CLASS/FILE"),
         ("labels/train1.txt", "images/brick/../x.jpg", "line 1: expected images/CLASS/FILE"),
+        ("labels/train1.txt", "copies/brick/brick_000000.jpg", "expected images/CLASS/FILE"),
         ("labels/train1.txt", "images/brick", "line 1: expected images/CLASS/FILE"),
         (
             "labels/train1.txt",

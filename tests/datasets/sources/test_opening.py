@@ -19,6 +19,8 @@ from .conftest import Plant
         (["1.jpg"], "imagefolder"),
         (["n01440764/1.JPEG"], "imagefolder"),
         (["val/1.jpg"], "imagefolder"),
+        (["train/ILSVRC2012_val_00000001.JPEG"], "imagefolder"),
+        (["train/n01440764/1.JPEG", "train/cat/1.JPEG"], "imagefolder"),
         (["train/n01440764/1.JPEG"], "imagenet"),
         (["val/n01440764/1.JPEG"], "imagenet"),
         (["val/ILSVRC2012_val_00000001.JPEG"], "imagenet"),

@@ -270,7 +270,7 @@ def build_v2(weights: Weights, *, calls: bool = False, batch: int | None = 1) ->
         else:
             sent = _import(sender, [image])
             (output,) = _import(receiver, received)
-        return _metagraph(graph, image, sent, received, output)
+        return metagraph_of(graph, image, sent, received, output)
 
 
 def _import(function: Any, arguments: list[Any]) -> list[Any]:
@@ -291,7 +291,8 @@ def _received(shapes: list[Any]) -> list[Any]:
     ]
 
 
-def _metagraph(graph: Any, image: Any, sent: Any, received: Any, output: Any) -> Any:
+def metagraph_of(graph: Any, image: Any, sent: Any, received: Any, output: Any) -> Any:
+    """Export a graph with the signatures of the published files."""
     describe = tf.compat.v1.saved_model.build_tensor_info
     signatures = {
         "sender": tf.compat.v1.saved_model.build_signature_def(
@@ -406,12 +407,16 @@ def _decode_v1(strings: Any, index: Any, tables: TablesV1, *, per_image_index: b
     return tf.compat.v1.map_fn(body, elements, dtype=tf.int32, back_prop=False, name="decompress")
 
 
+def compared_scales() -> Any:
+    """Return the scales that sigma is compared with: all but the last."""
+    return tf.constant(SCALES, tf.float32)[:-1]
+
+
 def _compute_indexes(sigma: Any) -> Any:
-    table = tf.constant(SCALES, tf.float32)
     start = tf.fill(tf.shape(sigma), tf.constant(63, tf.int32))
     return tf.compat.v1.foldr(
         lambda indexes, scale: indexes - tf.cast(sigma <= scale, tf.int32),
-        table[:-1],
+        compared_scales(),
         initializer=start,
         back_prop=False,
         name="compute_indexes",
@@ -470,7 +475,7 @@ def build_v1(
                 x_shape,
                 y_shape,
             ]
-            return _metagraph(graph, image, sent, [], image)
+            return metagraph_of(graph, image, sent, [], image)
         index = _compute_indexes(_sigma(weights, z_hat, y_shape))
         channel = _channel_index(z_shape)
         sent = [
@@ -489,4 +494,4 @@ def build_v1(
         decoded = _decode_v1(received[0], index, y_tables, per_image_index=True)
         decoded = tf.ensure_shape(decoded, (1, None, None, M))
         output = _g_s(tf.cast(decoded, tf.float32), x_shape)
-        return _metagraph(graph, image, sent, received, output)
+        return metagraph_of(graph, image, sent, received, output)

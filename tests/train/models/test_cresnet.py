@@ -93,6 +93,22 @@ def test_both_inputs_matter(make: Make) -> None:
 
 
 @both_networks
+def test_each_input_enters_its_own_branch_as_it_is(make: Make) -> None:
+    model = make().eval()
+    entered: dict[str, Tensor] = {}
+    for name in ("y_hat", "sigma_hat"):
+        model.get_submodule(f"head.{name}").register_forward_pre_hook(
+            lambda _, inputs, name=name: entered.update({name: inputs[0].clone()})
+        )
+    y_hat, sigma_hat = latents(2, 4, 4)
+
+    model(y_hat, sigma_hat)
+
+    assert torch.equal(entered["y_hat"], y_hat)
+    assert torch.equal(entered["sigma_hat"], sigma_hat)
+
+
+@both_networks
 def test_a_sample_does_not_depend_on_its_batch_when_evaluated(make: Make) -> None:
     torch.manual_seed(0)
     model = make().eval()

@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pytest
+
+from latentset.datasets.errors import StoreFormatError
+from latentset.datasets.store.cli import inspect
+from latentset.datasets.store.summary import format_bytes
+from latentset.datasets.store.synthetic import write_synthetic_store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return write_synthetic_store(tmp_path / "made", samples=8, sizes=((64, 64),), failed=(7,))
+
+
+def printed(
+    store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> str:
+    monkeypatch.setenv("COLUMNS", "200")
+    inspect(store)
+    return " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
+def test_a_store_is_summarised(
+    store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = printed(store, capsys, monkeypatch)
+    for part in (
+        "complete yes",
+        "samples 8: 7 with latents, 1 failed",
+        "splits train 6, val 2",
+        "classes 2: even, odd",
+        "photographs 64x64 (height x width)",
+        "latent grids 4x4 (height x width)",
+        "rate 0.2543 bpp on average (0.2500 to 0.2600)",  # 4 of 0.25 and 3 of 0.26
+        "channels 8 of y_hat, 4 of z_hat",
+        "scale table 64 values, 0.11 to 256",
+        "codec synthetic (tfc2)",
+        "created 1970-01-01T00:00:00Z",
+        "codec's own strings 912 bytes",  # 0.2543 * 7 * 64 * 64 / 8
+        "1 photographs could not be encoded:",
+        "odd/000007.png: truncated: made up",
+    ):
+        assert part in text, part
+    total = sum(
+        f.stat().st_size for f in store.rglob("*") if f.name != "manifest.json" and f.is_file()
+    )
+    assert (
+        f"store {format_bytes(total)} in 29 objects" in text
+    )  # 3 x 8 shards, 4 zarr.json, samples
+    assert f"the store is {total / 7021:.3f} times that" in text  # source_bytes 1000 to 1006
+
+
+def test_an_incomplete_store_is_summarised_too(
+    store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (store / "manifest.json").unlink()
+    text = printed(store, capsys, monkeypatch)
+    assert "complete no: run the same latentset encode again" in text
+    assert "photographs 8 listed" in text
+
+
+def test_what_is_no_store_is_said_to_be_none(tmp_path: Path) -> None:
+    with pytest.raises(StoreFormatError, match="not a LatentSet store"):
+        inspect(tmp_path)

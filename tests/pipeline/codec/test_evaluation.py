@@ -1,0 +1,151 @@
+"""Rates and distortions, on images whose figures are known; and the codecs that ship."""
+
+import io
+import math
+import re
+import statistics
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from latentset.datasets.errors import SourceError
+from latentset.pipeline.codec import evaluation
+from latentset.pipeline.codec.evaluation import (
+    CodecFigures,
+    PhotographFigures,
+    Quality,
+    StringCodec,
+    compare,
+    encode_jpeg,
+    figures_markdown,
+    jpeg_at_rate,
+    read_photographs,
+    string_bits,
+)
+from latentset.pipeline.codec.metagraph import read_codec_file
+from latentset.pipeline.tensorflow_setup import tf
+
+REPOSITORY = Path(__file__).parents[3]
+SHIPPED = REPOSITORY / "pipeline" / "codec" / "weights"
+LEVELS = (1, 4, 8)
+
+
+def smooth(seed: int = 0, side: int = 192) -> evaluation.Pixels:
+    coarse = np.random.default_rng(seed).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+    image = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
+    return np.asarray(image)
+
+
+def test_psnr_is_of_the_squared_error_of_all_channels() -> None:
+    image = np.full((176, 176, 3), 100, np.uint8)
+    quality = compare(image, image + np.array([0, 0, 6], np.uint8))
+    assert quality.psnr_db == pytest.approx(10 * math.log10(255**2 / 12), abs=1e-3)  # 36 / 3
+    assert compare(image, image).ms_ssim == pytest.approx(1)
+
+
+def test_string_bits_count_strings_only() -> None:
+    channels = [tf.constant([b"12345"]), tf.constant([b"1", b"22"]), tf.constant([512, 768])]
+    assert string_bits(channels) == 8 * (5 + 1 + 2)
+
+
+def test_jpeg_is_baseline_with_halved_chroma() -> None:
+    data = encode_jpeg(smooth(), 50)
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.format == "JPEG"
+        assert "progressive" not in image.info
+        assert image.layer[0][1:3] == (2, 2)  # type: ignore[attr-defined]
+        assert image.layer[1][1:3] == (1, 1)  # type: ignore[attr-defined]
+
+
+def test_jpeg_is_interpolated_between_neighbouring_settings() -> None:
+    photographs = [smooth(0), smooth(1)]
+    rates, qualities = {}, {}
+    for setting in (60, 61):
+        jpegs = [encode_jpeg(p, setting) for p in photographs]
+        rates[setting] = statistics.fmean(8 * len(j) / 192**2 for j in jpegs)
+        decoded = [np.asarray(Image.open(io.BytesIO(j))) for j in jpegs]
+        pairs = [compare(p, d) for p, d in zip(photographs, decoded, strict=True)]
+        qualities[setting] = evaluation.mean_quality(pairs)
+    assert rates[60] < rates[61]
+    quarter = 0.75 * rates[60] + 0.25 * rates[61]
+    found = jpeg_at_rate(photographs, quarter)
+    expected = 0.75 * qualities[60].psnr_db + 0.25 * qualities[61].psnr_db
+    assert found.psnr_db == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(("rate_bpp", "setting"), [(1e-6, 1), (1e6, 100)])
+def test_jpeg_at_a_rate_out_of_range_is_the_nearest(rate_bpp: float, setting: int) -> None:
+    photograph = smooth()
+    decoded = np.asarray(Image.open(io.BytesIO(encode_jpeg(photograph, setting))))
+    found = jpeg_at_rate([photograph], rate_bpp)
+    assert found.psnr_db == pytest.approx(compare(photograph, decoded).psnr_db)
+
+
+def test_small_and_broken_photographs_are_left_out(tmp_path: Path) -> None:
+    Image.fromarray(smooth(side=161)).save(tmp_path / "enough.png")
+    Image.fromarray(smooth(side=160)).save(tmp_path / "small.png")
+    (tmp_path / "broken.jpg").write_bytes(b"x")
+    assert list(read_photographs(tmp_path)) == ["enough.png"]
+    (tmp_path / "enough.png").unlink()
+    with pytest.raises(SourceError, match="at least 161 pixels"):
+        read_photographs(tmp_path)
+
+
+def test_markdown_has_the_means() -> None:
+    photographs = (
+        PhotographFigures("a", 0.25, Quality(0.9, 30)),
+        PhotographFigures("b", 0.75, Quality(0.8, 20)),
+    )
+    table = figures_markdown([CodecFigures("codec", photographs, Quality(0.7, 22))])
+    assert table.splitlines()[2] == "| codec | 0.5000 | 0.8500 | 25.00 | 0.7000 | 22.00 |"
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_shipped_codec_round_trips_kodak_at_the_documented_rate(
+    level: int, photographs: Path
+) -> None:
+    path = SHIPPED / f"demo-hyperprior-msssim-{level}.metagraph"
+    assert path.stat().st_size <= 4_000_000
+    codec = StringCodec(read_codec_file(path))
+    rates = []
+    for file in sorted((photographs / "kodak").glob("*.png")):
+        photograph = np.asarray(Image.open(file).convert("RGB"))
+        channels = codec.send(photograph)
+        reconstruction = codec.receive(channels)
+        assert reconstruction.shape == photograph.shape
+        error = np.abs(reconstruction.astype(int) - photograph).mean()
+        assert error < 30
+        rates.append(string_bits(channels) / math.prod(photograph.shape[:2]))
+    assert len(rates) == 24
+    # Other processors may round a few symbols otherwise; the table has four decimals.
+    assert statistics.fmean(rates) == pytest.approx(documented(level)["bpp"], rel=0.002)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_documented_ms_ssim_is_above_jpegs_at_the_same_rate(level: int) -> None:
+    row = documented(level)
+    assert row["MS-SSIM"] > row["JPEG MS-SSIM"]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_documented_ms_ssim_is_what_comes_out(level: int, photographs: Path) -> None:
+    """On one photograph, of which the documentation has the figures too."""
+    path = SHIPPED / f"demo-hyperprior-msssim-{level}.metagraph"
+    codec = StringCodec(read_codec_file(path))
+    photograph = np.asarray(Image.open(photographs / "kodak" / "23.png").convert("RGB"))
+    quality = compare(photograph, codec.receive(codec.send(photograph)))
+    expected = documented(level, "Kodak 23")
+    assert quality.ms_ssim == pytest.approx(expected["MS-SSIM"], abs=5e-4)
+    assert quality.psnr_db == pytest.approx(expected["PSNR (dB)"], abs=0.05)
+
+
+def documented(level: int, section: str = "Kodak, means") -> dict[str, float]:
+    """Read a codec's row of a table in docs/demo-codecs.md."""
+    text = (REPOSITORY / "docs" / "demo-codecs.md").read_text()
+    _, heading, rest = text.partition(f"## {section}\n")
+    assert heading
+    lines = [re.split(r" *\| *", line.strip("| ")) for line in rest.splitlines() if "|" in line]
+    (row,) = [cells for cells in lines if cells[0] == f"demo-hyperprior-msssim-{level}"][:1]
+    return {name: float(cell) for name, cell in list(zip(lines[0], row, strict=True))[1:]}

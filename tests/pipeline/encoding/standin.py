@@ -1,0 +1,113 @@
+"""A codec of a few lines and photographs made up: the encode job is tested without TensorFlow.
+
+Worker processes import it by this name: conftest.py puts its folder on the path. Its name chooses
+how it behaves: ``standin`` plainly, ``standin:slow`` slowly, ``standin:overflow`` with a y_hat
+beyond int16 for photographs that are all white, ``standin:index`` with a scale index beyond the
+table for these, ``standin:kill`` by killing its process there, ``standin:other`` as another codec.
+"""
+
+import hashlib
+import math
+import os
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from latentset.datasets.store.header import CodecInfo
+from latentset.pipeline.encoding.engine import Engine
+
+CHANNELS, Z_CHANNELS = 6, 2
+FACTOR = np.array([1, -1, 2, -2, 3, 5])
+
+loaded: list[str] = []
+"""Every codec that this process has loaded."""
+
+environment: dict[str, str] = {
+    "tensorflow": "stand-in",
+    "tensorflow_compression": "stand-in",
+    "onednn": "1",
+    "device": "CPU",
+}
+
+
+@dataclass(frozen=True)
+class StandInLatents:
+    y_hat: NDArray[Any]
+    scale_index: NDArray[Any]
+    z_hat: NDArray[Any]
+
+
+def block_means(images: NDArray[Any], side: int) -> NDArray[Any]:
+    """Means over blocks of side x side pixels, rounded down; the image is padded with its edge."""
+    pads = [(0, 0), *((0, -size % side) for size in images.shape[1:3])]
+    padded = np.pad(images.astype(np.int64).sum(-1), pads, mode="edge")
+    n, height, width = padded.shape
+    blocks = padded.reshape(n, height // side, side, width // side, side)
+    return np.asarray(blocks.sum((2, 4)) // (3 * side * side))
+
+
+class StandIn:
+    def __init__(self, name: str) -> None:
+        self.kind = name.partition(":")[2]
+        self.info = CodecInfo(
+            name=name,
+            sha256=hashlib.sha256(b"other" if self.kind == "other" else b"standin").hexdigest(),
+            form="tfc2",
+            tensors={"y_hat": "y:0"},
+            channels=CHANNELS,
+            z_channels=Z_CHANNELS,
+            scale_table=tuple(math.exp(0.1 * k) for k in range(64)),
+            z_offset=(0.5, -0.25),
+        )
+
+    def encode(self, images: NDArray[np.uint8]) -> StandInLatents:
+        assert images.dtype == np.uint8
+        if self.kind == "slow":
+            time.sleep(0.05 * len(images))
+        white = (images == 255).all((1, 2, 3))
+        if self.kind == "kill" and white.any():
+            os.kill(os.getpid(), signal.SIGKILL)
+        mean = block_means(images, 16)
+        y_hat = (mean[..., None] - 128) * FACTOR
+        index = np.repeat(mean[..., None] // 4, CHANNELS, -1)
+        z_hat = np.repeat(block_means(images, 64)[..., None] - 128, Z_CHANNELS, -1)
+        if self.kind == "overflow":
+            y_hat[white, 0, 0, 0] = 40000
+        if self.kind == "index":
+            index[white, 0, 0, 0] = 64
+        return StandInLatents(y_hat, index, z_hat)
+
+    def rate_bits(self, latents: StandInLatents) -> NDArray[np.float64]:
+        return np.asarray(np.abs(latents.y_hat).sum((1, 2, 3)), np.float64)
+
+
+def load(name: str) -> StandIn:
+    loaded.append(name)
+    return StandIn(name)
+
+
+def read_environment() -> Mapping[str, str]:
+    """What the client says of itself; LATENTSET_STANDIN_DEVICE makes one worker differ."""
+    device = os.environ.get("LATENTSET_STANDIN_DEVICE", environment["device"])
+    return {**environment, "device": device}
+
+
+ENGINE = Engine(load, read_environment)
+
+
+def write_photographs(folder: Path, sizes: tuple[tuple[int, int], ...], count: int) -> None:
+    """Photograph k of class k % 2 has size sizes[k % len(sizes)]."""
+    random = np.random.default_rng(0)
+    for k in range(count):
+        height, width = sizes[k % len(sizes)]
+        coarse = random.integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), np.uint8)
+        path = folder / "ab"[k % 2] / f"{k:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR).save(path)

@@ -1,0 +1,122 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from latentset.datasets.errors import JobError, StoreError
+from latentset.datasets.sources import Source
+from latentset.pipeline.encoding import shard as module
+from latentset.pipeline.encoding.job import EncodeResult
+from latentset.pipeline.encoding.plan import PlanFile
+from latentset.pipeline.encoding.shard import Task, encode_shard
+
+Run = Callable[..., EncodeResult]
+
+
+@pytest.fixture
+def task(run: Run, mixed: Source, standin: Any, tmp_path: Path) -> Task:
+    """The task of a job whose shards are all done; its records are gone."""
+    run(mixed, tmp_path / "store")
+    (job,) = (tmp_path / "store.job").iterdir()
+    for record in (job / "shards").iterdir():
+        record.unlink()
+    return Task(
+        store=tmp_path / "store",
+        job=job,
+        plan_sha256=PlanFile(job).table_sha256,
+        source=mixed.root,
+        codec="standin",
+        batch=32,
+        fail=False,
+        engine=standin.ENGINE,
+    )
+
+
+def ignore(done: int) -> None:
+    """Hear nothing."""
+
+
+def test_the_codec_is_loaded_once_a_process(task: Task, standin: Any) -> None:
+    for k in range(3):
+        assert not encode_shard(task, k, ignore).reused
+    assert standin.loaded.count("standin") >= 1
+    before = len(standin.loaded)
+    encode_shard(task, 3, ignore)
+    assert len(standin.loaded) == before
+
+
+def test_a_task_that_is_run_again_writes_nothing(task: Task) -> None:
+    encode_shard(task, 0, ignore)
+    path = task.store / "y_hat/c/0/0"
+    before = path.stat().st_mtime_ns
+    assert encode_shard(task, 0, ignore).reused
+    assert path.stat().st_mtime_ns == before
+
+
+def test_it_says_how_far_it_is(task: Task) -> None:
+    heard: list[int] = []
+    done = encode_shard(task, 0, heard.append)
+    assert heard == sorted(heard)
+    assert heard[-1] == done.samples
+
+
+def test_batches_hold_one_size_and_a_bounded_number_of_pixels(
+    task: Task, standin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes: list[tuple[int, ...]] = []
+    encode = standin.StandIn.encode
+
+    def spy(self: Any, images: Any) -> Any:
+        shapes.append(images.shape)
+        return encode(self, images)
+
+    monkeypatch.setattr(standin.StandIn, "encode", spy)
+    encode_shard(task, 0, ignore)
+    assert {shape[1:3] for shape in shapes} <= {(64, 64), (48, 100), (130, 70)}
+    monkeypatch.setattr(module, "BATCH_PIXELS", 1)
+    shapes.clear()
+    done = encode_shard(task, 1, ignore)
+    assert [shape[0] for shape in shapes] == [1] * done.samples
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("tensorflow", "9.9"), ("onednn", "0"), ("device", "GPU")]
+)
+def test_a_worker_with_other_software_stops_the_job(
+    task: Task, standin: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setitem(standin.environment, name, value)
+    with pytest.raises(JobError, match=r"this worker has .* but the job was planned with"):
+        encode_shard(task, 0, ignore)
+
+
+def test_a_worker_with_another_codec_of_that_name_stops_the_job(
+    task: Task, standin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("latentset.pipeline.encoding.engine._loaded", {})
+    other = standin.StandIn("standin:other")
+
+    def become_other(self: Any, name: str) -> None:
+        self.__dict__.update(vars(other))
+
+    monkeypatch.setattr(standin.StandIn, "__init__", become_other)
+    with pytest.raises(JobError, match="give every worker the same file"):
+        encode_shard(task, 0, ignore)
+
+
+def test_a_worker_that_sees_another_plan_stops_the_job(task: Task) -> None:
+    other = Task(**{**vars(task), "plan_sha256": "0" * 64})
+    with pytest.raises(JobError, match="this worker sees another plan"):
+        encode_shard(other, 0, ignore)
+
+
+def test_a_target_that_cannot_be_written_is_named(task: Task) -> None:
+    (task.store / "y_hat/c/0/0").unlink()
+    (task.store / "y_hat/c/0").rmdir()
+    (task.store / "y_hat/c/0").write_text("in the way")
+    with pytest.raises(
+        StoreError, match=r"cannot write .*y_hat/c/0/0: .*run the same command again"
+    ):
+        encode_shard(task, 0, ignore)
+    assert not list(task.store.rglob("*.partial-*"))

@@ -1,0 +1,59 @@
+"""Stores and recipes small enough to train on in a second."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from latentset.datasets.store import Store, open_store
+from latentset.datasets.store.synthetic import write_synthetic_store
+from latentset.train.recipe import Recipe
+from latentset.train.recipe_file import parse_recipe
+
+MakeRecipe = Callable[..., Recipe]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    # Networks this small only wait for each other on more.
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def mixed_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """96 samples of three classes and three sizes; one failed, in split train."""
+    path = write_synthetic_store(
+        tmp_path_factory.mktemp("stores") / "mixed.zarr",
+        samples=96,
+        sizes=((64, 64), (100, 50), (30, 170)),
+        classes=("glass", "metal", "paper"),
+        splits=("train", "train", "val", "test"),
+        failed=(1,),
+        seed=3,
+    )
+    return open_store(path)
+
+
+@pytest.fixture(scope="session")
+def make_recipe(mixed_store: Store) -> MakeRecipe:
+    """Make a recipe of a tiny network on the mixed store; keywords TABLE__KEY change it."""
+
+    def make(**changes: Any) -> Recipe:
+        tables: dict[str, Any] = {
+            "name": "tests/tiny",
+            "model": {"kind": "fa-cresnet", "depths": [1, 1, 1], "width": 2, "n": [1, 1, 1]},
+            "data": {"store": str(mixed_store.path), "batch_size": 8, "size": 8},
+            "schedule": {"epochs": 4, "learning_rate": 0.05, "decay_epochs": [3]},
+            "device": {"accelerator": "cpu"},
+        }
+        tables["model"]["r"] = 2
+        for key, value in changes.items():
+            table, _, name = key.partition("__")
+            if name:
+                tables.setdefault(table, {})[name] = value
+            else:
+                tables[table] = value
+        return parse_recipe(tables, "tests")
+
+    return make

@@ -1,0 +1,103 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from latentset.datasets.errors import RecipeError, TrainingError
+from latentset.datasets.store import Store, open_store
+from latentset.datasets.store.synthetic import write_synthetic_store
+from latentset.train.checkpoint import Record, StoreRecord, save_weights
+from latentset.train.evaluate import compare_stores, evaluate_checkpoint
+from latentset.train.module import build_network
+from latentset.train.recipe import Recipe, resolve
+
+MakeRecipe = Callable[..., Recipe]
+BIAS = (0.0, 2.0, 1.0)
+
+
+@pytest.fixture
+def constant(make_recipe: MakeRecipe, mixed_store: Store, tmp_path: Path) -> Path:
+    """Weights of a network that answers metal, then paper, then glass, whatever it sees."""
+    recipe = resolve(make_recipe(), mixed_store.header, "here")
+    network = build_network(recipe.model)
+    with torch.no_grad():
+        network.fc.weight.zero_()
+        network.fc.bias.copy_(torch.tensor(BIAS))
+    record = Record(recipe=recipe, store=StoreRecord.of(mixed_store), epoch=1, metrics={})
+    save_weights(tmp_path / "last.safetensors", network.state_dict(), record)
+    return tmp_path
+
+
+def test_figures_are_those_worked_out_by_hand(constant: Path, mixed_store: Store) -> None:
+    found = evaluate_checkpoint(constant, mixed_store.path)
+    # Labels go round; of the 16 metal samples in train one has failed.
+    assert list(found.splits) == ["train", "val", "test"]
+    assert [found.splits[name].samples for name in found.splits] == [47, 24, 24]
+    assert found.splits["train"].top1 == pytest.approx(15 / 47)
+    assert found.splits["val"].top1 == pytest.approx(8 / 24)
+    assert found.splits["val"].top5 == 1
+    # Cross entropy: ln(e^0 + e^2 + e^1) less the mean of the biases.
+    assert found.splits["val"].loss == pytest.approx(2.407606 - 1.0, abs=1e-5)
+    assert found.checkpoint == str(constant / "last.safetensors")
+    assert found.notes == ()
+
+
+def test_top5_of_more_classes(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    path = write_synthetic_store(
+        tmp_path / "ten.zarr", samples=40, classes=[f"c{k}" for k in range(10)], splits=("val",)
+    )
+    store = open_store(path)
+    recipe = resolve(make_recipe(), store.header, "here")
+    network = build_network(recipe.model)
+    with torch.no_grad():
+        network.fc.weight.zero_()
+        network.fc.bias.copy_(torch.arange(10.0))
+    record = Record(recipe=recipe, store=StoreRecord.of(store), epoch=1, metrics={})
+    save_weights(tmp_path / "w.safetensors", network.state_dict(), record)
+    found = evaluate_checkpoint(tmp_path / "w.safetensors", path).splits["val"]
+    assert found.top1 == pytest.approx(0.1)
+    assert found.top5 == pytest.approx(0.5)
+
+
+def test_store_of_another_codec_is_refused(mixed_store: Store) -> None:
+    trained = StoreRecord.of(mixed_store)
+    given = trained.model_copy(update={"codec": "other", "codec_sha256": "0" * 64})
+    with pytest.raises(TrainingError, match=r"expected synthetic .*, got other .*Encode the"):
+        compare_stores(trained, given, "here")
+
+
+def test_store_of_other_classes_is_refused(constant: Path, tmp_path: Path) -> None:
+    store = write_synthetic_store(tmp_path / "s.zarr", classes=("glass", "paper", "metal"))
+    message = r"expected 3 \(glass, metal, paper\), got 3 \(glass, paper, metal\)"
+    with pytest.raises(TrainingError, match=message):
+        evaluate_checkpoint(constant, store)
+
+
+def test_another_store_is_used_and_noted(constant: Path, tmp_path: Path) -> None:
+    store = write_synthetic_store(
+        tmp_path / "s.zarr", samples=9, classes=("glass", "metal", "paper"), splits=("",)
+    )
+    found = evaluate_checkpoint(constant, store)
+    assert found.splits[""].samples == 9
+    assert found.notes == (
+        "not the store that the network was trained from (same codec and classes)",
+    )
+
+
+def test_another_resize_rule_is_noted(mixed_store: Store) -> None:
+    trained = StoreRecord.of(mixed_store)
+    given = trained.model_copy(update={"resize": "short:256"})
+    assert compare_stores(trained, given, "here") == (
+        "resize rule: trained with none, this store has short:256",
+    )
+
+
+def test_empty_split_is_refused(constant: Path, mixed_store: Store) -> None:
+    with pytest.raises(RecipeError, match="empty split: expected samples of split 'dev'"):
+        evaluate_checkpoint(constant, mixed_store.path, splits=["dev"])
+
+
+def test_folder_without_weights(tmp_path: Path, mixed_store: Store) -> None:
+    with pytest.raises(TrainingError, match=r"no weights at .*last\.safetensors"):
+        evaluate_checkpoint(tmp_path, mixed_store.path)

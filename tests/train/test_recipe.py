@@ -1,0 +1,178 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from latentset.datasets.errors import RecipeError
+from latentset.datasets.store import Store
+from latentset.train.recipe import Recipe, Schedule, differences, resolve
+from latentset.train.recipe_file import load_recipe, parse_recipe, recipe_names
+
+MakeRecipe = Callable[..., Recipe]
+
+TEXT = """
+name = "tests/written"
+[model]
+kind = "cresnet"
+[data]
+batch_size = 4
+[schedule]
+epochs = 3
+learning_rate = 0.1
+"""
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> str:
+    path = tmp_path / "written.toml"
+    path.write_text(TEXT)
+    return str(path)
+
+
+def test_recipe_is_read_and_frozen(written: str) -> None:
+    recipe = load_recipe(written)
+    assert recipe.name == "tests/written"
+    assert recipe.data.size == 28
+    with pytest.raises(ValidationError, match="frozen"):
+        recipe.seed = 1  # type: ignore[misc]
+
+
+def test_set_parses_toml(written: str) -> None:
+    settings = [
+        "schedule.epochs=7",
+        "schedule.decay_epochs=[2, 5]",
+        "model.depths=[1,1,1]",
+        'data.codec="1"',
+        "data.store=stores/a b.zarr",
+        "data.val_split=",
+        "device.compile=true",
+        "seed=3",
+    ]
+    recipe = load_recipe(written, settings)
+    assert recipe.schedule.epochs == 7
+    assert recipe.schedule.decay_epochs == (2, 5)
+    assert recipe.model.depths == (1, 1, 1)
+    assert recipe.data.codec == "1"
+    assert recipe.data.store == "stores/a b.zarr"
+    assert recipe.data.val_split == ""
+    assert recipe.device.compile is True
+    assert recipe.seed == 3
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("schedule.epoch=3", r"unknown key schedule\.epoch; did you mean epochs\?"),
+        ("shedule.epochs=3", r"unknown key shedule; did you mean schedule\?"),
+        ("model.widht=3", r"unknown key model\.widht; did you mean width\?"),
+        ("model.n=[1, 1, 1]", r"unknown key model\.n; expected one of channels, num_classes"),
+        (
+            "model.kind=fa-resnet",
+            r"model\.kind: expected one of .*got 'fa-resnet'; did you mean fa-",
+        ),
+        ("data.batch_size=0", r"data\.batch_size: input should be greater than 0, got 0"),
+        (
+            "data.crop_scale=[0.5, 0.2]",
+            r"crop_scale: expected \[least, greatest\], got \[0.5, 0.2\]",
+        ),
+        ("schedule.frozen_epochs=4", r"frozen_epochs: expected at most epochs \(3\), got 4"),
+        ("schedule.frozen_epochs=2", r"weights\.adopt: expected a checkpoint, .*from scratch"),
+        ("schedule.learning_rate=nan", r"schedule\.learning_rate: .*finite number, got nan"),
+        ("epochs", r"--set: expected key=value, got 'epochs'"),
+        ("name.x=1", r"'name' is a value, not a table"),
+    ],
+)
+def test_mistakes_are_worded(written: str, setting: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(written, [setting])
+
+
+def test_missing_keys_are_all_named() -> None:
+    with pytest.raises(RecipeError) as error:
+        parse_recipe({"name": "x", "model": {}, "data": {}}, "x.toml")
+    assert str(error.value) == (
+        "x.toml: model.kind: missing; expected one of cresnet, fa-cresnet; "
+        "data.batch_size: missing; it has no default; schedule: missing; it has no default"
+    )
+
+
+def test_no_such_recipe_suggests_one() -> None:
+    with pytest.raises(RecipeError, match=r"did you mean trashnet/fa-cresnet-slim\?"):
+        load_recipe("trashnet/facresnet-slim")
+
+
+def test_no_toml(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text("name = \n")
+    with pytest.raises(RecipeError, match=r"x\.toml: not a recipe: expected TOML: .*line 1"):
+        load_recipe(str(path))
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_recipes_that_ship(name: str) -> None:
+    folder = Path(__file__).parents[2] / "recipes"
+    text = (folder / f"{name}.toml").read_text()
+    assert load_recipe(name).name == name
+    header = text.split("\n\nname")[0]
+    assert all(line.startswith("#") for line in header.splitlines())
+    assert f"latentset train {name}" in header
+    assert "Expected:" in header
+
+
+def test_recipes_of_the_paper_have_its_figures() -> None:
+    # paper-facts, Training strategy; 1/4/8 have n = 2/3/4, 3/4/5, 3/4/5.
+    minc = load_recipe("minc2500/fa-cresnet-msssim-1")
+    assert minc.model.model_dump()["n"] == (2, 3, 4)
+    assert (minc.data.batch_size, minc.schedule.epochs, minc.schedule.frozen_epochs) == (32, 70, 20)
+    assert (minc.schedule.momentum, minc.schedule.weight_decay) == (0.9, 1e-3)
+    rates = [minc.schedule.rates(epoch) for epoch in (0, 39, 40, 59, 60, 69)]
+    expected = [0.01, 0.01, 1e-3, 1e-3, 1e-4, 1e-4]
+    assert [new for new, _ in rates] == pytest.approx(expected)
+    assert [adopted for _, adopted in rates] == pytest.approx(expected)
+    assert load_recipe("minc2500/fa-cresnet-msssim-8").model.model_dump()["n"] == (3, 4, 5)
+    imagenet = load_recipe("imagenet/fa-cresnet-msssim-4")
+    assert (imagenet.data.batch_size, imagenet.schedule.epochs) == (64, 35)
+    assert imagenet.schedule.frozen_epochs == 15
+    rates = [imagenet.schedule.rates(epoch) for epoch in (9, 10, 24, 25)]
+    assert [new for new, _ in rates] == pytest.approx([0.01, 1e-3, 1e-3, 1e-4])
+    assert {adopted for _, adopted in rates} == {1e-4}
+
+
+def test_rates_of_a_schedule() -> None:
+    schedule = Schedule(epochs=9, learning_rate=2, decay_epochs=(3, 6), decay=0.5)
+    assert [schedule.rates(e)[0] for e in range(9)] == [2, 2, 2, 1, 1, 1, 0.5, 0.5, 0.5]
+
+
+def test_resolving_fills_in_what_the_store_says(
+    mixed_store: Store, make_recipe: MakeRecipe
+) -> None:
+    recipe = resolve(make_recipe(), mixed_store.header, "here")
+    assert recipe.model.channels == 8
+    assert recipe.model.num_classes == 3
+    assert recipe.data.codec == "synthetic"
+    assert resolve(recipe, mixed_store.header, "here") == recipe
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model__channels": 192}, r"number of channels \(model\.channels\): expected 192, got 8"),
+        ({"model__num_classes": 23}, r"number of classes \(.*\): expected 23, got 3"),
+        ({"data__codec": "mse-1"}, r"codec \(data\.codec\): expected mse-1, got synthetic"),
+    ],
+)
+def test_store_that_does_not_fit(
+    mixed_store: Store, make_recipe: MakeRecipe, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message + ".*--set"):
+        resolve(make_recipe(**change), mixed_store.header, "here")
+
+
+def test_differences_leave_out_where_and_how_fast(make_recipe: MakeRecipe) -> None:
+    before = make_recipe()
+    after = make_recipe(
+        data__store="elsewhere", data__read_ahead=9, device__precision="bf16", seed=1, data__size=9
+    )
+    assert differences(before, after) == ["data.size: 8 -> 9", "seed: 0 -> 1"]
