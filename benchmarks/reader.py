@@ -3,7 +3,7 @@
     python benchmarks/reader.py [--samples 4000] [--repeats 5]
 
 Writes a store of made-up latents of 192x16x16 into a temporary folder (about 0.1 GB), then reads
-epochs of it, `y_hat` alone and `y_hat` with `scale_index`, and decodes the same chunks in a bare loop
+epochs of it, `y_hat` alone and with `scale_index`, and decodes the same chunks in a bare loop
 over numcodecs. Prints medians over the repeats, samples/s of wall-clock time and, because other
 programs may share the machine, of processor time.
 """

@@ -22,6 +22,7 @@ FRAMEWORK_EXTRAS = {
     "tensorflow_compression": "encode",
     "dask": "encode",
     "distributed": "encode",
+    "scipy": "encode",
     "torch": "train",
     "torchvision": "train",
     "lightning": "train",

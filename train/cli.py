@@ -26,13 +26,13 @@ def train(
     ] = None,
 ) -> None:
     """Train a classifier from a store, or go on where the same command stopped."""
-    from rich.console import Console
+    from rich import get_console
 
     from latentset.train.fit import fit
     from latentset.train.recipe_file import load_recipe
 
     given = [] if store is None else [f"data.store={store}"]
-    console = Console()
+    console = get_console()  # the one that Lightning's progress bar draws on
     result = fit(load_recipe(recipe, [*(settings or []), *given]), out, console=console)
     for title, figures in (("best epoch", result["best"]), ("last epoch", result["last"])):
         if figures and figures["val_top1"] is not None:

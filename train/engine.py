@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import RichProgressBar
 
 from latentset.datasets.errors import RecipeError
 from latentset.train.checkpoint import SafetensorsIO
@@ -39,6 +40,13 @@ class EpochLoader:
     def __iter__(self) -> Iterator[Batch]:
         """Read the epoch from its beginning."""
         return self._reader.batches(self._epoch)
+
+
+class EpochBar(RichProgressBar):
+    """Lightning's progress bar, with epochs counted from 1 as everywhere else here."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"epoch {current_epoch + 1}/{self.trainer.max_epochs}"
 
 
 def uses_cuda(device: Device) -> bool:

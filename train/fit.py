@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
 from latentset.datasets.errors import RecipeError
 from latentset.datasets.store import Store, open_store
 from latentset.train.checkpoint import StoreRecord, load_resnet, load_weights
-from latentset.train.engine import EpochLoader, make_trainer, run_lightning, uses_cuda
+from latentset.train.engine import EpochBar, EpochLoader, make_trainer, run_lightning, uses_cuda
 from latentset.train.evaluate import evaluate_splits
 from latentset.train.models import adopt_weights
 from latentset.train.module import LatentClassifier, build_network
@@ -129,7 +129,7 @@ def fit(
     keeper = RunFolder(folder, start, console)
     callbacks: list[Callback] = [keeper]
     if console.is_terminal:
-        callbacks.append(RichProgressBar(refresh_rate=1))
+        callbacks.append(EpochBar(refresh_rate=1))
     logger = TensorBoardLogger(folder, name="tensorboard", version="")
     data = RunData(store, recipe, train, val)
     trainer = make_trainer(

@@ -96,7 +96,7 @@ def _range_coder_tables(model: ScaleHyperprior) -> tuple[_Tables, _Tables]:
     """Compute the tables of y (one row a scale) and z (one row a channel), once for all."""
 
     # Compiled: the search for the tails of z takes hundreds of steps, each some ms when eager.
-    @tf.function  # type: ignore[untyped-decorator]
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def compute() -> Any:
         options = {
             "coding_rank": 3,
@@ -197,8 +197,7 @@ class _FrozenCodec:
 def _checked(handle: tf.Tensor, symbols: tf.Tensor, name: str) -> tf.Tensor:
     intact = tfc.entropy_decode_finalize(handle)
     message = f"the string of {name} is damaged, or from another codec"
-    # The bare op: tf.debugging.Assert would wrap it in a conditional with a function library.
-    check = tf.raw_ops.Assert(condition=tf.reduce_all(intact), data=[message])
+    check = tf.debugging.Assert(tf.reduce_all(intact), [message])
     with tf.control_dependencies([check]):
         return tf.identity(symbols)
 

@@ -153,7 +153,7 @@ class Trainer:
             self.step.assign_add(1)
             return loss, rate_bpp, quality
 
-        return tf.function(train_step)  # type: ignore[no-any-return]
+        return tf.function(train_step, autograph=False)  # type: ignore[no-any-return]
 
     def train_step(self, x: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """Train on one batch.

@@ -9,8 +9,11 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
+from queue import Empty, SimpleQueue
+from time import monotonic
 from typing import Any
 
+import dask.config
 import distributed
 from dask.system import CPU_COUNT
 from distributed.comm.core import CommClosedError
@@ -21,6 +24,21 @@ from latentset.datasets.errors import JobError
 CONNECT_TIMEOUT_S = 30
 """Seconds to wait for a scheduler."""
 
+POLL_S = 5.0
+"""Seconds between looks at whether there are workers."""
+
+LOST_S = 180.0
+"""Seconds without a single local worker after which the job stops: one that died is started again
+in a few seconds, unless it died while it was starting."""
+
+_TIMEOUTS = {
+    "distributed.comm.timeouts.connect": "120s",
+    "distributed.comm.timeouts.tcp": "120s",
+}
+"""Of local workers. Dask's own 30 s are short where encoding leaves other processes little time."""
+
+_ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
 _dask: Any = distributed  # it says that it is typed, but most of it is not
 
 
@@ -29,10 +47,13 @@ class Workers:
 
     Args:
         client: A Dask client.
+        lost_s: Seconds without a worker after which to stop waiting; None waits for ever.
     """
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, lost_s: float | None) -> None:
         self._client = client
+        self._lost_s = lost_s
+        self._seen = monotonic()
 
     def count(self) -> int:
         """Number of workers that are there now."""
@@ -56,10 +77,11 @@ class Workers:
         """
         futures = self._client.map(function, *arguments, pure=False, **shared)
         try:
-            for future in _dask.as_completed(futures, loop=self._client.loop):
-                result = future.result()
-                future.release()
-                yield result
+            done: SimpleQueue[Any] = SimpleQueue()
+            for future in futures:
+                future.add_done_callback(done.put)
+            for _ in futures:
+                yield self._wait(done)
         except KilledWorker as error:
             raise JobError(
                 f"workers died again and again at the same task: {error}. Often they ran out of "
@@ -73,6 +95,36 @@ class Workers:
         finally:
             with suppress(CommClosedError, CancelledError, RuntimeError):
                 self._client.cancel(futures, force=True)
+
+    def _wait(self, done: "SimpleQueue[Any]") -> Any:
+        """Wait for the next result, as long as there is hope."""
+        self._seen = monotonic()
+        while True:
+            try:
+                future = done.get(timeout=POLL_S)
+                break
+            except Empty:
+                self._check()
+        while True:
+            try:
+                result = future.result(timeout=POLL_S)
+                future.release()
+                return result
+            except TimeoutError:
+                # Its worker died with the result, and the task runs again.
+                if future.status == "error":
+                    raise
+                self._check()
+
+    def _check(self) -> None:
+        """Raise an error if all workers have been gone for long."""
+        if self._lost_s is None or self.count():
+            self._seen = monotonic()
+        elif monotonic() - self._seen > self._lost_s:
+            raise JobError(
+                f"workers died and none came back in {self._lost_s:.0f} s. Often they ran out of "
+                "memory: use fewer --workers or a smaller --batch; the same command goes on"
+            )
 
     @contextmanager
     def listen(self, topic: str, hear: Callable[[Any], None]) -> Iterator[None]:
@@ -122,9 +174,12 @@ def connect(scheduler: str | None, workers: int | None) -> Iterator[Workers]:
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        client_of = _local(workers or CPU_COUNT) if scheduler is None else _running(scheduler)
-        with client_of as client:
-            yield Workers(client)
+        if scheduler is None:
+            with _local(workers or CPU_COUNT) as client:
+                yield Workers(client, LOST_S)
+        else:
+            with _running(scheduler) as client:
+                yield Workers(client, None)
     finally:
         logger.setLevel(level)
 
@@ -146,28 +201,29 @@ def _running(scheduler: str) -> Iterator[Any]:
 
 @contextmanager
 def _local(workers: int) -> Iterator[Any]:
-    # A key press of Ctrl-C signals every process of the terminal's group. The mask is inherited by
-    # the cluster's threads and by the workers that they start: the client alone is interrupted, and
-    # takes the workers down in order. The tracker of multiprocessing would undo the mask when it is
-    # started, so it is started first.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        cluster = _dask.LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address="127.0.0.1:0",  # None would take port 8787, on every interface
-            memory_limit=0,  # results are tiny: there is nothing that Dask could spill
-            silence_logs=logging.CRITICAL,
-            env=dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
-        )
-        client = _dask.Client(cluster, set_as_default=False)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    try:
-        yield client
-    finally:
-        with suppress(TimeoutError):
-            client.close()
-            cluster.close()
+    with dask.config.set(_TIMEOUTS):
+        # A key press of Ctrl-C signals every process of the terminal's group. The mask is inherited
+        # by the cluster's threads and by the workers that they start: the client alone is
+        # interrupted, and takes the workers down in order. The tracker of multiprocessing would
+        # undo the mask when it is started, so it is started first.
+        resource_tracker.ensure_running()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            cluster = _dask.LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address="127.0.0.1:0",  # None takes port 8787, on every interface
+                memory_limit=0,  # results are tiny: there is nothing that Dask could spill
+                silence_logs=logging.CRITICAL,
+                env=dict.fromkeys(_ONE_THREAD, "1"),
+            )
+            client = _dask.Client(cluster, set_as_default=False)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        try:
+            yield client
+        finally:
+            with suppress(TimeoutError):
+                client.close()
+                cluster.close()

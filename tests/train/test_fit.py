@@ -133,6 +133,16 @@ def test_ctrl_c_stops_and_the_run_goes_on(recipe: Recipe, tmp_path: Path) -> Non
     assert len(figures(tmp_path / "run")) == 1
 
 
+def test_terminal_has_a_bar_that_counts_from_one(
+    make_recipe: MakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = make_recipe(schedule__epochs=1, schedule__decay_epochs=[])
+    fit(recipe, tmp_path / "run", console=Console(force_terminal=True, width=120))
+    text = capsys.readouterr().out
+    assert "epoch 1/1 ━" in text
+    assert "Epoch 0" not in text
+
+
 def test_other_settings_are_refused(finished: Path, make_recipe: MakeRecipe) -> None:
     other = make_recipe(data__test_split="test", schedule__learning_rate=0.1, seed=1)
     with pytest.raises(

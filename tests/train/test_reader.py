@@ -1,5 +1,7 @@
 import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,23 +89,26 @@ def test_evaluation_reads_everything_in_order(mixed_store: Store) -> None:
 
 
 def test_reading_ahead_is_bounded(mixed_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    started = []
-    original = LatentReader._read
+    submitted = []
 
-    def count(self: LatentReader, part: np.ndarray, epoch: int) -> Batch:
-        started.append(part)
-        return original(self, part, epoch)
+    class Immediate(ThreadPoolExecutor):
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            submitted.append(args)
+            future: Future[Any] = Future()
+            future.set_result(fn(*args))
+            return future
 
-    monkeypatch.setattr(LatentReader, "_read", count)
+    monkeypatch.setattr("latentset.train.reader.ThreadPoolExecutor", Immediate)
     data = Data(batch_size=2, read_ahead=3)
-    reader = LatentReader(
-        mixed_store, select_split(mixed_store, "train"), data, seed=0, training=True
-    )
-    batches = reader.batches(0)
+    train = select_split(mixed_store, "train")
+    batches = LatentReader(mixed_store, train, data, seed=0, training=True).batches(0)
+    assert submitted == []
     next(batches)
-    assert len(started) <= 1 + 3
-    batches.close()  # type: ignore[attr-defined]
-    assert len(started) <= 1 + 3
+    assert len(submitted) == 1 + 3
+    next(batches)
+    assert len(submitted) == 2 + 3
+    assert len(list(batches)) == 23 - 2
+    assert len(submitted) == 23
 
 
 def test_one_size_has_one_chunk_a_sample(tmp_path: Path) -> None:

@@ -25,7 +25,6 @@ from .conftest import Plant
         (["val/n01440764/1.JPEG"], "imagenet"),
         (["val/ILSVRC2012_val_00000001.JPEG"], "imagenet"),
         (["categories.txt", "labels/train1.txt", "images/brick/1.jpg"], "minc2500"),
-        (["list.csv/1.jpg"], "imagefolder"),
     ],
 )
 def test_kind_is_found(plant: Plant, paths: list[str], kind: str) -> None:
@@ -35,6 +34,10 @@ def test_kind_is_found(plant: Plant, paths: list[str], kind: str) -> None:
 @pytest.mark.parametrize("name", ["list.csv", "list.CSV", "list.parquet"])
 def test_lists_are_found_by_their_ending(plant: Plant, name: str) -> None:
     assert find_kind(plant([name]) / name) == "list"
+
+
+def test_a_folder_named_like_a_list(plant: Plant) -> None:
+    assert find_kind(plant(["list.csv/cat/1.jpg"]) / "list.csv") == "imagefolder"
 
 
 def test_nothing_is_there(tmp_path: Path) -> None:

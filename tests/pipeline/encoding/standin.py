@@ -1,7 +1,7 @@
 """A codec of a few lines and photographs made up: the encode job is tested without TensorFlow.
 
 Worker processes import it by this name: conftest.py puts its folder on the path. Its name chooses
-how it behaves: ``standin`` plainly, ``standin:slow`` slowly, ``standin:overflow`` with a y_hat
+how it behaves: ``standin`` plainly, ``standin:overflow`` with a y_hat
 beyond int16 for photographs that are all white, ``standin:index`` with a scale index beyond the
 table for these, ``standin:kill`` by killing its process there, ``standin:other`` as another codec.
 """
@@ -29,6 +29,12 @@ FACTOR = np.array([1, -1, 2, -2, 3, 5])
 loaded: list[str] = []
 """Every codec that this process has loaded."""
 
+PASSED = 6
+"""Batches of a process that come through the gate."""
+
+batches = 0
+"""Batches of this process."""
+
 environment: dict[str, str] = {
     "tensorflow": "stand-in",
     "tensorflow_compression": "stand-in",
@@ -53,6 +59,17 @@ def block_means(images: NDArray[Any], side: int) -> NDArray[Any]:
     return np.asarray(blocks.sum((2, 4)) // (3 * side * side))
 
 
+def wait_at_gate() -> None:
+    """Where LATENTSET_STANDIN_GATE says so, wait after the first batches of this process.
+
+    So a test can stop a job in its middle, however fast or slow the machine is.
+    """
+    global batches
+    batches += 1
+    while "LATENTSET_STANDIN_GATE" in os.environ and batches > PASSED:
+        time.sleep(0.05)
+
+
 class StandIn:
     def __init__(self, name: str) -> None:
         self.kind = name.partition(":")[2]
@@ -69,8 +86,7 @@ class StandIn:
 
     def encode(self, images: NDArray[np.uint8]) -> StandInLatents:
         assert images.dtype == np.uint8
-        if self.kind == "slow":
-            time.sleep(0.05 * len(images))
+        wait_at_gate()
         white = (images == 255).all((1, 2, 3))
         if self.kind == "kill" and white.any():
             os.kill(os.getpid(), signal.SIGKILL)

@@ -41,14 +41,18 @@ def records_of(store: Path) -> list[Path]:
 
 
 @contextmanager
-def client(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
-    """`latentset` as the leader of a process group, as a terminal would start it."""
+def client(*arguments: str, gate: bool = False) -> Iterator["subprocess.Popen[str]"]:
+    """`latentset` as the leader of a process group, as a terminal would start it.
+
+    With a gate, its workers stop after a few batches (standin.py).
+    """
     process = subprocess.Popen(
         [sys.executable, str(CLIENT), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        env={**os.environ, **({"LATENTSET_STANDIN_GATE": "closed"} if gate else {})},
     )
     try:
         yield process
@@ -80,20 +84,18 @@ def test_after_kill_9_the_same_command_finishes_the_same_store(
     run: Run, mixed: Source, content: Content, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
-    command = ["encode", str(mixed.root), str(store), "--codec", "standin:slow", "--workers", "2"]
-    with client(*command) as process:
+    command = ["encode", str(mixed.root), str(store), "--codec", "standin", "--workers", "2"]
+    with client(*command, gate=True) as process:
         wait_for(lambda: len(records_of(store)) >= 3, process)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    done = len(records_of(store))
-    assert 3 <= done < 14
     assert not (store / "manifest.json").exists()
     (store / ".zarr.json.partial-99").write_bytes(b"half")  # as a process killed while writing
     with client(*command) as process:
         output, errors = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0, errors
     assert "were there already, from an earlier run" in errors
-    run(mixed, tmp_path / "undisturbed", codec="standin:slow")
+    run(mixed, tmp_path / "undisturbed")
     assert content(store) == content(tmp_path / "undisturbed")
     assert "40: 40 with latents, 0 failed" in output
 
@@ -102,8 +104,8 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(
     run: Run, mixed: Source, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
-    command = ["encode", str(mixed.root), str(store), "--codec", "standin:slow", "--workers", "2"]
-    with client(*command) as process:
+    command = ["encode", str(mixed.root), str(store), "--codec", "standin", "--workers", "2"]
+    with client(*command, gate=True) as process:
         wait_for(lambda: len(records_of(store)) >= 2, process)
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=TIMEOUT_S)
@@ -114,7 +116,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(
     while group_of(process.pid):
         assert time.monotonic() < end, group_of(process.pid)
         time.sleep(0.1)
-    result = run(mixed, store, codec="standin:slow")
+    result = run(mixed, store)
     assert result.reused >= 2
     assert result.reused + result.encoded == 40
 
@@ -224,7 +226,7 @@ def test_a_worker_that_dies_again_and_again_ends_in_a_clear_error(
     source = open_source(uniform.root)
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 1}),
-        pytest.raises(JobError, match=r"workers died again and again .* the same command goes on"),
+        pytest.raises(JobError, match=r"workers died .* the same command goes on"),
     ):
         run(source, tmp_path / "store", codec="standin:kill", scheduler=None, workers=1)
     (source.root / "b" / "white.png").unlink()
