@@ -76,10 +76,9 @@ def assign_rows(
             z_used.append(0)
         shard[k] = index
         count += 1
-        if need:
-            offsets[k], z_offsets[k] = used, z_used[-1]
-            used += need
-            z_used[-1] += z_need
+        offsets[k], z_offsets[k] = used, z_used[-1]
+        used += need
+        z_used[-1] += z_need
     z_chunk_rows = min(Z_CHUNK_ROWS, max(z_used))
     z_shard_rows = -(-max(z_used) // z_chunk_rows) * z_chunk_rows
     stored = rows > 0

@@ -25,6 +25,10 @@ def test_equal_sizes_make_one_chunk_a_sample() -> None:
     assert placed.z_first_row[:5].tolist() == [0, 1, 2, 3, 4]
 
 
+def test_a_chunk_holds_a_sample_of_equal_ones_however_large() -> None:
+    assert assign([768] * 3, [48] * 3).layout.chunk_rows == 768
+
+
 def test_mixed_sizes_begin_at_chunks_and_skip_a_shard_that_is_too_full() -> None:
     placed = assign([300, 768, 10, 768], [20, 48, 1, 48], channels=192, shard_bytes=1)
     # 256-row chunks: 2, 3, 1 and 3 of them; a shard takes the largest sample, 3 chunks.

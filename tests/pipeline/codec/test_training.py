@@ -29,7 +29,6 @@ from latentset.pipeline.codec.training import (
 )
 from latentset.pipeline.tensorflow_setup import tf
 
-
 EAGER_WARNING = pytest.mark.filterwarnings("ignore:Even though the .tf.config:UserWarning")
 """That the input pipeline is compiled all the same, which is what we want."""
 

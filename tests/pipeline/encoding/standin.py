@@ -1,9 +1,9 @@
 """A codec of a few lines and photographs made up: the encode job is tested without TensorFlow.
 
 Worker processes import it by this name: conftest.py puts its folder on the path. Its name chooses
-how it behaves: ``standin`` plainly, ``standin:overflow`` with a y_hat
-beyond int16 for photographs that are all white, ``standin:index`` with a scale index beyond the
-table for these, ``standin:kill`` by killing its process there, ``standin:other`` as another codec.
+how it behaves: ``standin`` plainly, ``standin:overflow`` with a y_hat beyond int16 for
+photographs that are all white, ``standin:index`` with a scale index beyond the table for these,
+``standin:kill`` by killing its process there, ``standin:other`` as another codec.
 """
 
 import hashlib
