@@ -27,7 +27,7 @@ Content = Callable[[Path], dict[str, bytes]]
 psutil: Any = pytest.importorskip("psutil")  # it ships no types
 
 CLIENT = Path(__file__).with_name("client.py")
-TIMEOUT_S = 120
+TIMEOUT_S = 300
 
 
 def job_of(store: Path) -> Path:
