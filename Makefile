@@ -39,9 +39,11 @@ lint: environments
 	$(TRAIN)/ruff check .
 	$(TRAIN)/ruff format --check .
 	@echo "== mypy --strict, pipeline and datasets"
-	$(ENCODE)/mypy .typing/latentset/pipeline .typing/latentset/datasets tests/pipeline tests/datasets
+	$(ENCODE)/mypy .typing/latentset/pipeline .typing/latentset/datasets tests/pipeline tests/datasets \
+		tests/project tests/conftest.py recipes/demo/photographs.py recipes/trashnet/split.py
 	@echo "== mypy --strict, train and datasets"
-	$(TRAIN)/mypy .typing/latentset/train .typing/latentset/datasets tests/train tests/datasets
+	$(TRAIN)/mypy .typing/latentset/train .typing/latentset/datasets tests/train tests/datasets \
+		benchmarks
 
 test-encode: environments
 	@echo "== tests in the encode environment: pipeline, datasets"

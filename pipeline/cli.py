@@ -73,6 +73,11 @@ def encode(
 
     if scheduler is not None and workers is not None:
         raise typer.BadParameter("--workers is for local processes, --scheduler for a running one")
+    if source.is_dir() and store.resolve().is_relative_to(source.resolve()):
+        raise typer.BadParameter(
+            f"STORE {store} lies inside SOURCE {source}, and would be listed with the photographs; "
+            "name a folder elsewhere"
+        )
     view = choose_view()
     rule = ResizeRule.parse(resize)
     try:

@@ -28,12 +28,14 @@ def train(
     """Train a classifier from a store, or go on where the same command stopped."""
     from rich import get_console
 
-    from latentset.train.fit import fit
     from latentset.train.recipe_file import load_recipe
 
     given = [] if store is None else [f"data.store={store}"]
+    loaded = load_recipe(recipe, [*(settings or []), *given])
+    from latentset.train.fit import fit  # heavy: a mistake in the recipe is answered before
+
     console = get_console()  # the one that Lightning's progress bar draws on
-    result = fit(load_recipe(recipe, [*(settings or []), *given]), out, console=console)
+    result = fit(loaded, out, console=console)
     for title, figures in (("best epoch", result["best"]), ("last epoch", result["last"])):
         if figures and figures["val_top1"] is not None:
             console.print(

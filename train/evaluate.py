@@ -82,7 +82,13 @@ def evaluate_checkpoint(
         device = recipe.device.model_copy(update={"accelerator": accelerator})
         recipe = recipe.model_copy(update={"device": device})
     module = LatentClassifier(build_network(recipe.model), recipe, opened.header.codec.scale_table)
-    module.network.load_state_dict(tensors)
+    try:
+        module.network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise TrainingError(
+            f"{checkpoint}: its tensors are not those of the network in its own record: {error}. "
+            "The file was altered: take it from where it came from, or train again"
+        ) from error
     return Evaluation(
         checkpoint=str(checkpoint),
         recipe=recipe.name,

@@ -177,7 +177,7 @@ class RunFolder(Checkpoint):
         recipe, epoch = self._start.recipe, trainer.current_epoch
         figures = {name: value.item() for name, value in trainer.callback_metrics.items()}
         seconds = (self._trained or time.perf_counter()) - self._began
-        new, adopted = recipe.schedule.rates(epoch)
+        new, adopted = (group["lr"] for group in trainer.optimizers[0].param_groups)
         frozen = epoch < recipe.schedule.frozen_epochs
         return {
             "epoch": epoch + 1,

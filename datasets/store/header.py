@@ -29,6 +29,11 @@ ATTRIBUTE = "latentset"
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """A SHA-256 digest, 64 lower-case hexadecimal digits."""
 
+FileName = Annotated[
+    str, Field(pattern=r"^[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*$", max_length=200)
+]
+"""A name that a folder may have: folders of runs are named after codecs."""
+
 ArrayName = Literal["y_hat", "scale_index", "z_hat", "sigma_hat"]
 """Name of an array of a store."""
 
@@ -49,7 +54,7 @@ class CodecInfo(Frozen):
     ``z_hat + z_offset`` (``z_offset`` per channel).
     """
 
-    name: Annotated[str, Field(min_length=1)]
+    name: FileName
     """Name of the codec, for people; ``sha256`` says which it is."""
     sha256: Sha256
     """Digest of the metagraph file."""
@@ -67,9 +72,9 @@ class CodecInfo(Frozen):
     """sigma_hat for each value of ``scale_index``. A codec's own ascends, a store's need not."""
     z_offset: tuple[FiniteFloat, ...]
     """Value to add to the stored symbols of ``z_hat``, one a channel."""
-    y_downsampling: PositiveInt = 16
+    y_downsampling: Annotated[int, Field(ge=1, le=1024)] = 16
     """Pixels a side of one position of ``y_hat``; sizes are rounded up."""
-    z_downsampling: PositiveInt = 64
+    z_downsampling: Annotated[int, Field(ge=1, le=65536)] = 64
     """Pixels a side of one position of ``z_hat``; sizes are rounded up."""
 
     @model_validator(mode="after")
@@ -78,6 +83,11 @@ class CodecInfo(Frozen):
             raise ValueError(
                 f"z_offset: expected one value a channel ({self.z_channels}), "
                 f"got {len(self.z_offset)}"
+            )
+        if self.z_downsampling % self.y_downsampling:
+            raise ValueError(
+                f"z_downsampling: expected a multiple of y_downsampling ({self.y_downsampling}), "
+                f"got {self.z_downsampling}"
             )
         if len(set(self.scale_table)) != len(self.scale_table):
             raise ValueError("scale_table: expected each value once")

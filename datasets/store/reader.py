@@ -98,6 +98,11 @@ class Store:
         ratio = codec.z_downsampling // codec.y_downsampling
         z_size = (-(-size[0] // ratio), -(-size[1] // ratio))
         numbers = self._grid("scale_index", sample["first_row"], size)
+        if numbers.max() >= len(codec.scale_table):
+            raise StoreCorruptError(
+                f"{self.path}: scale_index of sample {index} ({sample['id']}): expected less than "
+                f"{len(codec.scale_table)}, the length of the scale table, got {numbers.max()}"
+            )
         return {
             "y_hat": self._grid("y_hat", sample["first_row"], size),
             "scale_index": scale_indexes(codec)[numbers],
@@ -157,6 +162,8 @@ def open_store(path: Path | str, *, allow_incomplete: bool = False) -> Store:
 
 
 def _read_header(path: Path) -> Header:
+    if not path.exists():
+        raise StoreFormatError(f"{path}: no such folder: expected a store; look at the spelling")
     if not (path / "zarr.json").is_file():
         raise StoreFormatError(f"{path} is not a LatentSet store: expected a folder with zarr.json")
     try:
@@ -172,7 +179,12 @@ def _check_objects(path: Path, header: Header, manifest: Manifest) -> None:
     """Every object is there with its size; small ones have their digest."""
     listed = {item.path: item for item in manifest.objects}
     digested = {"zarr.json", SAMPLES, *(f"{name}/zarr.json" for name in header.arrays)}
-    shards = (f"{name}/c/{k}/0" for name in header.arrays for k in range(header.layout.shards))
+    if header.layout.shards != len(manifest.shards):
+        raise StoreCorruptError(
+            f"{path}: {MANIFEST}: expected {header.layout.shards} shards (the header's "
+            f"layout.shards), got {len(manifest.shards)}"
+        )
+    shards = [f"{name}/c/{k}/0" for name in header.arrays for k in range(header.layout.shards)]
     for name in (*sorted(digested), *shards):
         if name not in listed:
             raise StoreCorruptError(f"{path}: {MANIFEST} does not list {name}")

@@ -80,7 +80,7 @@ def parse_samples(content: bytes, header: Header, where: str) -> pa.Table:
     """
     try:
         table = pq.read_table(io.BytesIO(content))
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
         raise StoreCorruptError(f"{where}: {SAMPLES} cannot be read: {error}") from error
     for field in SAMPLES_SCHEMA:
         if field.name not in table.column_names:
@@ -117,7 +117,7 @@ def _check_rows(table: pa.Table, header: Header, where: str) -> None:
     layout, codec = header.layout, header.codec
     height, width = column["latent_height"], column["latent_width"]
     rows = height * width
-    ratio = codec.z_downsampling / codec.y_downsampling
+    ratio = codec.z_downsampling // codec.y_downsampling
     z_rows = (np.ceil(height / ratio) * np.ceil(width / ratio)).astype(np.int64)
     start = column["first_row"] - column["shard"] * layout.shard_rows
     z_start = column["z_first_row"] - column["shard"] * layout.z_shard_rows

@@ -128,12 +128,13 @@ class ScaleHyperprior(tf.Module):  # type: ignore[misc]
           on sigma_hat to the bit (Balle et al., "Integer networks", ICLR 2019).
     """
 
-    def __init__(self, N: int, M: int) -> None:
+    def __init__(self, N: int, M: int, seed: int = 0) -> None:
         """Create the four transforms and the hyperprior, untrained.
 
         Args:
             N: Filters of all layers but those that face ``y``.
             M: Channels of ``y``.
+            seed: Decides the random kernels.
         """
         super().__init__(name="scale_hyperprior")
         self.N = N
@@ -194,6 +195,17 @@ class ScaleHyperprior(tf.Module):  # type: ignore[misc]
             ],
             name="h_s",
         )
+        layers = [
+            layer
+            for transform in (self.g_a, self.g_s, self.h_a, self.h_s)
+            for layer in transform.layers
+        ]
+        for number, layer in enumerate(layers):
+            # With a seed each: without, Keras draws one by random.randint(1, 1e9), which Python
+            # has deprecated for its fractional bound.
+            layer.kernel_initializer = tf.keras.initializers.VarianceScaling(
+                seed=seed * len(layers) + number
+            )
         self.hyperprior = tfc.NoisyDeepFactorized(batch_shape=(N,))
         self.g_a.build((None, None, None, 3))
         self.g_s.build((None, None, None, M))

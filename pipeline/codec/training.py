@@ -116,7 +116,7 @@ class Trainer:
         """Create an untrained model and its optimizer."""
         tf.keras.utils.set_random_seed(settings.seed)
         self.settings = settings
-        self.model = ScaleHyperprior(settings.N, settings.M)
+        self.model = ScaleHyperprior(settings.N, settings.M, settings.seed)
         # The legacy optimizer updates a variable in one fused op; the new one in about fifteen.
         self.optimizer = tf.keras.optimizers.legacy.Adam(settings.learning_rate)
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False)

@@ -10,6 +10,7 @@ from typing import Literal
 
 from latentset.datasets.errors import (
     JobError,
+    StoreCorruptError,
     StoreError,
     StoreFormatError,
 )
@@ -179,6 +180,11 @@ def _look_at(store: Path) -> Store | None:
         raise StoreError(
             f"{store} exists and is no store that this version can go on with; nothing was "
             f"changed there. Name another folder. ({error})"
+        ) from error
+    except StoreCorruptError as error:
+        raise StoreCorruptError(
+            f"{error}. To encode it anew with this command, remove {store.name} and "
+            f"{store.name}.job first"
         ) from error
 
 

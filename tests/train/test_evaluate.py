@@ -7,7 +7,7 @@ import torch
 from latentset.datasets.errors import RecipeError, TrainingError
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.synthetic import write_synthetic_store
-from latentset.train.checkpoint import Record, StoreRecord, save_weights
+from latentset.train.checkpoint import Record, StoreRecord, load_weights, save_weights
 from latentset.train.evaluate import compare_stores, evaluate_checkpoint
 from latentset.train.module import build_network
 from latentset.train.recipe import Recipe, resolve
@@ -101,3 +101,11 @@ def test_empty_split_is_refused(constant: Path, mixed_store: Store) -> None:
 def test_folder_without_weights(tmp_path: Path, mixed_store: Store) -> None:
     with pytest.raises(TrainingError, match=r"no weights at .*last\.safetensors"):
         evaluate_checkpoint(tmp_path, mixed_store.path)
+
+
+def test_altered_weights_are_refused(constant: Path, mixed_store: Store, tmp_path: Path) -> None:
+    tensors, record = load_weights(constant / "last.safetensors")
+    tensors.pop(next(iter(tensors)))
+    save_weights(tmp_path / "altered.safetensors", tensors, record)
+    with pytest.raises(TrainingError, match="not those of the network in its own record"):
+        evaluate_checkpoint(tmp_path / "altered.safetensors", mixed_store.path)

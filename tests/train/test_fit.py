@@ -218,6 +218,8 @@ def test_two_phases(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     same = [name for name in second if torch.equal(second[name], first[name])]
     # Softmax takes a bias out again, so only weight decay moves those of the attention poolings.
     assert same == []
+    fit(recipe, tmp_path / "whole")
+    assert figures(tmp_path / "whole") == figures(tmp_path / "run")
     with (tmp_path / "run" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["frozen"], row["lr_adopted"]) for row in rows] == [("1", "0.0"), ("0", "0.01")]

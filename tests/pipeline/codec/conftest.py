@@ -6,23 +6,23 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.pipeline.codec import graphs
+from tests.pipeline.codec import by_hand, graphs
 
 
 @pytest.fixture(scope="session")
-def weights() -> graphs.Weights:
-    return graphs.make_weights()
+def weights() -> by_hand.Weights:
+    return by_hand.make_weights()
 
 
 @pytest.fixture(scope="session")
-def v2_path(weights: graphs.Weights, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def v2_path(weights: by_hand.Weights, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("codecs") / "tiny-v2.metagraph"
     path.write_bytes(graphs.build_v2(weights).SerializeToString())
     return path
 
 
 @pytest.fixture(scope="session")
-def v1_path(weights: graphs.Weights, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def v1_path(weights: by_hand.Weights, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("codecs") / "tiny-v1.metagraph"
     path.write_bytes(graphs.build_v1(weights).SerializeToString())
     return path

@@ -12,7 +12,7 @@ from latentset.pipeline.codec.allowed_ops import RANGE_CODER_OPS, STOCK_OPS
 from latentset.pipeline.codec.codec import Codec
 from latentset.pipeline.codec.metagraph import parse_codec_file
 from latentset.pipeline.tensorflow_setup import tf, tfc
-from tests.pipeline.codec import graphs
+from tests.pipeline.codec import by_hand, graphs
 
 
 def _load(metagraph: Any) -> Codec:
@@ -24,7 +24,7 @@ def _write(target: Path) -> Callable[[Any], Any]:
 
 
 def test_write_file_on_the_way_is_refused_and_not_run(
-    weights: graphs.Weights, tmp_path: Path
+    weights: by_hand.Weights, tmp_path: Path
 ) -> None:
     target = tmp_path / "written"
     metagraph = graphs.build_v1(weights, plant=_write(target))
@@ -33,7 +33,7 @@ def test_write_file_on_the_way_is_refused_and_not_run(
     assert not target.exists()
 
 
-def test_the_planted_graph_would_have_written(weights: graphs.Weights, tmp_path: Path) -> None:
+def test_the_planted_graph_would_have_written(weights: by_hand.Weights, tmp_path: Path) -> None:
     """The test above could fail: run by TensorFlow alone, the same graph writes the file."""
     target = tmp_path / "written"
     file = parse_codec_file(
@@ -46,7 +46,7 @@ def test_the_planted_graph_would_have_written(weights: graphs.Weights, tmp_path:
     assert target.exists()
 
 
-def test_write_file_off_the_way_is_refused(weights: graphs.Weights, tmp_path: Path) -> None:
+def test_write_file_off_the_way_is_refused(weights: by_hand.Weights, tmp_path: Path) -> None:
     metagraph = graphs.build_v1(weights)
     with tf.Graph().as_default() as graph:
         tf.io.write_file(str(tmp_path / "written"), "text", name="aside")
@@ -55,7 +55,7 @@ def test_write_file_off_the_way_is_refused(weights: graphs.Weights, tmp_path: Pa
         _load(metagraph)
 
 
-def test_read_file_in_the_receiver_is_refused(weights: graphs.Weights) -> None:
+def test_read_file_in_the_receiver_is_refused(weights: by_hand.Weights) -> None:
     metagraph = graphs.build_v1(weights)
     with tf.Graph().as_default() as graph:
         tf.io.read_file("/etc/hostname", name="secret")
@@ -66,7 +66,7 @@ def test_read_file_in_the_receiver_is_refused(weights: graphs.Weights) -> None:
         _load(metagraph)
 
 
-def test_write_file_in_a_function_is_refused(weights: graphs.Weights, tmp_path: Path) -> None:
+def test_write_file_in_a_function_is_refused(weights: by_hand.Weights, tmp_path: Path) -> None:
     target = tmp_path / "written"
 
     def plant(image: Any) -> Any:
@@ -84,7 +84,7 @@ def test_write_file_in_a_function_is_refused(weights: graphs.Weights, tmp_path: 
 
 
 def test_a_function_that_nothing_calls_is_checked_too(
-    weights: graphs.Weights, tmp_path: Path
+    weights: by_hand.Weights, tmp_path: Path
 ) -> None:
     @tf.function  # type: ignore[untyped-decorator]
     def write() -> None:
@@ -99,7 +99,7 @@ def test_a_function_that_nothing_calls_is_checked_too(
         _load(metagraph)
 
 
-def test_python_is_refused(weights: graphs.Weights) -> None:
+def test_python_is_refused(weights: by_hand.Weights) -> None:
     called = []
 
     def plant(image: Any) -> Any:
@@ -110,7 +110,7 @@ def test_python_is_refused(weights: graphs.Weights) -> None:
     assert called == []
 
 
-def test_a_function_cannot_take_the_name_of_an_op(weights: graphs.Weights) -> None:
+def test_a_function_cannot_take_the_name_of_an_op(weights: by_hand.Weights) -> None:
     metagraph = graphs.build_v1(weights)
     metagraph.graph_def.library.function.add().signature.name = "ReadFile"
     node = metagraph.graph_def.node.add(name="hidden", op="ReadFile")
@@ -119,14 +119,14 @@ def test_a_function_cannot_take_the_name_of_an_op(weights: graphs.Weights) -> No
         _load(metagraph)
 
 
-def test_a_call_of_what_is_not_in_the_file_is_refused(weights: graphs.Weights) -> None:
+def test_a_call_of_what_is_not_in_the_file_is_refused(weights: by_hand.Weights) -> None:
     metagraph = graphs.build_v2(weights, calls=True)
     del metagraph.graph_def.library.function[:]
     with pytest.raises(ForbiddenOpError, match="which is not in the file"):
         _load(metagraph)
 
 
-def test_variables_are_refused_with_what_to_do(weights: graphs.Weights) -> None:
+def test_variables_are_refused_with_what_to_do(weights: by_hand.Weights) -> None:
     def plant(image: Any) -> Any:
         return tf.compat.v1.get_variable("kernel", (3,), use_resource=True).read_value().op
 
@@ -135,7 +135,7 @@ def test_variables_are_refused_with_what_to_do(weights: graphs.Weights) -> None:
     assert not isinstance(caught.value, ForbiddenOpError)
 
 
-def test_what_a_saver_left_is_let_be(weights: graphs.Weights) -> None:
+def test_what_a_saver_left_is_let_be(weights: by_hand.Weights) -> None:
     metagraph = graphs.build_v1(weights)
     with tf.Graph().as_default() as graph:
         tf.compat.v1.get_variable("step", (), use_resource=False)
@@ -147,7 +147,7 @@ def test_what_a_saver_left_is_let_be(weights: graphs.Weights) -> None:
     for node in [*nodes, *constants]:
         if "initializer" not in node.name.lower():
             metagraph.graph_def.node.add().CopyFrom(node)
-    assert _load(metagraph).info.channels == graphs.M
+    assert _load(metagraph).info.channels == by_hand.M
 
 
 def test_no_listed_op_reaches_outside() -> None:

@@ -11,7 +11,7 @@ from latentset.datasets.errors import CodecGraphError, FetchError
 from latentset.pipeline.codec.catalogue import shipped_codecs
 from latentset.pipeline.codec.codec import Codec, Latents, load_codec
 from latentset.pipeline.codec.metagraph import parse_codec_file
-from tests.pipeline.codec import graphs
+from tests.pipeline.codec import by_hand, graphs
 
 Images = NDArray[np.uint8]
 
@@ -38,16 +38,16 @@ def _assert_equal(a: Latents, b: Latents) -> None:
 
 
 def test_latents_are_those_of_the_weights(
-    codec: Codec, form: str, weights: graphs.Weights, images: Images
+    codec: Codec, form: str, weights: by_hand.Weights, images: Images
 ) -> None:
     latents = codec.encode(images)
-    assert latents.y_hat.shape == latents.scale_index.shape == (8, 5, 8, graphs.M)
-    assert latents.z_hat.shape == (8, 2, 2, graphs.N)
+    assert latents.y_hat.shape == latents.scale_index.shape == (8, 5, 8, by_hand.M)
+    assert latents.z_hat.shape == (8, 2, 2, by_hand.N)
     for i, image in enumerate(images):
-        by_hand = graphs.encode_by_hand(weights, image, v1=form == "v1")
-        np.testing.assert_array_equal(latents.y_hat[i], by_hand.y_hat)
-        np.testing.assert_array_equal(latents.scale_index[i], by_hand.scale_index)
-        np.testing.assert_array_equal(latents.z_hat[i], by_hand.z_hat)
+        expected = by_hand.encode_by_hand(weights, image, v1=form == "v1")
+        np.testing.assert_array_equal(latents.y_hat[i], expected.y_hat)
+        np.testing.assert_array_equal(latents.scale_index[i], expected.scale_index)
+        np.testing.assert_array_equal(latents.z_hat[i], expected.z_hat)
     assert len(np.unique(latents.scale_index)) > 20
     assert np.abs(latents.z_hat).max() > 3
 
@@ -59,11 +59,11 @@ def test_dtypes_fit_the_store(codec: Codec, images: Images) -> None:
     assert latents.scale_index.max() <= 63
 
 
-def test_info(codec: Codec, form: str, weights: graphs.Weights, v1_path: Path) -> None:
+def test_info(codec: Codec, form: str, weights: by_hand.Weights, v1_path: Path) -> None:
     info = codec.info
     assert info.name == f"tiny-{form}"
     assert info.form == {"v1": "tfc1", "v2": "tfc2"}[form]
-    assert (info.channels, info.z_channels) == (graphs.M, graphs.N)
+    assert (info.channels, info.z_channels) == (by_hand.M, by_hand.N)
     assert (info.y_downsampling, info.z_downsampling) == (16, 64)
     assert len(info.scale_table) == 64
     assert info.scale_table[0] == pytest.approx(0.11)
@@ -109,7 +109,7 @@ def test_rate_is_that_of_the_strings(codec: Codec, images: Images) -> None:
 
 
 def test_receiver_takes_what_the_sender_sends(
-    codec: Codec, images: Images, form: str, weights: graphs.Weights
+    codec: Codec, images: Images, form: str, weights: by_hand.Weights
 ) -> None:
     decoded = codec.receiver(codec.sender(images[0]))
     y_hat = codec.encode(images[:1]).y_hat[0, :, :, :3]
@@ -133,7 +133,7 @@ def test_floats_are_refused(codec: Codec) -> None:
     ("functional", "bake_batch"), [(True, False), (False, True)], ids=["functional", "bake_batch"]
 )
 def test_other_forms_of_the_first_generation(
-    weights: graphs.Weights, images: Images, v1_path: Path, functional: bool, bake_batch: bool
+    weights: by_hand.Weights, images: Images, v1_path: Path, functional: bool, bake_batch: bool
 ) -> None:
     metagraph = graphs.build_v1(weights, functional=functional, bake_batch=bake_batch)
     codec = Codec(parse_codec_file(metagraph.SerializeToString(), "other"))
@@ -142,7 +142,7 @@ def test_other_forms_of_the_first_generation(
     _assert_equal(codec.encode(images[:3]), load_codec(str(v1_path)).encode(images[:3]))
 
 
-def test_functions_in_the_library(weights: graphs.Weights, images: Images, v2_path: Path) -> None:
+def test_functions_in_the_library(weights: by_hand.Weights, images: Images, v2_path: Path) -> None:
     metagraph = graphs.build_v2(weights, calls=True)
     assert any(n.op == "StatefulPartitionedCall" for n in metagraph.graph_def.node)
     codec = Codec(parse_codec_file(metagraph.SerializeToString(), "calls"))
@@ -183,7 +183,7 @@ def test_a_tensor_that_is_another_fails_the_self_check(v2_path: Path) -> None:
         load_codec(str(v2_path), tensors={"y_hat": found["scale_index"]})
 
 
-def test_a_tensor_of_fractions_is_refused(weights: graphs.Weights, v1_path: Path) -> None:
+def test_a_tensor_of_fractions_is_refused(weights: by_hand.Weights, v1_path: Path) -> None:
     graph = parse_codec_file(v1_path.read_bytes(), "x").metagraph.graph_def
     floor = load_codec(str(v1_path)).info.tensors["y_hat"].partition(":")[0]
     nodes = {n.name: n for n in graph.node}

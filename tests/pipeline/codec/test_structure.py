@@ -11,7 +11,7 @@ from latentset.pipeline.codec.graph import Graph, TensorRef, extract, flatten
 from latentset.pipeline.codec.metagraph import parse_codec_file, read_codec_file
 from latentset.pipeline.codec.structure import Structure, find_quantizer, find_structure
 from latentset.pipeline.tensorflow_setup import tf
-from tests.pipeline.codec import graphs
+from tests.pipeline.codec import by_hand, graphs
 
 
 def _find(path: Path) -> tuple[Graph, Structure]:
@@ -82,13 +82,13 @@ def test_depends_on_value_stops_at_shapes() -> None:
     assert not graph.depends_on_value(TensorRef("size", 0), "image")
 
 
-def test_a_factorized_prior_has_no_sigma_hat(weights: graphs.Weights) -> None:
+def test_a_factorized_prior_has_no_sigma_hat(weights: by_hand.Weights) -> None:
     data = graphs.build_v1(weights, factorized=True).SerializeToString()
     with pytest.raises(CodecGraphError, match=r"bls: no sigma_hat: .* \(a factorized prior\)"):
         Codec(parse_codec_file(data, "bls"))
 
 
-def test_a_mean_is_refused(weights: graphs.Weights) -> None:
+def test_a_mean_is_refused(weights: by_hand.Weights) -> None:
     data = graphs.build_v1(weights, mean_scale=True).SerializeToString()
     with pytest.raises(CodecGraphError, match="mbt: y is coded as the difference to a predicted"):
         Codec(parse_codec_file(data, "mbt"))
@@ -103,9 +103,11 @@ def test_a_graph_that_range_encodes_nothing_is_refused() -> None:
         Codec(parse_codec_file(data, "png"))
 
 
-def test_other_scales_are_refused(weights: graphs.Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_scales_are_refused(
+    weights: by_hand.Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Rows of Gaussians whose scales are 13 % larger each: row i is that of scale i + 1.
-    monkeypatch.setattr(graphs, "SCALES", graphs.SCALES * (256 / 0.11) ** (1 / 63))
+    monkeypatch.setattr(graphs, "SCALES", by_hand.SCALES * (256 / 0.11) ** (1 / 63))
     tables = graphs.y_tables_v1()
     monkeypatch.undo()
     monkeypatch.setattr(graphs, "y_tables_v1", lambda: tables)
@@ -116,7 +118,7 @@ def test_other_scales_are_refused(weights: graphs.Weights, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("folded", [False, True])
 def test_a_scale_table_of_the_graph_is_used(
-    weights: graphs.Weights, monkeypatch: pytest.MonkeyPatch, folded: bool
+    weights: by_hand.Weights, monkeypatch: pytest.MonkeyPatch, folded: bool
 ) -> None:
     scales = np.exp(np.linspace(np.log(0.2), np.log(64.0), 64))
     monkeypatch.setattr(graphs, "SCALES", scales)

@@ -1,9 +1,13 @@
 """``latentset`` in a process of its own, with the stand-in codec in TensorFlow's place."""
 
 import importlib
+import signal
 import sys
 
 if __name__ == "__main__":
+    # A shell that runs the tests in the background lets its children ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
     from latentset.pipeline.encoding import engine
 
     engine.TENSORFLOW = importlib.import_module(

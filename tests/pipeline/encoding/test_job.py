@@ -20,6 +20,8 @@ from latentset.datasets.photographs import ResizeRule, read_photograph
 from latentset.datasets.sources import Source, open_source
 from latentset.datasets.store import open_store
 from latentset.pipeline.encoding.job import EncodeResult, encode
+from latentset.pipeline.encoding.plan import PlanFile
+from latentset.pipeline.encoding.record import record_path
 
 Run = Callable[..., EncodeResult]
 Content = Callable[[Path], dict[str, bytes]]
@@ -163,6 +165,12 @@ def test_on_error_fail_stops_and_names_the_photograph(
     with pytest.raises(PhotographFailedError, match=f"a/{name}: .*--on-error record"):
         run(source, tmp_path / "store", on_error="fail")
     assert not (tmp_path / "store" / "manifest.json").exists()
+    # One that is known from its header stops the job before the first task, one that turns out when
+    # it is decoded stops its task.
+    (job,) = (tmp_path / "store.job").iterdir()
+    (row,) = (r for r in PlanFile(job).table().to_pylist() if r["id"] == f"a/{name}")
+    assert not record_path(job, row["shard"]).exists()
+    assert (tmp_path / "store" / "zarr.json").exists() == (name == "torn.png")
     # With the other setting the same store is finished, and then "fail" has nothing to do.
     assert run(source, tmp_path / "store").store.manifest is not None
 
@@ -170,7 +178,9 @@ def test_on_error_fail_stops_and_names_the_photograph(
 def test_on_error_fail_also_holds_for_shards_of_an_earlier_run(
     run: Run, mixed: Source, tmp_path: Path
 ) -> None:
-    source = broken(mixed)
+    path = mixed.root / "a" / "000.png"
+    path.write_bytes(path.read_bytes()[:-40])
+    source = open_source(mixed.root)
     run(source, tmp_path / "store")
     (tmp_path / "store" / "manifest.json").unlink()
     with pytest.raises(PhotographFailedError):

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +15,28 @@ from latentset.pipeline.encoding.shard import Task, encode_shard
 Run = Callable[..., EncodeResult]
 
 
-@pytest.fixture
-def task(run: Run, mixed: Source, standin: Any, tmp_path: Path) -> Task:
+def task_of(run: Run, source: Source, standin: Any, folder: Path) -> Task:
     """The task of a job whose shards are all done; its records are gone."""
-    run(mixed, tmp_path / "store")
-    (job,) = (tmp_path / "store.job").iterdir()
+    run(source, folder / "store")
+    (job,) = (folder / "store.job").iterdir()
     for record in (job / "shards").iterdir():
         record.unlink()
     return Task(
-        store=tmp_path / "store",
+        store=folder / "store",
         job=job,
         plan_sha256=PlanFile(job).table_sha256,
-        source=mixed.root,
+        source=source.root,
         codec="standin",
         batch=32,
         fail=False,
         engine=standin.ENGINE,
     )
+
+
+@pytest.fixture
+def task(run: Run, mixed: Source, standin: Any, tmp_path: Path) -> Task:
+    """A task with photographs of three sizes."""
+    return task_of(run, mixed, standin, tmp_path)
 
 
 def ignore(done: int) -> None:
@@ -61,23 +67,44 @@ def test_it_says_how_far_it_is(task: Task) -> None:
     assert heard[-1] == done.samples
 
 
-def test_batches_hold_one_size_and_a_bounded_number_of_pixels(
-    task: Task, standin: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shapes: list[tuple[int, ...]] = []
+@pytest.fixture
+def shapes(standin: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Shape of every batch that the codec is given."""
+    found: list[tuple[int, ...]] = []
     encode = standin.StandIn.encode
 
     def spy(self: Any, images: Any) -> Any:
-        shapes.append(images.shape)
+        found.append(images.shape)
         return encode(self, images)
 
     monkeypatch.setattr(standin.StandIn, "encode", spy)
-    encode_shard(task, 0, ignore)
-    assert {shape[1:3] for shape in shapes} <= {(64, 64), (48, 100), (130, 70)}
-    monkeypatch.setattr(module, "BATCH_PIXELS", 1)
+    return found
+
+
+def test_a_batch_holds_one_size(task: Task, shapes: list[tuple[int, ...]]) -> None:
     shapes.clear()
-    done = encode_shard(task, 1, ignore)
-    assert [shape[0] for shape in shapes] == [1] * done.samples
+    done = encode_shard(task, 0, ignore)
+    assert {shape[1:3] for shape in shapes} <= {(64, 64), (48, 100), (130, 70)}
+    assert sum(shape[0] for shape in shapes) == done.samples
+
+
+def test_a_batch_has_a_bounded_number_of_images_and_of_pixels(
+    run: Run,
+    uniform: Source,
+    standin: Any,
+    shapes: list[tuple[int, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    task = task_of(run, uniform, standin, tmp_path)
+    shapes.clear()
+    assert encode_shard(task, 0, ignore).samples == 2
+    assert shapes == [(2, 64, 64, 3)]
+    encode_shard(replace(task, batch=1), 1, ignore)
+    assert shapes[1:] == [(1, 64, 64, 3)] * 2
+    monkeypatch.setattr(module, "BATCH_PIXELS", 2 * 64 * 64 - 1)
+    encode_shard(task, 2, ignore)
+    assert shapes[3:] == [(1, 64, 64, 3)] * 2
 
 
 @pytest.mark.parametrize(
@@ -106,7 +133,7 @@ def test_a_worker_with_another_codec_of_that_name_stops_the_job(
 
 
 def test_a_worker_that_sees_another_plan_stops_the_job(task: Task) -> None:
-    other = Task(**{**vars(task), "plan_sha256": "0" * 64})
+    other = replace(task, plan_sha256="0" * 64)
     with pytest.raises(JobError, match="this worker sees another plan"):
         encode_shard(other, 0, ignore)
 
