@@ -142,6 +142,7 @@ def test_metagraph_and_checkpoint_are_whole_and_nothing_else_is_left(finished: F
         "small.metagraph",
         "small.metagraph.checkpoints",
     ]
+    assert not list(settings.output.parent.rglob("*.tmp"))
 
 
 def test_progress_lines_say_rate_quality_and_time_left(finished: Finished) -> None:
