@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from latentset.datasets.errors import TrainingError
@@ -118,7 +119,7 @@ def write_tables(lines: Sequence[Line], folder: Path) -> None:
 
 
 def make_table(lines: Sequence[Line]) -> Table:
-    """Make a table for the terminal.
+    """Make a table for the terminal: the columns that fit into 80 characters.
 
     Args:
         lines: The lines.
@@ -126,11 +127,12 @@ def make_table(lines: Sequence[Line]) -> Table:
     Returns:
         The table.
     """
-    table = Table()
-    for title in TITLES:
-        table.add_column(title, justify="left" if title in LEFT else "right")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for title in TERMINAL:
+        table.add_column(title, justify="left" if title in LEFT else "right", no_wrap=True)
     for line in lines:
-        table.add_row(*_cells(line))
+        cells = dict(zip(TITLES, _cells(line), strict=True))
+        table.add_row(*(cells[title] for title in TERMINAL))
     return table
 
 
@@ -167,6 +169,7 @@ def draw(lines: Sequence[Line], path: Path) -> None:
 
 TITLES = ("recipe", "codec", "bpp", "store MB", "trained MB", "parameters", "split", "seeds",
           "top-1 %", "top-5 %")  # fmt: skip
+TERMINAL = ("recipe", "codec", "bpp", "store MB", "top-1 %", "top-5 %")
 LEFT = ("recipe", "codec", "split")
 
 

@@ -31,6 +31,9 @@ LOST_S = 180.0
 """Seconds without a single local worker after which the job stops: one that died is started again
 in a few seconds, unless it died while it was starting."""
 
+CLOSE_S = 20
+"""Seconds that client and local workers may take to end."""
+
 _TIMEOUTS = {
     "distributed.comm.timeouts.connect": "120s",
     "distributed.comm.timeouts.tcp": "120s",
@@ -224,6 +227,8 @@ def _local(workers: int) -> Iterator[Any]:
         try:
             yield client
         finally:
+            # Each step within its own time, so that a worker that does not answer holds up nobody.
             with suppress(TimeoutError):
-                client.close()
-                cluster.close()
+                client.close(timeout=CLOSE_S)
+            with suppress(TimeoutError):
+                cluster.close(timeout=CLOSE_S)
