@@ -55,7 +55,7 @@ def make_source(kind: str, root: Path, classes: tuple[str, ...], samples: pa.Tab
         classes: Class names in the order of their labels.
         samples: Columns "path", "label" and "split" of ``SOURCE_SCHEMA``; the path, of which there
             must be no two alike, becomes the id. A folder's listing has no two; for others
-            :func:`refuse_repetition` is there (5 s and 0.3 GB for ImageNet's paths).
+            :func:`refuse_repetition` is there.
 
     Raises:
         SourceError: No samples.

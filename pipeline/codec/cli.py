@@ -113,22 +113,22 @@ def train_command(
         int, typer.Option("--filters", "-N", help="Filters of every layer but the last.")
     ] = 128,
     channels: Annotated[int, typer.Option("--channels", "-M", help="Channels of y.")] = 192,
-    crop: Annotated[int | None, typer.Option(help="Side of the training crops, pixels.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Crops a step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Learning rate at first.")] = None,
+    crop: Annotated[int, typer.Option(help="Side of the training crops, pixels.")] = 256,
+    batch: Annotated[int, typer.Option(help="Crops a step.")] = 8,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate at first.")] = 1e-4,
     final_learning_rate: Annotated[
-        float | None, typer.Option(help="Learning rate at the last step.")
-    ] = None,
+        float, typer.Option(help="Learning rate at the last step.")
+    ] = 1e-6,
     decay_from: Annotated[
-        float | None, typer.Option(help="Part of the steps after which the rate falls, 0 to 1.")
-    ] = None,
+        float, typer.Option(help="Part of the steps after which the rate falls, 0 to 1.")
+    ] = 0.5,
     mse_warmup_steps: Annotated[
-        int | None, typer.Option(help="First steps, on the mean squared error.")
-    ] = None,
+        int, typer.Option(help="First steps, on the mean squared error.")
+    ] = 0,
     mse_warmup_lmbda: Annotated[
-        float | None, typer.Option(help="Weight of the distortion in them.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of weights and crops.")] = None,
+        float, typer.Option(help="Weight of the distortion in them.")
+    ] = 0.01,
+    seed: Annotated[int, typer.Option(help="Seed of weights and crops.")] = 0,
     init_from: Annotated[
         Path | None, typer.Option(help="Checkpoint folder to take the first weights from.")
     ] = None,
@@ -136,15 +136,10 @@ def train_command(
         Path | None,
         typer.Option(help="Folder of checkpoints.", show_default="OUTPUT.checkpoints"),
     ] = None,
-    checkpoint_interval: Annotated[
-        int | None, typer.Option(help="Steps between two checkpoints.")
-    ] = None,
-    log_interval: Annotated[int | None, typer.Option(help="Steps between two readings.")] = None,
+    checkpoint_interval: Annotated[int, typer.Option(help="Steps between two checkpoints.")] = 500,
+    log_interval: Annotated[int, typer.Option(help="Steps between two readings.")] = 50,
 ) -> None:
-    """Train a scale hyperprior on photographs and export it; the same command goes on after a stop.
-
-    Options that are not given have the defaults of TrainingSettings.
-    """
+    """Train a scale hyperprior on photographs and export it; goes on where it was stopped."""
     from pydantic import ValidationError
     from rich.console import Console
 
