@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numcodecs.blosc
+import numcodecs.blosc  # comes with zarr
 import numpy as np
 
 from latentset.datasets.store import Store, open_store
@@ -93,7 +93,7 @@ def main() -> None:
 
             def bare(number: int, chunks: list[bytes] = chunks) -> int:
                 decompress(chunks)
-                return options.samples
+                return int(options.samples)
 
             def reader(number: int, names: tuple[ArrayName, ...] = names) -> int:
                 return read_epoch(store, split, names, number)

@@ -119,7 +119,7 @@ def write_tables(lines: Sequence[Line], folder: Path) -> None:
 
 
 def make_table(lines: Sequence[Line]) -> Table:
-    """Make a table for the terminal: the columns that fit into 80 characters.
+    """Make a table for the terminal: the columns that matter most, numbers whole.
 
     Args:
         lines: The lines.
@@ -129,7 +129,10 @@ def make_table(lines: Sequence[Line]) -> Table:
     """
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for title in TERMINAL:
-        table.add_column(title, justify="left" if title in LEFT else "right", no_wrap=True)
+        if title in LEFT:
+            table.add_column(title, overflow="fold")
+        else:
+            table.add_column(title, justify="right", no_wrap=True)
     for line in lines:
         cells = dict(zip(TITLES, _cells(line), strict=True))
         table.add_row(*(cells[title] for title in TERMINAL))
