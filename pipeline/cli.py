@@ -22,6 +22,22 @@ class Kind(StrEnum):
     list = "list"
 
 
+class Format(StrEnum):
+    """In what a store's arrays are kept."""
+
+    zarr = "zarr"
+    hdf5 = "hdf5"
+
+
+class Cluster(StrEnum):
+    """Queueing systems."""
+
+    slurm = "slurm"
+    pbs = "pbs"
+    sge = "sge"
+    lsf = "lsf"
+
+
 class OnError(StrEnum):
     """What to do about a photograph that cannot be encoded."""
 
@@ -32,12 +48,26 @@ class OnError(StrEnum):
 def encode(
     source: Annotated[Path, typer.Argument(help="Folder of photographs, or a CSV/Parquet list.")],
     store: Annotated[
-        Path, typer.Argument(help="Folder to make. The same command goes on with it.")
+        str,
+        typer.Argument(
+            help="Folder, HDF5 file, s3://… or gs://… to make. The same command goes on with it. "
+            "With several codecs, a folder in which each gets a store of its name."
+        ),
     ],
-    codec: Annotated[str, typer.Option(help="Name or file of a codec; see: latentset codec list.")],
+    codec: Annotated[
+        list[str],
+        typer.Option(
+            help="Name or file of a codec; see: latentset codec list. Given several times, each "
+            "photograph is read once for all."
+        ),
+    ],
     resize: Annotated[
         str, typer.Option(help="none, short:N (shorter side), exact:HxW or exact:N.")
     ] = "none",
+    format: Annotated[
+        Format | None,
+        typer.Option(help="Zarr objects or one HDF5 file.", show_default="by the name of STORE"),
+    ] = None,
     source_kind: Annotated[Kind, typer.Option(help="Layout of SOURCE.")] = Kind.auto,
     minc_split: Annotated[
         int | None, typer.Option(help="minc2500: which split, 1 to 5.", show_default="1")
@@ -51,9 +81,19 @@ def encode(
     scheduler: Annotated[
         str | None, typer.Option(help="Address of a running Dask scheduler.")
     ] = None,
+    cluster: Annotated[
+        Cluster | None,
+        typer.Option(help="Have a queueing system start workers, --workers of them at most."),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Local processes.", show_default="one a core")
     ] = None,
+    wait: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Minutes without any worker (--scheduler, --cluster) after which to stop."
+        ),
+    ] = 60,
     batch: Annotated[int, typer.Option(min=1, help="Images a batch, at most.")] = 32,
     on_error: Annotated[
         OnError, typer.Option(help="A photograph that cannot be encoded: record it, or stop.")
@@ -68,12 +108,19 @@ def encode(
     """Encode photographs into a store, or go on where an earlier run of the command stopped."""
     from latentset.datasets.photographs import ResizeRule
     from latentset.datasets.sources import open_source
-    from latentset.pipeline.encoding.job import encode as run
+    from latentset.datasets.store.places import Folder, open_place
+    from latentset.pipeline.encoding.job import encode_all
     from latentset.pipeline.encoding.progress import choose_view
 
-    if scheduler is not None and workers is not None:
-        raise typer.BadParameter("--workers is for local processes, --scheduler for a running one")
-    if source.is_dir() and store.resolve().is_relative_to(source.resolve()):
+    if scheduler is not None and (workers is not None or cluster is not None):
+        raise typer.BadParameter(
+            "--scheduler is for workers that are there; --workers and --cluster start some"
+        )
+    if cluster is not None and workers is None:
+        raise typer.BadParameter("--cluster needs --workers: how many to ask for at most")
+    place = open_place(store)
+    inside = isinstance(place, Folder) and place.path.resolve().is_relative_to(source.resolve())
+    if source.is_dir() and inside:
         raise typer.BadParameter(
             f"STORE {store} lies inside SOURCE {source}, and would be listed with the photographs; "
             "name a folder elsewhere"
@@ -84,13 +131,15 @@ def encode(
         listed = open_source(
             source, source_kind.value, minc_split=minc_split, devkit=devkit, root=root
         )
-        result = run(
+        results = encode_all(
             listed,
-            store,
-            codec,
+            _name_stores(store, codec, format),
             resize=rule,
+            format=format.value if format else None,
             scheduler=scheduler,
             workers=workers,
+            queue=cluster.value if cluster else None,
+            wait_s=60 * wait,
             batch=batch,
             on_error=on_error.value,
             sigma_hat=sigma_hat,
@@ -100,10 +149,27 @@ def encode(
     except KeyboardInterrupt:
         view.say("Stopped. Finished shards are kept: the same command goes on from there.")
         raise typer.Exit(130) from None
-    _summarise(store, result)
+    for result in results:
+        _summarise(result)
 
 
-def _summarise(store: Path, result: "EncodeResult") -> None:
+def _name_stores(
+    store: str, codecs: list[str], format: Format | None
+) -> list[tuple[str | Path, str]]:
+    """One codec makes STORE itself; several make STORE/CODEC.zarr or STORE/CODEC.h5."""
+    if len(codecs) == 1:
+        return [(store, codecs[0])]
+    names = [Path(codec).name.removesuffix(".metagraph") for codec in codecs]
+    if len(set(names)) < len(names):
+        raise typer.BadParameter(f"--codec: expected different names, got {', '.join(names)}")
+    suffix = "h5" if format is Format.hdf5 else "zarr"
+    return [
+        (f"{store.rstrip('/')}/{name}.{suffix}", codec)
+        for name, codec in zip(names, codecs, strict=True)
+    ]
+
+
+def _summarise(result: "EncodeResult") -> None:
     """Print what came out."""
     from rich.console import Console
     from rich.markup import escape
@@ -111,8 +177,9 @@ def _summarise(store: Path, result: "EncodeResult") -> None:
     from latentset.datasets.store.summary import failed_lines, make_table, summarise
 
     console = Console()
+    place = result.store.place
     if result.was_complete:
-        console.print(f"{escape(str(store))} is complete already; nothing to do.")
+        console.print(f"{escape(str(place))} is complete already; nothing to do.")
         return
     summary = summarise(result.store)
     rows = [("encoded in this run", f"{result.encoded} images in {result.seconds:.1f} s")]
@@ -120,6 +187,6 @@ def _summarise(store: Path, result: "EncodeResult") -> None:
         rows.append(("speed", f"{result.encoded / result.seconds:.1f} images/s"))
     if result.reused:
         rows.append(("from earlier runs", f"{result.reused} images"))
-    console.print(make_table(f"{store.name} is complete", [*summary.brief(), *rows]))
+    console.print(make_table(f"{place.name} is complete", [*summary.brief(), *rows]))
     for line in failed_lines(result.store, _FAILED_SHOWN):
         console.print(escape(line), highlight=False)

@@ -163,7 +163,7 @@ def _splits(store: Store, recipe: Recipe) -> tuple[Split, Split | None]:
         select_split(store, data.test_split)
     if len(train) < data.batch_size:
         raise RecipeError(
-            f"{store.path}: split {data.train_split!r} has {len(train)} samples, less than one "
+            f"{store.place}: split {data.train_split!r} has {len(train)} samples, less than one "
             f"batch of data.batch_size={data.batch_size}; "
             f"set data.batch_size to {len(train)} or less"
         )

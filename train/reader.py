@@ -1,10 +1,10 @@
-"""Reading a store for training: TensorStore, true random order, batches read ahead.
+"""Reading a store for training: true random order, batches read ahead.
 
-A batch is read as one TensorStore call an array, which decodes the batch's chunks in parallel
-outside Python's lock; a few batches are read before they are asked for. No worker processes, no
-shuffle buffer: every sample can come at any place of an epoch. What is handed on are the integers
-that are stored, whole grids one after the other, and the boxes to cut out of them
-(``crop.gather_index``): the device does the rest.
+A batch is read as one call of ``rows.Rows``, which decodes its chunks outside Python's lock; a few
+batches are read before they are asked for. No worker processes, no shuffle buffer: every sample
+can come at any place of an epoch. What is handed on are the integers that are stored, whole grids
+one after the other, and the boxes to cut out of them (``crop.gather_index``): the device does the
+rest.
 
 Every chunk's crc32c is checked when it is decoded, and a chunk that is missing is an error, not
 zeros.
@@ -14,26 +14,24 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import tensorstore
 import torch
 from torch import Tensor
 
 from latentset.datasets.errors import StoreCorruptError
 from latentset.datasets.store import Store
+from latentset.datasets.store.header import ArrayName
 from latentset.train.crop import Boxes, central_boxes, random_resized_boxes, whole_boxes
 from latentset.train.order import Int64s, divide, epoch_order
 from latentset.train.recipe import Data
+from latentset.train.rows import UnreadableError, open_rows
 from latentset.train.split import Split
 
-CACHE_BYTES = 64 * 2**20
-"""Bound of TensorStore's cache. It is there for the shards' indexes (without it each read of a
-chunk reads its shard's index again); in random order it seldom holds a chunk twice."""
-
 READERS = 3
-"""Threads that prepare batches. They mostly wait for TensorStore, whose own threads decode."""
+"""Threads that prepare batches. They mostly wait for TensorStore, whose own threads decode;
+chunks of HDF5 they decode themselves."""
 
 
 class Batch(NamedTuple):
@@ -47,45 +45,6 @@ class Batch(NamedTuple):
     """int64 (B,), class indices."""
     samples: Tensor
     """int64 (B,), indices in the store's samples table."""
-
-
-def open_rows(store: Store, names: Sequence[str]) -> dict[str, Any]:
-    """Open arrays of a store with TensorStore, with a cache in common.
-
-    Args:
-        store: The store.
-        names: Names of arrays with one row a latent position.
-
-    Returns:
-        TensorStore arrays (row, channel) by name.
-
-    Raises:
-        StoreCorruptError: An array cannot be opened or is not what the header says.
-    """
-    context = tensorstore.Context({"cache_pool": {"total_bytes_limit": CACHE_BYTES}})
-    layout, codec = store.header.layout, store.header.codec
-    expected = (layout.shards * layout.shard_rows, codec.channels)
-    arrays = {}
-    for name in names:
-        spec = {
-            "driver": "zarr3",
-            "kvstore": {"driver": "file", "path": f"{(store.path / name).resolve()}/"},
-            # A finished store does not change, so nothing is looked up twice.
-            "recheck_cached_metadata": "open",
-            "recheck_cached_data": "open",
-            "fill_missing_data_reads": False,
-        }
-        try:
-            array = tensorstore.open(spec, context=context, read=True, open=True).result()
-        except (ValueError, RuntimeError, OSError) as error:
-            raise StoreCorruptError(f"{store.path}: {name} cannot be opened: {error}") from error
-        if array.shape != expected or array.dtype.numpy_dtype.kind not in "iu":
-            raise StoreCorruptError(
-                f"{store.path}: {name}: expected integers {expected}, "
-                f"got {array.dtype.name} {array.shape}"
-            )
-        arrays[name] = array
-    return arrays
 
 
 class LatentReader:
@@ -115,11 +74,11 @@ class LatentReader:
         rank: int = 0,
         ranks: int = 1,
         pin_memory: bool = False,
-        names: Sequence[str] = ("y_hat", "scale_index"),
+        names: Sequence[ArrayName] = ("y_hat", "scale_index"),
     ) -> None:
         self.split = split
-        self._where = str(store.path)
-        self._arrays = open_rows(store, names)
+        self._where = str(store.place)
+        self._rows = open_rows(store, names)
         self._data = data
         self._seed = seed
         self._training = training
@@ -171,21 +130,11 @@ class LatentReader:
         split = self.split
         heights, widths = split.heights[part], split.widths[part]
         firsts, counts = split.first_rows[part], heights * widths
-        reads = []
-        with tensorstore.Batch() as together:
-            for array in self._arrays.values():
-                grids = [
-                    array[first : first + count].translate_to[0]
-                    for first, count in zip(firsts.tolist(), counts.tolist(), strict=True)
-                ]
-                # Fortran order: chunks are stored channel by channel, so nothing is transposed.
-                reads.append(tensorstore.concat(grids, axis=0).read(order="F", batch=together))
-        rows = {}
-        for name, read in zip(self._arrays, reads, strict=True):
-            try:
-                rows[name] = torch.from_numpy(read.result().T)
-            except (ValueError, RuntimeError, OSError) as error:
-                raise self._blame(name, part) from error
+        try:
+            read = self._rows.read(firsts.tolist(), counts.tolist())
+        except UnreadableError as error:
+            raise self._blame(error.name, part) from error
+        rows: dict[str, Tensor] = {name: torch.from_numpy(values) for name, values in read.items()}
         boxes = self._boxes(heights, widths, split.samples[part], epoch)
         windows = np.stack(
             [
@@ -224,18 +173,19 @@ class LatentReader:
             return central_boxes(heights, widths, data.eval_share)
         return whole_boxes(heights, widths)
 
-    def _blame(self, name: str, part: Int64s) -> StoreCorruptError:
+    def _blame(self, name: ArrayName, part: Int64s) -> StoreCorruptError:
         """Find the sample of a batch that cannot be read, and what is wrong with it."""
         for k in part.tolist():
             first = int(self.split.first_rows[k])
             count = int(self.split.heights[k] * self.split.widths[k])
             try:
-                self._arrays[name][first : first + count].read().result()
-            except (ValueError, RuntimeError, OSError) as error:
+                self._rows.read([first], [count])
+            except UnreadableError as error:
                 return StoreCorruptError(
-                    f"{self._where}: {name} of sample {self.split.ids[k]} (row "
-                    f"{self.split.samples[k]} of the samples table) cannot be read: {error}. "
-                    "An object was altered or lost: fetch it again, or encode the store again"
+                    f"{self._where}: {error.name} of sample {self.split.ids[k]} (row "
+                    f"{self.split.samples[k]} of the samples table) cannot be read: "
+                    f"{error.reason}. An object was altered or lost: fetch it again, or encode "
+                    "the store again"
                 )
         return StoreCorruptError(
             f"{self._where}: {name} could not be read, and a moment later it could: look at the "

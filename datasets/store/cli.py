@@ -1,6 +1,5 @@
 """The command `latentset inspect`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,21 +8,22 @@ _FAILED_SHOWN = 5
 
 
 def inspect(
-    store: Annotated[Path, typer.Argument(help="A store's folder, complete or not.")],
+    store: Annotated[str, typer.Argument(help="A store's folder or URL, complete or not.")],
 ) -> None:
     """Print what a store holds."""
     from rich.console import Console
     from rich.markup import escape
 
-    from latentset.datasets.store.manifest import MANIFEST
+    from latentset.datasets.errors import StoreIncompleteError
     from latentset.datasets.store.reader import open_store
     from latentset.datasets.store.summary import failed_lines, make_table, summarise
 
-    opened = open_store(store, allow_incomplete=not (store / MANIFEST).exists())
+    try:
+        opened = open_store(store)
+    except StoreIncompleteError:
+        opened = open_store(store, allow_incomplete=True)
     summary = summarise(opened)
     console = Console()
-    console.print(
-        make_table(store.absolute().name, [*summary.content, *summary.size, *summary.origin])
-    )
+    console.print(make_table(opened.place.name, [*summary.content, *summary.size, *summary.origin]))
     for line in failed_lines(opened, _FAILED_SHOWN):
         console.print(escape(line), highlight=False)

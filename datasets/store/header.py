@@ -5,7 +5,7 @@ JSON object, field by field; a field that is not known is an error, because a re
 what it does not understand may take the numbers for something else.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -20,8 +20,11 @@ from pydantic import (
 
 from latentset.datasets.errors import StoreFormatError
 
-FORMAT_VERSION: Literal["0.1"] = "0.1"
-"""Version of docs/store-spec.md that this package writes, and the only one that it reads."""
+FormatVersion = Literal["0.1", "1.0"]
+"""The versions of docs/store-spec.md that this package reads."""
+
+FORMAT_VERSION: FormatVersion = "1.0"
+"""The version that it writes."""
 
 ATTRIBUTE = "latentset"
 """Name of the root group's attribute that holds the header."""
@@ -192,7 +195,7 @@ class Provenance(Frozen):
 class Header(Frozen):
     """The attribute ``latentset`` of a store's root group."""
 
-    format_version: Literal["0.1"] = FORMAT_VERSION
+    format_version: FormatVersion = FORMAT_VERSION
     """Version of docs/store-spec.md."""
     codec: CodecInfo
     """What the latents are."""
@@ -235,10 +238,10 @@ def parse_header(value: Any, where: str) -> Header:
             f"{where}: not a LatentSet store: its root group has no attribute {ATTRIBUTE!r}"
         )
     version = value.get("format_version")
-    if version != FORMAT_VERSION:
+    if version not in get_args(FormatVersion):
         raise StoreFormatError(
-            f"{where}: format_version: expected {FORMAT_VERSION!r}, got {version!r}; "
-            "read it with a LatentSet of that version, or encode again with this one"
+            f"{where}: format_version: expected {' or '.join(get_args(FormatVersion))}, got "
+            f"{version!r}; read it with a LatentSet that knows it, or encode again with this one"
         )
     try:
         return Header.model_validate(value)

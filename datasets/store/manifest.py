@@ -1,15 +1,20 @@
 """The manifest: what a store consists of, and that it is complete (docs/store-spec.md, 6)."""
 
-from typing import Literal, Self
+from typing import Self
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import NonNegativeInt, ValidationError, model_validator
 
 from latentset.datasets.errors import StoreCorruptError
-from latentset.datasets.store.header import FORMAT_VERSION, Frozen, Sha256, describe
-from latentset.datasets.store.objects import StoredObject
+from latentset.datasets.store.header import FORMAT_VERSION, FormatVersion, Frozen, Sha256, describe
+from latentset.datasets.store.objects import StoredObject, sha256_of
+from latentset.datasets.store.samples import OK
 
 MANIFEST = "manifest.json"
 """Name of the object; the last one that is written."""
+
+_NO_DIGEST = "0" * 64
 
 
 class SampleCounts(Frozen):
@@ -29,6 +34,19 @@ class SampleCounts(Frozen):
         return self
 
 
+def count_samples(samples: pa.Table) -> SampleCounts:
+    """Count the samples of a table.
+
+    Args:
+        samples: The samples table.
+
+    Returns:
+        How many have latents.
+    """
+    ok = int(pc.sum(pc.equal(samples.column("status"), OK)).as_py() or 0)
+    return SampleCounts(total=samples.num_rows, ok=ok, failed=samples.num_rows - ok)
+
+
 class ShardSummary(Frozen):
     """One shard."""
 
@@ -45,8 +63,10 @@ class ShardSummary(Frozen):
 class Manifest(Frozen):
     """The object ``manifest.json``."""
 
-    format_version: Literal["0.1"] = FORMAT_VERSION
+    format_version: FormatVersion = FORMAT_VERSION
     """Version of docs/store-spec.md."""
+    sha256: Sha256 | None = None
+    """Digest of the manifest's own bytes with these 64 digits as zeros; None in version 0.1."""
     fingerprint: Sha256
     """Identifies the resolved settings of the job that wrote the store."""
     samples: SampleCounts
@@ -69,8 +89,10 @@ class Manifest(Frozen):
         return self
 
     def to_bytes(self) -> bytes:
-        """The object ``manifest.json``."""
-        return self.model_dump_json(indent=1).encode() + b"\n"
+        """The object ``manifest.json``, with its own digest."""
+        blank = self.model_copy(update={"sha256": _NO_DIGEST})
+        content = blank.model_dump_json(indent=1).encode() + b"\n"
+        return content.replace(_NO_DIGEST.encode(), sha256_of(content).encode(), 1)
 
 
 def parse_manifest(content: bytes, where: str) -> Manifest:
@@ -86,10 +108,20 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
     Raises:
         StoreCorruptError: It is torn, or not a manifest.
     """
+    advice = "It was torn or altered: fetch it again, or encode the store again"
     try:
-        return Manifest.model_validate_json(content)
+        manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
         raise StoreCorruptError(
-            f"{where}: {MANIFEST} is not valid: {describe(error)}. It was torn or altered: "
-            "fetch it again, or encode the store again"
+            f"{where}: {MANIFEST} is not valid: {describe(error)}. {advice}"
         ) from error
+    if manifest.format_version == "0.1":
+        return manifest
+    digest = manifest.sha256 or _NO_DIGEST
+    found = sha256_of(content.replace(digest.encode(), _NO_DIGEST.encode(), 1))
+    if found != digest:
+        raise StoreCorruptError(
+            f"{where}: {MANIFEST}: expected the sha256 that it gives of itself, {digest}, got "
+            f"{found}. {advice}"
+        )
+    return manifest

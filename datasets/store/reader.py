@@ -1,5 +1,7 @@
 """Opening a store, after the checks that cost little (docs/store-spec.md, 1 and 6)."""
 
+import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,19 +18,20 @@ from latentset.datasets.errors import (
     StoreIncompleteError,
 )
 from latentset.datasets.store.header import ATTRIBUTE, ArrayName, Header, parse_header
-from latentset.datasets.store.manifest import MANIFEST, Manifest, parse_manifest
-from latentset.datasets.store.objects import read_object
+from latentset.datasets.store.manifest import MANIFEST, Manifest, count_samples, parse_manifest
+from latentset.datasets.store.objects import sha256_of
+from latentset.datasets.store.places import Folder, Place, open_place
 from latentset.datasets.store.samples import OK, SAMPLES, SAMPLES_SCHEMA, parse_samples
 from latentset.datasets.store.scales import scale_indexes
-from latentset.datasets.store.writer import DTYPES
+from latentset.datasets.store.writer import DTYPES, array_shape
 
 
 @dataclass(frozen=True)
 class Store:
     """A store that was opened for reading."""
 
-    path: Path
-    """Its folder."""
+    place: Place
+    """Where it lies."""
     header: Header
     """What its numbers mean."""
     samples: pa.Table
@@ -41,36 +44,42 @@ class Store:
         """Identifies the settings that it was made with; empty in an incomplete store."""
         return self.manifest.fingerprint if self.manifest else ""
 
-    def array(self, name: ArrayName) -> zarr.Array[Any]:
-        """Open an array with zarr-python.
+    def shape(self, name: ArrayName) -> tuple[int, int]:
+        """Shape that the header gives an array.
 
         Args:
             name: One of the header's ``arrays``.
 
         Returns:
-            The array (rows, channels). Reading it is slow; see train/reader.py for a fast way.
+            (rows, channels).
+
+        Raises:
+            StoreError: The store has no such array.
+        """
+        if name not in self.header.arrays:
+            raise StoreError(
+                f"{self.place} has no array {name!r}; it has {', '.join(self.header.arrays)}"
+            )
+        return array_shape(self.header, name)
+
+    def array(self, name: ArrayName) -> Any:
+        """Open an array for reading, slowly; see train/reader.py for a fast way.
+
+        Args:
+            name: One of the header's ``arrays``.
+
+        Returns:
+            Something with ``shape`` (rows, channels), ``dtype``, and slices that are NumPy arrays.
 
         Raises:
             StoreError: The store has no such array.
             StoreCorruptError: Its metadata differs from the header.
         """
-        if name not in self.header.arrays:
-            raise StoreError(
-                f"{self.path} has no array {name!r}; it has {', '.join(self.header.arrays)}"
-            )
-        layout, codec = self.header.layout, self.header.codec
-        expected = (
-            (layout.shards * layout.z_shard_rows, codec.z_channels)
-            if name == "z_hat"
-            else (layout.shards * layout.shard_rows, codec.channels)
-        )
-        array = zarr.open_array(self.path / name, mode="r")
-        if array.shape != expected or array.dtype != np.dtype(DTYPES[name]):
-            raise StoreCorruptError(
-                f"{self.path}: {name}: expected {DTYPES[name]} {expected}, "
-                f"got {array.dtype} {array.shape}"
-            )
-        return array
+        raise NotImplementedError
+
+    def stored_bytes(self) -> dict[str, int]:
+        """Bytes that each array and ``samples.parquet`` take where they are stored."""
+        raise NotImplementedError
 
     def read_sample(self, index: int) -> dict[str, NDArray[Any]]:
         """Read one sample with zarr-python, for checks and a look.
@@ -90,7 +99,7 @@ class Store:
         sample = self.samples.slice(index, 1).to_pylist()[0]
         if sample["status"] != OK:
             raise StoreError(
-                f"{self.path}: sample {index} ({sample['id']}) has no latents: "
+                f"{self.place}: sample {index} ({sample['id']}) has no latents: "
                 f"{sample['status']}: {sample['reason']}"
             )
         codec = self.header.codec
@@ -100,7 +109,7 @@ class Store:
         numbers = self._grid("scale_index", sample["first_row"], size)
         if numbers.max() >= len(codec.scale_table):
             raise StoreCorruptError(
-                f"{self.path}: scale_index of sample {index} ({sample['id']}): expected less than "
+                f"{self.place}: scale_index of sample {index} ({sample['id']}): expected less than "
                 f"{len(codec.scale_table)}, the length of the scale table, got {numbers.max()}"
             )
         return {
@@ -117,21 +126,44 @@ class Store:
             raise
         except (ValueError, RuntimeError, OSError) as error:
             raise StoreCorruptError(
-                f"{self.path}: {name}, rows from {first}: {error}. An object was altered: "
+                f"{self.place}: {name}, rows from {first}: {error}. An object was altered: "
                 "fetch it again, or encode the store again"
             ) from error
         return rows.reshape(*size, -1)
 
 
-def open_store(path: Path | str, *, allow_incomplete: bool = False) -> Store:
+class ZarrStore(Store):
+    """A store whose arrays are Zarr's: a folder, or a prefix in object storage."""
+
+    def array(self, name: ArrayName) -> zarr.Array[Any]:
+        """Open an array with zarr-python."""
+        expected = self.shape(name)
+        array = zarr.open_array(self.place.zarr_store(), path=name, mode="r")
+        if array.shape != expected or array.dtype != np.dtype(DTYPES[name]):
+            raise StoreCorruptError(
+                f"{self.place}: {name}: expected {DTYPES[name]} {expected}, "
+                f"got {array.dtype} {array.shape}"
+            )
+        return array
+
+    def stored_bytes(self) -> dict[str, int]:
+        """Bytes of the objects that the manifest lists."""
+        stored: Counter[str] = Counter()
+        for item in self.manifest.objects if self.manifest else ():
+            stored[item.path.partition("/")[0]] += item.bytes
+        return dict(stored)
+
+
+def open_store(location: Path | str | Place, *, allow_incomplete: bool = False) -> Store:
     """Open a store for reading.
 
-    Checked are the manifest, that every object is there with its size, the digests of the metadata
-    and of the samples table, and that the samples lie inside the arrays. The latents carry
-    checksums of their own, which are checked when they are read.
+    Checked are the manifest, that every object is there with its size (where the place can be
+    listed), the digests of the metadata and of the samples table, and that the samples lie inside
+    the arrays. The latents carry checksums of their own, which are checked when they are read.
 
     Args:
-        path: The store's folder.
+        location: The store's folder or HDF5 file, its URL (``s3://…``, ``gs://…``,
+            ``http(s)://…``), or place.
         allow_incomplete: Open a store that is not finished too, for a look at its header.
 
     Returns:
@@ -141,68 +173,95 @@ def open_store(path: Path | str, *, allow_incomplete: bool = False) -> Store:
         StoreFormatError: There is no store, or it is of a version that this reader does not know.
         StoreIncompleteError: The store has no manifest.
         StoreCorruptError: The store differs from its manifest.
+        StoreError: The place cannot be reached.
     """
-    path = Path(path)
-    header = _read_header(path)
-    if not (path / MANIFEST).exists():
+    place = open_place(location)
+    if isinstance(place, Folder) and place.path.is_file():
+        from latentset.datasets.store.hdf5_reader import open_hdf5
+
+        return open_hdf5(place)
+    header = _read_header(place)
+    content = _read(place, MANIFEST)
+    if content is None:
         if allow_incomplete:
-            return Store(path, header, SAMPLES_SCHEMA.empty_table(), None)
+            return ZarrStore(place, header, SAMPLES_SCHEMA.empty_table(), None)
         raise StoreIncompleteError(
-            f"{path} is not complete: {MANIFEST} is missing. The job that writes it was "
+            f"{place} is not complete: {MANIFEST} is missing. The job that writes it was "
             "interrupted or is still running: run the same latentset encode again"
         )
-    manifest = parse_manifest((path / MANIFEST).read_bytes(), str(path))
-    _check_objects(path, header, manifest)
-    samples = parse_samples((path / SAMPLES).read_bytes(), header, str(path))
-    if samples.num_rows != manifest.samples.total:
-        raise StoreCorruptError(
-            f"{path}: {SAMPLES}: expected {manifest.samples.total} rows, got {samples.num_rows}"
-        )
-    return Store(path, header, samples, manifest)
+    manifest = parse_manifest(content, str(place))
+    samples = _check_objects(place, header, manifest)
+    return ZarrStore(place, header, samples, manifest)
 
 
-def _read_header(path: Path) -> Header:
-    if not path.exists():
-        raise StoreFormatError(f"{path}: no such folder: expected a store; look at the spelling")
-    if not (path / "zarr.json").is_file():
-        raise StoreFormatError(f"{path} is not a LatentSet store: expected a folder with zarr.json")
+def _read(place: Place, path: str) -> bytes | None:
+    """Read an object, or None if there is none."""
     try:
-        attributes = zarr.open_group(path, mode="r").attrs.asdict()
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise StoreFormatError(
-            f"{path} is not a LatentSet store: zarr.json cannot be read: {error}"
+        return place.read(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise StoreError(
+            f"{place}: {path} cannot be read: {error}. Look at the address, the permissions, the "
+            "network"
         ) from error
-    return parse_header(attributes.get(ATTRIBUTE), str(path))
 
 
-def _check_objects(path: Path, header: Header, manifest: Manifest) -> None:
-    """Every object is there with its size; small ones have their digest."""
+def _read_header(place: Place) -> Header:
+    content = _read(place, "zarr.json")
+    if content is None:
+        raise StoreFormatError(
+            f"{place} is not a LatentSet store: no {place.name}/zarr.json is there; expected a "
+            "store's folder or address; look at the spelling"
+        )
+    try:
+        document = json.loads(content)
+    except ValueError as error:
+        raise StoreFormatError(
+            f"{place} is not a LatentSet store: zarr.json cannot be read: {error}"
+        ) from error
+    if not isinstance(document, dict) or document.get("node_type") != "group":
+        raise StoreFormatError(
+            f"{place} is not a LatentSet store: zarr.json: expected a Zarr v3 group"
+        )
+    attributes = document.get("attributes")
+    value = attributes.get(ATTRIBUTE) if isinstance(attributes, dict) else None
+    return parse_header(value, str(place))
+
+
+def _check_objects(place: Place, header: Header, manifest: Manifest) -> pa.Table:
+    """Every object is there with its size; small ones have their digest. Return the samples."""
     listed = {item.path: item for item in manifest.objects}
-    digested = {"zarr.json", SAMPLES, *(f"{name}/zarr.json" for name in header.arrays)}
     if header.layout.shards != len(manifest.shards):
         raise StoreCorruptError(
-            f"{path}: {MANIFEST}: expected {header.layout.shards} shards (the header's "
+            f"{place}: {MANIFEST}: expected {header.layout.shards} shards (the header's "
             f"layout.shards), got {len(manifest.shards)}"
         )
+    digested = ["zarr.json", SAMPLES, *(f"{name}/zarr.json" for name in header.arrays)]
     shards = [f"{name}/c/{k}/0" for name in header.arrays for k in range(header.layout.shards)]
-    for name in (*sorted(digested), *shards):
+    for name in (*digested, *shards):
         if name not in listed:
-            raise StoreCorruptError(f"{path}: {MANIFEST} does not list {name}")
-    for item in manifest.objects:
-        try:
-            size = (path / item.path).stat().st_size
-        except OSError as error:
-            raise StoreCorruptError(
-                f"{path}: {item.path} is missing or cannot be read ({error.strerror}): "
-                "fetch it again, or encode the store again"
-            ) from error
+            raise StoreCorruptError(f"{place}: {MANIFEST} does not list {name}")
+    sizes = place.sizes()
+    for item in manifest.objects if sizes is not None else ():
+        size = (sizes or {}).get(item.path)
         if size != item.bytes:
-            raise StoreCorruptError(
-                f"{path}: {item.path}: expected {item.bytes} bytes, got {size}: "
-                "fetch it again, or encode the store again"
-            )
-        if item.path in digested and read_object(path, item) is None:
-            raise StoreCorruptError(
-                f"{path}: {item.path} differs from its sha256 in {MANIFEST}: "
-                "fetch it again, or encode the store again"
-            )
+            found = "is missing" if size is None else f"expected {item.bytes} bytes, got {size}"
+            raise _corrupt(place, f"{item.path}: {found}")
+    content = {name: _read(place, name) for name in digested}
+    for name, found_bytes in content.items():
+        if found_bytes is None:
+            raise _corrupt(place, f"{name}: is missing")
+        if sha256_of(found_bytes) != listed[name].sha256:
+            raise _corrupt(place, f"{name} differs from its sha256 in {MANIFEST}")
+    samples = parse_samples(content[SAMPLES] or b"", header, str(place))
+    counted = count_samples(samples)
+    if counted != manifest.samples:
+        raise StoreCorruptError(
+            f"{place}: {SAMPLES}: expected {manifest.samples} (as {MANIFEST} says), got {counted}"
+        )
+    return samples
+
+
+def _corrupt(place: Place, what: str) -> StoreCorruptError:
+    return StoreCorruptError(f"{place}: {what}: fetch it again, or encode the store again")

@@ -93,12 +93,21 @@ def parse_samples(content: bytes, header: Header, where: str) -> pa.Table:
         if not field.nullable and table.column(field.name).null_count:
             raise StoreCorruptError(f"{where}: {SAMPLES}: column {field.name!r} holds nulls")
     table = table.select(SAMPLES_SCHEMA.names).cast(SAMPLES_SCHEMA)
-    _check_rows(table, header, where)
+    check_samples(table, header, where)
     return table
 
 
-def _check_rows(table: pa.Table, header: Header, where: str) -> None:
-    """Every sample with latents lies inside the arrays and inside one shard."""
+def check_samples(table: pa.Table, header: Header, where: str) -> None:
+    """Check that every sample with latents lies inside the arrays and inside one shard.
+
+    Args:
+        table: Of ``SAMPLES_SCHEMA``.
+        header: The store's header.
+        where: The store, for messages.
+
+    Raises:
+        StoreCorruptError: A row does not fit the header.
+    """
     if table.num_rows != header.source.samples:
         raise StoreCorruptError(
             f"{where}: {SAMPLES}: expected {header.source.samples} rows (the header's "

@@ -147,9 +147,7 @@ def _size(store: Store) -> Rows:
     rows: Rows = []
     ok = store.samples.filter(pc.equal(store.samples.column("status"), OK))
     rate = ok.column("rate_bpp").to_numpy()
-    stored: Counter[str] = Counter()
-    for item in store.manifest.objects:
-        stored[item.path.partition("/")[0]] += item.bytes
+    stored = store.stored_bytes()
     total = sum(stored.values())
     if rate.size:
         rows.append(

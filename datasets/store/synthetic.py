@@ -18,12 +18,14 @@ from latentset.datasets.store.header import (
 from latentset.datasets.store.layout import assign_rows
 from latentset.datasets.store.manifest import ShardSummary
 from latentset.datasets.store.objects import sha256_of
+from latentset.datasets.store.places import Folder
 from latentset.datasets.store.samples import OK, SAMPLES_SCHEMA
 from latentset.datasets.store.scales import number_scales
 from latentset.datasets.store.writer import (
     ShardBuffer,
     finish_store,
     metadata_objects,
+    shard_objects,
     write_objects,
 )
 
@@ -116,7 +118,8 @@ def write_synthetic_store(
             created="1970-01-01T00:00:00Z",
         ),
     )
-    objects = write_objects(path, metadata_objects(header))
+    place = Folder(path)
+    objects = write_objects(place, metadata_objects(header))
     rows: list[dict[str, Any]] = []
     summaries = []
     for index in range(placed.layout.shards):
@@ -156,13 +159,13 @@ def write_synthetic_store(
                     "reason": "" if ok else "made up",
                 }
             )
-        objects += write_objects(path, buffer.encode())
+        objects += write_objects(place, shard_objects(header, index, buffer.rows()))
         fails = sum(k in failed for k in members)
         summaries.append(
             ShardSummary(index=index, samples=len(members), ok=len(members) - fails, failed=fails)
         )
     finish_store(
-        path,
+        place,
         fingerprint=sha256_of(header.model_dump_json().encode()),
         samples=pa.Table.from_pylist(rows, schema=SAMPLES_SCHEMA),
         shards=summaries,

@@ -1,12 +1,11 @@
 """Writing a store: arrays as bytes first, then objects, then the manifest.
 
 zarr-python turns a whole shard into the bytes of its object, in memory; this module's callers
-write them (``objects.write_whole``). So what is hashed is what is stored, and a shard is there
+write them (``places.Place.write``). So what is hashed is what is stored, and a shard is there
 whole or not at all.
 """
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,13 +18,9 @@ from zarr.storage import MemoryStore
 
 from latentset.datasets.errors import StoreError
 from latentset.datasets.store.header import ATTRIBUTE, ArrayName, Header
-from latentset.datasets.store.manifest import MANIFEST, Manifest, SampleCounts, ShardSummary
-from latentset.datasets.store.objects import (
-    StoredObject,
-    describe_object,
-    remove_partial,
-    write_whole,
-)
+from latentset.datasets.store.manifest import MANIFEST, Manifest, ShardSummary, count_samples
+from latentset.datasets.store.objects import StoredObject, describe_object
+from latentset.datasets.store.places import Place
 from latentset.datasets.store.samples import SAMPLES, samples_bytes
 from latentset.datasets.store.scales import stored_numbers
 
@@ -40,6 +35,22 @@ DTYPES: dict[ArrayName, str] = {
 COMPRESSION_LEVEL = 5
 """Zstd level inside blosc. Level 7 takes three times as long for 0.1 % fewer bytes, level 9 twenty
 times for 3 %; level 3 saves a third of the time and costs 1 to 2 %."""
+
+
+def array_shape(header: Header, name: ArrayName) -> tuple[int, int]:
+    """Shape of an array of a store.
+
+    Args:
+        header: The store's header.
+        name: Name of the array.
+
+    Returns:
+        (rows, channels).
+    """
+    layout, codec = header.layout, header.codec
+    if name == "z_hat":
+        return layout.shards * layout.z_shard_rows, codec.z_channels
+    return layout.shards * layout.shard_rows, codec.channels
 
 
 def _create(store: MemoryStore, header: Header, name: ArrayName) -> zarr.Array[Any]:
@@ -57,7 +68,7 @@ def _create(store: MemoryStore, header: Header, name: ArrayName) -> zarr.Array[A
     return zarr.create_array(
         store,
         name=name,
-        shape=(layout.shards * shard_rows, channels),
+        shape=array_shape(header, name),
         dtype=dtype,
         chunks=(chunk_rows, channels),
         shards=(shard_rows, channels),
@@ -145,11 +156,11 @@ class ShardBuffer:
         _place(self._scale_index, first_row - self._first, self._numbers[scale_index])
         _place(self._z_hat, z_first_row - self._z_first, z_hat)
 
-    def encode(self) -> dict[str, bytes]:
-        """Encode the shard.
+    def rows(self) -> dict[ArrayName, NDArray[Any]]:
+        """The rows of the shard.
 
         Returns:
-            Content by path, one object an array.
+            For each array of the header, all rows of the shard (rows, channels).
         """
         rows: dict[ArrayName, NDArray[Any]] = {
             "y_hat": self._y_hat,
@@ -159,16 +170,32 @@ class ShardBuffer:
         if "sigma_hat" in self._header.arrays:
             table = np.asarray(self._header.codec.scale_table, DTYPES["sigma_hat"])
             rows["sigma_hat"] = table[self._scale_index]
-        content: dict[str, Buffer] = {}
-        store = MemoryStore(content)
-        for name, values in rows.items():
-            array = _create(store, self._header, name)
-            array[self._index * len(values) : (self._index + 1) * len(values)] = values
-        return {
-            path: buffer.to_bytes()
-            for path, buffer in content.items()
-            if not path.endswith("zarr.json")
-        }
+        return rows
+
+
+def shard_objects(
+    header: Header, index: int, rows: Mapping[ArrayName, NDArray[Any]]
+) -> dict[str, bytes]:
+    """Encode a shard of every array as Zarr objects.
+
+    Args:
+        header: The store's header.
+        index: Number of the shard.
+        rows: For each array, all rows of the shard (rows, channels).
+
+    Returns:
+        Content by path, one object an array.
+    """
+    content: dict[str, Buffer] = {}
+    store = MemoryStore(content)
+    for name, values in rows.items():
+        array = _create(store, header, name)
+        array[index * len(values) : (index + 1) * len(values)] = values
+    return {
+        path: buffer.to_bytes()
+        for path, buffer in content.items()
+        if not path.endswith("zarr.json")
+    }
 
 
 def _check_range(name: str, values: NDArray[Any], lowest: int, highest: int, what: str) -> None:
@@ -188,11 +215,11 @@ def _place(target: NDArray[Any], start: int, values: NDArray[Any]) -> None:
     target[start : start + len(rows)] = rows
 
 
-def write_objects(store: Path, content: Mapping[str, bytes]) -> list[StoredObject]:
+def write_objects(store: Place, content: Mapping[str, bytes]) -> list[StoredObject]:
     """Write objects, each whole.
 
     Args:
-        store: The store's folder.
+        store: Where the store lies.
         content: Content by path.
 
     Returns:
@@ -202,12 +229,12 @@ def write_objects(store: Path, content: Mapping[str, bytes]) -> list[StoredObjec
         StoreError: An object cannot be written.
     """
     for path, value in content.items():
-        write_whole(store / path, value)
+        store.write(path, value)
     return [describe_object(path, value) for path, value in content.items()]
 
 
 def finish_store(
-    store: Path,
+    store: Place,
     *,
     fingerprint: str,
     samples: pa.Table,
@@ -217,7 +244,7 @@ def finish_store(
     """Write the samples table and then the manifest: with it the store is complete.
 
     Args:
-        store: The store's folder, with all its arrays written.
+        store: Where the store lies, with all its arrays written.
         fingerprint: Of the settings.
         samples: The samples table.
         shards: All shards, in order.
@@ -230,13 +257,12 @@ def finish_store(
         StoreError: An object cannot be written.
     """
     written = write_objects(store, {SAMPLES: samples_bytes(samples)})
-    ok = sum(status == "ok" for status in samples.column("status").to_pylist())
     manifest = Manifest(
         fingerprint=fingerprint,
-        samples=SampleCounts(total=samples.num_rows, ok=ok, failed=samples.num_rows - ok),
+        samples=count_samples(samples),
         shards=tuple(shards),
         objects=tuple(sorted([*objects, *written], key=lambda item: item.path)),
     )
-    remove_partial(store)
-    write_whole(store / MANIFEST, manifest.to_bytes())
+    store.sweep()
+    store.write(MANIFEST, manifest.to_bytes())
     return manifest

@@ -1,25 +1,27 @@
 """The last step: every record checked, the samples table, the manifest."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from latentset.datasets.errors import JobError
+from latentset.datasets.store.hdf5 import assemble
 from latentset.datasets.store.manifest import Manifest
-from latentset.datasets.store.objects import describe_object
+from latentset.datasets.store.objects import describe_object, read_object
 from latentset.datasets.store.samples import OK, SAMPLES_SCHEMA
 from latentset.datasets.store.writer import finish_store, metadata_objects
 from latentset.pipeline.encoding.plan import PlanFile
 from latentset.pipeline.encoding.record import ShardRecord, read_record
+from latentset.pipeline.encoding.target import Target
 
 
-def finish(store: Path, job: Path, plan: PlanFile) -> Manifest:
+def finish(target: Target, plan: PlanFile) -> Manifest:
     """Finish a store all of whose shards are done.
 
     Args:
-        store: The store's folder.
-        job: The job's folder.
+        target: The store and its job.
         plan: The plan.
 
     Returns:
@@ -29,12 +31,24 @@ def finish(store: Path, job: Path, plan: PlanFile) -> Manifest:
         JobError: A shard has no record, or its objects are not there.
         StoreError: An object cannot be written.
     """
-    records = [_read(store, job, plan, k) for k in range(plan.header.layout.shards)]
+    sizes = target.objects.sizes() or {}
+    records = [_read(target, plan, k, sizes) for k in range(plan.header.layout.shards)]
+    samples = samples_of(plan.table(), records)
+    shards = [record.summary for record in records]
+    if target.settings.container == "hdf5":
+        return assemble(
+            Path(str(target.store)),
+            plan.header,
+            (_read_part(target, record) for record in records),
+            fingerprint=plan.fingerprint,
+            samples=samples,
+            shards=shards,
+        )
     return finish_store(
-        store,
+        target.store,
         fingerprint=plan.fingerprint,
-        samples=samples_of(plan.table(), records),
-        shards=[record.summary for record in records],
+        samples=samples,
+        shards=shards,
         objects=[
             *(describe_object(p, value) for p, value in metadata_objects(plan.header).items()),
             *(item for record in records for item in record.objects),
@@ -42,16 +56,24 @@ def finish(store: Path, job: Path, plan: PlanFile) -> Manifest:
     )
 
 
-def _read(store: Path, job: Path, plan: PlanFile, index: int) -> ShardRecord:
-    record = read_record(job, index, plan.fingerprint, plan.table_sha256)
+def _read_part(target: Target, record: ShardRecord) -> bytes:
+    """The part of an HDF5 file that a task has written."""
+    (item,) = record.objects
+    content = read_object(target.objects, item)
+    if content is None:
+        raise JobError(f"{target.objects}: {item.path} was altered: run the same command again")
+    return content
+
+
+def _read(target: Target, plan: PlanFile, index: int, sizes: Mapping[str, int]) -> ShardRecord:
+    record = read_record(target.job, index, plan.fingerprint, plan.table_sha256)
     if record is None:
-        raise JobError(f"{job}: shard {index} has no record: run the same command again")
+        raise JobError(f"{target.job}: shard {index} has no record: run the same command again")
     for item in record.objects:
-        path = store / item.path
-        if not path.is_file() or path.stat().st_size != item.bytes:
+        if sizes.get(item.path) != item.bytes:
             raise JobError(
-                f"{path}: expected {item.bytes} bytes, as shard {index} was recorded, but the "
-                "object is missing or differs: run the same command again"
+                f"{target.objects}: {item.path}: expected {item.bytes} bytes, as shard {index} was "
+                "recorded, but the object is missing or differs: run the same command again"
             )
     return record
 

@@ -1,31 +1,26 @@
-"""The job from the first look at the target to the manifest (docs/encoding.md)."""
+"""The job from the first look at the targets to the manifests (docs/encoding.md)."""
 
-import threading
 import time
 import uuid
-from contextlib import closing
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from latentset.datasets.errors import (
-    JobError,
-    StoreCorruptError,
-    StoreError,
-    StoreFormatError,
-)
+from latentset.datasets.errors import JobError
 from latentset.datasets.photographs import ResizeRule
 from latentset.datasets.sources import Source
 from latentset.datasets.store.header import ARRAYS
-from latentset.datasets.store.manifest import MANIFEST
-from latentset.datasets.store.objects import PARTIAL
+from latentset.datasets.store.places import Place, open_place
 from latentset.datasets.store.reader import Store, open_store
 from latentset.datasets.store.samples import OK
 from latentset.datasets.store.scales import number_scales
 from latentset.datasets.store.writer import metadata_objects, write_objects
-from latentset.pipeline.encoding.cluster import Workers, connect, tell
+from latentset.pipeline.encoding.cluster import WAIT_S, Workers, connect, tell
 from latentset.pipeline.encoding.engine import TENSORFLOW, Engine
 from latentset.pipeline.encoding.finish import finish
+from latentset.pipeline.encoding.lock import Lease, hold
 from latentset.pipeline.encoding.plan import (
     FileFacts,
     PlanFile,
@@ -34,19 +29,17 @@ from latentset.pipeline.encoding.plan import (
     write_plan,
 )
 from latentset.pipeline.encoding.progress import ProgressView, Silence
-from latentset.pipeline.encoding.settings import (
-    Settings,
-    describe_source,
-    refuse_changes,
-    settings_of,
-)
+from latentset.pipeline.encoding.settings import Settings, describe_source
 from latentset.pipeline.encoding.shard import (
     ShardDone,
+    ShardTarget,
     Task,
     encode_shard,
     photograph_failed,
     read_software,
 )
+from latentset.pipeline.encoding.tally import Tally
+from latentset.pipeline.encoding.target import Target, choose_container, make_target
 
 SHARD_BYTES = 32 << 20
 """Default size of a shard of ``y_hat`` before compression: 341 images of 256x256 at 192 channels,
@@ -57,6 +50,8 @@ HEADERS_A_TASK = 1024
 
 REPORT_EVERY_S = 1.0
 """Seconds between a task's messages about how far it is."""
+
+Format = Literal["zarr", "hdf5"]
 
 
 @dataclass(frozen=True)
@@ -77,12 +72,15 @@ class EncodeResult:
 
 def encode(
     source: Source,
-    store: Path,
+    store: Path | str,
     codec: str,
     *,
     resize: ResizeRule | None = None,
+    format: Format | None = None,
     scheduler: str | None = None,
     workers: int | None = None,
+    queue: str | None = None,
+    wait_s: float = WAIT_S,
     batch: int = 32,
     on_error: Literal["record", "fail"] = "record",
     sigma_hat: bool = False,
@@ -96,11 +94,14 @@ def encode(
 
     Args:
         source: The photographs.
-        store: Folder to make.
+        store: What to make: a folder or file, ``s3://…``, ``gs://…``.
         codec: Name or path of the codec.
         resize: What to do to each photograph first; None is nothing.
+        format: In what the arrays are kept; None is HDF5 for names that end like it, else Zarr.
         scheduler: Address of a Dask scheduler; None uses processes of this machine.
-        workers: Number of local workers; None is one a core.
+        workers: Number of local workers, None is one a core; or of a queue's, at most.
+        queue: Queueing system that starts workers: ``slurm``, ``pbs``, ``sge`` or ``lsf``.
+        wait_s: Seconds without a single worker of scheduler or queue after which to stop.
         batch: Images that the codec is given at once, at most. Changes no byte.
         on_error: ``record`` gives a photograph that cannot be encoded a status; ``fail`` stops.
         sigma_hat: Store ``sigma_hat`` as float16 as well.
@@ -115,88 +116,187 @@ def encode(
         StoreError: The target is something else, or cannot be written.
         SettingsChangedError: The target was begun with other settings.
         PhotographFailedError: A photograph cannot be encoded and ``on_error`` is ``fail``.
-        JobError: Workers were lost, differ, or the codec gives values that do not fit.
+        JobError: Another job is at work on the target, workers were lost or differ, or the codec
+            gives values that do not fit.
+    """
+    (result,) = encode_all(
+        source,
+        [(store, codec)],
+        resize=resize,
+        format=format,
+        scheduler=scheduler,
+        workers=workers,
+        queue=queue,
+        wait_s=wait_s,
+        batch=batch,
+        on_error=on_error,
+        sigma_hat=sigma_hat,
+        shard_bytes=shard_bytes,
+        view=view,
+        engine=engine,
+    )
+    return result
+
+
+def encode_all(
+    source: Source,
+    stores: Sequence[tuple[Path | str, str]],
+    *,
+    resize: ResizeRule | None = None,
+    format: Format | None = None,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    queue: str | None = None,
+    wait_s: float = WAIT_S,
+    batch: int = 32,
+    on_error: Literal["record", "fail"] = "record",
+    sigma_hat: bool = False,
+    shard_bytes: int = SHARD_BYTES,
+    view: ProgressView | None = None,
+    engine: Engine = TENSORFLOW,
+) -> list[EncodeResult]:
+    """Encode a collection of photographs with several codecs, reading each photograph once.
+
+    Shards are reckoned with the channels of the codec that has most, so that a task has the same
+    photographs for every store.
+
+    Args:
+        source: The photographs.
+        stores: For each store, what to make and its codec, as for :func:`encode`.
+        resize: As for :func:`encode`, and so are all that follow.
+        format: For all stores.
+        scheduler: Address of a Dask scheduler.
+        workers: Number of local workers, or of a queue's at most.
+        queue: Queueing system that starts workers.
+        wait_s: Seconds without a worker after which to stop.
+        batch: Images that a codec is given at once, at most.
+        on_error: What to do about a photograph that cannot be encoded.
+        sigma_hat: Store ``sigma_hat`` as float16 as well.
+        shard_bytes: Size of a shard of ``y_hat`` of the codec with most channels.
+        view: Where to show progress.
+        engine: What runs the codecs.
+
+    Returns:
+        What came out, for each store.
+
+    Raises:
+        StoreError: A target is something else, or cannot be written.
+        SettingsChangedError: A target was begun with other settings.
+        PhotographFailedError: A photograph cannot be encoded and ``on_error`` is ``fail``.
+        JobError: Another job is at work on a target, workers were lost or differ, or a codec gives
+            values that do not fit.
     """
     view = view or Silence()
-    store = store.absolute()
-    before = _look_at(store)
-    if Path(codec).is_file():
-        codec = str(Path(codec).absolute())
-    settings = Settings(
-        codec=number_scales(engine.load(codec).info),
-        arrays=(*ARRAYS, "sigma_hat") if sigma_hat else ARRAYS,
-        resize=str(resize or ResizeRule()),
-        source=describe_source(source),
-        target_shard_bytes=shard_bytes,
-        software=read_software(engine),
-    )
-    if before is not None:
-        refuse_changes(str(store), settings_of(before.header), settings)
-        if before.manifest is not None:
-            return EncodeResult(before, was_complete=True)
-
-    job = store.with_name(f"{store.name}.job") / settings.fingerprint
-    with connect(scheduler, workers) as crew:
-        if scheduler is not None and crew.count() == 0:
-            view.say(f"the scheduler at {scheduler} has no workers yet; waiting for them")
-        plan = _plan(crew, job, source, settings, view)
-        if on_error == "fail":
-            _refuse_failed(plan)
-        write_objects(store, metadata_objects(plan.header))
-        task = Task(
-            store=store,
-            job=job,
-            plan_sha256=plan.table_sha256,
-            source=source.root,
-            codec=codec,
-            batch=batch,
-            fail=on_error == "fail",
-            engine=engine,
+    described, software = describe_source(source), read_software(engine)
+    targets: list[Target] = []
+    for location, codec in stores:
+        place = open_place(location)
+        if Path(codec).is_file():
+            codec = str(Path(codec).absolute())
+        settings = Settings(
+            container=choose_container(place, format),
+            codec=number_scales(engine.load(codec).info),
+            arrays=(*ARRAYS, "sigma_hat") if sigma_hat else ARRAYS,
+            resize=str(resize or ResizeRule()),
+            source=described,
+            target_shard_bytes=shard_bytes,
+            software=software,
         )
-        started = time.monotonic()
-        tally = _run(crew, task, plan, view)
-        seconds = time.monotonic() - started
-    finish(store, job, plan)
-    return EncodeResult(
-        open_store(store),
-        was_complete=False,
-        encoded=tally.encoded,
-        reused=tally.reused,
-        seconds=seconds,
-    )
+        targets.append(make_target(place, codec, settings))
+    channels = max(target.settings.codec.channels for target in targets)
+    done: dict[Place, EncodeResult] = {}
+    with ExitStack() as locks:
+        begun = [target for target in targets if not target.is_complete]
+        leases = [locks.enter_context(hold(target.lock_at, view.say)) for target in begun]
+        # Another job may have been at work until the lock was free.
+        again = [make_target(target.store, target.codec, target.settings) for target in begun]
+        left = [target for target in again if not target.is_complete]
+        if left:
+            with connect(scheduler, workers, queue=queue, wait_s=wait_s, say=view.say) as crew:
+                plans = _plan(crew, left, leases, source, channels, view)
+                if on_error == "fail":
+                    _refuse_failed(plans[0])
+                _check(leases)
+                for target, plan in zip(left, plans, strict=True):
+                    if target.settings.container == "zarr":
+                        write_objects(target.store, metadata_objects(plan.header))
+                task = Task(
+                    targets=tuple(
+                        ShardTarget(
+                            objects=target.objects,
+                            job=target.job,
+                            plan_sha256=plan.table_sha256,
+                            container=target.settings.container,
+                            codec=target.codec,
+                        )
+                        for target, plan in zip(left, plans, strict=True)
+                    ),
+                    source=source.root,
+                    batch=batch,
+                    fail=on_error == "fail",
+                    engine=engine,
+                    leases=tuple(leases),
+                )
+                started = time.monotonic()
+                tally = _run(crew, task, plans[0], view)
+                seconds = time.monotonic() - started
+            _check(leases)
+            for k, (target, plan) in enumerate(zip(left, plans, strict=True)):
+                finish(target, plan)
+                done[target.store] = EncodeResult(
+                    open_store(target.store),
+                    was_complete=False,
+                    encoded=tally.encoded[k],
+                    reused=tally.reused[k],
+                    seconds=seconds,
+                )
+    return [
+        done.get(target.store) or EncodeResult(open_store(target.store), was_complete=True)
+        for target in targets
+    ]
 
 
-def _look_at(store: Path) -> Store | None:
-    """What lies at the target: None if nothing does, the store if it is one, or an error."""
-    if not store.exists():
-        return None
-    if not store.is_dir():
-        raise StoreError(f"{store} is a file: expected a folder, or a name that is free")
-    if all(PARTIAL in path.name for path in store.iterdir()):
-        return None
-    try:
-        return open_store(store, allow_incomplete=not (store / MANIFEST).exists())
-    except StoreFormatError as error:
-        raise StoreError(
-            f"{store} exists and is no store that this version can go on with; nothing was "
-            f"changed there. Name another folder. ({error})"
-        ) from error
-    except StoreCorruptError as error:
-        raise StoreCorruptError(
-            f"{error}. To encode it anew with this command, remove {store.name} and "
-            f"{store.name}.job first"
-        ) from error
+def _check(leases: Sequence[Lease]) -> None:
+    """Stop if another job has taken a store over."""
+    for lease in leases:
+        lease.check()
 
 
 def _plan(
-    crew: Workers, job: Path, source: Source, settings: Settings, view: ProgressView
-) -> PlanFile:
-    """Take the plan of an earlier run of the same job, or make one."""
-    if (job / "plan.json").exists():
-        try:
-            return PlanFile(job)
-        except JobError:
-            view.say("the plan of the earlier run cannot be read; planning again")
+    crew: Workers,
+    targets: Sequence[Target],
+    leases: Sequence[Lease],
+    source: Source,
+    channels: int,
+    view: ProgressView,
+) -> list[PlanFile]:
+    """Take the plans of earlier runs of the same job, and make those that are missing."""
+    found: dict[Place, PlanFile] = {}
+    for target in targets:
+        if target.job.size("plan.json") is not None:
+            try:
+                found[target.job] = PlanFile(target.job)
+            except JobError:
+                view.say("the plan of the earlier run cannot be read; planning again")
+    if len(found) < len(targets):
+        facts = _read_all_facts(crew, source, view)
+        _check(leases)
+        for target in targets:
+            if target.job not in found:
+                write_plan(target.job, make_plan(source, target.settings, facts, channels))
+                found[target.job] = PlanFile(target.job)
+    plans = [found[target.job] for target in targets]
+    for target, plan in zip(targets, plans, strict=True):
+        if not plan.same_photographs(plans[0]):
+            raise JobError(
+                f"{target.store} and {targets[0].store} were begun apart, with other shards, or "
+                "photographs have changed since: encode them one at a time"
+            )
+    return plans
+
+
+def _read_all_facts(crew: Workers, source: Source, view: ProgressView) -> list[FileFacts]:
+    """Read the headers of all photographs."""
     paths = source.samples.column("path").to_pylist()
     firsts = range(0, len(paths), HEADERS_A_TASK)
     parts = [paths[first : first + HEADERS_A_TASK] for first in firsts]
@@ -213,9 +313,7 @@ def _plan(
                 view.update(done, len(paths))
     finally:
         view.end()
-    facts = [fact for index in sorted(read) for fact in read[index]]
-    write_plan(job, make_plan(source, settings, facts))
-    return PlanFile(job)
+    return [fact for index in sorted(read) for fact in read[index]]
 
 
 def _refuse_failed(plan: PlanFile) -> None:
@@ -225,44 +323,9 @@ def _refuse_failed(plan: PlanFile) -> None:
             raise photograph_failed(f"{row['path']}: {row['status']}: {row['reason']}")
 
 
-class _Tally:
-    """How many images are done, told by tasks that run and by tasks that are finished."""
-
-    def __init__(self, total: int, view: ProgressView) -> None:
-        self._lock = threading.Lock()
-        self._view = view
-        self._done: dict[int, int] = {}
-        self._finished: set[int] = set()
-        self.total = total
-        self.encoded = 0
-        self.reused = 0
-
-    def hear(self, message: dict[str, int]) -> None:
-        """Take a running task's message; called in the client's own thread."""
-        with self._lock:
-            if message["index"] not in self._finished:
-                self._done[message["index"]] = message["done"]
-                self._show()
-
-    def finish(self, result: ShardDone) -> None:
-        """Take a finished task's summary."""
-        with self._lock:
-            self._finished.add(result.index)
-            if result.reused:
-                self.reused += result.samples
-                self._done.pop(result.index, None)
-            else:
-                self.encoded += result.samples
-                self._done[result.index] = result.samples
-            self._show()
-
-    def _show(self) -> None:
-        self._view.update(sum(self._done.values()), self.total - self.reused)
-
-
-def _run(crew: Workers, task: Task, plan: PlanFile, view: ProgressView) -> _Tally:
+def _run(crew: Workers, task: Task, plan: PlanFile, view: ProgressView) -> Tally:
     """Run a task for every shard."""
-    tally = _Tally(plan.header.source.samples, view)
+    tally = Tally(plan.header.source.samples, len(task.targets), view)
     topic = f"latentset-{uuid.uuid4().hex}"
     shards = range(plan.header.layout.shards)
     view.begin("encoding", tally.total)
@@ -277,8 +340,8 @@ def _run(crew: Workers, task: Task, plan: PlanFile, view: ProgressView) -> _Tall
                 tally.finish(result)
     finally:
         view.end()
-    if tally.reused:
-        view.say(f"{tally.reused} of {tally.total} images were there already, from an earlier run")
+    if tally.skipped:
+        view.say(f"{tally.skipped} of {tally.total} images were there already, from an earlier run")
     return tally
 
 

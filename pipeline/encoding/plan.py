@@ -30,7 +30,8 @@ from latentset.datasets.photographs import ResizeRule, read_size
 from latentset.datasets.sources import Source, resolve_inside
 from latentset.datasets.store.header import Frozen, Header, Layout, Provenance, Sha256
 from latentset.datasets.store.layout import assign_rows
-from latentset.datasets.store.objects import sha256_of, write_whole
+from latentset.datasets.store.objects import sha256_of
+from latentset.datasets.store.places import Place
 from latentset.datasets.store.samples import OK
 from latentset.datasets.version import __version__
 from latentset.pipeline.encoding.settings import Settings
@@ -59,6 +60,9 @@ PLAN_SCHEMA = pa.schema(
     ]
 )
 """Columns of the plan. Sizes are 0 and rows -1 where ``status`` is not ``ok``."""
+
+
+_ROWS = ("latent_height", "latent_width", "first_row", "z_first_row")
 
 
 @dataclass(frozen=True)
@@ -130,13 +134,17 @@ class PlanDocument(Frozen):
     """Digest of ``plan.parquet``; records carry it, so that none outlives its plan."""
 
 
-def make_plan(source: Source, settings: Settings, facts: Sequence[FileFacts]) -> Plan:
+def make_plan(
+    source: Source, settings: Settings, facts: Sequence[FileFacts], channels: int
+) -> Plan:
     """Decide what becomes of every sample and where it goes.
 
     Args:
         source: The photographs listed.
         settings: Of the job.
         facts: Of each file, in the order of the source.
+        channels: Channels of ``y_hat`` that shards are reckoned with: the codec's own, or those
+            of another codec of the same job.
 
     Returns:
         The plan.
@@ -172,7 +180,7 @@ def make_plan(source: Source, settings: Settings, facts: Sequence[FileFacts]) ->
     rows = np.array(columns["latent_height"], np.int64) * np.array(columns["latent_width"])
     try:
         placed = assign_rows(
-            rows, np.array(z_rows, np.int64), codec.channels, settings.target_shard_bytes
+            rows, np.array(z_rows, np.int64), channels, settings.target_shard_bytes
         )
     except StoreError as error:
         k = 0
@@ -215,7 +223,7 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-def write_plan(job: Path, plan: Plan) -> None:
+def write_plan(job: Place, plan: Plan) -> None:
     """Write a plan.
 
     Args:
@@ -233,11 +241,11 @@ def write_plan(job: Path, plan: Plan) -> None:
             rows = plan.table.slice(int(first), int(last - first))
             writer.write_table(rows, row_group_size=max(1, rows.num_rows))
     content = sink.getvalue()
-    write_whole(job / "plan.parquet", content)
+    job.write("plan.parquet", content)
     document = PlanDocument(
         fingerprint=plan.fingerprint, header=plan.header, table_sha256=sha256_of(content)
     )
-    write_whole(job / "plan.json", document.model_dump_json(indent=1).encode() + b"\n")
+    job.write("plan.json", document.model_dump_json(indent=1).encode() + b"\n")
 
 
 class PlanFile:
@@ -250,10 +258,10 @@ class PlanFile:
         JobError: There is no plan, or it was torn or altered.
     """
 
-    def __init__(self, job: Path) -> None:
+    def __init__(self, job: Place) -> None:
         try:
-            document = PlanDocument.model_validate_json((job / "plan.json").read_bytes())
-            content = (job / "plan.parquet").read_bytes()
+            document = PlanDocument.model_validate_json(job.read("plan.json"))
+            content = job.read("plan.parquet")
         except (OSError, ValidationError) as error:
             raise JobError(f"{job}: the plan cannot be read: {error}") from error
         if sha256_of(content) != document.table_sha256:
@@ -278,6 +286,18 @@ class PlanFile:
         rows: list[dict[str, Any]] = table.to_pylist()
         return rows
 
+    def same_photographs(self, other: "PlanFile") -> bool:
+        """Tell whether another plan has the same photographs in the same shards.
+
+        Args:
+            other: Of another codec.
+
+        Returns:
+            True if they differ in rows of latents at most.
+        """
+        columns = [c for c in PLAN_SCHEMA.names if c not in _ROWS]
+        return self is other or self.table().select(columns) == other.table().select(columns)
+
     def table(self) -> pa.Table:
         """Read all rows, in the order of the source."""
         with self._lock:
@@ -285,7 +305,7 @@ class PlanFile:
 
 
 @lru_cache(maxsize=4)
-def open_plan_once(job: Path, table_sha256: str) -> PlanFile:
+def open_plan_once(job: Place, table_sha256: str) -> PlanFile:
     """Open a plan, or take the one that this process has opened before.
 
     Args:

@@ -1,14 +1,14 @@
 """What a finished shard leaves behind: the facts from which a job is resumed and finished."""
 
 from collections import Counter
-from pathlib import Path
 from typing import Self
 
 from pydantic import FiniteFloat, NonNegativeInt, ValidationError, model_validator
 
 from latentset.datasets.store.header import Frozen, Sha256
 from latentset.datasets.store.manifest import ShardSummary
-from latentset.datasets.store.objects import StoredObject, write_whole
+from latentset.datasets.store.objects import StoredObject
+from latentset.datasets.store.places import Place
 from latentset.datasets.store.samples import OK
 
 
@@ -53,20 +53,31 @@ class ShardRecord(Frozen):
         )
 
 
-def record_path(job: Path, index: int) -> Path:
+def record_path(index: int) -> str:
     """Where a shard's record lies.
 
     Args:
-        job: The job's folder.
         index: Number of the shard.
 
     Returns:
-        The file.
+        Path below the job's folder.
     """
-    return job / "shards" / f"{index:06d}.json"
+    return f"shards/{index:06d}.json"
 
 
-def write_record(job: Path, record: ShardRecord) -> None:
+def part_path(index: int) -> str:
+    """Where the part of an HDF5 store lies that one task has written.
+
+    Args:
+        index: Number of the shard.
+
+    Returns:
+        Path below the job's folder.
+    """
+    return f"parts/{index:06d}.h5"
+
+
+def write_record(job: Place, record: ShardRecord) -> None:
     """Write a record: with it the shard is done.
 
     Args:
@@ -76,10 +87,10 @@ def write_record(job: Path, record: ShardRecord) -> None:
     Raises:
         StoreError: It cannot be written.
     """
-    write_whole(record_path(job, record.index), record.model_dump_json().encode() + b"\n")
+    job.write(record_path(record.index), record.model_dump_json().encode() + b"\n")
 
 
-def read_record(job: Path, index: int, fingerprint: str, plan_sha256: str) -> ShardRecord | None:
+def read_record(job: Place, index: int, fingerprint: str, plan_sha256: str) -> ShardRecord | None:
     """Read a shard's record.
 
     Args:
@@ -92,7 +103,7 @@ def read_record(job: Path, index: int, fingerprint: str, plan_sha256: str) -> Sh
         The record, or None if there is none that is whole and belongs to this plan.
     """
     try:
-        record = ShardRecord.model_validate_json(record_path(job, index).read_bytes())
+        record = ShardRecord.model_validate_json(job.read(record_path(index)))
     except (OSError, ValidationError):
         return None
     expected = (fingerprint, plan_sha256, index)

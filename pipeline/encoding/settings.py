@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import PositiveInt
 
@@ -13,11 +13,15 @@ from latentset.datasets.store.header import (
     FORMAT_VERSION,
     ArrayName,
     CodecInfo,
+    FormatVersion,
     Frozen,
     Header,
     SourceInfo,
 )
 from latentset.datasets.store.objects import sha256_of
+
+Container = Literal["zarr", "hdf5"]
+"""In what a store's arrays are kept: a folder of Zarr objects, or one HDF5 file."""
 
 _SHOWN = 70
 """Characters of a value in a message."""
@@ -45,8 +49,10 @@ class Settings(Frozen):
     and codec lie.
     """
 
-    format_version: str = FORMAT_VERSION
+    format_version: FormatVersion = FORMAT_VERSION
     """Version of docs/store-spec.md."""
+    container: Container = "zarr"
+    """In what the arrays are kept."""
     codec: CodecInfo
     """Which codec."""
     arrays: tuple[ArrayName, ...]
@@ -67,11 +73,12 @@ class Settings(Frozen):
         return sha256_of(text.encode())
 
 
-def settings_of(header: Header) -> Settings:
+def settings_of(header: Header, container: Container) -> Settings:
     """Recover the settings that a store was made with.
 
     Args:
         header: The store's header.
+        container: What it is kept in.
 
     Returns:
         The settings.
@@ -79,6 +86,7 @@ def settings_of(header: Header) -> Settings:
     made = header.provenance
     return Settings(
         format_version=header.format_version,
+        container=container,
         codec=header.codec,
         arrays=header.arrays,
         resize=header.resize,

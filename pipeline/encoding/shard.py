@@ -1,72 +1,67 @@
 """One task: the photographs of one shard -> the objects of that shard and its record.
 
-Reading, hashing, decoding and resizing of the next batch go on in a thread of their own while the
-codec works on this one. A task that is run twice writes the same bytes; one that finds its record
-and the objects unaltered writes nothing.
+A job may make several stores, one a codec: each photograph is read and decoded once for all. A
+task that is run twice writes the same bytes; one that finds its record and the objects unaltered
+writes nothing.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from latentset.datasets.errors import (
-    JobError,
-    PhotographError,
-    PhotographFailedError,
-    SourceError,
-    StoreError,
-)
-from latentset.datasets.photographs import (
-    ResizeRule,
-    decode_photograph,
-    decoder_version,
-    read_bytes,
-)
-from latentset.datasets.sources import resolve_inside
+from latentset.datasets.errors import JobError, PhotographFailedError, StoreError
+from latentset.datasets.photographs import ResizeRule, decoder_version
+from latentset.datasets.store.hdf5 import encode_part
 from latentset.datasets.store.header import Header
-from latentset.datasets.store.objects import are_unaltered, sha256_of
+from latentset.datasets.store.objects import are_unaltered
+from latentset.datasets.store.places import Place
 from latentset.datasets.store.samples import OK
 from latentset.datasets.store.scales import number_scales
-from latentset.datasets.store.writer import ShardBuffer, write_objects
+from latentset.datasets.store.writer import ShardBuffer, shard_objects, write_objects
+from latentset.pipeline.encoding.decoding import Photograph, decode_batches
 from latentset.pipeline.encoding.engine import Encoder, Engine, load_once
-from latentset.pipeline.encoding.plan import open_plan_once
-from latentset.pipeline.encoding.record import ShardRecord, read_record, write_record
-from latentset.pipeline.encoding.settings import Software, settings_of
+from latentset.pipeline.encoding.lock import Lease
+from latentset.pipeline.encoding.plan import PlanFile, open_plan_once
+from latentset.pipeline.encoding.record import ShardRecord, part_path, read_record, write_record
+from latentset.pipeline.encoding.settings import Container, Software, settings_of
 
-BATCH_PIXELS = 1 << 21
-"""Pixels of a batch, whatever number of images was asked for (32 of 256x256): a bound on memory,
-of which the codec's first layer takes about 300 bytes a pixel."""
 
-AHEAD = 2
-"""Batches decoded ahead of the codec."""
+@dataclass(frozen=True)
+class ShardTarget:
+    """One of the stores that a task writes a shard of."""
+
+    objects: Place
+    """Where its objects go."""
+    job: Place
+    """The job's folder, ``STORE.job/FINGERPRINT``."""
+    plan_sha256: str
+    """Digest of the plan's table."""
+    container: Container
+    """What its objects are: of Zarr, or an HDF5 file that is put together later."""
+    codec: str
+    """Name or path of the codec."""
 
 
 @dataclass(frozen=True)
 class Task:
     """What every task of a job is told; small, because it travels with each."""
 
-    store: Path
-    """The store's folder."""
-    job: Path
-    """The job's folder, ``STORE.job/FINGERPRINT``."""
-    plan_sha256: str
-    """Digest of the plan's table."""
+    targets: tuple[ShardTarget, ...]
+    """The stores: their plans are equal but for the rows."""
     source: Path
     """Root of the photographs."""
-    codec: str
-    """Name or path of the codec."""
     batch: int
     """Images a batch, at most."""
     fail: bool
     """Stop at a photograph that cannot be encoded."""
     engine: Engine
-    """Runs the codec."""
+    """Runs the codecs."""
+    leases: tuple[Lease, ...] = ()
+    """The locks of the stores, which must be this job's when something is written."""
 
 
 @dataclass(frozen=True)
@@ -77,34 +72,66 @@ class ShardDone:
     """Number of the shard."""
     samples: int
     """Its samples."""
-    reused: bool
-    """It was there already, recorded and unaltered."""
+    reused: tuple[bool, ...]
+    """For each store: the shard was there already, recorded and unaltered."""
     failed: tuple[str, ...] = ()
     """``path: status: reason`` of its samples without latents."""
 
 
-@dataclass
-class _Photograph:
-    """A sample on its way through the task."""
+class _Shard:
+    """A shard of one store that is being filled."""
 
-    row: dict[str, Any]
-    """Its row of the plan."""
-    status: str = OK
-    reason: str = ""
-    rate_bpp: float | None = None
-    source_bytes: int = 0
-    source_sha256: str = ""
-    pixels: NDArray[np.uint8] | None = field(default=None, repr=False)
+    def __init__(self, target: ShardTarget, plan: PlanFile, codec: Encoder, index: int) -> None:
+        self._target, self._plan, self._codec, self._index = target, plan, codec, index
+        self._buffer = ShardBuffer(plan.header, index)
+        self._rows = {row["id"]: row for row in plan.rows(index)}
+        self._rate_bpp: dict[str, float] = {}
 
-    def fail(self, status: str, reason: str) -> None:
-        self.status, self.reason, self.pixels = status, reason, None
+    def encode(self, images: NDArray[np.uint8], ids: Sequence[str]) -> None:
+        """Encode images of one size and place their latents."""
+        latents = self._codec.encode(images)
+        for k, name in enumerate(ids):
+            row = self._rows[name]
+            try:
+                self._buffer.put(
+                    row["first_row"],
+                    row["z_first_row"],
+                    latents.y_hat[k],
+                    latents.scale_index[k],
+                    latents.z_hat[k],
+                )
+            except StoreError as error:
+                raise JobError(
+                    f"sample {name!r}: {error}. The codec gives values that a store cannot hold; "
+                    "nothing was clipped or wrapped"
+                ) from error
+        pixels = images.shape[1] * images.shape[2]
+        for name, bits in zip(ids, self._codec.rate_bits(latents), strict=True):
+            self._rate_bpp[name] = float(bits) / pixels
 
-    def describe(self) -> str:
-        return f"{self.row['path']}: {self.status}: {self.reason}"
+    def write(self, photographs: Sequence[Photograph]) -> None:
+        """Write the shard's objects, and then its record."""
+        header, rows = self._plan.header, self._buffer.rows()
+        if self._target.container == "zarr":
+            objects = shard_objects(header, self._index, rows)
+        else:
+            objects = {part_path(self._index): encode_part(header, self._index, rows)}
+        record = ShardRecord(
+            fingerprint=self._plan.fingerprint,
+            plan_sha256=self._target.plan_sha256,
+            index=self._index,
+            objects=tuple(write_objects(self._target.objects, objects)),
+            status=tuple(p.status for p in photographs),
+            reason=tuple(p.reason for p in photographs),
+            rate_bpp=tuple(self._rate_bpp.get(p.row["id"]) for p in photographs),
+            source_bytes=tuple(p.source_bytes for p in photographs),
+            source_sha256=tuple(p.source_sha256 for p in photographs),
+        )
+        write_record(self._target.job, record)
 
 
 def encode_shard(task: Task, index: int, report: Callable[[int], None]) -> ShardDone:
-    """Encode one shard, unless its record says that this was done.
+    """Encode one shard of every store, unless its record says that this was done.
 
     Args:
         task: What every task is told.
@@ -112,52 +139,67 @@ def encode_shard(task: Task, index: int, report: Callable[[int], None]) -> Shard
         report: Called with the number of samples done so far.
 
     Returns:
-        A summary; the facts are in the record.
+        A summary; the facts are in the records.
 
     Raises:
         PhotographFailedError: A photograph cannot be encoded and ``task.fail`` is set.
-        JobError: The worker's software or codec is not the client's, or a value does not fit.
+        JobError: The worker's software or codec is not the client's, a value does not fit, or
+            another job has taken a store over.
         StoreError: An object cannot be written.
     """
-    plan = open_plan_once(task.job, task.plan_sha256)
-    record = read_record(task.job, index, plan.fingerprint, task.plan_sha256)
-    if record is not None and are_unaltered(task.store, record.objects):
-        return _summarise(record, plan.rows(index), reused=True)
+    plans = [open_plan_once(target.job, target.plan_sha256) for target in task.targets]
+    records = [_find(target, plan, index) for target, plan in zip(task.targets, plans, strict=True)]
+    rows = plans[0].rows(index)
+    reused = tuple(record is not None for record in records)
+    if all(reused):
+        return ShardDone(index, len(rows), reused, _failures(rows, records[0]))
 
-    codec = _load(task, plan.header)
-    photographs = [_Photograph(row) for row in plan.rows(index)]
-    buffer = ShardBuffer(plan.header, index)
+    shards = [
+        _Shard(target, plan, _load(task.engine, target.codec, plan.header), index)
+        for target, plan, found in zip(task.targets, plans, reused, strict=True)
+        if not found
+    ]
+    photographs = [Photograph(row) for row in rows]
+    rule = ResizeRule.parse(plans[0].header.resize)
     done = 0
-    for batch in _decoded(task, photographs, ResizeRule.parse(plan.header.resize)):
+    for batch in decode_batches(photographs, task.source, rule, task.batch):
         if task.fail:
             for photograph in batch:
                 if photograph.status != OK:
                     raise photograph_failed(photograph.describe())
-        _encode_batch(codec, batch, buffer)
+        ready = [photograph for photograph in batch if photograph.pixels is not None]
+        if ready:
+            images = np.stack([p.pixels for p in ready if p.pixels is not None])
+            for shard in shards:
+                shard.encode(images, [p.row["id"] for p in ready])
+        for photograph in ready:
+            photograph.pixels = None
         done += len(batch)
         report(done)
-    record = ShardRecord(
-        fingerprint=plan.fingerprint,
-        plan_sha256=task.plan_sha256,
-        index=index,
-        objects=tuple(write_objects(task.store, buffer.encode())),
-        status=tuple(p.status for p in photographs),
-        reason=tuple(p.reason for p in photographs),
-        rate_bpp=tuple(p.rate_bpp for p in photographs),
-        source_bytes=tuple(p.source_bytes for p in photographs),
-        source_sha256=tuple(p.source_sha256 for p in photographs),
-    )
-    write_record(task.job, record)
-    return _summarise(record, plan.rows(index), reused=False)
+    for lease in task.leases:
+        lease.check()
+    for shard in shards:
+        shard.write(photographs)
+    failed = tuple(p.describe() for p in photographs if p.status != OK)
+    return ShardDone(index, len(rows), reused, failed)
 
 
-def _summarise(record: ShardRecord, rows: list[dict[str, Any]], *, reused: bool) -> ShardDone:
-    failed = tuple(
+def _find(target: ShardTarget, plan: PlanFile, index: int) -> ShardRecord | None:
+    """The record of a shard that is done, if its objects are what it says."""
+    record = read_record(target.job, index, plan.fingerprint, target.plan_sha256)
+    if record is None or not are_unaltered(target.objects, record.objects):
+        return None
+    return record
+
+
+def _failures(rows: list[dict[str, Any]], record: ShardRecord | None) -> tuple[str, ...]:
+    if record is None:
+        return ()
+    return tuple(
         f"{row['path']}: {status}: {reason}"
         for row, status, reason in zip(rows, record.status, record.reason, strict=True)
         if status != OK
     )
-    return ShardDone(record.index, len(rows), reused, failed)
 
 
 def photograph_failed(what: str) -> PhotographFailedError:
@@ -174,19 +216,19 @@ def photograph_failed(what: str) -> PhotographFailedError:
     )
 
 
-def _load(task: Task, header: Header) -> Encoder:
+def _load(engine: Engine, name: str, header: Header) -> Encoder:
     """Load the codec and make sure that this worker computes what the others do."""
-    expected = settings_of(header)
-    found = read_software(task.engine)
-    if found != expected.software:
+    expected = settings_of(header, "zarr").software
+    found = read_software(engine)
+    if found != expected:
         raise JobError(
-            f"this worker has {found}, but the job was planned with {expected.software}. "
+            f"this worker has {found}, but the job was planned with {expected}. "
             "Latents could differ: give every worker the client's environment"
         )
-    codec = load_once(task.engine, task.codec, header.codec.sha256)
+    codec = load_once(engine, name, header.codec.sha256)
     if number_scales(codec.info) != header.codec:
         raise JobError(
-            f"this worker's codec {task.codec} is {codec.info.sha256[:12]}…, but the job was "
+            f"this worker's codec {name} is {codec.info.sha256[:12]}…, but the job was "
             f"planned with {header.codec.sha256[:12]}…: give every worker the same file"
         )
     return codec
@@ -209,104 +251,3 @@ def read_software(engine: Engine) -> Software:
         device=found["device"],
         decoder=decoder_version(),
     )
-
-
-def _decoded(
-    task: Task, photographs: Sequence[_Photograph], rule: ResizeRule
-) -> Iterator[list[_Photograph]]:
-    """Yield batches of one size, decoded ahead in a thread."""
-
-    def decode(batch: list[_Photograph]) -> list[_Photograph]:
-        for photograph in batch:
-            _decode(task.source, photograph, rule)
-        return batch
-
-    batches = iter(_group(photographs, task.batch))
-    with ThreadPoolExecutor(1, thread_name_prefix="decode") as thread:
-        pending: list[Future[list[_Photograph]]] = []
-        try:
-            for _, batch in zip(range(AHEAD), batches, strict=False):
-                pending.append(thread.submit(decode, batch))
-            while pending:
-                ready = pending.pop(0).result()
-                following = next(batches, None)
-                if following is not None:
-                    pending.append(thread.submit(decode, following))
-                yield ready
-        finally:
-            for future in pending:
-                future.cancel()
-
-
-def _group(photographs: Sequence[_Photograph], batch: int) -> list[list[_Photograph]]:
-    """Divide a shard into batches of one size, those that failed in planning last."""
-    by_size: dict[tuple[int, int], list[_Photograph]] = defaultdict(list)
-    for photograph in photographs:
-        by_size[photograph.row["encoded_height"], photograph.row["encoded_width"]].append(
-            photograph
-        )
-    batches = []
-    for (height, width), members in sorted(by_size.items(), reverse=True):
-        step = min(batch, max(1, BATCH_PIXELS // max(1, height * width)))
-        batches += [members[k : k + step] for k in range(0, len(members), step)]
-    return batches
-
-
-def _decode(root: Path, photograph: _Photograph, rule: ResizeRule) -> None:
-    """Read the file once: hash it, and decode and resize it from memory."""
-    row = photograph.row
-    try:
-        content = read_bytes(resolve_inside(root, row["path"]))
-        photograph.source_bytes = len(content)
-        photograph.source_sha256 = sha256_of(content)
-        if row["status"] != OK:
-            photograph.fail(row["status"], row["reason"])
-            return
-        if len(content) != row["source_bytes"]:
-            photograph.fail(
-                "changed",
-                f"{row['source_bytes']} bytes when planned, {len(content)} when encoded",
-            )
-            return
-        pixels = decode_photograph(content)
-        planned = (row["height"], row["width"])
-        if pixels.shape[:2] != planned:
-            photograph.fail(
-                "changed",
-                f"{planned[0]}x{planned[1]} pixels when planned, "
-                f"{pixels.shape[0]}x{pixels.shape[1]} when encoded",
-            )
-            return
-        photograph.pixels = rule.apply(pixels)
-    except PhotographError as error:
-        photograph.fail(error.status, str(error))
-    except SourceError as error:
-        photograph.fail("unreadable", str(error).replace(str(root), "SOURCE"))
-
-
-def _encode_batch(codec: Encoder, batch: Sequence[_Photograph], buffer: ShardBuffer) -> None:
-    """Encode the photographs of a batch that could be decoded, and place their latents."""
-    ready = [photograph for photograph in batch if photograph.pixels is not None]
-    if not ready:
-        return
-    images = np.stack([photograph.pixels for photograph in ready if photograph.pixels is not None])
-    latents = codec.encode(images)
-    for k, photograph in enumerate(ready):
-        row = photograph.row
-        try:
-            buffer.put(
-                row["first_row"],
-                row["z_first_row"],
-                latents.y_hat[k],
-                latents.scale_index[k],
-                latents.z_hat[k],
-            )
-        except StoreError as error:
-            raise JobError(
-                f"sample {row['id']!r}: {error}. The codec gives values that a store cannot hold; "
-                "nothing was clipped or wrapped"
-            ) from error
-    pixels = images.shape[1] * images.shape[2]
-    for photograph, bits in zip(ready, codec.rate_bits(latents), strict=True):
-        photograph.rate_bpp = float(bits) / pixels
-        photograph.pixels = None

@@ -30,7 +30,7 @@ def constant(make_recipe: MakeRecipe, mixed_store: Store, tmp_path: Path) -> Pat
 
 
 def test_figures_are_those_worked_out_by_hand(constant: Path, mixed_store: Store) -> None:
-    found = evaluate_checkpoint(constant, mixed_store.path)
+    found = evaluate_checkpoint(constant, Path(str(mixed_store.place)))
     # Labels go round; of the 16 metal samples in train one has failed.
     assert list(found.splits) == ["train", "val", "test"]
     assert [found.splits[name].samples for name in found.splits] == [47, 24, 24]
@@ -95,12 +95,12 @@ def test_another_resize_rule_is_noted(mixed_store: Store) -> None:
 
 def test_empty_split_is_refused(constant: Path, mixed_store: Store) -> None:
     with pytest.raises(RecipeError, match="empty split: expected samples of split 'dev'"):
-        evaluate_checkpoint(constant, mixed_store.path, splits=["dev"])
+        evaluate_checkpoint(constant, Path(str(mixed_store.place)), splits=["dev"])
 
 
 def test_folder_without_weights(tmp_path: Path, mixed_store: Store) -> None:
     with pytest.raises(TrainingError, match=r"no weights at .*last\.safetensors"):
-        evaluate_checkpoint(tmp_path, mixed_store.path)
+        evaluate_checkpoint(tmp_path, Path(str(mixed_store.place)))
 
 
 def test_altered_weights_are_refused(constant: Path, mixed_store: Store, tmp_path: Path) -> None:
@@ -108,4 +108,4 @@ def test_altered_weights_are_refused(constant: Path, mixed_store: Store, tmp_pat
     tensors.pop(next(iter(tensors)))
     save_weights(tmp_path / "altered.safetensors", tensors, record)
     with pytest.raises(TrainingError, match="not those of the network in its own record"):
-        evaluate_checkpoint(tmp_path / "altered.safetensors", mixed_store.path)
+        evaluate_checkpoint(tmp_path / "altered.safetensors", Path(str(mixed_store.place)))

@@ -17,7 +17,7 @@ def printed(
     store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> str:
     monkeypatch.setenv("COLUMNS", "200")
-    inspect(store)
+    inspect(str(store))
     return " ".join(capsys.readouterr().out.replace("│", " ").split())
 
 
@@ -59,4 +59,4 @@ def test_an_incomplete_store_is_summarised_too(
 
 def test_what_is_no_store_is_said_to_be_none(tmp_path: Path) -> None:
     with pytest.raises(StoreFormatError, match="not a LatentSet store"):
-        inspect(tmp_path)
+        inspect(str(tmp_path))

@@ -18,11 +18,15 @@ from latentset.datasets.errors import (
     StoreIncompleteError,
 )
 from latentset.datasets.store import open_store
-from latentset.datasets.store.objects import sha256_of
 from latentset.datasets.store.synthetic import write_synthetic_store
-from latentset.datasets.store.writer import ShardBuffer
+from latentset.datasets.store.writer import ShardBuffer, shard_objects
 
 FAILED = 3
+
+
+Sign = Callable[[Path], None]
+WriteManifest = Callable[[Path, dict[str, Any]], None]
+ChangeSamples = Callable[[Path, Callable[[list[dict[str, Any]]], object]], None]
 
 
 @pytest.fixture(scope="module")
@@ -40,21 +44,16 @@ def store(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "store"))
 
 
-def rewrite_manifest(store: Path) -> None:
-    """Make the manifest agree with the objects again, so that what is behind it is tested."""
-    manifest = json.loads((store / "manifest.json").read_text())
-    for item in manifest["objects"]:
-        content = (store / item["path"]).read_bytes()
-        item["bytes"], item["sha256"] = len(content), sha256_of(content)
-    (store / "manifest.json").write_text(json.dumps(manifest))
+@pytest.fixture
+def change_samples(sign: Sign) -> ChangeSamples:
+    def change_them(store: Path, change: Callable[[list[dict[str, Any]]], object]) -> None:
+        table = pq.read_table(store / "samples.parquet")
+        rows = table.to_pylist()
+        change(rows)
+        pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), store / "samples.parquet")
+        sign(store)
 
-
-def change_samples(store: Path, change: Callable[[list[dict[str, Any]]], object]) -> None:
-    table = pq.read_table(store / "samples.parquet")
-    rows = table.to_pylist()
-    change(rows)
-    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), store / "samples.parquet")
-    rewrite_manifest(store)
+    return change_them
 
 
 def test_samples_have_the_shapes_of_their_images(made: Path) -> None:
@@ -121,7 +120,7 @@ def test_an_incomplete_store_is_refused_unless_wanted(store: Path) -> None:
 
 
 def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StoreFormatError, match=r"not a LatentSet store: expected a folder"):
+    with pytest.raises(StoreFormatError, match=r"not a LatentSet store: no .*zarr\.json is there"):
         open_store(tmp_path)
     (tmp_path / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group"}')
     with pytest.raises(StoreFormatError, match="no attribute 'latentset'"):
@@ -133,8 +132,17 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
 
 def test_another_format_version_is_refused(store: Path) -> None:
     text = (store / "zarr.json").read_text()
-    (store / "zarr.json").write_text(text.replace('"0.1"', '"7.0"'))
-    with pytest.raises(StoreFormatError, match=r"expected '0\.1', got '7\.0'"):
+    (store / "zarr.json").write_text(text.replace('"1.0"', '"7.0"'))
+    with pytest.raises(StoreFormatError, match=r"expected 0\.1 or 1\.0, got '7\.0'"):
+        open_store(store)
+
+
+def test_a_manifest_with_one_letter_changed_is_refused(store: Path) -> None:
+    text = (store / "manifest.json").read_text()
+    fingerprint = json.loads(text)["fingerprint"]
+    other = fingerprint[:-1] + ("0" if fingerprint[-1] != "0" else "1")
+    (store / "manifest.json").write_text(text.replace(fingerprint, other))
+    with pytest.raises(StoreCorruptError, match="expected the sha256 that it gives of itself"):
         open_store(store)
 
 
@@ -154,24 +162,27 @@ def test_a_manifest_with_unknown_fields_is_refused(store: Path) -> None:
 
 
 def test_a_manifest_that_leads_out_of_the_store_is_refused(store: Path) -> None:
-    text = (store / "manifest.json").read_text()
-    (store / "manifest.json").write_text(text.replace('"zarr.json"', '"../zarr.json"'))
-    with pytest.raises(StoreCorruptError, match="objects"):
+    manifest = json.loads((store / "manifest.json").read_text())
+    manifest["objects"].insert(0, {**manifest["objects"][0], "path": "../secret"})
+    (store / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(StoreCorruptError, match=r"\.\./secret leads out of the store"):
         open_store(store)
 
 
 @pytest.mark.parametrize("name", ["y_hat/c/0/0", "z_hat/c/1/0", "scale_index/zarr.json"])
 def test_a_missing_object_is_refused(store: Path, name: str) -> None:
     (store / name).unlink()
-    with pytest.raises(StoreCorruptError, match=f"{name} is missing"):
+    with pytest.raises(StoreCorruptError, match=f"{name}: is missing"):
         open_store(store)
 
 
-def test_an_object_that_the_manifest_forgot_is_refused(store: Path) -> None:
+def test_an_object_that_the_manifest_forgot_is_refused(
+    write_manifest: WriteManifest, store: Path
+) -> None:
     (store / "y_hat/c/0/0").unlink()
     manifest = json.loads((store / "manifest.json").read_text())
     manifest["objects"] = [o for o in manifest["objects"] if o["path"] != "y_hat/c/0/0"]
-    (store / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(store, manifest)
     with pytest.raises(StoreCorruptError, match="does not list y_hat/c/0/0"):
         open_store(store)
 
@@ -221,36 +232,46 @@ def test_an_altered_chunk_is_refused_when_read(store: Path) -> None:
     ],
 )
 def test_samples_that_do_not_fit_are_refused(
-    store: Path, column: str, value: object, message: str
+    change_samples: ChangeSamples, store: Path, column: str, value: object, message: str
 ) -> None:
     change_samples(store, lambda rows: rows[1].update({column: value}))
     with pytest.raises(StoreCorruptError, match=rf"row 1 \(.*{message}"):
         open_store(store)
 
 
-def test_samples_table_of_another_length_is_refused(store: Path) -> None:
+def test_samples_table_of_another_length_is_refused(
+    change_samples: ChangeSamples, store: Path
+) -> None:
     change_samples(store, lambda rows: rows.pop())
-    with pytest.raises(StoreCorruptError, match="expected 12 rows"):
+    with pytest.raises(StoreCorruptError, match=r"expected 12 rows \(the header's"):
         open_store(store)
 
 
-def test_a_missing_column_is_refused_and_a_new_one_ignored(store: Path) -> None:
+def test_a_samples_table_with_other_counts_than_the_manifests_is_refused(
+    change_samples: ChangeSamples, store: Path
+) -> None:
+    change_samples(store, lambda rows: rows[0].update({"status": "truncated"}))
+    with pytest.raises(StoreCorruptError, match=r"total=12 ok=11 .* got total=12 ok=10"):
+        open_store(store)
+
+
+def test_a_missing_column_is_refused_and_a_new_one_ignored(sign: Sign, store: Path) -> None:
     table = pq.read_table(store / "samples.parquet")
     pq.write_table(table.append_column("new", [[1] * 12]), store / "samples.parquet")
-    rewrite_manifest(store)
+    sign(store)
     assert "new" not in open_store(store).samples.column_names
     pq.write_table(table.drop_columns(["split"]), store / "samples.parquet")
-    rewrite_manifest(store)
+    sign(store)
     with pytest.raises(StoreFormatError, match="column 'split' is missing"):
         open_store(store)
 
 
-def test_a_column_of_another_type_is_refused(store: Path) -> None:
+def test_a_column_of_another_type_is_refused(sign: Sign, store: Path) -> None:
     table = pq.read_table(store / "samples.parquet")
     column = table.column_names.index("label")
     other = table.set_column(column, "label", table["label"].cast(pa.int64()))
     pq.write_table(other, store / "samples.parquet")
-    rewrite_manifest(store)
+    sign(store)
     with pytest.raises(StoreFormatError, match="'label': expected int32, got int64"):
         open_store(store)
 
@@ -295,5 +316,6 @@ def test_a_sample_cannot_be_put_into_another_shard(made: Path) -> None:
 
 
 def test_a_shard_of_zeros_is_written_all_the_same(made: Path) -> None:
-    objects = ShardBuffer(open_store(made).header, 1).encode()
+    header = open_store(made).header
+    objects = shard_objects(header, 1, ShardBuffer(header, 1).rows())
     assert sorted(objects) == [f"{n}/c/1/0" for n in ("scale_index", "sigma_hat", "y_hat", "z_hat")]

@@ -6,6 +6,7 @@ import pytest
 
 from latentset.datasets.errors import JobError
 from latentset.datasets.sources import Source, open_source
+from latentset.datasets.store.places import Folder
 from latentset.datasets.store.scales import number_scales
 from latentset.pipeline.encoding.plan import (
     FileFacts,
@@ -53,7 +54,7 @@ def test_a_path_out_of_the_source_is_never_followed(mixed: Source, tmp_path: Pat
 def test_the_plan_says_what_becomes_of_every_sample(mixed: Source, standin: Any) -> None:
     facts = [FileFacts(100, 200, 10), FileFacts(status="empty", reason="no bytes")]
     facts += [FileFacts(64, 64, 5)] * 38
-    plan = make_plan(mixed, settings_for(mixed, standin, "short:40"), facts)
+    plan = make_plan(mixed, settings_for(mixed, standin, "short:40"), facts, standin.CHANNELS)
     rows = plan.table.to_pylist()
     first = {k: rows[0][k] for k in ("height", "width", "encoded_height", "encoded_width")}
     assert first == {"height": 100, "width": 200, "encoded_height": 40, "encoded_width": 80}
@@ -67,16 +68,19 @@ def test_the_plan_says_what_becomes_of_every_sample(mixed: Source, standin: Any)
 def test_the_plan_is_a_pure_function(mixed: Source, standin: Any, tmp_path: Path) -> None:
     facts = read_facts(str(mixed.root), mixed.samples["path"].to_pylist())
     for name in ("one", "two"):
-        write_plan(tmp_path / name, make_plan(mixed, settings_for(mixed, standin), facts))
+        write_plan(
+            Folder(tmp_path / name),
+            make_plan(mixed, settings_for(mixed, standin), facts, standin.CHANNELS),
+        )
     for file in ("plan.json", "plan.parquet"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
 def test_a_plan_is_read_by_shards(mixed: Source, standin: Any, tmp_path: Path) -> None:
     facts = read_facts(str(mixed.root), mixed.samples["path"].to_pylist())
-    plan = make_plan(mixed, settings_for(mixed, standin), facts)
-    write_plan(tmp_path, plan)
-    file = PlanFile(tmp_path)
+    plan = make_plan(mixed, settings_for(mixed, standin), facts, standin.CHANNELS)
+    write_plan(Folder(tmp_path), plan)
+    file = PlanFile(Folder(tmp_path))
     assert file.fingerprint == plan.fingerprint
     assert file.header == plan.header
     shards = [file.rows(k) for k in range(plan.header.layout.shards)]
@@ -86,11 +90,13 @@ def test_a_plan_is_read_by_shards(mixed: Source, standin: Any, tmp_path: Path) -
 
 def test_an_altered_plan_is_refused(mixed: Source, standin: Any, tmp_path: Path) -> None:
     facts = read_facts(str(mixed.root), mixed.samples["path"].to_pylist())
-    write_plan(tmp_path, make_plan(mixed, settings_for(mixed, standin), facts))
+    write_plan(
+        Folder(tmp_path), make_plan(mixed, settings_for(mixed, standin), facts, standin.CHANNELS)
+    )
     whole = (tmp_path / "plan.parquet").read_bytes()
     (tmp_path / "plan.parquet").write_bytes(whole + b"x")
     with pytest.raises(JobError, match=r"plan\.parquet differs from its digest"):
-        PlanFile(tmp_path)
+        PlanFile(Folder(tmp_path))
 
 
 def test_the_fingerprint_changes_with_every_setting(mixed: Source, standin: Any) -> None:

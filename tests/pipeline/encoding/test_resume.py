@@ -18,6 +18,7 @@ from PIL import Image
 from latentset.datasets.errors import JobError
 from latentset.datasets.sources import Source, open_source
 from latentset.datasets.store import open_store
+from latentset.datasets.store.places import Folder
 from latentset.pipeline.encoding.job import EncodeResult
 from latentset.pipeline.encoding.record import read_record
 
@@ -32,7 +33,7 @@ TIMEOUT_S = 300
 
 def job_of(store: Path) -> Path:
     """The only job folder of a store."""
-    (job,) = store.with_name(f"{store.name}.job").iterdir()
+    (job,) = store.with_name(f"{store.name}.job").glob("[0-9a-f]*")  # beside "lock"
     return job
 
 
@@ -193,11 +194,11 @@ def test_a_record_of_another_plan_is_not_believed(run: Run, mixed: Source, tmp_p
     fingerprint = open_store(store).fingerprint
     text = (job / "shards/000001.json").read_text()
     plan = text.partition('"plan_sha256":"')[2][:64]
-    assert read_record(job, 1, fingerprint, plan) is not None
-    assert read_record(job, 1, fingerprint, "0" * 64) is None
-    assert read_record(job, 1, "0" * 64, plan) is None
+    assert read_record(Folder(job), 1, fingerprint, plan) is not None
+    assert read_record(Folder(job), 1, fingerprint, "0" * 64) is None
+    assert read_record(Folder(job), 1, "0" * 64, plan) is None
     (job / "shards/000002.json").write_text(text)
-    assert read_record(job, 2, fingerprint, plan) is None  # it is shard 1's
+    assert read_record(Folder(job), 2, fingerprint, plan) is None  # it is shard 1's
 
 
 def test_a_photograph_that_vanishes_or_changes_gets_a_status(

@@ -7,10 +7,11 @@ import pytest
 
 from latentset.datasets.errors import JobError, StoreError
 from latentset.datasets.sources import Source
-from latentset.pipeline.encoding import shard as module
+from latentset.datasets.store.places import Folder
+from latentset.pipeline.encoding import decoding as module
 from latentset.pipeline.encoding.job import EncodeResult
 from latentset.pipeline.encoding.plan import PlanFile
-from latentset.pipeline.encoding.shard import Task, encode_shard
+from latentset.pipeline.encoding.shard import ShardTarget, Task, encode_shard
 
 Run = Callable[..., EncodeResult]
 
@@ -18,15 +19,19 @@ Run = Callable[..., EncodeResult]
 def task_of(run: Run, source: Source, standin: Any, folder: Path) -> Task:
     """The task of a job whose shards are all done; its records are gone."""
     run(source, folder / "store")
-    (job,) = (folder / "store.job").iterdir()
+    (job,) = (folder / "store.job").glob("[0-9a-f]*")  # beside "lock"
     for record in (job / "shards").iterdir():
         record.unlink()
-    return Task(
-        store=folder / "store",
-        job=job,
-        plan_sha256=PlanFile(job).table_sha256,
-        source=source.root,
+    target = ShardTarget(
+        objects=Folder(folder / "store"),
+        job=Folder(job),
+        plan_sha256=PlanFile(Folder(job)).table_sha256,
+        container="zarr",
         codec="standin",
+    )
+    return Task(
+        targets=(target,),
+        source=source.root,
         batch=32,
         fail=False,
         engine=standin.ENGINE,
@@ -45,7 +50,7 @@ def ignore(done: int) -> None:
 
 def test_the_codec_is_loaded_once_a_process(task: Task, standin: Any) -> None:
     for k in range(3):
-        assert not encode_shard(task, k, ignore).reused
+        assert encode_shard(task, k, ignore).reused == (False,)
     assert standin.loaded.count("standin") >= 1
     before = len(standin.loaded)
     encode_shard(task, 3, ignore)
@@ -54,9 +59,9 @@ def test_the_codec_is_loaded_once_a_process(task: Task, standin: Any) -> None:
 
 def test_a_task_that_is_run_again_writes_nothing(task: Task) -> None:
     encode_shard(task, 0, ignore)
-    path = task.store / "y_hat/c/0/0"
+    path = Path(str(task.targets[0].objects)) / "y_hat/c/0/0"
     before = path.stat().st_mtime_ns
-    assert encode_shard(task, 0, ignore).reused
+    assert encode_shard(task, 0, ignore).reused == (True,)
     assert path.stat().st_mtime_ns == before
 
 
@@ -133,17 +138,18 @@ def test_a_worker_with_another_codec_of_that_name_stops_the_job(
 
 
 def test_a_worker_that_sees_another_plan_stops_the_job(task: Task) -> None:
-    other = replace(task, plan_sha256="0" * 64)
+    other = replace(task, targets=(replace(task.targets[0], plan_sha256="0" * 64),))
     with pytest.raises(JobError, match="this worker sees another plan"):
         encode_shard(other, 0, ignore)
 
 
 def test_a_target_that_cannot_be_written_is_named(task: Task) -> None:
-    (task.store / "y_hat/c/0/0").unlink()
-    (task.store / "y_hat/c/0").rmdir()
-    (task.store / "y_hat/c/0").write_text("in the way")
+    store = Path(str(task.targets[0].objects))
+    (store / "y_hat/c/0/0").unlink()
+    (store / "y_hat/c/0").rmdir()
+    (store / "y_hat/c/0").write_text("in the way")
     with pytest.raises(
         StoreError, match=r"cannot write .*y_hat/c/0/0: .*run the same command again"
     ):
         encode_shard(task, 0, ignore)
-    assert not list(task.store.rglob("*.partial-*"))
+    assert not list(store.rglob("*.partial-*"))

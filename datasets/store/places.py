@@ -1,0 +1,380 @@
+"""Where a store lies: a folder, or names with one prefix in object storage or on a web server.
+
+A place holds objects by relative path, as Zarr does. An object is there whole or not at all, and
+what was written is there after a crash: on a file system because it is renamed after it was
+flushed, in object storage because that is what such a service promises.
+"""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from latentset.datasets.errors import MissingEnvironmentError, StoreError
+
+PARTIAL = ".partial-"
+"""Part of the name of a file that is being written; nothing of that name belongs to a store."""
+
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
+"""The extra of setup.cfg for each kind of URL."""
+
+
+class Place(Protocol):
+    """Objects by relative path (with ``/``). Places are small values: they travel to workers."""
+
+    @property
+    def name(self) -> str:
+        """Last part of the location."""
+
+    def __hash__(self) -> int: ...
+
+    def __truediv__(self, name: str) -> "Place":
+        """The place below that is called ``name``."""
+
+    def beside(self, suffix: str) -> "Place":
+        """The place of the same parent that is called like this one with ``suffix`` appended."""
+
+    def read(self, path: str) -> bytes:
+        """Read an object; FileNotFoundError where there is none, OSError on trouble."""
+
+    def write(self, path: str, content: bytes) -> None:
+        """Write an object, in place of an earlier one; StoreError where that fails."""
+
+    def create(self, path: str, content: bytes) -> bool:
+        """Write an object unless there is one (False), in one step; StoreError on trouble."""
+
+    def remove(self, path: str) -> None:
+        """Remove an object, if it is there; StoreError where that fails."""
+
+    def size(self, path: str) -> int | None:
+        """Bytes of an object; None if there is none, OSError on trouble."""
+
+    def sizes(self) -> dict[str, int] | None:
+        """Bytes of every object, by path; None where a place cannot list what it holds."""
+
+    def sweep(self) -> None:
+        """Remove what writers that were killed left behind."""
+
+    def zarr_store(self) -> Any:
+        """A store of zarr-python, for reading."""
+
+    def kvstore(self, path: str) -> dict[str, Any]:
+        """TensorStore's specification of the objects below ``path``."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of a file system that is this machine's or is mounted."""
+
+    path: Path
+    """The folder, absolute; it need not exist."""
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def name(self) -> str:
+        """Last part of the path."""
+        return self.path.name
+
+    def __truediv__(self, name: str) -> "Folder":
+        return Folder(self.path / name)
+
+    def beside(self, suffix: str) -> "Folder":
+        """The folder beside this one that has ``suffix`` appended to its name."""
+        return Folder(self.path.with_name(self.path.name + suffix))
+
+    def read(self, path: str) -> bytes:
+        """Read a file."""
+        return (self.path / path).read_bytes()
+
+    def write(self, path: str, content: bytes) -> None:
+        """Write a file so that after a crash it is there whole, or not at all, or as it was.
+
+        The bytes go to another name in the same folder, are flushed to the device, and the file is
+        renamed; the folder is flushed too, so that the name survives.
+        """
+        with self._written(path, content) as partial:
+            partial.replace(self.path / path)
+
+    def create(self, path: str, content: bytes) -> bool:
+        """Write a file unless there is one; the link that names it is made whole or not at all."""
+        with self._written(path, content) as partial:
+            try:
+                (self.path / path).hardlink_to(partial)
+            except FileExistsError:
+                return False
+            finally:
+                partial.unlink()
+        return True
+
+    @contextmanager
+    def _written(self, path: str, content: bytes) -> Iterator[Path]:
+        """Write under another name, let the caller name it, flush the folder."""
+        target = self.path / path
+        partial = target.with_name(f".{target.name}{PARTIAL}{secrets.token_hex(6)}")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            yield partial
+            _flush(target.parent)
+        except OSError as error:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise _cannot("write", target, error) from error
+
+    def remove(self, path: str) -> None:
+        """Remove a file, if it is there."""
+        target = self.path / path
+        try:
+            target.unlink(missing_ok=True)
+        except OSError as error:
+            raise _cannot("remove", target, error) from error
+
+    def size(self, path: str) -> int | None:
+        """Size of a file."""
+        target = self.path / path
+        try:
+            return target.stat().st_size if target.is_file() else None
+        except FileNotFoundError:
+            return None
+
+    def sizes(self) -> dict[str, int]:
+        """Sizes of all files below."""
+        return {
+            path.relative_to(self.path).as_posix(): path.lstat().st_size
+            for path in self.path.rglob("*")
+            if not path.is_dir()
+        }
+
+    def sweep(self) -> None:
+        """Remove files that were being written when their writer was killed."""
+        for path in self.path.rglob(f".*{PARTIAL}*"):
+            path.unlink(missing_ok=True)
+
+    def zarr_store(self) -> Any:
+        """The folder as a store of zarr-python."""
+        from zarr.storage import LocalStore
+
+        return LocalStore(self.path, read_only=True)
+
+    def kvstore(self, path: str) -> dict[str, Any]:
+        """TensorStore's file driver."""
+        return {"driver": "file", "path": f"{(self.path / path).resolve()}/"}
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Names with one prefix in object storage (s3, gs), or below an address on a web server.
+
+    Credentials and endpoints are those that s3fs and gcsfs find by themselves (environment,
+    configuration files, ``FSSPEC_S3_…``).
+    """
+
+    url: str
+    """Of the prefix, without a slash at its end."""
+
+    def __str__(self) -> str:
+        return self.url
+
+    @property
+    def name(self) -> str:
+        """Last part of the URL."""
+        return self.url.rpartition("/")[2]
+
+    def __truediv__(self, name: str) -> "Bucket":
+        return Bucket(f"{self.url}/{name}")
+
+    def beside(self, suffix: str) -> "Bucket":
+        """The prefix with ``suffix`` appended."""
+        return Bucket(self.url + suffix)
+
+    @property
+    def protocol(self) -> str:
+        """Scheme of the URL: ``s3``, ``gs``, ``http``, ``https``."""
+        return self.url.partition("://")[0]
+
+    def read(self, path: str) -> bytes:
+        """Fetch an object."""
+        with _as_os_errors(f"{self.url}/{path}"):
+            content: bytes = self._service().cat_file(f"{self.url}/{path}")
+        return content
+
+    def write(self, path: str, content: bytes) -> None:
+        """Put an object."""
+        self._put(path, content, "overwrite")
+
+    def create(self, path: str, content: bytes) -> bool:
+        """Put an object on the condition that there is none of its name."""
+        return self._put(path, content, "create")
+
+    def _put(self, path: str, content: bytes, mode: str) -> bool:
+        target = f"{self.url}/{path}"
+        self._refuse_web("write", target)
+        try:
+            with _as_os_errors(target):
+                self._service().pipe_file(target, content, mode=mode)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise _cannot("write", target, error) from error
+        return True
+
+    def remove(self, path: str) -> None:
+        """Delete an object, if it is there."""
+        target = f"{self.url}/{path}"
+        self._refuse_web("remove", target)
+        try:
+            with _as_os_errors(target):
+                self._service().rm_file(target)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise _cannot("remove", target, error) from error
+
+    def size(self, path: str) -> int | None:
+        """Ask for an object's size."""
+        try:
+            with _as_os_errors(f"{self.url}/{path}"):
+                found: int = self._service().info(f"{self.url}/{path}")["size"]
+                return found
+        except FileNotFoundError:
+            return None
+
+    def sizes(self) -> dict[str, int] | None:
+        """List all names below; None on a web server, which has no listing."""
+        if self.protocol in ("http", "https"):
+            return None
+        service = self._service()
+        prefix = service._strip_protocol(self.url) + "/"  # the one way to fsspec's own names
+        with _as_os_errors(self.url):
+            found = service.find(self.url, detail=True)
+        return {
+            name.removeprefix(prefix): item["size"]
+            for name, item in found.items()
+            if name.startswith(prefix) and item["type"] == "file"
+        }
+
+    def sweep(self) -> None:
+        """Nothing is left behind: what was not uploaded whole is not there."""
+
+    def zarr_store(self) -> Any:
+        """The prefix as a store of zarr-python."""
+        from zarr.storage import FsspecStore
+
+        return FsspecStore.from_url(self.url, storage_options=_OPTIONS, read_only=True)
+
+    def kvstore(self, path: str) -> dict[str, Any]:
+        """TensorStore's driver for the service, with the endpoint that s3fs has found."""
+        parts = urlsplit(self.url)
+        below = f"{parts.path.strip('/')}/{path}/".lstrip("/")
+        match self.protocol:
+            case "s3" | "s3a":
+                return {"driver": "s3", "bucket": parts.netloc, "path": below, **self._s3_access()}
+            case "gs" | "gcs":
+                return {"driver": "gcs", "bucket": parts.netloc, "path": below}
+            case "http" | "https":
+                base = f"{parts.scheme}://{parts.netloc}"
+                return {"driver": "http", "base_url": base, "path": f"/{below}"}
+            case other:
+                raise StoreError(
+                    f"{self.url}: expected s3://, gs://, http:// or https:// for training, got "
+                    f"{other}://; copy the store to a folder first"
+                )
+
+    def _s3_access(self) -> dict[str, Any]:
+        """What s3fs knows and TensorStore does not find by itself."""
+        service = self._service()
+        endpoint = (
+            service.endpoint_url
+            or service.client_kwargs.get("endpoint_url")
+            or os.environ.get("AWS_ENDPOINT_URL_S3")
+            or os.environ.get("AWS_ENDPOINT_URL")
+        )
+        access: dict[str, Any] = {}
+        if endpoint:
+            access["endpoint"] = endpoint
+            access["aws_region"] = os.environ.get("AWS_DEFAULT_REGION", "us-east-1")
+        if service.anon:
+            access["aws_credentials"] = {"type": "anonymous"}
+        return access
+
+    def _refuse_web(self, what: str, target: str) -> None:
+        if self.protocol in ("http", "https"):
+            raise StoreError(
+                f"cannot {what} {target}: a web server is only read from; "
+                "name a folder, s3://… or gs://…"
+            )
+
+    def _service(self) -> Any:
+        import fsspec
+
+        try:
+            return fsspec.filesystem(self.protocol, **_OPTIONS)
+        except ImportError as error:
+            extra = _EXTRAS.get(self.protocol)
+            advice = f": pip install 'latentset[{extra}]'" if extra else ""
+            raise MissingEnvironmentError(
+                f"{self.url}: this environment cannot reach {self.protocol}:// ({error}){advice}"
+            ) from error
+        except ValueError as error:
+            raise StoreError(
+                f"{self.url}: no way to reach {self.protocol}:// is known ({error}); expected a "
+                "folder, s3://, gs://, http:// or https://"
+            ) from error
+
+
+_OPTIONS: dict[str, Any] = {"use_listings_cache": False}
+"""Other processes write to the same place: what was listed before may not hold any more."""
+
+
+def open_place(location: "Path | str | Place") -> Place:
+    """Find the place that a path or a URL names.
+
+    Args:
+        location: A folder, ``file://…``, ``s3://…``, ``gs://…``, ``http(s)://…``, or a place.
+
+    Returns:
+        The place; nothing need be there.
+    """
+    if isinstance(location, (Folder, Bucket)):
+        return location
+    text = str(location)
+    if text.startswith("file://"):
+        return Folder(Path(text.removeprefix("file://")).absolute())
+    if isinstance(location, str) and "://" in text:
+        return Bucket(text.rstrip("/"))
+    return Folder(Path(text).absolute())
+
+
+def _flush(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _cannot(what: str, target: object, error: OSError) -> StoreError:
+    return StoreError(
+        f"cannot {what} {target}: {error.strerror or error}. Make room or give permission, then "
+        "run the same command again: it goes on where it stopped"
+    )
+
+
+@contextmanager
+def _as_os_errors(target: str) -> Iterator[None]:
+    """Services have errors of their own; here each is an OSError."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(f"{target}: {type(error).__name__}: {error}") from error
