@@ -1,7 +1,15 @@
-"""What tests of every part share."""
+"""What tests of every part share: real photographs, a real S3 server, a real web server."""
 
+import functools
+import http.server
+import io
+import logging
 import os
+import threading
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,3 +27,78 @@ def photographs() -> Path:
     if not (folder / "kodak").is_dir():
         pytest.skip(f"no test photographs at {folder}: set LATENTSET_TEST_DATA to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """A bucket of an S3 server on loopback; credentials and endpoint are in the environment."""
+    server_of: Any = pytest.importorskip("moto.server", reason="moto is not installed")
+    pytest.importorskip("s3fs", reason="s3fs is not installed")
+    import boto3
+
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    server = server_of.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        boto3.client("s3").create_bucket(Bucket="latents")
+        yield "s3://latents"
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: str) -> str:
+    """A prefix in the bucket that nobody has used."""
+    return f"{s3_server}/{uuid.uuid4().hex}"
+
+
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    """Python's own web server, taught to send parts of files as nginx and others do."""
+
+    parts = True
+
+    def send_head(self) -> Any:
+        wanted = self.headers.get("Range")
+        path = Path(self.translate_path(self.path))
+        if not (self.parts and wanted and path.is_file()):
+            return super().send_head()
+        size = path.stat().st_size
+        first, last = wanted.removeprefix("bytes=").split("-")
+        start = int(first) if first else size - int(last)
+        end = min(int(last), size - 1) if first and last else size - 1
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {start}-{end}/{size}")
+        self.send_header("Content-Length", str(end - start + 1))
+        self.end_headers()
+        return io.BytesIO(path.read_bytes()[start : end + 1])
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+class _WholeFiles(_Handler):
+    """The same as it comes: it ignores Range."""
+
+    parts = False
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., str]]:
+    """Serve a folder over HTTP and give the address; ``parts=False`` ignores Range requests."""
+    servers = []
+
+    def start(folder: Path, *, parts: bool = True) -> str:
+        handler = functools.partial(_Handler if parts else _WholeFiles, directory=str(folder))
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()

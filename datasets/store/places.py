@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from latentset.datasets.errors import MissingEnvironmentError, StoreError
+from latentset.datasets.errors import LatentSetError, MissingEnvironmentError, StoreError
 
 PARTIAL = ".partial-"
 """Part of the name of a file that is being written; nothing of that name belongs to a store."""
@@ -269,6 +269,7 @@ class Bucket:
         """The prefix as a store of zarr-python."""
         from zarr.storage import FsspecStore
 
+        self._require_parts()
         return FsspecStore.from_url(self.url, storage_options=_OPTIONS, read_only=True)
 
     def kvstore(self, path: str) -> dict[str, Any]:
@@ -281,6 +282,7 @@ class Bucket:
             case "gs" | "gcs":
                 return {"driver": "gcs", "bucket": parts.netloc, "path": below}
             case "http" | "https":
+                self._require_parts()
                 base = f"{parts.scheme}://{parts.netloc}"
                 return {"driver": "http", "base_url": base, "path": f"/{below}"}
             case other:
@@ -305,6 +307,18 @@ class Bucket:
         if service.anon:
             access["aws_credentials"] = {"type": "anonymous"}
         return access
+
+    def _require_parts(self) -> None:
+        """Refuse a web server that cannot serve parts of files: chunks lie inside of shards."""
+        if self.protocol in ("http", "https"):
+            with _as_os_errors(self.url):
+                found = self._service().cat_file(f"{self.url}/zarr.json", start=0, end=1)
+            if len(found) != 1:
+                raise StoreError(
+                    f"{self.url}: this web server sends whole files where a part is asked for "
+                    "(it ignores Range requests), so that chunks cannot be read: use one that "
+                    "serves parts (nginx, Apache, Caddy, object storage), or copy the store"
+                )
 
     def _refuse_web(self, what: str, target: str) -> None:
         if self.protocol in ("http", "https"):
@@ -374,7 +388,7 @@ def _as_os_errors(target: str) -> Iterator[None]:
     """Services have errors of their own; here each is an OSError."""
     try:
         yield
-    except OSError:
+    except (OSError, LatentSetError):
         raise
     except Exception as error:
         raise OSError(f"{target}: {type(error).__name__}: {error}") from error

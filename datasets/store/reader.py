@@ -24,6 +24,7 @@ from latentset.datasets.store.places import Folder, Place, open_place
 from latentset.datasets.store.samples import OK, SAMPLES, SAMPLES_SCHEMA, parse_samples
 from latentset.datasets.store.scales import scale_indexes
 from latentset.datasets.store.writer import DTYPES, array_shape
+from latentset.datasets.store.zarr_metadata import check_array_metadata, least_shard_bytes
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class ZarrStore(Store):
     def array(self, name: ArrayName) -> zarr.Array[Any]:
         """Open an array with zarr-python."""
         expected = self.shape(name)
-        array = zarr.open_array(self.place.zarr_store(), path=name, mode="r")
+        array = zarr.open_array(self.place.zarr_store(), path=name, mode="r", zarr_format=3)
         if array.shape != expected or array.dtype != np.dtype(DTYPES[name]):
             raise StoreCorruptError(
                 f"{self.place}: {name}: expected {DTYPES[name]} {expected}, "
@@ -180,7 +181,7 @@ def open_store(location: Path | str | Place, *, allow_incomplete: bool = False) 
         from latentset.datasets.store.hdf5_reader import open_hdf5
 
         return open_hdf5(place)
-    header = _read_header(place)
+    header = read_header(place)
     content = _read(place, MANIFEST)
     if content is None:
         if allow_incomplete:
@@ -207,7 +208,19 @@ def _read(place: Place, path: str) -> bytes | None:
         ) from error
 
 
-def _read_header(place: Place) -> Header:
+def read_header(place: Place) -> Header:
+    """Read the header of a store that is made of Zarr objects.
+
+    Args:
+        place: Where it lies.
+
+    Returns:
+        The header.
+
+    Raises:
+        StoreFormatError: There is no store, or it is of a version that this reader does not know.
+        StoreError: The place cannot be reached.
+    """
     content = _read(place, "zarr.json")
     if content is None:
         raise StoreFormatError(
@@ -216,7 +229,7 @@ def _read_header(place: Place) -> Header:
         )
     try:
         document = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StoreFormatError(
             f"{place} is not a LatentSet store: zarr.json cannot be read: {error}"
         ) from error
@@ -229,6 +242,23 @@ def _read_header(place: Place) -> Header:
     return parse_header(value, str(place))
 
 
+def required_objects(header: Header) -> list[str]:
+    """Name the objects that a manifest must list.
+
+    Args:
+        header: The store's header, its number of shards compared with the manifest's.
+
+    Returns:
+        Paths; first those of metadata and samples.
+    """
+    return [
+        "zarr.json",
+        SAMPLES,
+        *(f"{name}/zarr.json" for name in header.arrays),
+        *(f"{name}/c/{k}/0" for name in header.arrays for k in range(header.layout.shards)),
+    ]
+
+
 def _check_objects(place: Place, header: Header, manifest: Manifest) -> pa.Table:
     """Every object is there with its size; small ones have their digest. Return the samples."""
     listed = {item.path: item for item in manifest.objects}
@@ -237,11 +267,11 @@ def _check_objects(place: Place, header: Header, manifest: Manifest) -> pa.Table
             f"{place}: {MANIFEST}: expected {header.layout.shards} shards (the header's "
             f"layout.shards), got {len(manifest.shards)}"
         )
-    digested = ["zarr.json", SAMPLES, *(f"{name}/zarr.json" for name in header.arrays)]
-    shards = [f"{name}/c/{k}/0" for name in header.arrays for k in range(header.layout.shards)]
-    for name in (*digested, *shards):
+    required = required_objects(header)
+    for name in required:
         if name not in listed:
             raise StoreCorruptError(f"{place}: {MANIFEST} does not list {name}")
+    digested = required[: 2 + len(header.arrays)]
     sizes = place.sizes()
     for item in manifest.objects if sizes is not None else ():
         size = (sizes or {}).get(item.path)
@@ -254,6 +284,11 @@ def _check_objects(place: Place, header: Header, manifest: Manifest) -> pa.Table
             raise _corrupt(place, f"{name}: is missing")
         if sha256_of(found_bytes) != listed[name].sha256:
             raise _corrupt(place, f"{name} differs from its sha256 in {MANIFEST}")
+    for array in header.arrays:
+        check_array_metadata(content[f"{array}/zarr.json"] or b"", header, array, str(place))
+        for k in range(header.layout.shards):
+            if listed[f"{array}/c/{k}/0"].bytes < least_shard_bytes(header, array):
+                raise _corrupt(place, f"{array}/c/{k}/0: is too small for the index of its chunks")
     samples = parse_samples(content[SAMPLES] or b"", header, str(place))
     counted = count_samples(samples)
     if counted != manifest.samples:

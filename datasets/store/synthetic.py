@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ from latentset.datasets.store.header import (
 from latentset.datasets.store.layout import assign_rows
 from latentset.datasets.store.manifest import ShardSummary
 from latentset.datasets.store.objects import sha256_of
-from latentset.datasets.store.places import Folder
+from latentset.datasets.store.places import open_place
 from latentset.datasets.store.samples import OK, SAMPLES_SCHEMA
 from latentset.datasets.store.scales import number_scales
 from latentset.datasets.store.writer import (
@@ -34,9 +34,11 @@ SCALE_TABLE = tuple(
 )
 """The scale table of the published codecs: 64 values from 0.11 to 256, evenly spaced in log."""
 
+Location = TypeVar("Location", Path, str)
+
 
 def write_synthetic_store(
-    path: Path,
+    path: Location,
     *,
     samples: int = 24,
     sizes: Sequence[tuple[int, int]] = ((64, 64),),
@@ -48,7 +50,7 @@ def write_synthetic_store(
     sigma_hat: bool = False,
     shard_bytes: int = 1 << 20,
     seed: int = 0,
-) -> Path:
+) -> Location:
     """Write a small complete store. The class can be told from the latents.
 
     Sample ``k`` has label ``k % len(classes)``, split ``splits[k // len(classes) % len(splits)]``
@@ -56,7 +58,7 @@ def write_synthetic_store(
     is to the class's own channels.
 
     Args:
-        path: Folder to make.
+        path: Folder or URL to make.
         samples: Number of samples.
         sizes: (height, width) of the images, pixels.
         classes: Class names.
@@ -118,7 +120,7 @@ def write_synthetic_store(
             created="1970-01-01T00:00:00Z",
         ),
     )
-    place = Folder(path)
+    place = open_place(path)
     objects = write_objects(place, metadata_objects(header))
     rows: list[dict[str, Any]] = []
     summaries = []

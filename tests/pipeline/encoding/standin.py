@@ -3,7 +3,8 @@
 Worker processes import it by this name: conftest.py puts its folder on the path. Its name chooses
 how it behaves: ``standin`` plainly, ``standin:overflow`` with a y_hat beyond int16 for
 photographs that are all white, ``standin:index`` with a scale index beyond the table for these,
-``standin:kill`` by killing its process there, ``standin:other`` as another codec.
+``standin:kill`` by killing its process there, ``standin:other`` as another codec with other
+latents, ``standin:wide`` as one with twice the channels.
 """
 
 import hashlib
@@ -75,10 +76,12 @@ class StandIn:
         self.kind = name.partition(":")[2]
         self.info = CodecInfo(
             name=name,
-            sha256=hashlib.sha256(b"other" if self.kind == "other" else b"standin").hexdigest(),
+            sha256=hashlib.sha256(
+                self.kind.encode() if self.kind in ("other", "wide") else b"standin"
+            ).hexdigest(),
             form="tfc2",
             tensors={"y_hat": "y:0"},
-            channels=CHANNELS,
+            channels=2 * CHANNELS if self.kind == "wide" else CHANNELS,
             z_channels=Z_CHANNELS,
             scale_table=tuple(math.exp(0.1 * k) for k in range(64)),
             z_offset=(0.5, -0.25),
@@ -91,8 +94,9 @@ class StandIn:
         if self.kind == "kill" and white.any():
             os.kill(os.getpid(), signal.SIGKILL)
         mean = block_means(images, 16)
-        y_hat = (mean[..., None] - 128) * FACTOR
-        index = np.repeat(mean[..., None] // 4, CHANNELS, -1)
+        factor = np.tile(FACTOR, self.info.channels // CHANNELS)
+        y_hat = (mean[..., None] - (100 if self.kind == "other" else 128)) * factor
+        index = np.repeat(mean[..., None] // 4, self.info.channels, -1)
         z_hat = np.repeat(block_means(images, 64)[..., None] - 128, Z_CHANNELS, -1)
         if self.kind == "overflow":
             y_hat[white, 0, 0, 0] = 40000
