@@ -1,5 +1,6 @@
 """What a store holds, as rows of a table for people."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,9 @@ Rows = list[tuple[str, str]]
 """Name and value of each row."""
 
 _CLASSES_SHOWN = 6
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""What moves the cursor, colours the terminal or turns text around: names may hold it."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,11 @@ def make_table(title: str, rows: Rows) -> Table:
     Returns:
         The table.
     """
-    table = Table(title=escape(title), show_header=False, title_justify="left")
+    table = Table(title=escape(_printable(title)), show_header=False, title_justify="left")
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(escape(name), escape(value))
+        table.add_row(escape(name), escape(_printable(value)))
     return table
 
 
@@ -81,10 +85,14 @@ def failed_lines(store: Store, limit: int) -> list[str]:
         return []
     lines = [f"{failed.num_rows} photographs could not be encoded:"]
     for row in failed.slice(0, limit).to_pylist():
-        lines.append(f"  {row['path']}: {row['status']}: {row['reason']}")
+        lines.append(_printable(f"  {row['path']}: {row['status']}: {row['reason']}"))
     if failed.num_rows > limit:
         lines.append(f"  … and {failed.num_rows - limit} more (samples.parquet has all)")
     return lines
+
+
+def _printable(text: str) -> str:
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def format_bytes(count: float) -> str:

@@ -60,3 +60,13 @@ def test_an_incomplete_store_is_summarised_too(
 def test_what_is_no_store_is_said_to_be_none(tmp_path: Path) -> None:
     with pytest.raises(StoreFormatError, match="not a LatentSet store"):
         inspect(str(tmp_path))
+
+
+def test_names_cannot_command_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = write_synthetic_store(tmp_path / "store", classes=("red\x1b[31m", "b"), failed=(0,))
+    text = printed(store, capsys, monkeypatch)
+    assert "\x1b" not in text
+    assert "red\N{REPLACEMENT CHARACTER}[31m" in text
+    assert "red\N{REPLACEMENT CHARACTER}[31m/000000.png: truncated" in text
