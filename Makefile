@@ -4,8 +4,8 @@
 PYTHON ?= python3.11
 ENCODE := .venv/encode/bin
 TRAIN := .venv/train/bin
-ENCODE_EXTRAS := encode,demo,dev
-TRAIN_EXTRAS := train,dev
+ENCODE_EXTRAS := encode,cluster,s3,demo,dev
+TRAIN_EXTRAS := train,s3,http,dev
 EXCHANGE := build/exchange
 
 .PHONY: help demo test test-encode test-train lint environments clean

@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from latentset.datasets.errors import LatentSetError, MissingEnvironmentError
-from latentset.datasets.store.cli import inspect
+from latentset.datasets.store.cli import convert, inspect
 from latentset.pipeline.cli import encode
 from latentset.pipeline.codec.cli import app as codec_app
+from latentset.pipeline.verify import verify
 from latentset.train.cli import evaluate, report, train
 
 FRAMEWORK_EXTRAS = {
@@ -47,6 +48,8 @@ app = typer.Typer(
 app.add_typer(codec_app, name="codec")
 app.command()(encode)
 app.command()(inspect)
+app.command()(verify)
+app.command()(convert)
 app.command()(train)
 app.command()(evaluate)
 app.command()(report)
@@ -104,5 +107,8 @@ def main() -> None:
         sys.exit(130)
     else:
         return
-    Console(stderr=True).print(f"[bold red]error:[/] {escape(str(failure))}", soft_wrap=True)
+    from latentset.datasets.store.summary import printable
+
+    text = "\n".join(printable(line) for line in str(failure).splitlines())
+    Console(stderr=True).print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True)
     sys.exit(1)

@@ -98,6 +98,13 @@ def encode(
     on_error: Annotated[
         OnError, typer.Option(help="A photograph that cannot be encoded: record it, or stop.")
     ] = OnError.record,
+    retry_failed: Annotated[
+        bool,
+        typer.Option(
+            "--retry-failed",
+            help="When the store is complete, try again what could not be encoded.",
+        ),
+    ] = False,
     sigma_hat: Annotated[
         bool, typer.Option("--sigma-hat", help="Store sigma_hat as float16 as well.")
     ] = False,
@@ -142,6 +149,7 @@ def encode(
             wait_s=60 * wait,
             batch=batch,
             on_error=on_error.value,
+            retry_failed=retry_failed,
             sigma_hat=sigma_hat,
             shard_bytes=shard_mib << 20,
             view=view,
@@ -178,15 +186,21 @@ def _summarise(result: "EncodeResult") -> None:
 
     console = Console()
     place = result.store.place
-    if result.was_complete:
+    retried = result.retried
+    if result.was_complete and retried is None:
         console.print(f"{escape(str(place))} is complete already; nothing to do.")
         return
     summary = summarise(result.store)
-    rows = [("encoded in this run", f"{result.encoded} images in {result.seconds:.1f} s")]
+    rows = []
+    if not result.was_complete:
+        rows.append(("encoded in this run", f"{result.encoded} images in {result.seconds:.1f} s"))
     if result.seconds > 0 and result.encoded:
         rows.append(("speed", f"{result.encoded / result.seconds:.1f} images/s"))
     if result.reused:
         rows.append(("from earlier runs", f"{result.reused} images"))
+    if retried is not None:
+        now = f"{retried.repaired} have latents now, {retried.samples - retried.repaired} failed"
+        rows.append(("tried again", f"{retried.samples} images: {now}"))
     console.print(make_table(f"{place.name} is complete", [*summary.brief(), *rows]))
     for line in failed_lines(result.store, _FAILED_SHOWN):
         console.print(escape(line), highlight=False)

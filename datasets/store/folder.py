@@ -96,11 +96,7 @@ class Folder:
 
     def sizes(self) -> dict[str, int]:
         """Sizes of all files below."""
-        return {
-            path.relative_to(self.path).as_posix(): path.lstat().st_size
-            for path in self.path.rglob("*")
-            if not path.is_dir()
-        }
+        return dict(_list(str(self.path), "")) if self.path.is_dir() else {}
 
     def sweep(self) -> None:
         """Remove files that were being written when their writer was killed."""
@@ -116,6 +112,16 @@ class Folder:
     def kvstore(self, path: str) -> dict[str, Any]:
         """TensorStore's file driver."""
         return {"driver": "file", "path": f"{(self.path / path).resolve()}/"}
+
+
+def _list(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
+    """List files below a folder; Path.rglob takes five times as long."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _list(entry.path, f"{prefix}{entry.name}/")
+            elif not entry.is_dir():
+                yield prefix + entry.name, entry.stat(follow_symlinks=False).st_size
 
 
 def _flush(folder: Path) -> None:

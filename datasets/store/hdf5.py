@@ -24,7 +24,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latentset.datasets.errors import StoreCorruptError, StoreError
-from latentset.datasets.store.hdf5_chunks import create_dataset
+from latentset.datasets.store.hdf5_chunks import ChunkedDataset, create_dataset
 from latentset.datasets.store.hdf5_filters import encode_chunk
 from latentset.datasets.store.hdf5_table import text_type, write_samples
 from latentset.datasets.store.header import ATTRIBUTE, FORMAT_VERSION, ArrayName, Header
@@ -104,6 +104,32 @@ def encode_part(header: Header, index: int, rows: Mapping[ArrayName, NDArray[Any
     return image
 
 
+def extract_part(header: Header, index: int, arrays: Mapping[ArrayName, ChunkedDataset]) -> bytes:
+    """Make the part of one shard from a file that was put together, chunks as they are.
+
+    Args:
+        header: The store's header.
+        index: Number of the shard.
+        arrays: The store's arrays.
+
+    Returns:
+        What ``encode_part`` gave for the shard.
+
+    Raises:
+        StoreCorruptError: A chunk cannot be read.
+    """
+    with _new_file(None) as file:
+        for name in header.arrays:
+            (_, count), chunk = array_grid(header, name, 1)
+            dataset = _create_array(file, header, name, 1)
+            for first in range(0, count, chunk):
+                stored = arrays[name].stored_chunk((index * count + first) // chunk)
+                dataset.write_direct_chunk((0, first), stored)
+        file.flush()
+        image: bytes = file.id.get_file_image()
+    return image
+
+
 def assemble(
     path: Path,
     header: Header,
@@ -114,6 +140,8 @@ def assemble(
     shards: Iterable[ShardSummary],
 ) -> Manifest:
     """Write a store's file from the parts of all shards; it appears whole or not at all.
+
+    What an earlier writer of the same file left behind is removed, so there must be only one.
 
     Args:
         path: The file; one that is there is replaced.
@@ -134,6 +162,7 @@ def assemble(
     partial = path.with_name(f".{path.name}{PARTIAL}{secrets.token_hex(6)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        sweep_partial(path)
         with _new_file(partial) as file:
             manifest = _fill(file, header, parts, fingerprint, samples, tuple(shards))
         _seal(partial)
@@ -196,7 +225,8 @@ def _new_file(path: Path | None) -> Iterator[h5py.File]:
         access.set_fapl_core(_READ_BYTES, False)
     else:
         creation.set_userblock(USER_BLOCK)
-    name = b"part.h5" if path is None else os.fsencode(path)
+    # HDF5 knows open files by name, also those in memory, and a process may have several.
+    name = secrets.token_hex(8).encode() if path is None else os.fsencode(path)
     file = h5py.File(h5py.h5f.create(name, h5py.h5f.ACC_EXCL, creation, access))
     try:
         yield file

@@ -12,9 +12,6 @@ from numpy.typing import NDArray
 from latentset.datasets.errors import StoreCorruptError, StoreFormatError
 from latentset.datasets.store.hdf5_filters import CHECKSUM_BYTES, LEVEL, decode_chunk, most_stored
 
-MAX_CHUNK_BYTES = 1 << 30
-"""Largest chunk that is read, bytes before compression: ten thousand times the usual one."""
-
 
 def create_dataset(
     group: h5py.Group, name: str, kind: h5py.h5t.TypeID, shape: tuple[int, ...], chunk: int
@@ -83,11 +80,6 @@ class ChunkedDataset:
         self._chunk_shape = chunks
         self._chunk_bytes = int(np.prod([int(n) for n in chunks], dtype=object))
         self._chunk_bytes *= self.dtype.itemsize
-        if self._chunk_bytes > MAX_CHUNK_BYTES:
-            raise StoreFormatError(
-                f"{self._where}: expected chunks of at most {MAX_CHUNK_BYTES} bytes, "
-                f"got {self._chunk_bytes}"
-            )
         self.chunks = -(-shape[-1] // self.chunk)
         self._offsets, self.sizes = self._find_chunks(identifier, path.stat().st_size)
         self._descriptor = os.open(path, os.O_RDONLY)
@@ -206,10 +198,23 @@ class ChunkedDataset:
         Raises:
             StoreCorruptError: It differs from its checksum.
         """
+        return self.decode(self.stored_chunk(k), k)
+
+    def decode(self, stored: bytes, k: int) -> NDArray[Any]:
+        """Check and decode a stored chunk.
+
+        Args:
+            stored: What ``stored_chunk`` gave.
+            k: Its number, for messages.
+
+        Returns:
+            The whole chunk.
+
+        Raises:
+            StoreCorruptError: It differs from its checksum.
+        """
         try:
-            content = decode_chunk(self.stored_chunk(k), self._chunk_bytes)
-        except StoreCorruptError:
-            raise
+            content = decode_chunk(stored, self._chunk_bytes)
         except ValueError as error:
             raise self._corrupt(f"chunk {k}: {error}") from error
         return np.frombuffer(content, self.dtype).reshape(self._chunk_shape)

@@ -14,9 +14,10 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from latentset.datasets.errors import StoreCorruptError, StoreFormatError
+from latentset.datasets.errors import StoreCorruptError, StoreError, StoreFormatError
 from latentset.datasets.store.hdf5 import (
     MANIFEST_ATTRIBUTE,
     USER_BLOCK,
@@ -138,16 +139,50 @@ def open_hdf5(place: Folder) -> Hdf5Store:
     """
     path = place.path
     read_user_block(path)
+    header, manifest = read_texts(path)
+    return Hdf5Store(place, header, read_table(path, header, manifest), manifest)
+
+
+def read_texts(path: Path) -> tuple[Header, Manifest]:
+    """Read header and manifest, and check their digests.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Both.
+
+    Raises:
+        StoreFormatError: The header is of a version that this reader does not know.
+        StoreCorruptError: They were altered.
+    """
     with open_file(path) as file:
         text = _read_attribute(file, ATTRIBUTE, path)
-        try:
-            header = parse_header(json.loads(text), str(path))
-        except StoreFormatError:
-            raise
-        except (ValueError, RecursionError) as error:
-            raise StoreCorruptError(f"{path}: its header is no JSON: {error}") from error
         manifest = parse_manifest(_read_attribute(file, MANIFEST_ATTRIBUTE, path), str(path))
-        _check_manifest(path, header, manifest, text)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise StoreCorruptError(f"{path}: its header is no JSON: {error}") from error
+    header = parse_header(value, str(path))
+    _check_manifest(path, header, manifest, text)
+    return header, manifest
+
+
+def read_table(path: Path, header: Header, manifest: Manifest) -> pa.Table:
+    """Read the samples table and check that it fits.
+
+    Args:
+        path: The file.
+        header: The store's header.
+        manifest: Its manifest.
+
+    Returns:
+        A table of ``SAMPLES_SCHEMA``.
+
+    Raises:
+        StoreCorruptError: It was altered, or does not fit.
+    """
+    with open_file(path) as file:
         samples = read_samples(file, header, path)
     check_samples(samples, header, str(path))
     counted = count_samples(samples)
@@ -156,7 +191,7 @@ def open_hdf5(place: Folder) -> Hdf5Store:
             f"{path}: {SAMPLES_GROUP}: expected {manifest.samples} (as the manifest says), got "
             f"{counted}"
         )
-    return Hdf5Store(place, header, samples, manifest)
+    return samples
 
 
 def read_user_block(path: Path) -> Sha256:
@@ -209,7 +244,7 @@ def read_user_block(path: Path) -> Sha256:
 
 @contextmanager
 def open_file(path: Path) -> Iterator[h5py.File]:
-    """Open a file with HDF5, and word its errors.
+    """Open a file with HDF5, and word its errors, those inside the block too.
 
     Args:
         path: The file.
@@ -222,14 +257,15 @@ def open_file(path: Path) -> Iterator[h5py.File]:
     """
     try:
         # A finished store does not change: no lock is needed, and some file systems have none.
-        file = h5py.File(path, "r", locking=False)
-    except (OSError, RuntimeError) as error:
+        with h5py.File(path, "r", locking=False) as file:
+            yield file
+    except StoreError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise StoreCorruptError(
-            f"{path}: HDF5 cannot open it: {error}. It was altered: fetch it again, or encode the "
+            f"{path}: HDF5 cannot read it: {error}. It was altered: fetch it again, or encode the "
             "store again"
         ) from error
-    with file:
-        yield file
 
 
 def _read_attribute(file: h5py.File, name: str, path: Path) -> bytes:

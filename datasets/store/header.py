@@ -44,6 +44,14 @@ ARRAYS: tuple[ArrayName, ...] = ("y_hat", "scale_index", "z_hat")
 """The arrays that every store has; ``sigma_hat`` may follow."""
 
 
+MAX_CHUNK_BYTES = 1 << 30
+"""Largest chunk of an array that is read, bytes before compression: ten thousand times the usual
+one. What a store says of its sizes is believed up to here."""
+
+MAX_SHARD_BYTES = 1 << 31
+"""Largest shard of an array that is read, bytes before compression: 64 times the usual one."""
+
+
 class Frozen(BaseModel):
     """A JSON object whose fields are fixed, checked when parsed, and never changed afterwards."""
 
@@ -217,6 +225,15 @@ class Header(Frozen):
                 f"arrays: expected {', '.join(ARRAYS)} and perhaps sigma_hat, "
                 f"got {', '.join(self.arrays)}"
             )
+        layout, codec = self.layout, self.codec
+        for field, rows, limit in (
+            ("chunk_rows", layout.chunk_rows * codec.channels, MAX_CHUNK_BYTES),
+            ("shard_rows", layout.shard_rows * codec.channels, MAX_SHARD_BYTES),
+            ("z_chunk_rows", layout.z_chunk_rows * codec.z_channels, MAX_CHUNK_BYTES),
+            ("z_shard_rows", layout.z_shard_rows * codec.z_channels, MAX_SHARD_BYTES),
+        ):
+            if 2 * rows > limit:
+                raise ValueError(f"layout.{field}: expected at most {limit} bytes, got {2 * rows}")
         return self
 
 

@@ -65,34 +65,98 @@ def assign_rows(
     padded = -(-rows // chunk_rows) * chunk_rows
     shard_rows = _shard_rows(padded, chunk_rows, channels, shard_bytes)
 
-    shard = np.empty(rows.size, np.int32)
-    first_row = np.full(rows.size, -1, np.int64)
-    z_first_row = np.full(rows.size, -1, np.int64)
-    offsets, z_offsets, z_used = first_row.copy(), z_first_row.copy(), [0]
-    index = used = count = 0
-    for k, (need, z_need) in enumerate(zip(padded.tolist(), z_rows.tolist(), strict=True)):
-        if used + need > shard_rows or count == SHARD_SAMPLES:
-            index, used, count = index + 1, 0, 0
-            z_used.append(0)
-        shard[k] = index
-        count += 1
-        offsets[k], z_offsets[k] = used, z_used[-1]
-        used += need
-        z_used[-1] += z_need
-    z_chunk_rows = min(Z_CHUNK_ROWS, max(z_used))
-    z_shard_rows = -(-max(z_used) // z_chunk_rows) * z_chunk_rows
-    stored = rows > 0
-    first_row[stored] = (shard.astype(np.int64) * shard_rows + offsets)[stored]
-    z_first_row[stored] = (shard.astype(np.int64) * z_shard_rows + z_offsets)[stored]
+    filled = _fill_shards(padded, z_rows, shard_rows)
+    z_chunk_rows = min(Z_CHUNK_ROWS, max(filled.z_used))
+    z_shard_rows = -(-max(filled.z_used) // z_chunk_rows) * z_chunk_rows
     layout = Layout(
         chunk_rows=chunk_rows,
         shard_rows=shard_rows,
         z_chunk_rows=z_chunk_rows,
         z_shard_rows=z_shard_rows,
-        shards=index + 1,
+        shards=len(filled.z_used),
         target_shard_bytes=shard_bytes,
     )
-    return Assignment(layout, shard, first_row, z_first_row)
+    return filled.assign(layout, rows, 0)
+
+
+def append_rows(rows: NDArray[np.int64], z_rows: NDArray[np.int64], layout: Layout) -> Assignment:
+    """Place further samples in new shards, after those of a store and divided like them.
+
+    Args:
+        rows: As for :func:`assign_rows`, and so is ``z_rows``; each sample fits into a shard
+            (:func:`fits`).
+        z_rows: Positions of each sample's ``z_hat`` grid.
+        layout: Of the store.
+
+    Returns:
+        Where everything goes; the layout differs in ``shards`` only.
+    """
+    padded = -(-rows // layout.chunk_rows) * layout.chunk_rows
+    filled = _fill_shards(padded, z_rows, layout.shard_rows, layout.z_shard_rows)
+    shards = layout.shards + len(filled.z_used)
+    return filled.assign(layout.model_copy(update={"shards": shards}), rows, layout.shards)
+
+
+def fits(rows: int, z_rows: int, layout: Layout) -> bool:
+    """Tell whether a sample fits into a shard of a store.
+
+    Args:
+        rows: Positions of its ``y_hat`` grid.
+        z_rows: Positions of its ``z_hat`` grid.
+        layout: Of the store.
+
+    Returns:
+        True if it does. ``shard_rows`` is a multiple of ``chunk_rows``, so padding changes nothing.
+    """
+    return rows <= layout.shard_rows and z_rows <= layout.z_shard_rows
+
+
+@dataclass(frozen=True)
+class _Filled:
+    """Samples in shards that are counted from 0."""
+
+    shard: NDArray[np.int32]
+    """Shard of each sample."""
+    offset: NDArray[np.int64]
+    """First row of each, counted in its shard."""
+    z_offset: NDArray[np.int64]
+    """First row of ``z_hat`` of each, counted in its shard."""
+    z_used: list[int]
+    """For each shard, rows of ``z_hat`` that are taken."""
+
+    def assign(self, layout: Layout, rows: NDArray[np.int64], first: int) -> Assignment:
+        """Count over the whole arrays, from the shard ``first``."""
+        shard = self.shard + np.int32(first)
+        starts = shard.astype(np.int64)
+        return Assignment(
+            layout,
+            shard,
+            np.where(rows > 0, starts * layout.shard_rows + self.offset, -1),
+            np.where(rows > 0, starts * layout.z_shard_rows + self.z_offset, -1),
+        )
+
+
+def _fill_shards(
+    padded: NDArray[np.int64],
+    z_rows: NDArray[np.int64],
+    shard_rows: int,
+    z_shard_rows: int | None = None,
+) -> _Filled:
+    """Fill one shard after the other; None: ``z_hat`` takes what it takes."""
+    shard = np.empty(padded.size, np.int32)
+    offset, z_offset = np.empty(padded.size, np.int64), np.empty(padded.size, np.int64)
+    used, count, z_used = 0, 0, [0]
+    for k, (need, z_need) in enumerate(zip(padded.tolist(), z_rows.tolist(), strict=True)):
+        z_full = z_shard_rows is not None and z_used[-1] + z_need > z_shard_rows
+        if used + need > shard_rows or z_full or count == SHARD_SAMPLES:
+            used, count = 0, 0
+            z_used.append(0)
+        shard[k] = len(z_used) - 1
+        offset[k], z_offset[k] = used, z_used[-1]
+        count += 1
+        used += need
+        z_used[-1] += z_need
+    return _Filled(shard, offset, z_offset, z_used)
 
 
 def _shard_rows(padded: NDArray[np.int64], chunk_rows: int, channels: int, shard_bytes: int) -> int:

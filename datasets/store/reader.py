@@ -136,10 +136,15 @@ class Store:
 class ZarrStore(Store):
     """A store whose arrays are Zarr's: a folder, or a prefix in object storage."""
 
-    def array(self, name: ArrayName) -> zarr.Array[Any]:
+    def array(self, name: ArrayName) -> "zarr.Array[Any]":
         """Open an array with zarr-python."""
         expected = self.shape(name)
-        array = zarr.open_array(self.place.zarr_store(), path=name, mode="r", zarr_format=3)
+        try:
+            array = zarr.open_array(self.place.zarr_store(), path=name, mode="r", zarr_format=3)
+        except (ValueError, TypeError, KeyError) as error:
+            raise StoreCorruptError(
+                f"{self.place}: {name}/zarr.json: zarr cannot open it: {error}"
+            ) from error
         if array.shape != expected or array.dtype != np.dtype(DTYPES[name]):
             raise StoreCorruptError(
                 f"{self.place}: {name}: expected {DTYPES[name]} {expected}, "

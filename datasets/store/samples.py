@@ -42,6 +42,9 @@ SAMPLES_SCHEMA = pa.schema(
 ROW_GROUP = 131072
 """Samples a Parquet row group."""
 
+_TEXTS = [field.name for field in SAMPLES_SCHEMA if pa.types.is_string(field.type)]
+_SWELLING = 1000
+
 
 def samples_bytes(table: pa.Table) -> bytes:
     """Write the table as Parquet.
@@ -79,22 +82,62 @@ def parse_samples(content: bytes, header: Header, where: str) -> pa.Table:
         StoreCorruptError: The object is no Parquet, or a row points outside the arrays.
     """
     try:
-        table = pq.read_table(io.BytesIO(content))
-    except (pa.ArrowException, OSError) as error:
+        file = pq.ParquetFile(io.BytesIO(content))
+        found, rows = file.schema_arrow, file.metadata.num_rows
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise StoreCorruptError(f"{where}: {SAMPLES} cannot be read: {error}") from error
     for field in SAMPLES_SCHEMA:
-        if field.name not in table.column_names:
+        if field.name not in found.names:
             raise StoreFormatError(f"{where}: {SAMPLES}: column {field.name!r} is missing")
-        found = table.schema.field(field.name).type
-        if found != field.type:
+        kind = found.field(field.name).type
+        if kind != field.type:
             raise StoreFormatError(
-                f"{where}: {SAMPLES}: column {field.name!r}: expected {field.type}, got {found}"
+                f"{where}: {SAMPLES}: column {field.name!r}: expected {field.type}, got {kind}"
             )
+    if rows != header.source.samples:
+        raise StoreCorruptError(
+            f"{where}: {SAMPLES}: expected {header.source.samples} rows (the header's "
+            f"source.samples), got {rows}"
+        )
+    _refuse_swollen(rows, content, where, "rows")
+    try:
+        # Texts as dictionaries: one that is stored once and used a million times stays small.
+        file = pq.ParquetFile(io.BytesIO(content), read_dictionary=_TEXTS)
+        table = file.read(columns=SAMPLES_SCHEMA.names)
+        _refuse_swollen(_text_bytes(table) // _SWELLING, content, where, "texts")
+        table = pa.table(
+            [_decode(table.column(field.name), field) for field in SAMPLES_SCHEMA],
+            schema=SAMPLES_SCHEMA,
+        )
+    except (pa.ArrowException, OSError, IndexError) as error:
+        raise StoreCorruptError(f"{where}: {SAMPLES} cannot be read: {error}") from error
+    for field in SAMPLES_SCHEMA:
         if not field.nullable and table.column(field.name).null_count:
             raise StoreCorruptError(f"{where}: {SAMPLES}: column {field.name!r} holds nulls")
-    table = table.select(SAMPLES_SCHEMA.names).cast(SAMPLES_SCHEMA)
     check_samples(table, header, where)
     return table
+
+
+def _refuse_swollen(count: int, content: bytes, where: str, what: str) -> None:
+    """Refuse a small object that would need much memory; a real one has some 60 bytes a row."""
+    if count > len(content):
+        raise StoreCorruptError(
+            f"{where}: {SAMPLES}: its {what} would swell {len(content)} bytes beyond measure"
+        )
+
+
+def _text_bytes(table: pa.Table) -> int:
+    """Bytes of all texts of a table whose texts are dictionaries."""
+    total = 0
+    for name in _TEXTS:
+        for piece in table.column(name).chunks:
+            lengths = pc.binary_length(piece.dictionary).take(piece.indices)
+            total += pc.sum(pc.cast(lengths, pa.int64())).as_py() or 0
+    return total
+
+
+def _decode(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+    return column.cast(field.type) if pa.types.is_dictionary(column.type) else column
 
 
 def check_samples(table: pa.Table, header: Header, where: str) -> None:

@@ -62,11 +62,11 @@ def make_table(title: str, rows: Rows) -> Table:
     Returns:
         The table.
     """
-    table = Table(title=escape(_printable(title)), show_header=False, title_justify="left")
+    table = Table(title=escape(printable(title)), show_header=False, title_justify="left")
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(escape(name), escape(_printable(value)))
+        table.add_row(escape(name), escape(printable(value)))
     return table
 
 
@@ -85,13 +85,21 @@ def failed_lines(store: Store, limit: int) -> list[str]:
         return []
     lines = [f"{failed.num_rows} photographs could not be encoded:"]
     for row in failed.slice(0, limit).to_pylist():
-        lines.append(_printable(f"  {row['path']}: {row['status']}: {row['reason']}"))
+        lines.append(printable(f"  {row['path']}: {row['status']}: {row['reason']}"))
     if failed.num_rows > limit:
         lines.append(f"  … and {failed.num_rows - limit} more (samples.parquet has all)")
     return lines
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Replace what would command a terminal.
+
+    Args:
+        text: Text that somebody else wrote.
+
+    Returns:
+        The same without control characters.
+    """
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 

@@ -53,7 +53,7 @@ def array_shape(header: Header, name: ArrayName) -> tuple[int, int]:
     return layout.shards * layout.shard_rows, codec.channels
 
 
-def _create(store: MemoryStore, header: Header, name: ArrayName) -> zarr.Array[Any]:
+def _create(store: MemoryStore, header: Header, name: ArrayName) -> "zarr.Array[Any]":
     """Create an array of the store in memory, without data."""
     layout, codec = header.layout, header.codec
     if name == "z_hat":

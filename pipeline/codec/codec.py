@@ -25,6 +25,7 @@ from latentset.pipeline.codec.program import Program
 from latentset.pipeline.codec.selfcheck import SelfCheck, check_sizes, check_symbols
 from latentset.pipeline.codec.structure import Structure, find_structure
 from latentset.pipeline.codec.tables import find_scales
+from latentset.pipeline.tensorflow_setup import environment
 
 LATENT_TENSORS = ("y_hat", "scale_index", "z_hat")
 """The tensors that a caller may name, in the order in which they are computed."""
@@ -146,6 +147,7 @@ class Codec:
                 f"{self._z_table.rows} rows; one a channel was expected"
             )
         self._free_batch = sizes.free_batch
+        self._together = self._free_batch and environment()["device"] != "CPU"
         self.info = CodecInfo(
             name=file.name,
             sha256=file.sha256,
@@ -162,13 +164,17 @@ class Codec:
 
     @property
     def free_batch(self) -> bool:
-        """Whether the graph takes several photographs at once; else they go one by one."""
+        """Whether the graph takes several photographs at once."""
         return self._free_batch
 
     def encode(self, images: NDArray[np.uint8]) -> Latents:
         """Compute the latents of photographs.
 
-        They are the same for any batch size and number of threads.
+        On a CPU they are the same for any number of photographs and of threads. oneDNN adds up a
+        convolution in another order for another batch where it finds that faster (seen: small
+        transforms, images below 192x192), and now and then a symbol at a rounding boundary flips.
+        So they go through the graph one by one, which costs next to nothing. On a GPU they go
+        together, and nothing is promised: the store's provenance names the device.
 
         Args:
             images: uint8 (N, H, W, 3), RGB.
@@ -181,7 +187,7 @@ class Codec:
             raise ValueError(
                 f"expected photographs uint8 (N, H, W, 3), got {images.dtype} {images.shape}"
             )
-        if self._free_batch or len(images) == 1:
+        if self._together or len(images) == 1:
             latents = self._run(images)
         else:
             parts = [self._run(images[i : i + 1]) for i in range(len(images))]

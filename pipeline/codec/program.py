@@ -80,10 +80,13 @@ class Program:
 
         Raises:
             CodecGraphError: TensorFlow reports an error, as for sizes that do not fit.
+            MemoryError: The values do not fit into memory.
         """
         feeds = dict(zip(self._inputs, values, strict=True))
         try:
             return [np.asarray(v) for v in self._session.run(self._outputs, feeds)]
+        except tf.errors.ResourceExhaustedError as error:
+            raise MemoryError(f"TensorFlow: {_first_line(error)}") from error
         except (tf.errors.OpError, ValueError) as error:
             raise CodecGraphError(f"the codec's graph failed: {_first_line(error)}") from error
 

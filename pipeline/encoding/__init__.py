@@ -1,5 +1,6 @@
 """The encode job: photographs -> store (docs/encoding.md).
 
 ``plan`` decides what goes where, ``shard`` is one task, ``record`` is what a task leaves behind,
-``cluster`` starts workers, ``job`` runs it all and finishes the store.
+``cluster`` starts workers, ``passes`` gives them work, ``job`` runs it all and finishes the store.
+``retry`` tries failed samples again and ``amend`` adds them to the store.
 """

@@ -1,15 +1,15 @@
 """The last step: every record checked, the samples table, the manifest."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from latentset.datasets.errors import JobError
 from latentset.datasets.store.hdf5 import assemble
 from latentset.datasets.store.manifest import Manifest
 from latentset.datasets.store.objects import describe_object, read_object
+from latentset.datasets.store.places import Place
 from latentset.datasets.store.samples import OK, SAMPLES_SCHEMA
 from latentset.datasets.store.writer import finish_store, metadata_objects
 from latentset.pipeline.encoding.plan import PlanFile
@@ -31,19 +31,19 @@ def finish(target: Target, plan: PlanFile) -> Manifest:
         JobError: A shard has no record, or its objects are not there.
         StoreError: An object cannot be written.
     """
-    sizes = target.objects.sizes() or {}
-    records = [_read(target, plan, k, sizes) for k in range(plan.header.layout.shards)]
+    records = read_records(target.objects, target.job, plan)
     samples = samples_of(plan.table(), records)
     shards = [record.summary for record in records]
     if target.settings.container == "hdf5":
         return assemble(
             Path(str(target.store)),
             plan.header,
-            (_read_part(target, record) for record in records),
+            (read_part(target.objects, record) for record in records),
             fingerprint=plan.fingerprint,
             samples=samples,
             shards=shards,
         )
+    _remove_strays(target, records)
     return finish_store(
         target.store,
         fingerprint=plan.fingerprint,
@@ -56,26 +56,63 @@ def finish(target: Target, plan: PlanFile) -> Manifest:
     )
 
 
-def _read_part(target: Target, record: ShardRecord) -> bytes:
-    """The part of an HDF5 file that a task has written."""
+def _remove_strays(target: Target, records: list[ShardRecord]) -> None:
+    """Remove shards that were added to the store before it lost its manifest (``retry``)."""
+    recorded = {item.path for record in records for item in record.objects}
+    shards = tuple(f"{name}/c/" for name in target.settings.arrays)
+    for path in target.objects.sizes() or {}:
+        if path.startswith(shards) and path not in recorded:
+            target.objects.remove(path)
+
+
+def read_records(objects: Place, job: Place, plan: PlanFile) -> list[ShardRecord]:
+    """Read the records of all shards of a plan, and look at their objects.
+
+    Args:
+        objects: Where the objects lie.
+        job: Where the plan and the records lie.
+        plan: The plan.
+
+    Returns:
+        The records, in order.
+
+    Raises:
+        JobError: A shard has no record, or its objects are not there.
+    """
+    sizes = objects.sizes() or {}
+    records = []
+    for index in plan.shards:
+        record = read_record(job, index, plan.fingerprint, plan.table_sha256)
+        if record is None:
+            raise JobError(f"{job}: shard {index} has no record: run the same command again")
+        for item in record.objects:
+            if sizes.get(item.path) != item.bytes:
+                raise JobError(
+                    f"{objects}: {item.path}: expected {item.bytes} bytes, as shard {index} was "
+                    "recorded, but the object is missing or differs: run the same command again"
+                )
+        records.append(record)
+    return records
+
+
+def read_part(objects: Place, record: ShardRecord) -> bytes:
+    """Read the part of an HDF5 file that a task has written.
+
+    Args:
+        objects: Where the objects lie.
+        record: Of its shard.
+
+    Returns:
+        The part.
+
+    Raises:
+        JobError: It was altered.
+    """
     (item,) = record.objects
-    content = read_object(target.objects, item)
+    content = read_object(objects, item)
     if content is None:
-        raise JobError(f"{target.objects}: {item.path} was altered: run the same command again")
+        raise JobError(f"{objects}: {item.path} was altered: run the same command again")
     return content
-
-
-def _read(target: Target, plan: PlanFile, index: int, sizes: Mapping[str, int]) -> ShardRecord:
-    record = read_record(target.job, index, plan.fingerprint, plan.table_sha256)
-    if record is None:
-        raise JobError(f"{target.job}: shard {index} has no record: run the same command again")
-    for item in record.objects:
-        if sizes.get(item.path) != item.bytes:
-            raise JobError(
-                f"{target.objects}: {item.path}: expected {item.bytes} bytes, as shard {index} was "
-                "recorded, but the object is missing or differs: run the same command again"
-            )
-    return record
 
 
 def samples_of(plan: pa.Table, records: list[ShardRecord]) -> pa.Table:
@@ -88,21 +125,22 @@ def samples_of(plan: pa.Table, records: list[ShardRecord]) -> pa.Table:
     Returns:
         A table of ``SAMPLES_SCHEMA``.
     """
-    results: dict[str, list[Any]] = {
-        name: [value for record in records for value in getattr(record, name)]
-        for name in ("rate_bpp", "source_bytes", "source_sha256", "status", "reason")
-    }
-    if len(results["status"]) != plan.num_rows:
-        raise JobError(f"expected results of {plan.num_rows} samples, got {len(results['status'])}")
-    ok = [status == OK for status in results["status"]]
+    # Column by column and shard by shard: lists of a million Python objects cost much memory.
+    columns = {name: plan.column(name) for name in plan.column_names}
+    for name in ("rate_bpp", "source_bytes", "source_sha256", "status", "reason"):
+        kind = SAMPLES_SCHEMA.field(name).type
+        pieces = [pa.array(getattr(record, name), kind) for record in records]
+        columns[name] = pa.chunked_array(pieces, kind)
+    if len(columns["status"]) != plan.num_rows:
+        raise JobError(f"expected results of {plan.num_rows} samples, got {len(columns['status'])}")
+    ok = pc.equal(columns["status"], OK)
     for name, absent in (
         ("latent_height", 0),
         ("latent_width", 0),
         ("first_row", -1),
         ("z_first_row", -1),
     ):
-        values = plan.column(name).to_pylist()
-        results[name] = [value if good else absent for value, good in zip(values, ok, strict=True)]
-    all_columns = {name: plan.column(name) for name in plan.column_names} | results
-    columns = {name: all_columns[name] for name in SAMPLES_SCHEMA.names}
+        kind = SAMPLES_SCHEMA.field(name).type
+        columns[name] = pc.if_else(ok, columns[name], pa.scalar(absent, kind))
+    columns = {name: columns[name] for name in SAMPLES_SCHEMA.names}
     return pa.table(columns, schema=SAMPLES_SCHEMA)

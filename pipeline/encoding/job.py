@@ -1,10 +1,10 @@
 """The job from the first look at the targets to the manifests (docs/encoding.md)."""
 
 import time
-import uuid
-from collections.abc import Sequence
-from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -14,42 +14,23 @@ from latentset.datasets.sources import Source
 from latentset.datasets.store.header import ARRAYS
 from latentset.datasets.store.places import Place, open_place
 from latentset.datasets.store.reader import Store, open_store
-from latentset.datasets.store.samples import OK
 from latentset.datasets.store.scales import number_scales
 from latentset.datasets.store.writer import metadata_objects, write_objects
-from latentset.pipeline.encoding.cluster import WAIT_S, Workers, connect, tell
+from latentset.pipeline.encoding.cluster import WAIT_S, Workers, connect
 from latentset.pipeline.encoding.engine import TENSORFLOW, Engine
 from latentset.pipeline.encoding.finish import finish
 from latentset.pipeline.encoding.lock import Lease, hold
-from latentset.pipeline.encoding.plan import (
-    FileFacts,
-    PlanFile,
-    make_plan,
-    read_facts,
-    write_plan,
-)
+from latentset.pipeline.encoding.passes import encode_shards, read_headers, refuse_failed
+from latentset.pipeline.encoding.plan import PlanFile, make_plan, write_plan
 from latentset.pipeline.encoding.progress import ProgressView, Silence
+from latentset.pipeline.encoding.retry import Retried, count_failed, settle, try_again
 from latentset.pipeline.encoding.settings import Settings, describe_source
-from latentset.pipeline.encoding.shard import (
-    ShardDone,
-    ShardTarget,
-    Task,
-    encode_shard,
-    photograph_failed,
-    read_software,
-)
-from latentset.pipeline.encoding.tally import Tally
+from latentset.pipeline.encoding.shard import ShardTarget, Task, read_software
 from latentset.pipeline.encoding.target import Target, choose_container, make_target
 
 SHARD_BYTES = 32 << 20
 """Default size of a shard of ``y_hat`` before compression: 341 images of 256x256 at 192 channels,
 a quarter of a minute of one worker, some 5 MB on disk."""
-
-HEADERS_A_TASK = 1024
-"""Photographs whose headers one task reads."""
-
-REPORT_EVERY_S = 1.0
-"""Seconds between a task's messages about how far it is."""
 
 Format = Literal["zarr", "hdf5"]
 
@@ -61,13 +42,16 @@ class EncodeResult:
     store: Store
     """The complete store."""
     was_complete: bool
-    """It was complete before; nothing was done."""
+    """It was complete before; nothing was done, unless failed images were tried again."""
     encoded: int = 0
     """Images that this run worked on."""
     reused: int = 0
     """Images of shards that an earlier run had finished."""
     seconds: float = 0.0
     """Time of this run from the first task to the last, loading the codec included."""
+    retried: Retried | None = None
+    """What came of trying failed images of the complete store again; None if that was not asked
+    for, or none had failed."""
 
 
 def encode(
@@ -83,6 +67,7 @@ def encode(
     wait_s: float = WAIT_S,
     batch: int = 32,
     on_error: Literal["record", "fail"] = "record",
+    retry_failed: bool = False,
     sigma_hat: bool = False,
     shard_bytes: int = SHARD_BYTES,
     view: ProgressView | None = None,
@@ -104,6 +89,7 @@ def encode(
         wait_s: Seconds without a single worker of scheduler or queue after which to stop.
         batch: Images that the codec is given at once, at most. Changes no byte.
         on_error: ``record`` gives a photograph that cannot be encoded a status; ``fail`` stops.
+        retry_failed: Then try the failed photographs of the complete store once more.
         sigma_hat: Store ``sigma_hat`` as float16 as well.
         shard_bytes: Size of a shard of ``y_hat`` before compression.
         view: Where to show progress.
@@ -130,6 +116,7 @@ def encode(
         wait_s=wait_s,
         batch=batch,
         on_error=on_error,
+        retry_failed=retry_failed,
         sigma_hat=sigma_hat,
         shard_bytes=shard_bytes,
         view=view,
@@ -150,6 +137,7 @@ def encode_all(
     wait_s: float = WAIT_S,
     batch: int = 32,
     on_error: Literal["record", "fail"] = "record",
+    retry_failed: bool = False,
     sigma_hat: bool = False,
     shard_bytes: int = SHARD_BYTES,
     view: ProgressView | None = None,
@@ -171,6 +159,7 @@ def encode_all(
         wait_s: Seconds without a worker after which to stop.
         batch: Images that a codec is given at once, at most.
         on_error: What to do about a photograph that cannot be encoded.
+        retry_failed: Then try the failed photographs of the complete store once more.
         sigma_hat: Store ``sigma_hat`` as float16 as well.
         shard_bytes: Size of a shard of ``y_hat`` of the codec with most channels.
         view: Where to show progress.
@@ -206,39 +195,34 @@ def encode_all(
     channels = max(target.settings.codec.channels for target in targets)
     done: dict[Place, EncodeResult] = {}
     with ExitStack() as locks:
-        begun = [target for target in targets if not target.is_complete]
+        begun = [target for target in targets if retry_failed or not target.is_complete]
         leases = [locks.enter_context(hold(target.lock_at, view.say)) for target in begun]
         # Another job may have been at work until the lock was free.
-        again = [make_target(target.store, target.codec, target.settings) for target in begun]
+        again = [settle(_look_again(target), view.say) for target in begun]
         left = [target for target in again if not target.is_complete]
+        task = Task((), source.root, batch, on_error == "fail", engine, tuple(leases))
+        start = partial(connect, scheduler, workers, queue=queue, wait_s=wait_s, say=view.say)
         if left:
-            with connect(scheduler, workers, queue=queue, wait_s=wait_s, say=view.say) as crew:
+            with start() as crew:
                 plans = _plan(crew, left, leases, source, channels, view)
                 if on_error == "fail":
-                    _refuse_failed(plans[0])
+                    refuse_failed(plans[0])
                 _check(leases)
                 for target, plan in zip(left, plans, strict=True):
                     if target.settings.container == "zarr":
                         write_objects(target.store, metadata_objects(plan.header))
-                task = Task(
-                    targets=tuple(
-                        ShardTarget(
-                            objects=target.objects,
-                            job=target.job,
-                            plan_sha256=plan.table_sha256,
-                            container=target.settings.container,
-                            codec=target.codec,
-                        )
-                        for target, plan in zip(left, plans, strict=True)
-                    ),
-                    source=source.root,
-                    batch=batch,
-                    fail=on_error == "fail",
-                    engine=engine,
-                    leases=tuple(leases),
+                made = tuple(
+                    ShardTarget(
+                        objects=target.objects,
+                        job=target.job,
+                        plan_sha256=plan.table_sha256,
+                        container=target.settings.container,
+                        codec=target.codec,
+                    )
+                    for target, plan in zip(left, plans, strict=True)
                 )
                 started = time.monotonic()
-                tally = _run(crew, task, plans[0], view)
+                tally = encode_shards(crew, replace(task, targets=made), plans[0], view)
                 seconds = time.monotonic() - started
             _check(leases)
             for k, (target, plan) in enumerate(zip(left, plans, strict=True)):
@@ -250,10 +234,40 @@ def encode_all(
                     reused=tally.reused[k],
                     seconds=seconds,
                 )
+        if retry_failed:
+            now = [_look_again(target) for target in begun]
+            for place, retried in _try_failed(start, now, source, task, view).items():
+                store = open_store(place)
+                result = done.get(place) or EncodeResult(store, was_complete=True)
+                done[place] = replace(result, store=store, retried=retried)
     return [
         done.get(target.store) or EncodeResult(open_store(target.store), was_complete=True)
         for target in targets
     ]
+
+
+def _look_again(target: Target) -> Target:
+    return make_target(target.store, target.codec, target.settings)
+
+
+def _try_failed(
+    start: Callable[[], AbstractContextManager[Workers]],
+    targets: Sequence[Target],
+    source: Source,
+    task: Task,
+    view: ProgressView,
+) -> dict[Place, Retried]:
+    """Try the failed samples of complete stores again, one store after the other."""
+    failed = []
+    for target in targets:
+        if count_failed(target):
+            failed.append(target)
+        else:
+            view.say(f"{target.store}: no sample has failed; there is none to try again")
+    if not failed:
+        return {}
+    with start() as crew:
+        return {target.store: try_again(crew, target, source, task, view) for target in failed}
 
 
 def _check(leases: Sequence[Lease]) -> None:
@@ -279,7 +293,7 @@ def _plan(
             except JobError:
                 view.say("the plan of the earlier run cannot be read; planning again")
     if len(found) < len(targets):
-        facts = _read_all_facts(crew, source, view)
+        facts = read_headers(crew, source.root, source.samples["path"].to_pylist(), view)
         _check(leases)
         for target in targets:
             if target.job not in found:
@@ -293,89 +307,3 @@ def _plan(
                 "photographs have changed since: encode them one at a time"
             )
     return plans
-
-
-def _read_all_facts(crew: Workers, source: Source, view: ProgressView) -> list[FileFacts]:
-    """Read the headers of all photographs."""
-    paths = source.samples.column("path").to_pylist()
-    firsts = range(0, len(paths), HEADERS_A_TASK)
-    parts = [paths[first : first + HEADERS_A_TASK] for first in firsts]
-    read: dict[int, list[FileFacts]] = {}
-    done = 0
-    view.begin("planning", len(paths))
-    try:
-        with closing(
-            crew.map(read_part, range(len(parts)), parts, root=str(source.root))
-        ) as results:
-            for index, facts in results:
-                read[index] = facts
-                done += len(facts)
-                view.update(done, len(paths))
-    finally:
-        view.end()
-    return [fact for index in sorted(read) for fact in read[index]]
-
-
-def _refuse_failed(plan: PlanFile) -> None:
-    """Refuse a plan in which a photograph has failed already."""
-    for row in plan.table().select(["path", "status", "reason"]).to_pylist():
-        if row["status"] != OK:
-            raise photograph_failed(f"{row['path']}: {row['status']}: {row['reason']}")
-
-
-def _run(crew: Workers, task: Task, plan: PlanFile, view: ProgressView) -> Tally:
-    """Run a task for every shard."""
-    tally = Tally(plan.header.source.samples, len(task.targets), view)
-    topic = f"latentset-{uuid.uuid4().hex}"
-    shards = range(plan.header.layout.shards)
-    view.begin("encoding", tally.total)
-    try:
-        with (
-            crew.listen(topic, tally.hear),
-            closing(crew.map(run_task, shards, task=task, topic=topic)) as results,
-        ):
-            for result in results:
-                if task.fail and result.failed:
-                    raise photograph_failed(result.failed[0])
-                tally.finish(result)
-    finally:
-        view.end()
-    if tally.skipped:
-        view.say(f"{tally.skipped} of {tally.total} images were there already, from an earlier run")
-    return tally
-
-
-def read_part(index: int, paths: list[str], root: str) -> tuple[int, list[FileFacts]]:
-    """Read the headers of some photographs on a worker.
-
-    Args:
-        index: Number of the part.
-        paths: Its photographs.
-        root: The source's root.
-
-    Returns:
-        The number, and what each file says.
-    """
-    return index, read_facts(root, paths)
-
-
-def run_task(index: int, task: Task, topic: str) -> ShardDone:
-    """Encode one shard on a worker.
-
-    Args:
-        index: Number of the shard.
-        task: What every task is told.
-        topic: Where to say how far it is.
-
-    Returns:
-        A summary.
-    """
-    last = time.monotonic()
-
-    def report(done: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= REPORT_EVERY_S:
-            last = time.monotonic()
-            tell(topic, {"index": index, "done": done})
-
-    return encode_shard(task, index, report)

@@ -7,11 +7,13 @@ the settings.
 """
 
 import io
+import math
 import os
 import platform
 import threading
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,13 +25,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import ValidationError
+from numpy.typing import NDArray
+from pydantic import NonNegativeInt, ValidationError
 
 from latentset.datasets.errors import JobError, PhotographError, SourceError, StoreError
 from latentset.datasets.photographs import ResizeRule, read_size
 from latentset.datasets.sources import Source, resolve_inside
 from latentset.datasets.store.header import Frozen, Header, Layout, Provenance, Sha256
-from latentset.datasets.store.layout import assign_rows
+from latentset.datasets.store.layout import Assignment, assign_rows
 from latentset.datasets.store.objects import sha256_of
 from latentset.datasets.store.places import Place
 from latentset.datasets.store.samples import OK
@@ -120,7 +123,9 @@ class Plan:
     fingerprint: str
     """Of the settings."""
     table: pa.Table
-    """Of ``PLAN_SCHEMA``, one row a sample."""
+    """Of ``PLAN_SCHEMA``, one row a sample, by ascending shard."""
+    first_shard: int = 0
+    """The first shard that is planned; those before it are there already."""
 
 
 class PlanDocument(Frozen):
@@ -132,6 +137,8 @@ class PlanDocument(Frozen):
     """The header that the store gets."""
     table_sha256: Sha256
     """Digest of ``plan.parquet``; records carry it, so that none outlives its plan."""
+    first_shard: NonNegativeInt = 0
+    """The first shard that is planned: not 0 where failed samples are tried again (``retry``)."""
 
 
 def make_plan(
@@ -152,9 +159,36 @@ def make_plan(
     Raises:
         JobError: None of the photographs can be read.
     """
+    columns, rows, z_rows = measure(settings, facts)
+    try:
+        placed = assign_rows(rows, z_rows, channels, settings.target_shard_bytes)
+    except StoreError as error:
+        k = 0
+        raise JobError(
+            f"none of the {len(facts)} photographs below {source.root} can be encoded; the first, "
+            f"{source.samples.column('path')[k].as_py()}: {columns['status'][k]}: "
+            f"{columns['reason'][k]}"
+        ) from error
+    table = plan_table(source.samples, columns, placed)
+    return Plan(_make_header(settings, placed.layout), settings.fingerprint, table)
+
+
+def measure(
+    settings: Settings, facts: Sequence[FileFacts]
+) -> tuple[dict[str, list[Any]], NDArray[np.int64], NDArray[np.int64]]:
+    """Reckon the sizes of samples.
+
+    Args:
+        settings: Of the job.
+        facts: Of each file.
+
+    Returns:
+        The columns of the plan that follow from them; for each sample the positions of its
+        ``y_hat`` grid and those of its ``z_hat`` grid, 0 if it cannot be encoded.
+    """
     rule, codec = ResizeRule.parse(settings.resize), settings.codec
-    columns: dict[str, list[Any]] = {name: [] for name in PLAN_SCHEMA.names}
-    z_rows = []
+    columns: dict[str, list[Any]] = defaultdict(list)
+    rows, z_rows = [], []
     for fact in facts:
         status, reason, encoded = fact.status, fact.reason, (0, 0)
         if status == OK:
@@ -163,8 +197,8 @@ def make_plan(
             except PhotographError as error:
                 status, reason = error.status, str(error)
         grid = codec.y_size(*encoded)
-        z_height, z_width = codec.z_size(*encoded)
-        z_rows.append(z_height * z_width)
+        rows.append(math.prod(grid))
+        z_rows.append(math.prod(codec.z_size(*encoded)))
         for name, value in (
             ("height", fact.height),
             ("width", fact.width),
@@ -177,26 +211,27 @@ def make_plan(
             ("reason", reason),
         ):
             columns[name].append(value)
-    rows = np.array(columns["latent_height"], np.int64) * np.array(columns["latent_width"])
-    try:
-        placed = assign_rows(
-            rows, np.array(z_rows, np.int64), channels, settings.target_shard_bytes
-        )
-    except StoreError as error:
-        k = 0
-        raise JobError(
-            f"none of the {len(facts)} photographs below {source.root} can be encoded; the first, "
-            f"{source.samples.column('path')[k].as_py()}: {columns['status'][k]}: "
-            f"{columns['reason'][k]}"
-        ) from error
-    given = {name: source.samples.column(name) for name in source.samples.column_names}
+    return columns, np.array(rows, np.int64), np.array(z_rows, np.int64)
+
+
+def plan_table(samples: pa.Table, columns: Mapping[str, list[Any]], placed: Assignment) -> pa.Table:
+    """Make the table of a plan.
+
+    Args:
+        samples: The samples as their source lists them.
+        columns: What :func:`measure` gave for them.
+        placed: Where they go.
+
+    Returns:
+        A table of ``PLAN_SCHEMA``.
+    """
+    given = {name: samples.column(name) for name in samples.column_names}
     placement = {
         "first_row": placed.first_row,
         "z_first_row": placed.z_first_row,
         "shard": placed.shard,
     }
-    table = pa.table({**columns, **placement, **given}, schema=PLAN_SCHEMA)
-    return Plan(_make_header(settings, placed.layout), settings.fingerprint, table)
+    return pa.table({**columns, **placement, **given}, schema=PLAN_SCHEMA)
 
 
 def _make_header(settings: Settings, layout: Layout) -> Header:
@@ -235,7 +270,8 @@ def write_plan(job: Place, plan: Plan) -> None:
     """
     sink = io.BytesIO()
     shard = plan.table.column("shard").to_numpy()
-    bounds = np.searchsorted(shard, np.arange(plan.header.layout.shards + 1))
+    shards = np.arange(plan.first_shard, plan.header.layout.shards + 1)
+    bounds = np.searchsorted(shard, shards)
     with pq.ParquetWriter(sink, PLAN_SCHEMA, compression="zstd", store_schema=False) as writer:
         for first, last in pairwise(bounds):
             rows = plan.table.slice(int(first), int(last - first))
@@ -243,7 +279,10 @@ def write_plan(job: Place, plan: Plan) -> None:
     content = sink.getvalue()
     job.write("plan.parquet", content)
     document = PlanDocument(
-        fingerprint=plan.fingerprint, header=plan.header, table_sha256=sha256_of(content)
+        fingerprint=plan.fingerprint,
+        header=plan.header,
+        table_sha256=sha256_of(content),
+        first_shard=plan.first_shard,
     )
     job.write("plan.json", document.model_dump_json(indent=1).encode() + b"\n")
 
@@ -269,7 +308,9 @@ class PlanFile:
         self.header = document.header
         self.fingerprint = document.fingerprint
         self.table_sha256 = document.table_sha256
+        self.shards = range(document.first_shard, document.header.layout.shards)
         self._file = pq.ParquetFile(io.BytesIO(content))
+        self.samples: int = self._file.metadata.num_rows
         self._lock = threading.Lock()  # a worker may have several threads; the file is not for them
 
     def rows(self, shard: int) -> list[dict[str, Any]]:
@@ -282,7 +323,7 @@ class PlanFile:
             One dict a sample.
         """
         with self._lock:
-            table = self._file.read_row_group(shard)
+            table = self._file.read_row_group(shard - self.shards.start)
         rows: list[dict[str, Any]] = table.to_pylist()
         return rows
 

@@ -5,15 +5,17 @@ task that is run twice writes the same bytes; one that finds its record and the 
 writes nothing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from latentset.datasets.errors import JobError, PhotographFailedError, StoreError
+from latentset.datasets.errors import CodecError, JobError, PhotographFailedError, StoreError
 from latentset.datasets.photographs import ResizeRule, decoder_version
 from latentset.datasets.store.hdf5 import encode_part
 from latentset.datasets.store.header import Header
@@ -23,11 +25,16 @@ from latentset.datasets.store.samples import OK
 from latentset.datasets.store.scales import number_scales
 from latentset.datasets.store.writer import ShardBuffer, shard_objects, write_objects
 from latentset.pipeline.encoding.decoding import Photograph, decode_batches
-from latentset.pipeline.encoding.engine import Encoder, Engine, load_once
+from latentset.pipeline.encoding.engine import EncodedBatch, Encoder, Engine, load_once
 from latentset.pipeline.encoding.lock import Lease
 from latentset.pipeline.encoding.plan import PlanFile, open_plan_once
 from latentset.pipeline.encoding.record import ShardRecord, part_path, read_record, write_record
 from latentset.pipeline.encoding.settings import Container, Software, settings_of
+
+_GIVEN_UP = (
+    "The codec gives values that a store cannot hold; nothing was clipped or wrapped. Leave the "
+    "sample out of the source, or use another codec"
+)
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,7 @@ class _Shard:
 
     def encode(self, images: NDArray[np.uint8], ids: Sequence[str]) -> None:
         """Encode images of one size and place their latents."""
-        latents = self._codec.encode(images)
+        latents = self._latents(images, ids)
         for k, name in enumerate(ids):
             row = self._rows[name]
             try:
@@ -101,13 +108,26 @@ class _Shard:
                     latents.z_hat[k],
                 )
             except StoreError as error:
-                raise JobError(
-                    f"sample {name!r}: {error}. The codec gives values that a store cannot hold; "
-                    "nothing was clipped or wrapped"
-                ) from error
+                raise JobError(f"sample {name!r}: {error}. {_GIVEN_UP}") from error
         pixels = images.shape[1] * images.shape[2]
         for name, bits in zip(ids, self._codec.rate_bits(latents), strict=True):
+            if not isfinite(bits):
+                raise JobError(
+                    f"sample {name!r}: expected a finite number of bits, got {bits}. {_GIVEN_UP}"
+                )
             self._rate_bpp[name] = float(bits) / pixels
+
+    def _latents(self, images: NDArray[np.uint8], ids: Sequence[str]) -> EncodedBatch:
+        """Run the codec; if it fails, find out at which sample."""
+        try:
+            return self._codec.encode(images)
+        except CodecError as error:
+            for k, name in enumerate(ids):
+                try:
+                    self._codec.encode(images[k : k + 1])
+                except CodecError as alone:
+                    raise JobError(f"sample {name!r}: {alone}. {_GIVEN_UP}") from alone
+            raise JobError(f"samples {ids[0]!r} to {ids[-1]!r}: {error}. {_GIVEN_UP}") from error
 
     def write(self, photographs: Sequence[Photograph]) -> None:
         """Write the shard's objects, and then its record."""
@@ -154,34 +174,47 @@ def encode_shard(task: Task, index: int, report: Callable[[int], None]) -> Shard
     if all(reused):
         return ShardDone(index, len(rows), reused, _failures(rows, records[0]))
 
-    shards = [
-        _Shard(target, plan, _load(task.engine, target.codec, plan.header), index)
-        for target, plan, found in zip(task.targets, plans, reused, strict=True)
-        if not found
-    ]
     photographs = [Photograph(row) for row in rows]
-    rule = ResizeRule.parse(plans[0].header.resize)
-    done = 0
-    for batch in decode_batches(photographs, task.source, rule, task.batch):
-        if task.fail:
-            for photograph in batch:
-                if photograph.status != OK:
-                    raise photograph_failed(photograph.describe())
-        ready = [photograph for photograph in batch if photograph.pixels is not None]
-        if ready:
-            images = np.stack([p.pixels for p in ready if p.pixels is not None])
-            for shard in shards:
-                shard.encode(images, [p.row["id"] for p in ready])
-        for photograph in ready:
-            photograph.pixels = None
-        done += len(batch)
-        report(done)
-    for lease in task.leases:
-        lease.check()
-    for shard in shards:
-        shard.write(photographs)
+    with _enough_memory(index):
+        shards = [
+            _Shard(target, plan, _load(task.engine, target.codec, plan.header), index)
+            for target, plan, found in zip(task.targets, plans, reused, strict=True)
+            if not found
+        ]
+        rule = ResizeRule.parse(plans[0].header.resize)
+        done = 0
+        for batch in decode_batches(photographs, task.source, rule, task.batch):
+            if task.fail:
+                for photograph in batch:
+                    if photograph.status != OK:
+                        raise photograph_failed(photograph.describe())
+            ready = [photograph for photograph in batch if photograph.pixels is not None]
+            if ready:
+                images = np.stack([p.pixels for p in ready if p.pixels is not None])
+                for shard in shards:
+                    shard.encode(images, [p.row["id"] for p in ready])
+            for photograph in ready:
+                photograph.pixels = None
+            done += len(batch)
+            report(done)
+        for lease in task.leases:
+            lease.check()
+        for shard in shards:
+            shard.write(photographs)
     failed = tuple(p.describe() for p in photographs if p.status != OK)
     return ShardDone(index, len(rows), reused, failed)
+
+
+@contextmanager
+def _enough_memory(index: int) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError as error:
+        raise JobError(
+            f"shard {index}: a worker ran out of memory ({error}). Run the same command again with "
+            "a smaller --batch or fewer --workers; or begin another STORE with a smaller "
+            "--shard-mib"
+        ) from error
 
 
 def _find(target: ShardTarget, plan: PlanFile, index: int) -> ShardRecord | None:

@@ -11,12 +11,10 @@ from latentset.datasets.errors import (
     StoreFormatError,
     StoreIncompleteError,
 )
+from latentset.datasets.store.convert import choose_format
 from latentset.datasets.store.places import PARTIAL, Folder, Place, open_place
 from latentset.datasets.store.reader import Store, open_store
 from latentset.pipeline.encoding.settings import Container, Settings, refuse_changes, settings_of
-
-HDF5_SUFFIXES = (".h5", ".hdf5")
-"""Names that mean HDF5 where no format is given."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +64,7 @@ def choose_container(store: Place, wanted: Literal["zarr", "hdf5"] | None) -> Co
     Raises:
         JobError: HDF5 is wanted where it cannot be written.
     """
-    container: Container = wanted or (
-        "hdf5" if store.name.lower().endswith(HDF5_SUFFIXES) else "zarr"
-    )
+    container: Container = choose_format(store, wanted)
     if container == "hdf5" and not isinstance(store, Folder):
         raise JobError(
             f"{store}: HDF5 is written to a file system only; leave --format hdf5 out, or name a "

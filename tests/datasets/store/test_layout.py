@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentset.datasets.errors import StoreError
-from latentset.datasets.store.layout import Assignment, assign_rows
+from latentset.datasets.store.header import Layout
+from latentset.datasets.store.layout import Assignment, append_rows, assign_rows, fits
 
 KIB = 1 << 10
 
@@ -87,3 +88,25 @@ def test_rows_follow_the_specification(sizes: list[int], shard_kib: int) -> None
     assert max(taken) < layout.shards * layout.shard_rows
     assert (np.diff(placed.shard) >= 0).all()
     assert placed.shard[-1] == layout.shards - 1
+
+
+LAYOUT = Layout(
+    chunk_rows=4, shard_rows=8, z_chunk_rows=2, z_shard_rows=4, shards=3, target_shard_bytes=1
+)
+
+
+def test_further_samples_go_into_new_shards_of_the_same_division() -> None:
+    rows, z_rows = np.array([3, 4, 1, 4, 0]), np.array([1, 1, 1, 4, 0])
+    placed = append_rows(rows, z_rows, LAYOUT)
+    # The third is one too many for y_hat, the fourth for z_hat; the fifth has no latents.
+    assert placed.shard.tolist() == [3, 3, 4, 5, 5]
+    assert placed.first_row.tolist() == [24, 28, 32, 40, -1]
+    assert placed.z_first_row.tolist() == [12, 13, 16, 20, -1]
+    assert placed.layout == LAYOUT.model_copy(update={"shards": 6})
+
+
+@pytest.mark.parametrize(
+    ("rows", "z_rows", "expected"), [(8, 4, True), (9, 4, False), (8, 5, False), (0, 0, True)]
+)
+def test_what_fits_into_a_shard(rows: int, z_rows: int, expected: bool) -> None:
+    assert fits(rows, z_rows, LAYOUT) == expected

@@ -3,13 +3,16 @@
 Worker processes import it by this name: conftest.py puts its folder on the path. Its name chooses
 how it behaves: ``standin`` plainly, ``standin:overflow`` with a y_hat beyond int16 for
 photographs that are all white, ``standin:index`` with a scale index beyond the table for these,
-``standin:kill`` by killing its process there, ``standin:other`` as another codec with other
-latents, ``standin:wide`` as one with twice the channels.
+``standin:kill`` by killing its process there, ``standin:nan`` with a y_hat that is no number,
+``standin:half`` with one that is no integer, ``standin:graph`` with an error, ``standin:bits`` with
+a size that is no number, each for these; ``standin:other`` as another codec with other latents,
+``standin:wide`` as one with twice the channels.
 """
 
 import hashlib
 import math
 import os
+import resource
 import signal
 import time
 from collections.abc import Mapping
@@ -21,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from latentset.datasets.errors import CodecGraphError
 from latentset.datasets.store.header import CodecInfo
 from latentset.pipeline.encoding.engine import Engine
 
@@ -61,14 +65,25 @@ def block_means(images: NDArray[Any], side: int) -> NDArray[Any]:
 
 
 def wait_at_gate() -> None:
-    """Where LATENTSET_STANDIN_GATE says so, wait after the first batches of this process.
+    """Wait after the first batches of this process for the file LATENTSET_STANDIN_GATE.
 
     So a test can stop a job in its middle, however fast or slow the machine is.
     """
     global batches
     batches += 1
-    while "LATENTSET_STANDIN_GATE" in os.environ and batches > PASSED:
+    gate = os.environ.get("LATENTSET_STANDIN_GATE")
+    while gate is not None and batches > PASSED and not Path(gate).exists():
         time.sleep(0.05)
+
+
+def use_up_memory() -> None:
+    """Where LATENTSET_STANDIN_MIB is set, ask for more memory than that, and be refused."""
+    limit = os.environ.get("LATENTSET_STANDIN_MIB")
+    if limit is not None:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        allowed = pages * resource.getpagesize() + (int(limit) << 20)
+        resource.setrlimit(resource.RLIMIT_AS, (allowed, allowed))
+        np.ones(2 * int(limit) << 20, np.uint8)
 
 
 class StandIn:
@@ -90,6 +105,7 @@ class StandIn:
     def encode(self, images: NDArray[np.uint8]) -> StandInLatents:
         assert images.dtype == np.uint8
         wait_at_gate()
+        use_up_memory()
         white = (images == 255).all((1, 2, 3))
         if self.kind == "kill" and white.any():
             os.kill(os.getpid(), signal.SIGKILL)
@@ -102,10 +118,18 @@ class StandIn:
             y_hat[white, 0, 0, 0] = 40000
         if self.kind == "index":
             index[white, 0, 0, 0] = 64
+        if self.kind in ("nan", "half") and white.any():
+            y_hat = y_hat.astype(np.float32)
+            y_hat[white, 0, 0, 0] = np.nan if self.kind == "nan" else 0.5
+        if self.kind == "graph" and white.any():
+            raise CodecGraphError("expected y_hat to hold integers, it holds others")
         return StandInLatents(y_hat, index, z_hat)
 
     def rate_bits(self, latents: StandInLatents) -> NDArray[np.float64]:
-        return np.asarray(np.abs(latents.y_hat).sum((1, 2, 3)), np.float64)
+        bits = np.asarray(np.abs(latents.y_hat).sum((1, 2, 3)), np.float64)
+        if self.kind == "bits":
+            bits[(latents.y_hat[..., 0] == 255 - 128).all((1, 2))] = np.nan  # of white
+        return bits
 
 
 def load(name: str) -> StandIn:

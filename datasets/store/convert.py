@@ -1,0 +1,275 @@
+"""Writing a store again in the other format: `latentset convert` (docs/verify.md).
+
+Shard by shard, so that memory does not grow with the store. The target is complete in one step, at
+the end (docs/store-spec.md, 1 and 8); then both are read, decoded and compared. What a conversion
+that was killed leaves behind is known by a note in ``TARGET.job/``, and the same command begins it
+again.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latentset.datasets.errors import StoreCorruptError, StoreError, StoreFormatError
+from latentset.datasets.store.header import FORMAT_VERSION, ArrayName, Frozen, Header, Sha256
+from latentset.datasets.store.manifest import MANIFEST, Manifest
+from latentset.datasets.store.objects import sha256_of
+from latentset.datasets.store.places import PARTIAL, Folder, Place
+from latentset.datasets.store.reader import Store, open_store
+from latentset.datasets.store.writer import (
+    finish_store,
+    metadata_objects,
+    shard_objects,
+    write_objects,
+)
+
+Format = Literal["zarr", "hdf5"]
+"""In what a store's arrays are kept: Zarr objects, or one HDF5 file."""
+
+HDF5_SUFFIXES = (".h5", ".hdf5")
+"""Names that mean HDF5 where no format is given."""
+
+Report = Callable[[str, int, int], None]
+"""Is told what is going on, how many shards are done, and how many there are."""
+
+NOTE = "conversion.json"
+"""Name of the note in ``TARGET.job/`` that says what is being written."""
+
+
+class Conversion(Frozen):
+    """The note beside a target that is not finished."""
+
+    source_manifest: Sha256
+    """Digest of the source's manifest: what is converted."""
+    format: Format
+    """Into what."""
+
+
+def read_shard(store: Store, index: int) -> dict[ArrayName, NDArray[Any]]:
+    """Read one shard of every array.
+
+    Args:
+        store: A complete store.
+        index: Number of the shard.
+
+    Returns:
+        For each array, all rows of the shard (rows, channels).
+
+    Raises:
+        StoreCorruptError: A chunk differs from its checksum.
+    """
+    layout = store.header.layout
+    rows: dict[ArrayName, NDArray[Any]] = {}
+    for name in store.header.arrays:
+        count = layout.z_shard_rows if name == "z_hat" else layout.shard_rows
+        try:
+            rows[name] = np.asarray(store.array(name)[index * count : (index + 1) * count])
+        except StoreError:
+            raise
+        except (ValueError, RuntimeError, OSError) as error:
+            raise StoreCorruptError(
+                f"{store.place}: {name}, shard {index}: {error}. An object was altered: fetch it "
+                "again, or encode the store again"
+            ) from error
+    return rows
+
+
+def convert(source: Store, target: Place, format: Format, report: Report) -> Store:
+    """Write a store again, and prove that both are equal.
+
+    Header, samples, fingerprint and the counts of every shard stay what they are; the format
+    version becomes the one that this package writes.
+
+    Args:
+        source: A complete store.
+        target: Where to write; nothing may be there, except what the same conversion left when it
+            was stopped.
+        format: Into what.
+        report: Is told how far it is.
+
+    Returns:
+        The new store.
+
+    Raises:
+        StoreError: Something else is at the target, it cannot be written, or the source is not
+            complete.
+        StoreCorruptError: The source is damaged, or the two differ.
+    """
+    manifest = source.manifest
+    if manifest is None:
+        raise StoreError(f"{source.place} is not complete: finish its encode job first")
+    if format == "hdf5" and not isinstance(target, Folder):
+        raise StoreError(
+            f"{target}: HDF5 is written to a file system only; name a file, and copy it afterwards"
+        )
+    if str(target) == str(source.place):
+        raise StoreError(f"{target} is the source itself: name another target")
+    note = Conversion(source_manifest=sha256_of(manifest.to_bytes()), format=format)
+    _begin(note, target)
+    if not _is_complete(target):
+        if isinstance(target, Folder) and format == "hdf5":
+            _write_hdf5(source, manifest, target.path, report)
+        else:
+            _write_zarr(source, manifest, target, report)
+    written = open_store(target)
+    differences = compare(source, written, report)
+    if differences:
+        _take_back(target, format)
+        raise StoreCorruptError(
+            f"{target} differs from {source.place}, and was taken back: "
+            + "; ".join(differences)
+            + ". Look at the disk or the memory of this machine, then run the same command again"
+        )
+    _end(target)
+    return written
+
+
+def compare(first: Store, second: Store, report: Report) -> list[str]:
+    """Compare two stores value by value, shard by shard.
+
+    Args:
+        first: A complete store.
+        second: Another.
+        report: Is told how far it is.
+
+    Returns:
+        What differs, in words; nothing if the stores are equal (format, compression and format
+        version aside).
+    """
+    differences = []
+    if _header(first) != _header(second):
+        return ["the headers differ"]
+    if first.fingerprint != second.fingerprint:
+        differences.append("the fingerprints differ")
+    if not first.samples.equals(second.samples):
+        differences.append("the samples tables differ")
+    if (first.manifest and first.manifest.shards) != (second.manifest and second.manifest.shards):
+        differences.append("the shards' counts differ")
+    shards = first.header.layout.shards
+    for index in range(shards):
+        report("comparing", index, shards)
+        ours, theirs = read_shard(first, index), read_shard(second, index)
+        for name, rows in ours.items():
+            if rows.dtype != theirs[name].dtype or not _equal_bits(rows, theirs[name]):
+                differences.append(f"{name} differs in shard {index}")
+    report("comparing", shards, shards)
+    return differences
+
+
+def _equal_bits(first: NDArray[Any], second: NDArray[Any]) -> bool:
+    """Equal, a NaN to itself too."""
+    equal_nan = first.dtype.kind == "f"
+    return bool(np.array_equal(first, second, equal_nan=equal_nan))
+
+
+def _header(store: Store) -> Header:
+    return store.header.model_copy(update={"format_version": FORMAT_VERSION})
+
+
+def _begin(note: Conversion, target: Place) -> None:
+    """Leave a note beside the target, or find the note of the same conversion."""
+    job = target.beside(".job")
+    content = note.model_dump_json().encode() + b"\n"
+    if job.size(NOTE) is None:
+        others = sorted(path for path in job.sizes() or {} if PARTIAL not in path)
+        if others or not _is_free(target):
+            what = f"{job} holds {others[0]}" if others else f"{target} exists"
+            raise StoreError(
+                f"{what}: nothing was changed there. A store is converted into a new name only, or "
+                "into what the same conversion began"
+            )
+        job.create(NOTE, content)
+    if job.read(NOTE) != content:
+        raise StoreError(
+            f"{target} is what another conversion began, of another store or into another format: "
+            f"remove it and {job} first, or name another target"
+        )
+
+
+def _is_free(target: Place) -> bool:
+    """Nothing lies there but what a writer left behind that was killed."""
+    if isinstance(target, Folder) and target.path.exists() and not target.path.is_dir():
+        return False
+    sizes = target.sizes()
+    if sizes is None:
+        raise StoreError(f"{target}: cannot be written; name a folder, a file, s3://… or gs://…")
+    return all(PARTIAL in path for path in sizes)
+
+
+def _is_complete(target: Place) -> bool:
+    try:
+        return open_store(target, allow_incomplete=True).manifest is not None
+    except (StoreFormatError, StoreCorruptError):
+        return False
+
+
+def _write_hdf5(source: Store, manifest: Manifest, path: Path, report: Report) -> None:
+    from latentset.datasets.store.hdf5 import assemble, encode_part
+
+    header = _header(source)
+
+    def parts() -> Iterator[bytes]:
+        for index in range(header.layout.shards):
+            report("converting", index, header.layout.shards)
+            yield encode_part(header, index, read_shard(source, index))
+        report("converting", header.layout.shards, header.layout.shards)
+
+    assemble(
+        path,
+        header,
+        parts(),
+        fingerprint=source.fingerprint,
+        samples=source.samples,
+        shards=manifest.shards,
+    )
+
+
+def _write_zarr(source: Store, manifest: Manifest, target: Place, report: Report) -> None:
+    header = _header(source)
+    target.sweep()
+    objects = write_objects(target, metadata_objects(header))
+    for index in range(header.layout.shards):
+        report("converting", index, header.layout.shards)
+        rows = read_shard(source, index)
+        objects += write_objects(target, shard_objects(header, index, rows))
+    report("converting", header.layout.shards, header.layout.shards)
+    finish_store(
+        target,
+        fingerprint=source.fingerprint,
+        samples=source.samples,
+        shards=manifest.shards,
+        objects=objects,
+    )
+
+
+def _take_back(target: Place, format: Format) -> None:
+    """Make a target incomplete again that is not what it should be."""
+    if format == "hdf5" and isinstance(target, Folder):
+        target.path.unlink()
+    else:
+        target.remove(MANIFEST)
+
+
+def _end(target: Place) -> None:
+    job = target.beside(".job")
+    job.remove(NOTE)
+    if isinstance(job, Folder):
+        with suppress(OSError):  # not empty: not ours
+            job.path.rmdir()
+
+
+def choose_format(target: Place, wanted: Format | None) -> Format:
+    """Choose a format by what was asked for, or by the target's name.
+
+    Args:
+        target: Where a store is to lie.
+        wanted: What was asked for; None goes by the name.
+
+    Returns:
+        The format.
+    """
+    return wanted or ("hdf5" if target.name.lower().endswith(HDF5_SUFFIXES) else "zarr")

@@ -1,0 +1,248 @@
+"""What must hold inside a store beyond digests: rows, counts, values (docs/store-spec.md, 2 to 5).
+
+Each rule gives lines that say what is wrong; none stops at the first.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from latentset.datasets.errors import LatentSetError
+from latentset.datasets.photographs import ResizeRule
+from latentset.datasets.store.header import ArrayName, Header
+from latentset.datasets.store.manifest import Manifest, count_samples
+from latentset.datasets.store.samples import OK, SAMPLES
+from latentset.datasets.store.writer import DTYPES
+
+SPLITS = ("train", "val", "test", "")
+"""What the column ``split`` may hold."""
+
+_NAMED = 3
+"""Samples that a line names; of the others it gives the number."""
+
+
+def name_samples(ids: Sequence[str]) -> str:
+    """Name a few samples.
+
+    Args:
+        ids: All their ids.
+
+    Returns:
+        For instance ``a/1, a/2, a/3 and 4 more``.
+    """
+    rest = len(ids) - _NAMED
+    return ", ".join(ids[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+class Placement:
+    """Where the samples of a store lie.
+
+    Args:
+        samples: The samples table, checked by ``samples.check_samples``.
+        header: The store's header.
+    """
+
+    def __init__(self, samples: pa.Table, header: Header) -> None:
+        ok = samples.filter(pc.equal(samples.column("status"), OK))
+        codec = header.codec
+        ratio = codec.z_downsampling // codec.y_downsampling
+        height, width = (ok.column(f"latent_{side}").to_numpy() for side in ("height", "width"))
+        self._ids = ok.column("id")
+        self._layout = header.layout
+        self._shard = ok.column("shard").to_numpy()
+        self._first = {
+            "y": ok.column("first_row").to_numpy(),
+            "z": ok.column("z_first_row").to_numpy(),
+        }
+        self._count = {
+            "y": height.astype(np.int64) * width,
+            "z": -(-height.astype(np.int64) // ratio) * -(-width // ratio),
+        }
+
+    def overlaps(self) -> Iterator[str]:
+        """Tell of samples that share rows (section 2.5)."""
+        for kind, column in (("y", "first_row"), ("z", "z_first_row")):
+            order = np.argsort(self._first[kind], kind="stable")
+            first, count = self._first[kind][order], self._count[kind][order]
+            wrong = order[1:][first[1:] < first[:-1] + count[:-1]]
+            if wrong.size:
+                yield f"{SAMPLES}: {column}: rows shared with another sample: {self._name(wrong)}"
+
+    def rows_in_use(self, name: ArrayName, index: int) -> NDArray[np.bool_]:
+        """Tell which rows of a shard belong to a sample.
+
+        Args:
+            name: An array.
+            index: Number of the shard.
+
+        Returns:
+            One value a row.
+        """
+        kind, rows = self._kind(name)
+        mine = self._shard == index
+        first = self._first[kind][mine] - index * rows
+        steps = np.zeros(rows + 1, np.int64)
+        np.add.at(steps, first, 1)
+        np.add.at(steps, first + self._count[kind][mine], -1)
+        return np.cumsum(steps)[:rows] > 0
+
+    def owners(self, name: ArrayName, first: int, stop: int) -> str:
+        """Name the samples that have rows in a range.
+
+        Args:
+            name: An array.
+            first: First row.
+            stop: Row after the last.
+
+        Returns:
+            A few ids; empty if no sample has any.
+        """
+        kind, _ = self._kind(name)
+        begin = self._first[kind]
+        return self._name(np.flatnonzero((begin < stop) & (begin + self._count[kind] > first)))
+
+    def _kind(self, name: ArrayName) -> tuple[str, int]:
+        if name == "z_hat":
+            return "z", self._layout.z_shard_rows
+        return "y", self._layout.shard_rows
+
+    def _name(self, rows: NDArray[Any]) -> str:
+        return name_samples([str(self._ids[k]) for k in rows.tolist()[: _NAMED + 1]]) + (
+            f" ({rows.size} in all)" if rows.size > _NAMED + 1 else ""
+        )
+
+
+def check_table(samples: pa.Table, header: Header, manifest: Manifest) -> Iterator[str]:
+    """Check the samples table against itself, the header and the manifest.
+
+    Args:
+        samples: The samples table, checked by ``samples.check_samples``.
+        header: The store's header.
+        manifest: The store's manifest.
+
+    Yields:
+        What is wrong.
+    """
+    ok = pc.equal(samples.column("status"), OK).to_numpy()
+    ids = samples.column("id").to_pylist()
+
+    def blame(what: str, wrong: Any) -> Iterator[str]:
+        found = np.flatnonzero(np.asarray(wrong))
+        if found.size:
+            yield f"{SAMPLES}: {what}: {name_samples([ids[k] for k in found])}"
+
+    if pc.count_distinct(samples.column("id")).as_py() != samples.num_rows:
+        yield f"{SAMPLES}: ids are not unique"
+    splits = pc.is_in(samples.column("split"), value_set=pa.array(SPLITS)).to_numpy()
+    yield from blame("split is none of train, val, test, empty", ~splits)
+    rate = samples.column("rate_bpp").to_numpy()
+    good = np.isfinite(rate) & (np.nan_to_num(rate) >= 0)
+    yield from blame("rate_bpp is missing, negative or infinite", ok & ~good)
+    yield from blame("rate_bpp of a sample without latents", ~ok & ~np.isnan(rate))
+    digest = pc.match_substring_regex(samples.column("source_sha256"), "^[0-9a-f]{64}$").to_numpy()
+    yield from blame("source_sha256 is no digest", ok & ~digest)
+    for column, value in (
+        ("latent_height", 0),
+        ("latent_width", 0),
+        ("first_row", -1),
+        ("z_first_row", -1),
+    ):
+        differs = samples.column(column).to_numpy() != value
+        yield from blame(f"{column} of a sample without latents is not {value}", ~ok & differs)
+    try:
+        wrong = _wrong_size(samples, header)
+    except (LatentSetError, ValueError) as error:
+        yield f"header: resize: {error}"
+    else:
+        yield from blame("latent size does not follow from the image's", ok & wrong)
+    yield from _check_counts(samples, ok, manifest)
+
+
+def _wrong_size(samples: pa.Table, header: Header) -> NDArray[np.bool_]:
+    """Whether each sample's grid is not what its image's size and the resize rule give."""
+    names = ("height", "width", "latent_height", "latent_width")
+    sizes = np.stack([samples.column(name).to_numpy() for name in names], axis=1)
+    different, inverse = np.unique(sizes, axis=0, return_inverse=True)
+    rule = ResizeRule.parse(header.resize)
+    wrong = np.zeros(len(different), bool)
+    for k, (height, width, *grid) in enumerate(different.tolist()):
+        if height < 1 or width < 1:
+            wrong[k] = True
+            continue
+        try:
+            wrong[k] = header.codec.y_size(*rule.size(height, width)) != tuple(grid)
+        except LatentSetError:
+            wrong[k] = True
+    of_each: NDArray[np.bool_] = wrong[inverse.reshape(-1)]
+    return of_each
+
+
+def _check_counts(samples: pa.Table, ok: NDArray[np.bool_], manifest: Manifest) -> Iterator[str]:
+    """Over all and per shard, as the manifest has them."""
+    counted = count_samples(samples)
+    if counted != manifest.samples:
+        yield f"{SAMPLES}: expected {manifest.samples}, as the manifest says, got {counted}"
+    shard = samples.column("shard").to_numpy()
+    count = len(manifest.shards)
+    outside = (shard < 0) | (shard >= count)
+    if outside.any():
+        yield f"{SAMPLES}: shard of {int(outside.sum())} samples is not in the manifest"
+    total = np.bincount(shard[~outside], minlength=count)
+    good = np.bincount(shard[ok & ~outside], minlength=count)
+    for k, said in enumerate(manifest.shards):
+        found = (int(total[k]), int(good[k]), int(total[k] - good[k]))
+        if found != (said.samples, said.ok, said.failed):
+            yield (
+                f"shard {k}: expected {said.samples} samples, {said.ok} ok and {said.failed} "
+                f"failed, as the manifest says; the samples table has {found[0]}, {found[1]} and "
+                f"{found[2]}"
+            )
+
+
+def check_values(
+    header: Header,
+    placement: Placement | None,
+    index: int,
+    rows: Mapping[ArrayName, NDArray[Any]],
+) -> Iterator[str]:
+    """Check the values of one shard.
+
+    Args:
+        header: The store's header.
+        placement: Where the samples lie; None if that is not known.
+        index: Number of the shard.
+        rows: All rows of the shard of each array that could be read.
+
+    Yields:
+        What is wrong.
+    """
+    table = np.asarray(header.codec.scale_table, DTYPES["sigma_hat"])
+    numbers = rows.get("scale_index")
+    if numbers is not None:
+        wrong = numbers >= len(table)
+        if wrong.any():
+            yield (
+                f"scale_index, shard {index}: expected less than {len(table)}, the length of the "
+                f"scale table; {int(wrong.sum())} values are not, up to {int(numbers.max())}"
+            )
+        elif "sigma_hat" in rows:
+            differs = rows["sigma_hat"].view(np.uint16) != table[numbers].view(np.uint16)
+            if differs.any():
+                yield (
+                    f"sigma_hat, shard {index}: expected scale_table[scale_index]; "
+                    f"{int(differs.sum())} values differ"
+                )
+    if placement is None:
+        return
+    for name, values in rows.items():
+        if name != "sigma_hat":  # holds the scale of 0 there
+            stray = values[~placement.rows_in_use(name, index)]
+            if stray.any():
+                yield (
+                    f"{name}, shard {index}: expected zeros in rows that belong to no sample; "
+                    f"{int(np.count_nonzero(stray))} values are not"
+                )

@@ -1,0 +1,123 @@
+"""What an array's ``zarr.json`` may say (docs/store-spec.md, 4): checked before anyone reads by it.
+
+Shapes and chunks come from the header; codecs are a few that only transpose, compress or check.
+A store from elsewhere can so make no reader take other memory than its header says, nor run a
+codec that nobody expects.
+"""
+
+import json
+from typing import Any
+
+from latentset.datasets.errors import StoreCorruptError
+from latentset.datasets.store.header import ArrayName, Header
+from latentset.datasets.store.writer import DTYPES, array_shape
+
+_INDEX_ENTRY_BYTES = 16
+_OTHER_FIELDS = {"codecs", "attributes", "dimension_names"}
+_CODECS = ("transpose", "bytes", "blosc", "zstd", "gzip", "crc32c")
+_INDEX_CODECS = ("bytes", "crc32c")
+
+
+def check_array_metadata(content: bytes, header: Header, name: ArrayName, where: str) -> None:
+    """Check the ``zarr.json`` of an array against the header.
+
+    Args:
+        content: The object.
+        header: The store's header.
+        name: Name of the array.
+        where: The store, for messages.
+
+    Raises:
+        StoreCorruptError: It says something else than docs/store-spec.md, 4, allows.
+    """
+    layout = header.layout
+    shape = array_shape(header, name)
+    rows = (layout.z_shard_rows, layout.z_chunk_rows)
+    shard_rows, chunk_rows = rows if name == "z_hat" else (layout.shard_rows, layout.chunk_rows)
+    where = f"{where}: {name}/zarr.json"
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise StoreCorruptError(f"{where} is no JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise StoreCorruptError(f"{where}: expected an object")
+    expected = {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(shape),
+        "data_type": DTYPES[name],
+        "chunk_grid": {
+            "name": "regular",
+            "configuration": {"chunk_shape": [shard_rows, shape[1]]},
+        },
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": 0,
+        "storage_transformers": [],
+    }
+    unknown = sorted(document.keys() - expected.keys() - _OTHER_FIELDS)
+    if unknown:
+        raise StoreCorruptError(f"{where}: unknown field {unknown[0]!r:.80}")
+    found: dict[str, Any] = {"storage_transformers": [], **document}
+    for field, value in expected.items():
+        if found.get(field) != value:
+            raise StoreCorruptError(
+                f"{where}: {field}: expected {json.dumps(value)}, got "
+                f"{json.dumps(found.get(field)):.200}"
+            )
+    _check_codecs(found.get("codecs"), [chunk_rows, shape[1]], where)
+
+
+def _check_codecs(codecs: Any, chunk: list[int], where: str) -> None:
+    """``sharding_indexed`` alone, and in it transpose, bytes, compressors, checksum."""
+    sharding = codecs[0] if isinstance(codecs, list) and len(codecs) == 1 else None
+    configuration = _configuration(sharding, "sharding_indexed")
+    inner = configuration.get("codecs")
+    index = configuration.get("index_codecs")
+    if configuration.get("chunk_shape") != chunk:
+        raise StoreCorruptError(
+            f"{where}: codecs: expected sharding_indexed with chunk_shape {chunk}, got "
+            f"{json.dumps(codecs):.200}"
+        )
+    for what, found, allowed in (
+        ("index_codecs", index, _INDEX_CODECS),
+        ("codecs", inner, _CODECS),
+    ):
+        names = [_name(codec) for codec in found] if isinstance(found, list) else []
+        order = [allowed.index(name) for name in names if name in allowed]
+        # Each at most once and in this order, so that a chain cannot grow without end.
+        if len(order) != len(names) or order != sorted(set(order)) or names[-1:] != ["crc32c"]:
+            raise StoreCorruptError(
+                f"{where}: {what}: expected some of {', '.join(allowed)}, in this order and with "
+                f"crc32c at the end; got {json.dumps(found):.200}"
+            )
+
+
+def _name(codec: Any) -> str:
+    name = codec.get("name") if isinstance(codec, dict) else codec
+    return name if isinstance(name, str) else ""
+
+
+def _configuration(codec: Any, name: str) -> dict[str, Any]:
+    if _name(codec) != name or not isinstance(codec, dict):
+        return {}
+    found = codec.get("configuration")
+    return found if isinstance(found, dict) else {}
+
+
+def least_shard_bytes(header: Header, name: ArrayName) -> int:
+    """Bytes that an object of an array has at least: its index has an entry for each chunk.
+
+    A header that claims more chunks than its objects can hold is found by this before anyone
+    makes room for them.
+
+    Args:
+        header: The store's header.
+        name: Name of the array.
+
+    Returns:
+        Bytes.
+    """
+    layout = header.layout
+    if name == "z_hat":
+        return layout.z_shard_rows // layout.z_chunk_rows * _INDEX_ENTRY_BYTES
+    return layout.shard_rows // layout.chunk_rows * _INDEX_ENTRY_BYTES

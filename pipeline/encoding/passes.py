@@ -1,0 +1,118 @@
+"""The two passes over the photographs, spread over workers: headers first, then shards."""
+
+import time
+import uuid
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from latentset.datasets.store.samples import OK
+from latentset.pipeline.encoding.cluster import Workers, tell
+from latentset.pipeline.encoding.plan import FileFacts, PlanFile, read_facts
+from latentset.pipeline.encoding.progress import ProgressView
+from latentset.pipeline.encoding.shard import ShardDone, Task, encode_shard, photograph_failed
+from latentset.pipeline.encoding.tally import Tally
+
+HEADERS_A_TASK = 1024
+"""Photographs whose headers one task reads."""
+
+REPORT_EVERY_S = 1.0
+"""Seconds between a task's messages about how far it is."""
+
+
+def read_headers(
+    crew: Workers, root: Path, paths: Sequence[str], view: ProgressView
+) -> list[FileFacts]:
+    """Read the headers of photographs.
+
+    Args:
+        crew: The workers.
+        root: The source's root.
+        paths: Relative paths.
+        view: Where to show progress.
+
+    Returns:
+        What each file says.
+    """
+    firsts = range(0, len(paths), HEADERS_A_TASK)
+    parts = [list(paths[first : first + HEADERS_A_TASK]) for first in firsts]
+    read: dict[int, list[FileFacts]] = {}
+    done = 0
+    view.begin("planning", len(paths))
+    try:
+        with closing(crew.map(_read_part, range(len(parts)), parts, root=str(root))) as results:
+            for index, facts in results:
+                read[index] = facts
+                done += len(facts)
+                view.update(done, len(paths))
+    finally:
+        view.end()
+    return [fact for index in sorted(read) for fact in read[index]]
+
+
+def refuse_failed(plan: PlanFile) -> None:
+    """Refuse a plan in which a photograph has failed already.
+
+    Args:
+        plan: The plan.
+
+    Raises:
+        PhotographFailedError: There is one.
+    """
+    for row in plan.table().select(["path", "status", "reason"]).to_pylist():
+        if row["status"] != OK:
+            raise photograph_failed(f"{row['path']}: {row['status']}: {row['reason']}")
+
+
+def encode_shards(crew: Workers, task: Task, plan: PlanFile, view: ProgressView) -> Tally:
+    """Run a task for every shard of a plan.
+
+    Args:
+        crew: The workers.
+        task: What each is told.
+        plan: The plan.
+        view: Where to show progress.
+
+    Returns:
+        What was done.
+
+    Raises:
+        PhotographFailedError: A photograph cannot be encoded and ``task.fail`` is set.
+        JobError: A task cannot go on, or workers were lost.
+        StoreError: An object cannot be written.
+    """
+    tally = Tally(plan.samples, len(task.targets), view)
+    topic = f"latentset-{uuid.uuid4().hex}"
+    view.begin("encoding", tally.total)
+    try:
+        with (
+            crew.listen(topic, tally.hear),
+            closing(crew.map(_run_task, plan.shards, task=task, topic=topic)) as results,
+        ):
+            for result in results:
+                if task.fail and result.failed:
+                    raise photograph_failed(result.failed[0])
+                tally.finish(result)
+    finally:
+        view.end()
+    if tally.skipped:
+        view.say(f"{tally.skipped} of {tally.total} images were there already, from an earlier run")
+    return tally
+
+
+def _read_part(index: int, paths: list[str], root: str) -> tuple[int, list[FileFacts]]:
+    """Read the headers of some photographs on a worker."""
+    return index, read_facts(root, paths)
+
+
+def _run_task(index: int, task: Task, topic: str) -> ShardDone:
+    """Encode one shard on a worker, and say from time to time how far it is."""
+    last = time.monotonic()
+
+    def report(done: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= REPORT_EVERY_S:
+            last = time.monotonic()
+            tell(topic, {"index": index, "done": done})
+
+    return encode_shard(task, index, report)

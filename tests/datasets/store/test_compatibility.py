@@ -1,0 +1,112 @@
+"""Stores that earlier versions wrote are read for ever (tests/data/README.md)."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from latentset.datasets.store import Store, open_store
+from latentset.datasets.store.convert import compare, convert
+from latentset.datasets.store.places import Folder
+from latentset.datasets.store.verify import verify
+
+DATA = Path(__file__).parents[2] / "data"
+
+FINGERPRINTS = {
+    "store-0.1.zarr": "1a4101944cfc1ebc66817ebbfb11f53d800f2ab518c7293b6976396b1dac0e4c",
+    "store-1.0.zarr": "826377c1e2840f2f90657d44f7de66fa3bd29bcb65cc5e5858e570f9bd7228d6",
+    "store-1.0.h5": "826377c1e2840f2f90657d44f7de66fa3bd29bcb65cc5e5858e570f9bd7228d6",
+}
+
+SHA256 = {
+    "y_hat": "2a3ecc4a896d7204abf025e7d5c4517f4b765900eaf39b9dbf9f72c60ffb520a",
+    "scale_index": "8166020052419edcad3eac327b4b11210e1071a2954bd17b7a37575c27075b90",
+    "z_hat": "0f34cdc9c801874793c8c01fce14880fa535bb52721aeb68fff6b0f813773970",
+    "sigma_hat": "e91a945d1a12dec46be31c06174da80d57028248f5d43ac2206fd9e5e69b0da3",
+}
+"""Of all values, little-endian, rows x channels; taken with LatentSet 0.1.0."""
+
+
+def silence(what: str, done: int, total: int) -> None:
+    pass
+
+
+@pytest.fixture(params=FINGERPRINTS)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def store(name: str) -> Store:
+    return open_store(DATA / name)
+
+
+def test_header_and_samples(name: str, store: Store) -> None:
+    assert store.header.format_version == name.removeprefix("store-")[:3]
+    assert store.fingerprint == FINGERPRINTS[name]
+    assert store.header.codec.channels == 6
+    assert store.header.codec.z_channels == 3
+    assert store.header.source.classes == ("even", "odd")
+    assert store.header.layout.shards == 11
+    assert store.samples.num_rows == 12
+    assert store.samples.slice(7, 1).to_pylist() == [
+        {
+            "id": "odd/000007",
+            "path": "odd/000007.png",
+            "label": 1,
+            "split": "val",
+            "height": 100,
+            "width": 50,
+            "latent_height": 7,
+            "latent_width": 4,
+            "first_row": 168,
+            "z_first_row": 12,
+            "shard": 6,
+            "rate_bpp": 0.26,
+            "source_bytes": 1007,
+            "source_sha256": "7902699be42c8a8e46fbbb4501726517e86b22c56a189f7625a6da49081b2451",
+            "status": "ok",
+            "reason": "",
+        }
+    ]
+    (failed,) = store.samples.slice(3, 1).to_pylist()
+    assert failed["status"] == "truncated"
+    assert failed["rate_bpp"] is None
+
+
+def test_sample_7(store: Store) -> None:
+    sample = store.read_sample(7)
+    assert sample["y_hat"].shape == (7, 4, 6)
+    assert sample["y_hat"][0, :2].tolist() == [[0, 0, 0, -1, 2, 4], [0, 0, 0, 0, -3, 0]]
+    assert sample["scale_index"][6, :2].tolist() == [[0, 0, 6, 19, 30, 33], [0, 0, 4, 21, 31, 33]]
+    assert sample["z_hat"].tolist() == [[[-3, 2, 2]], [[2, -2, 2]]]
+    # 0.11 * (256 / 0.11) ** (19 / 63)
+    assert sample["sigma_hat"][6, 0, 3] == pytest.approx(1.1397, abs=1e-4)
+
+
+def test_every_value(store: Store) -> None:
+    for array, expected in SHA256.items():
+        values = np.ascontiguousarray(store.array(array)[:])  # type: ignore[arg-type]
+        content = values.astype(values.dtype.newbyteorder("<")).tobytes()
+        assert hashlib.sha256(content).hexdigest() == expected
+
+
+def test_it_is_sound(name: str) -> None:
+    findings = verify(DATA / name, silence)
+    assert findings.problems == []
+    assert len(findings.notes) == (name == "store-0.1.zarr")
+
+
+@pytest.mark.parametrize("target", ["converted.h5", "converted.zarr"])
+def test_it_can_be_converted(target: str, store: Store, tmp_path: Path) -> None:
+    format = "hdf5" if target.endswith("h5") else "zarr"
+    written = convert(store, Folder(tmp_path / target), format, silence)  # type: ignore[arg-type]
+    assert compare(store, written, silence) == []
+    assert written.header.format_version == "1.0"
+    assert written.fingerprint == store.fingerprint
+
+
+def test_the_data_stay_small() -> None:
+    files = [path for path in DATA.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 200_000

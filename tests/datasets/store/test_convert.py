@@ -1,0 +1,173 @@
+"""`latentset convert`: both ways, after a kill, and never over something else."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from latentset.datasets.cli import app
+from latentset.datasets.errors import StoreCorruptError, StoreError
+from latentset.datasets.store import Store, open_store
+from latentset.datasets.store.convert import Format, compare, convert
+from latentset.datasets.store.places import Folder
+from latentset.datasets.store.synthetic import write_synthetic_store
+
+
+def silence(what: str, done: int, total: int) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Samples of three sizes in several shards, some failed, one whole shard of failures."""
+    path = tmp_path_factory.mktemp("source") / "store.zarr"
+    return open_store(
+        write_synthetic_store(
+            path,
+            samples=30,
+            sizes=((64, 64), (100, 50), (30, 170)),
+            failed=(2, 7),
+            shard_bytes=1 << 10,
+        )
+    )
+
+
+def objects(path: Path) -> dict[str, bytes]:
+    return {
+        file.relative_to(path).as_posix(): file.read_bytes()
+        for file in path.rglob("*")
+        if file.is_file()
+    }
+
+
+def test_there_and_back_is_the_same_byte_for_byte(source: Store, tmp_path: Path) -> None:
+    hdf5 = convert(source, Folder(tmp_path / "a.h5"), "hdf5", silence)
+    assert hdf5.header == source.header
+    assert hdf5.fingerprint == source.fingerprint
+    assert hdf5.samples.equals(source.samples)
+    back = convert(hdf5, Folder(tmp_path / "b.zarr"), "zarr", silence)
+    assert isinstance(source.place, Folder)
+    assert objects(tmp_path / "b.zarr") == objects(source.place.path)
+    again = convert(back, Folder(tmp_path / "c.h5"), "hdf5", silence)
+    assert (tmp_path / "c.h5").read_bytes() == (tmp_path / "a.h5").read_bytes()
+    assert again.samples.equals(source.samples)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.h5", "b.zarr", "c.h5"]
+
+
+def test_comparing_finds_one_symbol(source: Store, tmp_path: Path) -> None:
+    other = open_store(
+        write_synthetic_store(
+            tmp_path / "other.zarr",
+            samples=30,
+            sizes=((64, 64), (100, 50), (30, 170)),
+            failed=(2, 7),
+            shard_bytes=1 << 10,
+            seed=1,
+        )
+    )
+    assert compare(source, other, silence) == ["the headers differ"]
+    alike = type(other)(other.place, source.header, source.samples, source.manifest)
+    found = compare(source, alike, silence)
+    assert "y_hat differs in shard 0" in found
+    assert "z_hat differs in shard 3" in found
+
+
+@pytest.mark.parametrize("format", ["zarr", "hdf5"])
+def test_nothing_is_written_over(format: Format, source: Store, tmp_path: Path) -> None:
+    target = tmp_path / "target.h5"
+    target.write_text("mine")
+    with pytest.raises(StoreError, match=r"target\.h5 exists: nothing was changed there"):
+        convert(source, Folder(target), format, silence)
+    assert target.read_text() == "mine"
+    assert list(tmp_path.iterdir()) == [target]
+    target.unlink()
+    convert(source, Folder(target), format, silence)
+    with pytest.raises(StoreError, match=r"target\.h5 exists: nothing was changed there"):
+        convert(source, Folder(target), format, silence)
+
+
+def test_an_unfinished_encode_job_is_left_alone(source: Store, tmp_path: Path) -> None:
+    (tmp_path / "store.zarr.job" / "abc").mkdir(parents=True)
+    (tmp_path / "store.zarr.job" / "abc" / "plan.json").write_text("{}")
+    with pytest.raises(StoreError, match=r"store\.zarr\.job holds abc/plan\.json: nothing"):
+        convert(source, Folder(tmp_path / "store.zarr"), "zarr", silence)
+
+
+def test_the_source_is_no_target(source: Store) -> None:
+    assert isinstance(source.place, Folder)
+    with pytest.raises(StoreError, match="is the source itself"):
+        convert(source, source.place, "zarr", silence)
+
+
+def test_an_incomplete_source_is_refused(source: Store, tmp_path: Path) -> None:
+    incomplete = type(source)(source.place, source.header, source.samples, None)
+    with pytest.raises(StoreError, match="is not complete: finish its encode job"):
+        convert(incomplete, Folder(tmp_path / "a.h5"), "hdf5", silence)
+
+
+def test_a_damaged_source_leaves_no_target(tmp_path: Path) -> None:
+    path = write_synthetic_store(tmp_path / "s.zarr", samples=8, shard_bytes=1 << 9)
+    shard = path / "y_hat" / "c" / "3" / "0"
+    content = bytearray(shard.read_bytes())
+    content[20] ^= 1
+    shard.write_bytes(bytes(content))
+    for format, name in (("hdf5", "t.h5"), ("zarr", "t.zarr")):
+        with pytest.raises(StoreCorruptError, match="y_hat, shard 3"):
+            convert(open_store(path), Folder(tmp_path / name), format, silence)  # type: ignore[arg-type]
+        with pytest.raises(StoreError):
+            open_store(tmp_path / name)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from latentset.datasets.store import open_store
+from latentset.datasets.store.convert import convert
+from latentset.datasets.store.places import Folder
+source, target, format, stage, at = sys.argv[1:]
+def report(what, done, total):
+    if what == stage and done == int(at):
+        os.kill(os.getpid(), signal.SIGKILL)
+convert(open_store(source), Folder(Path(target)), format, report)
+"""
+
+
+@pytest.mark.parametrize("format", ["zarr", "hdf5"])
+@pytest.mark.parametrize(("stage", "at"), [("converting", 2), ("comparing", 1)])
+def test_after_a_kill_the_same_command_works(
+    format: Format, stage: str, at: int, source: Store, tmp_path: Path
+) -> None:
+    target = tmp_path / "target"
+    assert isinstance(source.place, Folder)
+    program = [sys.executable, "-c", KILLED, str(source.place.path), str(target)]
+    done = subprocess.run([*program, format, stage, str(at)], env=os.environ, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert (tmp_path / "target.job" / "conversion.json").is_file()
+    other: Format = "hdf5" if format == "zarr" else "zarr"
+    with pytest.raises(StoreError, match="is what another conversion began"):
+        convert(source, Folder(target), other, silence)
+    written = convert(source, Folder(target), format, silence)
+    assert compare(source, written, silence) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+    if format == "zarr":
+        assert objects(target) == objects(source.place.path)
+
+
+def test_the_command(source: Store, tmp_path: Path) -> None:
+    assert isinstance(source.place, Folder)
+    run = CliRunner().invoke
+    first = run(app, ["convert", str(source.place.path), str(tmp_path / "a.h5")])
+    assert first.exit_code == 0, first.output
+    assert "30 samples in" in first.output
+    assert "read back, and equal to it" in first.output
+    assert (tmp_path / "a.h5").read_bytes()[512:520] == b"\x89HDF\r\n\x1a\n"
+    second = run(app, ["convert", str(tmp_path / "a.h5"), str(tmp_path / "b")])
+    assert second.exit_code == 0, second.output
+    assert objects(tmp_path / "b") == objects(source.place.path)
+    third = run(app, ["convert", str(tmp_path / "b"), str(tmp_path / "c"), "--format", "hdf5"])
+    assert third.exit_code == 0, third.output
+    assert (tmp_path / "c").read_bytes() == (tmp_path / "a.h5").read_bytes()

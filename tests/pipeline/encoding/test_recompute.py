@@ -1,0 +1,172 @@
+"""`latentset verify --recompute`: samples encoded again and compared symbol by symbol."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from latentset.datasets.cli import app
+from latentset.datasets.errors import CodecError
+from latentset.datasets.sources import Source, open_source
+from latentset.datasets.store.convert import read_shard
+from latentset.datasets.store.hdf5 import assemble, encode_part
+from latentset.datasets.store.reader import Store
+from latentset.pipeline.encoding.job import EncodeResult, encode
+from latentset.pipeline.recompute import Recomputed, recompute
+
+Run = Callable[..., EncodeResult]
+
+
+def silence(what: str, done: int, total: int) -> None:
+    pass
+
+
+@pytest.fixture
+def again(standin: Any) -> Callable[..., Recomputed]:
+    def run_it(store: Path, source: Source, count: int = 100, **options: Any) -> Recomputed:
+        options = {"codec": None, "seed": 0, "engine": standin.ENGINE} | options
+        return recompute(store, source.root, count=count, report=silence, **options)
+
+    return run_it
+
+
+@pytest.mark.parametrize("name", ["store.zarr", "store.h5"])
+@pytest.mark.parametrize("resize", ["none", "short:50"])
+def test_a_store_is_what_its_codec_gives(
+    name: str,
+    resize: str,
+    run: Run,
+    mixed: Source,
+    again: Callable[..., Recomputed],
+    tmp_path: Path,
+) -> None:
+    from latentset.datasets.photographs import ResizeRule
+
+    run(mixed, tmp_path / name, resize=ResizeRule.parse(resize))
+    result = again(tmp_path / name, mixed)
+    assert result.problems == []
+    assert result.software == []
+    assert (result.samples, result.differing) == (40, 0)
+    if resize == "none":
+        # Of 40 photographs 14 have 4x4 positions, 13 have 3x7 and 13 have 9x5; six channels of
+        # y_hat and scale_index; z_hat has 1, 1x2 and 3x2 positions of two channels.
+        positions = 14 * 16 + 13 * 21 + 13 * 45
+        assert result.symbols == 2 * 6 * positions + 2 * (14 * 1 + 13 * 2 + 13 * 6)
+
+
+def test_some_are_chosen_by_the_seed(
+    run: Run, mixed: Source, again: Callable[..., Recomputed], tmp_path: Path
+) -> None:
+    run(mixed, tmp_path / "store")
+    for path in (mixed.root / "a").iterdir():
+        Image.new("RGB", (64, 64)).save(path)  # 20 of 40 are not what they were
+
+    def changed(seed: int) -> list[str]:
+        result = again(tmp_path / "store", mixed, count=10, seed=seed)
+        assert result.samples + len(result.problems) == 10
+        return result.problems
+
+    assert changed(1) == changed(1) != changed(2)
+    assert 0 < len(changed(1)) < 10
+    assert all("not the photograph that was encoded" in line for line in changed(1))
+
+
+def test_one_symbol_is_found(
+    run: Run, mixed: Source, again: Callable[..., Recomputed], tmp_path: Path
+) -> None:
+    store = run(mixed, tmp_path / "store.h5").store
+    spoil(store, tmp_path / "spoiled.h5", index=5)
+    result = again(tmp_path / "spoiled.h5", mixed)
+    assert result.differing == 2
+    name = store.samples["id"][5].as_py()
+    assert len(result.problems) == 1
+    assert result.problems[0].startswith(f"sample 5 ({name}) encoded again: 1 of ")
+    assert "symbols of y_hat differ" in result.problems[0]
+    assert "symbols of z_hat differ" in result.problems[0]
+
+
+def spoil(store: Store, path: Path, index: int) -> None:
+    """Write a store again with one symbol of y_hat and one of z_hat of a sample altered."""
+    assert store.manifest is not None
+    layout, row = store.header.layout, store.samples.slice(index, 1).to_pylist()[0]
+    parts = []
+    for k in range(layout.shards):
+        rows = {name: values.copy() for name, values in read_shard(store, k).items()}
+        if k == row["shard"]:
+            rows["y_hat"][row["first_row"] - k * layout.shard_rows, 3] += 1
+            rows["z_hat"][row["z_first_row"] - k * layout.z_shard_rows, 1] -= 1
+        parts.append(encode_part(store.header, k, rows))
+    assemble(
+        path,
+        store.header,
+        parts,
+        fingerprint=store.fingerprint,
+        samples=store.samples,
+        shards=store.manifest.shards,
+    )
+
+
+def test_a_photograph_that_is_gone(
+    run: Run, mixed: Source, again: Callable[..., Recomputed], tmp_path: Path
+) -> None:
+    run(mixed, tmp_path / "store")
+    (mixed.root / "a" / "000.png").unlink()
+    result = again(tmp_path / "store", mixed)
+    assert result.samples == 39
+    (problem,) = result.problems
+    assert problem.startswith("a/000.png: cannot be compared: ")
+
+
+def test_failed_samples_are_left_out(
+    run: Run, mixed: Source, again: Callable[..., Recomputed], tmp_path: Path
+) -> None:
+    (mixed.root / "a" / "000.png").write_bytes(b"no photograph")
+    run(mixed, tmp_path / "store")
+    result = again(tmp_path / "store", mixed)
+    assert (result.samples, result.problems) == (39, [])
+
+
+def test_another_codec_is_refused(
+    run: Run, uniform: Source, again: Callable[..., Recomputed], tmp_path: Path
+) -> None:
+    run(uniform, tmp_path / "store")
+    with pytest.raises(CodecError, match=r"was encoded by standin with sha256 .*but standin:other"):
+        again(tmp_path / "store", uniform, codec="standin:other")
+
+
+def test_other_software_is_said(
+    run: Run,
+    uniform: Source,
+    again: Callable[..., Recomputed],
+    standin: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run(uniform, tmp_path / "store")
+    monkeypatch.setitem(standin.environment, "tensorflow", "of tomorrow")
+    result = again(tmp_path / "store", uniform, count=1)
+    assert result.software == ["tensorflow: stand-in then, of tomorrow now"]
+    assert ("note", f"not as when the store was made: {result.software[0]}") in result.rows()
+
+
+def test_the_command_with_a_real_codec(scheduler: str, tmp_path: Path) -> None:
+    (tmp_path / "photographs" / "a").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for k in range(3):
+        pixels = random.integers(0, 256, (64, 48 + 16 * k, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photographs" / "a" / f"{k}.png")
+    source = open_source(tmp_path / "photographs")
+    encode(source, tmp_path / "store", "demo-hyperprior-msssim-4", scheduler=scheduler)
+    command = ["verify", str(tmp_path / "store"), "--recompute", "2", "--source"]
+    done = CliRunner().invoke(app, [*command, str(source.root)], terminal_width=200)
+    assert done.exit_code == 0, done.output
+    assert "2 samples: 0 of" in done.output
+    for path in (source.root / "a").iterdir():
+        path.unlink()
+    done = CliRunner().invoke(app, [*command, str(source.root)])
+    assert done.exit_code == 1
+    assert "cannot be compared" in done.output
