@@ -1,5 +1,6 @@
 """The command `latentset encode`."""
 
+import signal
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -132,6 +133,8 @@ def encode(
             f"STORE {store} lies inside SOURCE {source}, and would be listed with the photographs; "
             "name a folder elsewhere"
         )
+    # Queueing systems and Kubernetes end a job with SIGTERM: it stops as by Ctrl-C, in order.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     view = choose_view()
     rule = ResizeRule.parse(resize)
     try:

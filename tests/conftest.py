@@ -34,8 +34,7 @@ def s3_server() -> Iterator[str]:
     """A bucket of an S3 server on loopback; credentials and endpoint are in the environment."""
     server_of: Any = pytest.importorskip("moto.server", reason="moto is not installed")
     pytest.importorskip("s3fs", reason="s3fs is not installed")
-    import boto3
-
+    boto3: Any = pytest.importorskip("boto3")
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     server = server_of.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

@@ -121,7 +121,8 @@ def _list(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
             if entry.is_dir(follow_symlinks=False):
                 yield from _list(entry.path, f"{prefix}{entry.name}/")
             elif not entry.is_dir():
-                yield prefix + entry.name, entry.stat(follow_symlinks=False).st_size
+                with suppress(FileNotFoundError):  # others may be writing here
+                    yield prefix + entry.name, entry.stat(follow_symlinks=False).st_size
 
 
 def _flush(folder: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from latentset.datasets.errors import JobError
+from latentset.datasets.photographs import decode_photograph
 from latentset.datasets.sources import Source, open_source
 from latentset.pipeline.encoding import decoding
 from latentset.pipeline.encoding.job import EncodeResult, encode_all
@@ -45,7 +46,7 @@ def test_each_photograph_is_decoded_once(
     run_all: RunAll, mixed: Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     decoded = []
-    decode = decoding.decode_photograph
+    decode = decode_photograph
 
     def count(content: bytes) -> Any:
         decoded.append(len(content))

@@ -101,14 +101,15 @@ def test_after_kill_9_the_same_command_finishes_the_same_store(
     assert "40: 40 with latents, 0 failed" in output
 
 
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(
-    run: Run, mixed: Source, tmp_path: Path
+    run: Run, mixed: Source, tmp_path: Path, ending: signal.Signals
 ) -> None:
     store = tmp_path / "store"
     command = ["encode", str(mixed.root), str(store), "--codec", "standin", "--workers", "2"]
     with client(*command, gate=True) as process:
         wait_for(lambda: len(records_of(store)) >= 2, process)
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, ending)
         _, errors = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 130
     assert "the same command goes on from there" in errors
