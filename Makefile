@@ -4,11 +4,16 @@
 PYTHON ?= python3.11
 ENCODE := .venv/encode/bin
 TRAIN := .venv/train/bin
+BENCH := .venv/bench/bin
 ENCODE_EXTRAS := encode,cluster,s3,demo,dev
 TRAIN_EXTRAS := train,s3,http,dev
+BENCH_EXTRAS := train,bench
+# Benchmarks of the encode environment; the others are checked in the train environment.
+ENCODE_BENCHMARKS := $(wildcard benchmarks/encod*.py) benchmarks/full_codec.py \
+	benchmarks/make_store.py benchmarks/store_bytes.py
 EXCHANGE := build/exchange
 
-.PHONY: help demo test test-encode test-train lint environments clean
+.PHONY: help bench-environment demo test test-encode test-train lint environments clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -27,6 +32,14 @@ environments: .venv/encode/.ready .venv/train/.ready ## both environments
 	$(TRAIN)/pip install --quiet -e '.[$(TRAIN_EXTRAS)]'
 	@touch $@
 
+.venv/bench/.ready: setup.cfg
+	@echo "== bench environment: making .venv/bench (the libraries that benchmarks compare with)"
+	@rm -rf .venv/bench && $(PYTHON) -m venv .venv/bench
+	$(BENCH)/pip install --quiet -e '.[$(BENCH_EXTRAS)]'
+	@touch $@
+
+bench-environment: .venv/bench/.ready ## a third environment, for benchmarks only (docs/performance.md)
+
 demo: environments ## photographs -> stores -> classifiers -> a table and a picture in build/demo
 	@recipes/demo/run $(ENCODE) $(TRAIN) build/demo
 
@@ -40,10 +53,11 @@ lint: environments
 	$(TRAIN)/ruff format --check .
 	@echo "== mypy --strict, pipeline and datasets"
 	$(ENCODE)/mypy .typing/latentset/pipeline .typing/latentset/datasets tests/pipeline tests/datasets \
-		tests/project tests/conftest.py recipes/demo/photographs.py recipes/trashnet/split.py
+		tests/project tests/conftest.py recipes/demo/photographs.py recipes/trashnet/split.py \
+		$(ENCODE_BENCHMARKS)
 	@echo "== mypy --strict, train and datasets"
 	$(TRAIN)/mypy .typing/latentset/train .typing/latentset/datasets tests/train tests/datasets \
-		benchmarks
+		$(filter-out $(ENCODE_BENCHMARKS),$(wildcard benchmarks/*.py))
 
 test-encode: environments
 	@echo "== tests in the encode environment: pipeline, datasets"

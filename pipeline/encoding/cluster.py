@@ -10,7 +10,7 @@ from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import active_children, resource_tracker
 from queue import Empty, SimpleQueue
-from time import monotonic, sleep
+from time import sleep
 from typing import Any
 
 import dask.config
@@ -21,15 +21,13 @@ from distributed.scheduler import KilledWorker
 
 from latentset.datasets.errors import JobError
 from latentset.pipeline.encoding.jobqueue import queued
+from latentset.pipeline.encoding.patience import Patience
 
 CONNECT_TIMEOUT_S = 30
 """Seconds to wait for a scheduler."""
 
 POLL_S = 5.0
 """Seconds between looks at whether there are workers."""
-
-REMIND_S = 60.0
-"""Seconds without a worker after which that is said, and said again."""
 
 WAIT_S = 3600.0
 """Seconds without a worker of a scheduler or a queue after which the job stops."""
@@ -54,59 +52,6 @@ _TIMEOUTS = {
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 _dask: Any = distributed  # it says that it is typed, but most of it is not
-
-
-class Patience:
-    """Waits for workers, not for ever and not in silence.
-
-    Args:
-        limit_s: Seconds without a worker after which to give up.
-        say: Told from time to time that there is none.
-        hint: Says what to do about it.
-        check: Raises an error if waiting is in vain.
-        progress: Told when there is a result.
-    """
-
-    def __init__(
-        self,
-        limit_s: float,
-        say: Callable[[str], None],
-        hint: Callable[[], str],
-        check: Callable[[], None] = lambda: None,
-        progress: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._limit_s = limit_s
-        self._say = say
-        self._hint = hint
-        self._check = check
-        self._progress = progress
-        self._since = self._said = monotonic()
-
-    def look(self, workers: int) -> None:
-        """Take note of how many workers there are.
-
-        Args:
-            workers: Their number.
-
-        Raises:
-            JobError: There has been none for too long, or there will be none.
-        """
-        self._check()
-        if workers:
-            self._since = self._said = monotonic()
-            return
-        now = monotonic()
-        waited = now - self._since
-        if waited > self._limit_s:
-            raise JobError(f"no worker for {waited:.0f} s: {self._hint()}")
-        if now - self._said > REMIND_S:
-            self._said = now
-            self._say(f"no worker for {waited:.0f} s: {self._hint()}")
-
-    def got(self) -> None:
-        """Take note of a result: there are workers, or were until a moment ago."""
-        self._progress()
-        self._since = self._said = monotonic()
 
 
 class Workers:

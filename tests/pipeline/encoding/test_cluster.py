@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 from latentset.datasets.cli import app
 from latentset.datasets.errors import JobError, MissingEnvironmentError
 from latentset.datasets.sources import Source
-from latentset.pipeline.encoding import cluster, jobqueue
+from latentset.pipeline.encoding import cluster, jobqueue, patience
 from latentset.pipeline.encoding.job import EncodeResult
-from latentset.pipeline.encoding.jobqueue import lifetime_of, walltime_seconds
+from latentset.pipeline.encoding.jobshape import lifetime_of, walltime_seconds
 from latentset.pipeline.encoding.progress import Silence
 
 pytest.importorskip("dask_jobqueue")
@@ -249,7 +249,7 @@ def test_waiting_for_the_queue_is_neither_silent_nor_endless(
     run: Run, uniform: Source, queue: Queue, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("LATENTSET_STANDIN_QUEUE_MODE", "hold")
-    monkeypatch.setattr(cluster, "REMIND_S", 1.0)
+    monkeypatch.setattr(patience, "REMIND_S", 1.0)
     view = Heard()
     with configured("slurm"):
         message = refused(run, uniform, tmp_path, wait_s=5.0, view=view)

@@ -1,0 +1,195 @@
+"""Damage a store at random and see who notices: `latentset verify`, and the training reader.
+
+    python benchmarks/faults.py [--flips N] [--truncations N] [--deletions N] [--seed N]
+
+Flips one bit of one byte, or cuts an object off, or deletes it; each time one fault in an otherwise
+sound store, over all objects, of both formats. Flips fall on objects by their size, and on small
+ones as often: half of them choose the object first. After each fault the store is verified, and
+read whole by the training reader (y_hat and scale_index of all samples), whose every value is
+compared with the undamaged store's. Counted are faults that verify did not find, and faults after
+which the reader gave other values than before without an error.
+
+A file of Zarr has many objects, so a deletion is of any of them; HDF5's one file is deleted whole.
+"""
+
+import argparse
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from latentset.datasets.errors import LatentSetError
+from latentset.datasets.store import open_store
+from latentset.datasets.store.convert import convert
+from latentset.datasets.store.places import Folder
+from latentset.datasets.store.synthetic import write_synthetic_store
+from latentset.datasets.store.verify import verify
+from latentset.train.reader import LatentReader
+from latentset.train.recipe import Data
+from latentset.train.split import select_split
+
+Fault = Callable[[Path, np.random.Generator], str]
+
+
+def silence(what: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+def flip(path: Path, random: np.random.Generator) -> str:
+    """Flip one bit of a file."""
+    content = bytearray(path.read_bytes())
+    place, bit = int(random.integers(len(content))), int(random.integers(8))
+    content[place] ^= 1 << bit
+    path.write_bytes(bytes(content))
+    return f"bit {bit} of byte {place} of {len(content)}"
+
+
+def truncate(path: Path, random: np.random.Generator) -> str:
+    """Cut a file off at a random length."""
+    size = path.stat().st_size
+    length = int(random.integers(size))
+    with path.open("r+b") as file:
+        file.truncate(length)
+    return f"cut off at {length} of {size}"
+
+
+def delete(path: Path, random: np.random.Generator) -> str:
+    """Delete a file."""
+    path.unlink()
+    return "deleted"
+
+
+def files(store: Path) -> list[Path]:
+    """All objects of a store."""
+    if store.is_file():
+        return [store]
+    return sorted(path for path in store.rglob("*") if path.is_file())
+
+
+def choose(objects: list[Path], random: np.random.Generator) -> Path:
+    """Choose an object, by its size as often as by its name."""
+    weight = np.array([path.stat().st_size for path in objects], np.float64)
+    if random.random() < 0.5:
+        weight[:] = 1
+    return objects[int(random.choice(len(objects), p=weight / weight.sum()))]
+
+
+@contextmanager
+def restored(path: Path) -> Iterator[None]:
+    """Give a file its content back afterwards."""
+    content = path.read_bytes()
+    try:
+        yield
+    finally:
+        path.write_bytes(content)
+
+
+def read_all(store: Path) -> Iterator[tuple[list[int], dict[str, bytes]]]:
+    """Read a store as training does: samples and their values, batch by batch."""
+    opened = open_store(store)
+    for name in ("train", "val"):
+        split = select_split(opened, name)
+        reader = LatentReader(opened, split, Data(batch_size=8), seed=0, training=False)
+        for batch in reader.batches(0):
+            values = {key: rows.numpy().tobytes() for key, rows in batch.rows.items()}
+            values["labels"] = batch.labels.numpy().tobytes()
+            values["windows"] = batch.windows.numpy().tobytes()
+            yield batch.samples.tolist(), values
+
+
+def is_read_silently(store: Path, expected: list[tuple[list[int], dict[str, bytes]]]) -> bool:
+    """Whether the reader gives something else than before, and no error by then."""
+    found = []
+    try:
+        for k, batch in enumerate(read_all(store)):
+            if k >= len(expected) or batch != expected[k]:
+                return True
+            found.append(batch)
+    except LatentSetError:
+        return False
+    return len(found) != len(expected)
+
+
+def inject(store: Path, fault: Fault, count: int, seed: int) -> Counter[str]:
+    """Make faults one after the other, each in a sound store.
+
+    Args:
+        store: The store; it is sound again afterwards.
+        fault: What to do to an object.
+        count: How many times.
+        seed: Of objects and places.
+
+    Returns:
+        Counts: ``made``, ``missed by verify``, ``read silently``, ``crashed`` (an error that is
+        not LatentSet's own), and ``refused at opening``.
+    """
+    random = np.random.default_rng(seed)
+    expected = list(read_all(store))
+    counts: Counter[str] = Counter(made=0)
+    for _ in range(count):
+        path = choose(files(store), random)
+        with restored(path):
+            what = f"{path.relative_to(store.parent)}: {fault(path, random)}"
+            counts["made"] += 1
+            try:
+                if verify(store, silence).is_sound:
+                    counts["missed by verify"] += 1
+                    print(f"  missed by verify: {what}")
+                if is_read_silently(store, expected):
+                    counts["read silently"] += 1
+                    print(f"  read silently: {what}")
+                open_store(store)
+            except LatentSetError:
+                counts["refused at opening"] += 1
+            except Exception as error:
+                counts["crashed"] += 1
+                print(f"  crashed: {what}: {type(error).__name__}: {error}")
+    return counts
+
+
+def main() -> None:
+    """Make faults and print counts; exit status 1 if one was missed."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--flips", type=int, default=1000)
+    parser.add_argument("--truncations", type=int, default=100)
+    parser.add_argument("--deletions", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    missed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        zarr = write_synthetic_store(
+            Path(folder) / "store.zarr",
+            samples=24,
+            sizes=((64, 64), (100, 50)),
+            failed=(5,),
+            shard_bytes=1 << 11,
+        )
+        hdf5 = zarr.with_suffix(".h5")
+        convert(open_store(zarr), Folder(hdf5), "hdf5", silence)
+        shutil.rmtree(zarr.with_name("store.h5.job"), ignore_errors=True)
+        for store in (zarr, hdf5):
+            print(f"{store.name}: {len(files(store))} objects")
+            for name, fault, count in (
+                ("flips", flip, options.flips),
+                ("truncations", truncate, options.truncations),
+                ("deletions", delete, options.deletions),
+            ):
+                counts = inject(store, fault, count, options.seed)
+                bad = counts["missed by verify"] + counts["read silently"] + counts["crashed"]
+                missed += bad
+                print(
+                    f"  {counts['made']:5d} {name:12s} missed by verify "
+                    f"{counts['missed by verify']}, read silently {counts['read silently']}, "
+                    f"other errors {counts['crashed']} (refused at opening "
+                    f"{counts['refused at opening']})",
+                    flush=True,
+                )
+    raise SystemExit(1 if missed else 0)
+
+
+if __name__ == "__main__":
+    main()
