@@ -4,6 +4,7 @@ import logging
 import signal
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -70,6 +71,17 @@ def uses_cuda(device: Device) -> bool:
     return available and device.accelerator != "cpu"
 
 
+@contextmanager
+def _without_noise() -> Iterator[None]:
+    """Leave out warnings of Lightning's that nobody can act on."""
+    with warnings.catch_warnings():
+        # Lightning 2.6 uses a class of torch's that torch 2.10 and later call deprecated.
+        warnings.filterwarnings("ignore", r".*LeafSpec.* is deprecated", FutureWarning)
+        # Where Slurm's commands are, it asks for srun, which one device has no use for.
+        warnings.filterwarnings("ignore", r".*The `srun` command is available")
+        yield
+
+
 def make_trainer(device: Device, **options: Any) -> Trainer:
     """Make a Lightning trainer that says nothing of its own.
 
@@ -83,16 +95,17 @@ def make_trainer(device: Device, **options: Any) -> Trainer:
     # Tips, and lines about devices that are not there.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    return Trainer(
-        accelerator="gpu" if uses_cuda(device) else "cpu",
-        devices=1,
-        precision=PRECISIONS[device.precision],
-        plugins=[SafetensorsIO()],
-        num_sanity_val_steps=0,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        **options,
-    )
+    with _without_noise():
+        return Trainer(
+            accelerator="gpu" if uses_cuda(device) else "cpu",
+            devices=1,
+            precision=PRECISIONS[device.precision],
+            plugins=[SafetensorsIO()],
+            num_sanity_val_steps=0,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            **options,
+        )
 
 
 def run_lightning(action: Callable[[], Result]) -> Result:
@@ -111,9 +124,7 @@ def run_lightning(action: Callable[[], Result]) -> Result:
     """
     handler = signal.getsignal(signal.SIGINT)
     try:
-        with warnings.catch_warnings():
-            # Lightning 2.6 uses a class of torch's that torch 2.10 and later call deprecated.
-            warnings.filterwarnings("ignore", r".*LeafSpec.* is deprecated", FutureWarning)
+        with _without_noise():
             return action()
     except SystemExit as end:
         if isinstance(end.__context__, KeyboardInterrupt):

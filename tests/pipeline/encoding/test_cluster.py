@@ -146,7 +146,9 @@ def test_a_walltime_too_short_for_a_shard_does_not_go_on_for_ever(
     monkeypatch.setattr(jobqueue, "LOST_S", 0.2)
     monkeypatch.setattr(jobqueue, "FRUITLESS", 1)
     monkeypatch.setattr(cluster, "POLL_S", 0.2)
-    with configured("slurm", **{"worker-extra-args": ["--lifetime", "0.1s"]}):
+    monkeypatch.setenv("LATENTSET_STANDIN_GATE", "closed")  # no shard is ever done
+    monkeypatch.setenv("LATENTSET_STANDIN_PASSED", "0")
+    with configured("slurm", **{"worker-extra-args": ["--lifetime", "2s"]}):
         message = refused(run, uniform, tmp_path, workers=1)
     assert "jobs ended and not one task: a walltime of 01:00:00 is too short" in message
     assert "make --shard-mib smaller" in message

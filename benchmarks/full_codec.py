@@ -1,0 +1,129 @@
+"""A codec of full size with untrained weights, and photographs for it: what encode benchmarks use.
+
+Speed does not depend on the weights, but the size of what is written does, and with it the time
+that compression takes: untrained, nearly all symbols would be 0. So the last layer of each
+transform is scaled and shifted, channel by channel, until the latents of the photographs at hand
+have the spread of a trained codec's: sigma from 0.1 to 4, most channels near the lower end.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from latentset.pipeline.codec.bmshj2018 import (
+    SCALE_COUNT,
+    SCALE_MAX,
+    SCALE_MIN,
+    ScaleHyperprior,
+)
+from latentset.pipeline.codec.export import export_metagraph
+from latentset.pipeline.tensorflow_setup import tf
+
+N, M = 128, 192
+"""Filters of ``bmshj2018-hyperprior`` at qualities 1 to 5."""
+
+SIDE = 256
+"""Height and width of the photographs, pixels."""
+
+SIGMA = (0.1, 4.0)
+"""Spread of y's channels, evenly spaced in the logarithm."""
+
+
+def make_codec(path: Path, photographs: NDArray[np.uint8]) -> Path:
+    """Export an untrained codec of 128 and 192 filters with the latents of a trained one.
+
+    Args:
+        path: File to write.
+        photographs: uint8 (N, H, W, 3): what the latents' spread is measured on.
+
+    Returns:
+        ``path``.
+    """
+    model = ScaleHyperprior(N, M)
+    x = tf.cast(photographs, tf.float32) / 255.0
+    sigma = np.geomspace(*SIGMA, M)
+    y = _set_spread(model.g_a, x, 0.0, sigma)
+    z = _set_spread(model.h_a, tf.abs(y), None, np.ones(N))
+    step = (np.log(SCALE_MAX) - np.log(SCALE_MIN)) / (SCALE_COUNT - 1)
+    index = np.clip(np.log(sigma / SCALE_MIN) / step, 0, SCALE_COUNT - 1)
+    _set_spread(model.h_s, tf.round(z), index, np.full(M, 2.0))
+    export_metagraph(model, path)
+    return path
+
+
+def _set_spread(transform: Any, x: Any, mean: Any, spread: NDArray[np.float64]) -> Any:
+    """Give a transform's output channels a mean (None: as it comes) and a standard deviation."""
+    last = transform.layers[-1]
+    out = transform(x).numpy()
+    gain = spread / (out.std((0, 1, 2)) + 1e-9)
+    # Kernels end on the output channels, those of transposed convolutions too.
+    kernel = next(v for v in last.trainable_variables if len(v.shape) == 4)
+    kernel.assign(kernel * tf.constant(gain, tf.float32))
+    if mean is not None:
+        bias = next(v for v in last.trainable_variables if len(v.shape) == 1)
+        bias.assign(mean - gain * (out.mean((0, 1, 2)) - bias))
+    return transform(x)
+
+
+def read_photographs(source: Path, count: int) -> NDArray[np.uint8]:
+    """Read photographs as squares.
+
+    Args:
+        source: Folder of JPEG files, searched below.
+        count: How many.
+
+    Returns:
+        uint8 (count, SIDE, SIDE, 3).
+    """
+    return np.stack([np.asarray(image) for _, image in squares(source, count)])
+
+
+def write_photographs(source: Path, folder: Path, count: int) -> Path:
+    """Write photographs as square JPEG files, one folder a class, quality 90.
+
+    Args:
+        source: Folder of one folder a class.
+        folder: Folder to make.
+        count: How many files.
+
+    Returns:
+        ``folder``.
+    """
+    for number, (name, image) in enumerate(squares(source, count)):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        image.save(folder / name / f"{number:06d}.jpg", quality=90)
+    return folder
+
+
+def squares(source: Path, count: int) -> Iterator[tuple[str, Image.Image]]:
+    """Cut and scale photographs to SIDE x SIDE.
+
+    Where there are fewer photographs than asked for they are mirrored and turned (eight ways), so
+    that no file comes twice.
+
+    Args:
+        source: Folder of JPEG files, searched below.
+        count: How many.
+
+    Yields:
+        Name of the file's folder, and the image.
+    """
+    files = sorted(p for p in source.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
+    if not files or count > 8 * len(files):
+        raise SystemExit(f"{source} has {len(files)} photographs: {count} need {-(-count // 8)}")
+    step = max(1, len(files) // count)
+    turns = list(Image.Transpose)
+    for number in range(count):
+        turn, place = divmod(number * step, len(files))
+        file = files[place]
+        with Image.open(file) as image:
+            side = min(image.size)
+            left, top = (image.width - side) // 2, (image.height - side) // 2
+            square = image.convert("RGB").resize(
+                (SIDE, SIDE), Image.Resampling.LANCZOS, (left, top, left + side, top + side)
+            )
+        yield file.parent.name, square.transpose(turns[turn - 1]) if turn else square
