@@ -33,7 +33,7 @@ def setup(number: int, codec_path: str, photographs: str, folder: str) -> measur
     from latentset.pipeline.encoding.target import make_target
 
     source = open_source(Path(photographs))
-    info = number_scales(TENSORFLOW.load(codec_path).info)
+    info = number_scales(TENSORFLOW.load(codec_path, self_check=True).info)
     settings = Settings(
         container="zarr",
         codec=info,

@@ -60,7 +60,7 @@ class NoCodec:
     info: Any
 
 
-def load(name: str) -> Any:
+def load(name: str, /, *, self_check: bool) -> Any:
     """Describe a codec of 192 channels."""
     from latentset.datasets.store.header import CodecInfo
 

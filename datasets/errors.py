@@ -13,6 +13,7 @@
     ├── StoreError (ValueError)              a store cannot be used
     │   ├── StoreIncompleteError             its manifest is missing: the job has not finished
     │   ├── StoreFormatError                 not a store, or of a version this reader does not know
+    │   ├── StoreUnreachableError (OSError)  its place cannot be looked at: permission, name, network
     │   └── StoreCorruptError                its objects differ from what its manifest says
     ├── JobError (RuntimeError)              an encode job cannot go on
     │   ├── SettingsChangedError             the job on disk was begun with other settings
@@ -82,8 +83,26 @@ class StoreFormatError(StoreError):
     """Not a store, or one of a format version that this reader does not know."""
 
 
+class StoreUnreachableError(StoreError, OSError):
+    """What lies at a place cannot be seen: no permission, an impossible name, no network."""
+
+
 class StoreCorruptError(StoreError):
-    """The objects of a store differ from what its manifest says."""
+    """The objects of a store differ from what its manifest says.
+
+    Args:
+        what: What is wrong.
+        advice: What to do; a report of many problems leaves it out and gives one for all.
+    """
+
+    def __init__(
+        self, what: str, advice: str = "Fetch it again, or encode the store again"
+    ) -> None:
+        super().__init__(what, advice)
+        self.what = what
+
+    def __str__(self) -> str:
+        return ". ".join(self.args)
 
 
 class JobError(LatentSetError, RuntimeError):

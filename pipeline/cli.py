@@ -168,8 +168,15 @@ def _name_stores(
     store: str, codecs: list[str], format: Format | None
 ) -> list[tuple[str | Path, str]]:
     """One codec makes STORE itself; several make STORE/CODEC.zarr or STORE/CODEC.h5."""
+    from latentset.datasets.store.convert import HDF5_SUFFIXES
+
     if len(codecs) == 1:
         return [(store, codecs[0])]
+    if store.lower().endswith(HDF5_SUFFIXES):
+        raise typer.BadParameter(
+            f"STORE {store}: expected a folder, in which each of the {len(codecs)} codecs gets a "
+            "store; for HDF5 files say --format hdf5"
+        )
     names = [Path(codec).name.removesuffix(".metagraph") for codec in codecs]
     if len(set(names)) < len(names):
         raise typer.BadParameter(f"--codec: expected different names, got {', '.join(names)}")

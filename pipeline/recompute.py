@@ -80,7 +80,7 @@ def recompute(
     """
     store = open_store(location)
     header = store.header
-    encoder = engine.load(codec or header.codec.name)
+    encoder = engine.load(codec or header.codec.name, self_check=True)
     if encoder.info.sha256 != header.codec.sha256:
         raise CodecError(
             f"{store.place} was encoded by {header.codec.name} with sha256 {header.codec.sha256}, "

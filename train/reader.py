@@ -184,12 +184,11 @@ class LatentReader:
                 return StoreCorruptError(
                     f"{self._where}: {error.name} of sample {self.split.ids[k]} (row "
                     f"{self.split.samples[k]} of the samples table) cannot be read: "
-                    f"{error.reason}. An object was altered or lost: fetch it again, or encode "
-                    "the store again"
+                    f"{error.reason}. An object was altered or lost"
                 )
         return StoreCorruptError(
-            f"{self._where}: {name} could not be read, and a moment later it could: look at the "
-            "disk or the network that the store is on"
+            f"{self._where}: {name} could not be read, and a moment later it could",
+            "Look at the disk or the network that the store is on",
         )
 
 

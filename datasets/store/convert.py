@@ -72,8 +72,7 @@ def read_shard(store: Store, index: int) -> dict[ArrayName, NDArray[Any]]:
             raise
         except (ValueError, RuntimeError, OSError) as error:
             raise StoreCorruptError(
-                f"{store.place}: {name}, shard {index}: {error}. An object was altered: fetch it "
-                "again, or encode the store again"
+                f"{store.place}: {name}, shard {index}: {error}. An object was altered"
             ) from error
     return rows
 

@@ -1,5 +1,6 @@
 """A folder of a file system as a place for objects (places.py)."""
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latentset.datasets.errors import StoreError
+from latentset.datasets.errors import StoreError, StoreUnreachableError
 
 PARTIAL = ".partial-"
 """Part of the name of a file that is being written; nothing of that name belongs to a store."""
@@ -19,7 +20,7 @@ class Folder:
     """A folder of a file system that is this machine's or is mounted."""
 
     path: Path
-    """The folder, absolute; it need not exist."""
+    """The folder, absolute and without symbolic links; it need not exist."""
 
     def __str__(self) -> str:
         return str(self.path)
@@ -72,7 +73,7 @@ class Folder:
                 file.flush()
                 os.fsync(file.fileno())
             yield partial
-            _flush(target.parent)
+            flush_folder(target.parent)
         except OSError as error:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
@@ -89,19 +90,29 @@ class Folder:
     def size(self, path: str) -> int | None:
         """Size of a file."""
         target = self.path / path
-        try:
-            return target.stat().st_size if target.is_file() else None
-        except FileNotFoundError:
-            return None
+        with _looking_at(target):
+            try:
+                return target.stat().st_size if target.is_file() else None
+            except FileNotFoundError:
+                return None
 
     def sizes(self) -> dict[str, int]:
         """Sizes of all files below."""
-        return dict(_list(str(self.path), "")) if self.path.is_dir() else {}
+        with _looking_at(self.path):
+            return dict(_list(str(self.path), "")) if self.path.is_dir() else {}
+
+    def is_file(self) -> bool:
+        """Whether a file lies there, as a store in HDF5 does; StoreUnreachableError on trouble."""
+        with _looking_at(self.path):
+            return self.path.is_file()
 
     def sweep(self) -> None:
         """Remove files that were being written when their writer was killed."""
-        for path in self.path.rglob(f".*{PARTIAL}*"):
-            path.unlink(missing_ok=True)
+        try:
+            for path in self.path.rglob(f".*{PARTIAL}*"):
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise cannot("remove", error.filename or self.path, error) from error
 
     def zarr_store(self) -> Any:
         """The folder as a store of zarr-python."""
@@ -125,7 +136,15 @@ def _list(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
                     yield prefix + entry.name, entry.stat(follow_symlinks=False).st_size
 
 
-def _flush(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
+    """Flush a folder to the device, so that the names in it survive.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        OSError: It cannot be flushed.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -144,7 +163,37 @@ def cannot(what: str, target: object, error: OSError) -> StoreError:
     Returns:
         The error.
     """
-    return StoreError(
-        f"cannot {what} {target}: {error.strerror or error}. Make room or give permission, then "
-        "run the same command again: it goes on where it stopped"
+    match error.errno:
+        case errno.ENAMETOOLONG | errno.ENOTDIR | errno.EISDIR | errno.ELOOP | errno.EINVAL:
+            advice = "Name another place"
+        case _:
+            advice = (
+                "Make room or give permission, then run the same command again: it goes on where "
+                "it stopped"
+            )
+    return StoreError(f"cannot {what} {target}: {error.strerror or error}. {advice}")
+
+
+def unreachable(target: object, error: OSError) -> StoreUnreachableError:
+    """Word the error of a place that cannot be looked at.
+
+    Args:
+        target: What was looked at.
+        error: What went wrong; its own file is named where it lies below the target.
+
+    Returns:
+        The error.
+    """
+    where = error.filename if isinstance(error.filename, str) else target
+    return StoreUnreachableError(
+        f"{where} cannot be read: {error.strerror or error}. Look at the name, the permissions, "
+        "the disk or the network, then run the same command again"
     )
+
+
+@contextmanager
+def _looking_at(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise unreachable(target, error) from error

@@ -24,6 +24,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latentset.datasets.errors import StoreCorruptError, StoreError
+from latentset.datasets.store.folder import flush_folder
 from latentset.datasets.store.hdf5_chunks import ChunkedDataset, create_dataset
 from latentset.datasets.store.hdf5_filters import encode_chunk
 from latentset.datasets.store.hdf5_table import text_type, write_samples
@@ -167,7 +168,7 @@ def assemble(
             manifest = _fill(file, header, parts, fingerprint, samples, tuple(shards))
         _seal(partial)
         partial.replace(path)
-        _flush(path.parent)
+        flush_folder(path.parent)
     except StoreError:
         raise
     except (OSError, RuntimeError) as error:  # h5py gives some errors of the disk as RuntimeError
@@ -332,11 +333,3 @@ def digest_after_user_block(path: Path) -> str:
         while block := file.read(_READ_BYTES):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _flush(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -237,7 +237,4 @@ class ChunkedDataset:
             done += step
 
     def _corrupt(self, what: str) -> StoreCorruptError:
-        return StoreCorruptError(
-            f"{self._where}: {what}. The file was altered or lost a part: fetch it again, or "
-            "encode the store again"
-        )
+        return StoreCorruptError(f"{self._where}: {what}. The file was altered or lost a part")

@@ -232,13 +232,10 @@ def read_user_block(path: Path) -> Sha256:
     if size != expected:
         raise StoreCorruptError(
             f"{path}: expected {expected!r:.80} bytes, as its first line says, got {size}: it was "
-            "cut off or altered: fetch it again, or encode the store again"
+            "cut off or altered"
         )
     if block != user_block(size, sha256) or signature != SIGNATURE:
-        raise StoreCorruptError(
-            f"{path}: its first {USER_BLOCK} bytes were altered: fetch it again, or encode the "
-            "store again"
-        )
+        raise StoreCorruptError(f"{path}: its first {USER_BLOCK} bytes were altered")
     return str(sha256)
 
 
@@ -263,8 +260,7 @@ def open_file(path: Path) -> Iterator[h5py.File]:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise StoreCorruptError(
-            f"{path}: HDF5 cannot read it: {error}. It was altered: fetch it again, or encode the "
-            "store again"
+            f"{path}: HDF5 cannot read it: {error}. It was altered"
         ) from error
 
 
@@ -282,8 +278,7 @@ def _read_attribute(file: h5py.File, name: str, path: Path) -> bytes:
         attribute.read(value, mtype=kind)
     except (KeyError, ValueError, TypeError, OSError, RuntimeError) as error:
         raise StoreCorruptError(
-            f"{path}: attribute {name!r} cannot be read: {error}. The file was altered: fetch it "
-            "again, or encode the store again"
+            f"{path}: attribute {name!r} cannot be read: {error}. The file was altered"
         ) from error
     return bytes(value[()])
 
@@ -303,6 +298,5 @@ def _check_manifest(path: Path, header: Header, manifest: Manifest, header_text:
         )
     if describe_object(ATTRIBUTE, header_text) not in manifest.objects:
         raise StoreCorruptError(
-            f"{path}: its header differs from its sha256 in the manifest: fetch it again, or "
-            "encode the store again"
+            f"{path}: its header differs from its sha256 in the manifest"
         )

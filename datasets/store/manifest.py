@@ -108,12 +108,11 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
     Raises:
         StoreCorruptError: It is torn, or not a manifest.
     """
-    advice = "It was torn or altered: fetch it again, or encode the store again"
     try:
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
         raise StoreCorruptError(
-            f"{where}: {MANIFEST} is not valid: {describe(error)}. {advice}"
+            f"{where}: {MANIFEST} is not valid: {describe(error)}. It was torn or altered"
         ) from error
     if manifest.format_version == "0.1":
         return manifest
@@ -122,6 +121,6 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
     if found != digest:
         raise StoreCorruptError(
             f"{where}: {MANIFEST}: expected the sha256 that it gives of itself, {digest}, got "
-            f"{found}. {advice}"
+            f"{found}. It was torn or altered"
         )
     return manifest

@@ -70,7 +70,7 @@ def open_place(location: "Path | str | Place") -> Place:
         return location
     text = str(location)
     if text.startswith("file://"):
-        return Folder(Path(text.removeprefix("file://")).absolute())
+        return Folder(Path(text.removeprefix("file://")).resolve())
     if isinstance(location, str) and "://" in text:
         return Bucket(text.rstrip("/"))
-    return Folder(Path(text).absolute())
+    return Folder(Path(text).resolve())

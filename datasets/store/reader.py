@@ -127,8 +127,7 @@ class Store:
             raise
         except (ValueError, RuntimeError, OSError) as error:
             raise StoreCorruptError(
-                f"{self.place}: {name}, rows from {first}: {error}. An object was altered: "
-                "fetch it again, or encode the store again"
+                f"{self.place}: {name}, rows from {first}: {error}. An object was altered"
             ) from error
         return rows.reshape(*size, -1)
 
@@ -304,4 +303,4 @@ def _check_objects(place: Place, header: Header, manifest: Manifest) -> pa.Table
 
 
 def _corrupt(place: Place, what: str) -> StoreCorruptError:
-    return StoreCorruptError(f"{place}: {what}: fetch it again, or encode the store again")
+    return StoreCorruptError(f"{place}: {what}")

@@ -137,7 +137,18 @@ def _text_bytes(table: pa.Table) -> int:
 
 
 def _decode(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
-    return column.cast(field.type) if pa.types.is_dictionary(column.type) else column
+    if not pa.types.is_dictionary(column.type):
+        return column
+    return pa.chunked_array([_decode_piece(piece) for piece in column.chunks], field.type)
+
+
+def _decode_piece(piece: pa.DictionaryArray) -> pa.Array:
+    """The texts of a dictionary; where each occurs once and in order, that is the dictionary."""
+    places = piece.indices
+    in_order = len(places) == len(piece.dictionary) and not places.null_count
+    if in_order and np.array_equal(places.to_numpy(), np.arange(len(places))):
+        return piece.dictionary
+    return piece.dictionary.take(places)
 
 
 def check_samples(table: pa.Table, header: Header, where: str) -> None:

@@ -143,8 +143,8 @@ def install(store: Place, ready: Place) -> None:
         if there.get(item.path) != item.bytes:
             raise StoreCorruptError(
                 f"{store}: {item.path}: expected {item.bytes} bytes, got {there.get(item.path)}: "
-                f"the failed samples cannot be added. Remove {store.name} and {store.name}.job to "
-                "encode it anew"
+                "the failed samples cannot be added",
+                f"Remove {store.name} and {store.name}.job to encode it anew",
             )
     for item in wanted:
         _read_ready(ready, item)  # before anything changes
@@ -159,8 +159,8 @@ def _read_ready(ready: Place, item: StoredObject) -> bytes:
     content = read_object(ready, item)
     if content is None:
         raise StoreCorruptError(
-            f"{ready}: {item.path} was altered or removed: remove {ready} and run the same command "
-            "again"
+            f"{ready}: {item.path} was altered or removed",
+            f"Remove {ready} and run the same command again",
         )
     return content
 
@@ -180,8 +180,8 @@ def replace_file(store: Hdf5Store, ready: Place, change: Change) -> None:
     path = store.path
     if digest_after_user_block(path) != read_user_block(path):
         raise StoreCorruptError(
-            f"{path} differs from the sha256 in its first line, and its damage would be copied: "
-            "fetch it again, or remove it to encode it anew"
+            f"{path} differs from the sha256 in its first line, and its damage would be copied",
+            "Fetch it again, or remove it to encode it anew",
         )
     arrays = {name: store.dataset(name) for name in store.header.arrays}
     old = (extract_part(store.header, index, arrays) for index in range(store.header.layout.shards))

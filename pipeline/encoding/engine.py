@@ -41,20 +41,27 @@ class Encoder(Protocol):
         """Bits of each image (N)."""
 
 
+class Loader(Protocol):
+    """Loads a codec by name or path, for one thread."""
+
+    def __call__(self, codec: str, /, *, self_check: bool) -> Encoder:
+        """Load it; the client lets it check itself, workers load the same file."""
+
+
 @dataclass(frozen=True)
 class Engine:
     """How a process loads a codec and what it says of itself; sent to workers by name."""
 
-    load: Callable[[str], Encoder]
-    """Loads a codec by name or path, for one thread."""
+    load: Loader
+    """Loads a codec."""
     environment: Callable[[], Mapping[str, str]]
     """Names what computes: ``tensorflow``, ``tensorflow_compression``, ``onednn``, ``device``."""
 
 
-def _load_with_tensorflow(codec: str) -> Encoder:
+def _load_with_tensorflow(codec: str, /, *, self_check: bool) -> Encoder:
     from latentset.pipeline.codec.codec import load_codec
 
-    return load_codec(codec, threads=1)
+    return load_codec(codec, threads=1, self_check=self_check)
 
 
 def _tensorflow_environment() -> Mapping[str, str]:
@@ -71,7 +78,7 @@ _loaded: dict[tuple[Engine, str, str], Encoder] = {}
 
 
 def load_once(engine: Engine, codec: str, sha256: str) -> Encoder:
-    """Load a codec, or take the one that this process has loaded before.
+    """Load a codec that the client has checked, or take the one that this process has loaded.
 
     Args:
         engine: Loads it.
@@ -84,5 +91,5 @@ def load_once(engine: Engine, codec: str, sha256: str) -> Encoder:
     key = (engine, codec, sha256)
     with _loading:
         if key not in _loaded:
-            _loaded[key] = engine.load(codec)
+            _loaded[key] = engine.load(codec, self_check=False)
         return _loaded[key]

@@ -1,5 +1,6 @@
 """The last step: every record checked, the samples table, the manifest."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,12 +18,13 @@ from latentset.pipeline.encoding.record import ShardRecord, read_record
 from latentset.pipeline.encoding.target import Target
 
 
-def finish(target: Target, plan: PlanFile) -> Manifest:
+def finish(target: Target, plan: PlanFile, check: Callable[[], None]) -> Manifest:
     """Finish a store all of whose shards are done.
 
     Args:
         target: The store and its job.
         plan: The plan.
+        check: Raises a JobError if this job does not hold the lock any more; called now and then.
 
     Returns:
         The manifest.
@@ -35,14 +37,18 @@ def finish(target: Target, plan: PlanFile) -> Manifest:
     samples = samples_of(plan.table(), records)
     shards = [record.summary for record in records]
     if target.settings.container == "hdf5":
-        return assemble(
+        manifest = assemble(
             Path(str(target.store)),
             plan.header,
-            (read_part(target.objects, record) for record in records),
+            _read_parts(target, records, check),
             fingerprint=plan.fingerprint,
             samples=samples,
             shards=shards,
         )
+        for record in records:  # they would double the store
+            for item in record.objects:
+                target.objects.remove(item.path)
+        return manifest
     _remove_strays(target, records)
     return finish_store(
         target.store,
@@ -54,6 +60,14 @@ def finish(target: Target, plan: PlanFile) -> Manifest:
             *(item for record in records for item in record.objects),
         ],
     )
+
+
+def _read_parts(
+    target: Target, records: list[ShardRecord], check: Callable[[], None]
+) -> Iterator[bytes]:
+    for record in records:
+        check()
+        yield read_part(target.objects, record)
 
 
 def _remove_strays(target: Target, records: list[ShardRecord]) -> None:

@@ -184,7 +184,7 @@ def encode_all(
             codec = str(Path(codec).absolute())
         settings = Settings(
             container=choose_container(place, format),
-            codec=number_scales(engine.load(codec).info),
+            codec=number_scales(engine.load(codec, self_check=True).info),
             arrays=(*ARRAYS, "sigma_hat") if sigma_hat else ARRAYS,
             resize=str(resize or ResizeRule()),
             source=described,
@@ -196,7 +196,9 @@ def encode_all(
     done: dict[Place, EncodeResult] = {}
     with ExitStack() as locks:
         begun = [target for target in targets if retry_failed or not target.is_complete]
-        leases = [locks.enter_context(hold(target.lock_at, view.say)) for target in begun]
+        # In one order for all jobs, so that two with the same stores do not refuse each other.
+        ordered = sorted(begun, key=lambda target: str(target.store))
+        leases = [locks.enter_context(hold(target.lock_at, view.say)) for target in ordered]
         # Another job may have been at work until the lock was free.
         again = [settle(_look_again(target), view.say) for target in begun]
         left = [target for target in again if not target.is_complete]
@@ -226,7 +228,7 @@ def encode_all(
                 seconds = time.monotonic() - started
             _check(leases)
             for k, (target, plan) in enumerate(zip(left, plans, strict=True)):
-                finish(target, plan)
+                finish(target, plan, partial(_check, leases))
                 done[target.store] = EncodeResult(
                     open_store(target.store),
                     was_complete=False,

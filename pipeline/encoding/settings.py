@@ -147,7 +147,8 @@ def refuse_changes(where: str, before: Settings, now: Settings) -> None:
     raise SettingsChangedError(
         f"{where} was begun with other settings:\n"
         + "\n".join(lines)
-        + "\nRun it with the settings it was begun with, or name another STORE"
+        + "\nRun it with the settings it was begun with, name another STORE, or remove it and its "
+        ".job folder first"
     )
 
 

@@ -1,8 +1,12 @@
 """One store that a job is to make: what lies there already, and what is to lie there."""
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from pydantic import ValidationError
 
 from latentset.datasets.errors import (
     JobError,
@@ -12,8 +16,11 @@ from latentset.datasets.errors import (
     StoreIncompleteError,
 )
 from latentset.datasets.store.convert import choose_format
+from latentset.datasets.store.hdf5_reader import Hdf5Store
+from latentset.datasets.store.nesting import refuse_nested
 from latentset.datasets.store.places import PARTIAL, Folder, Place, open_place
 from latentset.datasets.store.reader import Store, open_store
+from latentset.pipeline.encoding.plan import PlanDocument
 from latentset.pipeline.encoding.settings import Container, Settings, refuse_changes, settings_of
 
 
@@ -98,8 +105,8 @@ def look_at(store: Place) -> Store | None:
         ) from error
     except StoreCorruptError as error:
         raise StoreCorruptError(
-            f"{error}. To encode it anew with this command, remove {store.name} and "
-            f"{store.name}.job first"
+            error.what,
+            f"To encode it anew with this command, remove {store.name} and {store.name}.job first",
         ) from error
 
 
@@ -132,10 +139,29 @@ def make_target(store: Path | str | Place, codec: str, settings: Settings) -> Ta
         SettingsChangedError: It was begun with other settings.
     """
     place = open_place(store)
+    refuse_nested(place)
     before = look_at(place)
-    if before is not None:
-        found = settings_of(before.header, settings.container)
+    if before is None:
+        for found in _begun(place):
+            refuse_changes(f"{place} (in {place.name}.job)", found, settings)
+    else:
+        found = settings_of(before.header, "hdf5" if isinstance(before, Hdf5Store) else "zarr")
         if before.manifest is not None:  # what is finished may be of an earlier format version
             found = found.model_copy(update={"format_version": settings.format_version})
         refuse_changes(str(place), found, settings)
     return Target(place, codec, settings, before)
+
+
+def _begun(store: Place) -> Iterator[Settings]:
+    """The settings of jobs that were begun and have left nothing yet where the store is to lie."""
+    job = store.beside(".job")
+    for path in job.sizes() or {}:
+        fingerprint, _, rest = path.partition("/")
+        if rest != "plan.json":
+            continue
+        with suppress(OSError, ValidationError):
+            header = PlanDocument.model_validate_json(job.read(path)).header
+            kinds: tuple[Container, ...] = ("zarr", "hdf5")
+            for settings in (settings_of(header, container) for container in kinds):
+                if settings.fingerprint == fingerprint:
+                    yield settings

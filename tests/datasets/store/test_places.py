@@ -80,6 +80,14 @@ def test_a_folder_is_named_in_several_ways(tmp_path: Path, monkeypatch: pytest.M
     assert open_place("s3://bucket/a/") == Bucket("s3://bucket/a")
 
 
+def test_a_link_is_the_folder_that_it_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    assert open_place(tmp_path / "link" / "a") == open_place(tmp_path / "real" / "a")
+    assert open_place(tmp_path / "no" / ".." / "real") == Folder(tmp_path / "real")
+    assert open_place(str(tmp_path / "link")).beside(".job").name == "real.job"
+
+
 def test_a_bucket_that_is_not_there_is_named(s3: str) -> None:
     with pytest.raises(StoreError, match=r"cannot write s3://nowhere/a: .*bucket does not exist"):
         open_place("s3://nowhere").write("a", b"")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from latentset.datasets.errors import JobError
+from latentset.datasets.errors import JobError, StoreError
 from latentset.datasets.photographs import decode_photograph
 from latentset.datasets.sources import Source, open_source
 from latentset.pipeline.encoding import decoding
@@ -92,6 +92,17 @@ def test_a_codec_with_fewer_channels_gets_the_shards_of_the_other(
     for k in (0, 17, 31):
         y_hat = wide.store.read_sample(k)["y_hat"]
         assert (y_hat[..., :6] == plain.store.read_sample(k)["y_hat"]).all()
+
+
+def test_a_complete_store_is_no_folder_for_others(
+    run: Run, run_all: RunAll, mixed: Source, content: Content, tmp_path: Path
+) -> None:
+    run(mixed, tmp_path / "done.zarr")
+    before = content(tmp_path / "done.zarr")
+    inside = {tmp_path / "done.zarr" / name: name for name in ("standin", "standin:other")}
+    with pytest.raises(StoreError, match=r"lies inside"):
+        run_all(mixed, inside)
+    assert content(tmp_path / "done.zarr") == before
 
 
 def test_stores_that_were_begun_apart_with_other_photographs_are_refused(

@@ -25,10 +25,10 @@ WEIGHTS = Path(__file__).parents[3] / "pipeline" / "codec" / "weights" / f"{CODE
 pytestmark = pytest.mark.skipif(not WEIGHTS.exists(), reason=f"{CODEC} is not shipped")
 
 
-def load_with_two_threads(codec: str) -> Encoder:
+def load_with_two_threads(codec: str, /, *, self_check: bool) -> Encoder:
     from latentset.pipeline.codec.codec import load_codec
 
-    return load_codec(codec, threads=2)
+    return load_codec(codec, threads=2, self_check=self_check)
 
 
 def test_batch_and_threads_change_no_byte(

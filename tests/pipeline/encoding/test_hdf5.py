@@ -12,15 +12,32 @@ from typing import Any
 import numpy as np
 import pytest
 
-from latentset.datasets.errors import JobError, StoreError
+from latentset.datasets.errors import JobError, SettingsChangedError, StoreError
+from latentset.datasets.photographs import ResizeRule
 from latentset.datasets.sources import Source
 from latentset.datasets.store import open_store
+from latentset.pipeline.encoding import finish
 from latentset.pipeline.encoding.job import EncodeResult
 
 Run = Callable[..., EncodeResult]
 
 CLIENT = Path(__file__).with_name("client.py")
 TIMEOUT_S = 300
+
+
+def run_out_of_space(
+    run: Run, source: Source, store: Path, monkeypatch: pytest.MonkeyPatch, **options: Any
+) -> None:
+    """A job that ends when all shards are done and the store is to be finished."""
+
+    def no_space(*arguments: Any, **options: Any) -> None:
+        raise StoreError("no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finish, "assemble", no_space)
+        patch.setattr(finish, "finish_store", no_space)
+        with pytest.raises(StoreError, match="no space"):
+            run(source, store, **options)
 
 
 def parts_of(store: Path) -> list[Path]:
@@ -95,11 +112,13 @@ def test_after_kill_9_the_same_command_finishes_the_same_file(
     assert store.read_bytes() == (tmp_path / "undisturbed.h5").read_bytes()
 
 
-def test_a_part_that_was_altered_is_made_again(run: Run, mixed: Source, tmp_path: Path) -> None:
+def test_a_part_that_was_altered_is_made_again(
+    run: Run, mixed: Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run(mixed, tmp_path / "undisturbed.h5")
+    before = (tmp_path / "undisturbed.h5").read_bytes()
     store = tmp_path / "store.h5"
-    run(mixed, store)
-    before = store.read_bytes()
-    store.unlink()
+    run_out_of_space(run, mixed, store, monkeypatch)
     part = parts_of(store)[2]
     content = bytearray(part.read_bytes())
     content[len(content) // 2] ^= 1
@@ -107,6 +126,36 @@ def test_a_part_that_was_altered_is_made_again(run: Run, mixed: Source, tmp_path
     again = run(mixed, store)
     assert 0 < again.encoded < 40
     assert store.read_bytes() == before
+    assert not parts_of(store)  # they would double the store
+
+
+@pytest.mark.parametrize("first", ["zarr", "hdf5"])
+@pytest.mark.parametrize("complete", [False, True])
+def test_another_format_is_another_setting(
+    run: Run,
+    mixed: Source,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    first: str,
+    complete: bool,
+) -> None:
+    store, second = tmp_path / "store", {"zarr": "hdf5", "hdf5": "zarr"}[first]
+    if complete:
+        run(mixed, store, format=first)
+    else:
+        run_out_of_space(run, mixed, store, monkeypatch, format=first)
+    with pytest.raises(SettingsChangedError, match=f"container: {first} before, {second} now"):
+        run(mixed, store, format=second)
+    assert run(mixed, store, format=first).was_complete == complete
+
+
+def test_a_file_that_was_begun_with_other_settings_is_refused(
+    run: Run, mixed: Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store = tmp_path / "store.h5"
+    run_out_of_space(run, mixed, store, monkeypatch)
+    with pytest.raises(SettingsChangedError, match="resize: none before, short:32 now"):
+        run(mixed, store, resize=ResizeRule.parse("short:32"))
 
 
 def test_a_file_of_something_else_is_refused(run: Run, uniform: Source, tmp_path: Path) -> None:
