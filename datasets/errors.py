@@ -13,7 +13,7 @@
     ├── StoreError (ValueError)              a store cannot be used
     │   ├── StoreIncompleteError             its manifest is missing: the job has not finished
     │   ├── StoreFormatError                 not a store, or of a version this reader does not know
-    │   ├── StoreUnreachableError (OSError)  its place cannot be looked at: permission, name, network
+    │   ├── StoreUnreachableError (OSError)  its place cannot be looked at (permission, network)
     │   └── StoreCorruptError                its objects differ from what its manifest says
     ├── JobError (RuntimeError)              an encode job cannot go on
     │   ├── SettingsChangedError             the job on disk was begun with other settings

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from latentset.datasets.store.cli import Format
+
 if TYPE_CHECKING:
     from latentset.pipeline.encoding.job import EncodeResult
 
@@ -21,13 +23,6 @@ class Kind(StrEnum):
     minc2500 = "minc2500"
     imagenet = "imagenet"
     list = "list"
-
-
-class Format(StrEnum):
-    """In what a store's arrays are kept."""
-
-    zarr = "zarr"
-    hdf5 = "hdf5"
 
 
 class Cluster(StrEnum):
@@ -168,11 +163,11 @@ def _name_stores(
     store: str, codecs: list[str], format: Format | None
 ) -> list[tuple[str | Path, str]]:
     """One codec makes STORE itself; several make STORE/CODEC.zarr or STORE/CODEC.h5."""
-    from latentset.datasets.store.convert import HDF5_SUFFIXES
+    from latentset.datasets.store.formats import is_hdf5_name
 
     if len(codecs) == 1:
         return [(store, codecs[0])]
-    if store.lower().endswith(HDF5_SUFFIXES):
+    if is_hdf5_name(store):
         raise typer.BadParameter(
             f"STORE {store}: expected a folder, in which each of the {len(codecs)} codecs gets a "
             "store; for HDF5 files say --format hdf5"

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from latentset.datasets.errors import CodecError, PhotographError, SourceError
+from latentset.datasets.errors import CodecError, PhotographError, SourceError, StoreError
 from latentset.datasets.photographs import (
     ResizeRule,
     decode_photograph,
@@ -15,8 +16,7 @@ from latentset.datasets.photographs import (
 )
 from latentset.datasets.sources import resolve_inside
 from latentset.datasets.store.objects import sha256_of
-from latentset.datasets.store.places import Place
-from latentset.datasets.store.reader import Store, open_store
+from latentset.datasets.store.reader import Store
 from latentset.datasets.store.samples import OK
 from latentset.pipeline.encoding.engine import TENSORFLOW, Encoder, Engine
 
@@ -34,7 +34,9 @@ class Recomputed:
     differing: int = 0
     """Symbols that differ."""
     problems: list[str] = field(default_factory=list)
-    """Samples that differ or could not be compared, a line each."""
+    """Samples that differ, a line each."""
+    not_compared: list[str] = field(default_factory=list)
+    """Samples that could not be compared, and why, a line each."""
     software: list[str] = field(default_factory=list)
     """What computes here and is not what the store was made with: symbols may differ by it."""
 
@@ -51,35 +53,51 @@ class Recomputed:
         ]
 
 
-def recompute(
-    location: str | Path | Place,
+@dataclass(frozen=True)
+class Prepared:
+    """All that encoding again needs, looked at before a whole store is read."""
+
+    store: Store
+    """The store."""
+    source: Path
+    """Root of the photographs."""
+    samples: list[int]
+    """Rows of the samples table."""
+    encoder: Encoder
+    """The store's codec."""
+    software: list[str]
+    """What computes here and is not what the store was made with."""
+
+
+def prepare(
+    store: Store,
     source: Path,
     codec: str | None,
     count: int,
     seed: int,
-    report: Callable[[str, int, int], None],
     engine: Engine = TENSORFLOW,
-) -> Recomputed:
-    """Encode random samples of a store again and compare every symbol.
+) -> Prepared:
+    """Choose samples, and make sure that there are photographs and the codec.
 
     Args:
-        location: The store.
+        store: A complete store.
         source: Root of the photographs; nothing outside it is read.
         codec: Name or path of the codec; None takes the name in the store's header.
         count: How many samples; all, if there are fewer.
         seed: Which ones.
-        report: Is told how far it is.
         engine: Runs the codec.
 
     Returns:
-        What came out.
+        What ``recompute`` needs.
 
     Raises:
         CodecError: The codec is not the one that the store was made with.
-        StoreError: The store cannot be opened.
+        SourceError: None of the photographs is there.
     """
-    store = open_store(location)
     header = store.header
+    good = np.flatnonzero(np.array(store.samples.column("status").to_pylist()) == OK)
+    chosen = np.sort(np.random.default_rng(seed).permutation(good)[:count]).tolist()
+    _require_photographs(store, source, chosen)
     encoder = engine.load(codec or header.codec.name, self_check=True)
     if encoder.info.sha256 != header.codec.sha256:
         raise CodecError(
@@ -87,14 +105,53 @@ def recompute(
             f"but {codec or header.codec.name} has {encoder.info.sha256}: give the codec's file "
             "with --codec"
         )
-    result = Recomputed(software=_changed_software(store, engine))
-    good = np.flatnonzero(np.array(store.samples.column("status").to_pylist()) == OK)
-    chosen = np.random.default_rng(seed).permutation(good)[:count]
-    for done, index in enumerate(np.sort(chosen).tolist()):
-        report("encoding again", done, len(chosen))
-        _compare(store, index, source, encoder, result)
-    report("encoding again", len(chosen), len(chosen))
+    return Prepared(store, source, chosen, encoder, _changed_software(store, engine))
+
+
+def recompute(prepared: Prepared, report: Callable[[str, int, int], None]) -> Recomputed:
+    """Encode samples of a store again and compare every symbol.
+
+    Args:
+        prepared: Which ones, and by what.
+        report: Is told how far it is.
+
+    Returns:
+        What came out.
+    """
+    result, total = Recomputed(software=prepared.software), len(prepared.samples)
+    for done, index in enumerate(prepared.samples):
+        report("encoding again", done, total)
+        _compare(prepared, index, result)
+    report("encoding again", total, total)
     return result
+
+
+def _require_photographs(store: Store, source: Path, samples: list[int]) -> None:
+    """Refuse a root below which not one of the samples lies: it is another one, or misspelt."""
+    error: Exception | None = None
+    for index in samples:
+        try:
+            _read_photograph(source, store.samples.slice(index, 1).to_pylist()[0])
+        except (PhotographError, SourceError) as found:
+            error = error or found
+        else:
+            return
+    if error is not None:
+        raise SourceError(
+            f"{source} is not the root of the photographs that {store.place} was made of: of "
+            f"{len(samples)} random ones none is there as it was; the first: {error}"
+        ) from error
+
+
+def _read_photograph(source: Path, row: dict[str, Any]) -> bytes:
+    """Read a photograph; PhotographError or SourceError if it is not the one that was encoded."""
+    try:
+        content = read_bytes(resolve_inside(source, row["path"]))
+    except PhotographError as error:
+        raise PhotographError(f"{row['path']}: {error}", error.status) from error
+    if sha256_of(content) != row["source_sha256"]:
+        raise SourceError(f"{row['path']}: not the photograph that was encoded (sha256)")
+    return content
 
 
 def _changed_software(store: Store, engine: Engine) -> list[str]:
@@ -113,20 +170,18 @@ def _changed_software(store: Store, engine: Engine) -> list[str]:
     ]
 
 
-def _compare(store: Store, index: int, source: Path, encoder: Encoder, result: Recomputed) -> None:
+def _compare(prepared: Prepared, index: int, result: Recomputed) -> None:
     """Encode one sample again."""
+    store = prepared.store
     row = store.samples.slice(index, 1).to_pylist()[0]
     try:
-        content = read_bytes(resolve_inside(source, row["path"]))
-        if sha256_of(content) != row["source_sha256"]:
-            result.problems.append(f"{row['path']}: not the photograph that was encoded (sha256)")
-            return
+        content = _read_photograph(prepared.source, row)
         pixels = ResizeRule.parse(store.header.resize).apply(decode_photograph(content))
-    except (PhotographError, SourceError) as error:
-        result.problems.append(f"{row['path']}: cannot be compared: {error}")
+        stored = store.read_sample(index)
+    except (PhotographError, SourceError, StoreError) as error:
+        result.not_compared.append(f"sample {index} ({row['id']}) cannot be compared: {error}")
         return
-    latents = encoder.encode(pixels[np.newaxis])
-    stored = store.read_sample(index)
+    latents = prepared.encoder.encode(pixels[np.newaxis])
     wrong = []
     for name in _ARRAYS:
         computed = getattr(latents, name)[0]

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from latentset.datasets.store.verify import Findings
-    from latentset.pipeline.recompute import Recomputed
+    from latentset.pipeline.recompute import Prepared, Recomputed
 
 _LABELS_SHOWN = 20
-_PROBLEMS_SHOWN = 100
+_LINES_SHOWN = 100
 
 
 def verify(
@@ -30,7 +32,11 @@ def verify(
     ] = None,
     seed: Annotated[int, typer.Option(help="--recompute: which random samples.")] = 0,
 ) -> None:
-    """Read a whole store and check everything in it; exit status 1 if anything is wrong."""
+    """Read a whole store and check everything in it.
+
+    Exit status: 0 if it is sound, 1 if anything is wrong, 2 if something could not be checked or
+    the store is not complete.
+    """
     from rich.console import Console
     from rich.markup import escape
 
@@ -42,45 +48,111 @@ def verify(
         raise typer.BadParameter("--recompute needs --source, the root of the photographs")
     if not recompute and (source is not None or codec is not None):
         raise typer.BadParameter("--source and --codec are for --recompute")
+    prepared = None
+    if recompute and source is not None:  # before the store is read, which may take an hour
+        prepared = _prepare(store, source, codec, recompute, seed)
     with shown_progress() as report:
         findings = check(store, report)
     recomputed = None
-    if recompute and source is not None and findings.samples is not None:
+    if prepared is not None:
         from latentset.pipeline.recompute import recompute as encode_again
 
         with shown_progress() as report:
-            recomputed = encode_again(store, source, codec, recompute, seed, report)
+            recomputed = encode_again(prepared, report)
+    elif recompute:
+        findings.notes.append("no sample was encoded again: the store cannot be opened")
     console = Console()
     _print(console, findings, recomputed)
-    problems = [*findings.problems, *(recomputed.problems if recomputed else ())]
-    for problem in problems[:_PROBLEMS_SHOWN]:
-        console.print(
-            f"[red]wrong:[/] {escape(printable(problem))}", highlight=False, soft_wrap=True
-        )
-    if len(problems) > _PROBLEMS_SHOWN:
-        console.print(f"… and {len(problems) - _PROBLEMS_SHOWN} more")
+    _list(console, "red", "wrong", findings.problems)
+    _list(console, "yellow", "not checked", findings.obstacles)
+    if recomputed is not None:
+        _list(console, "red", "differs", recomputed.problems)
+        _list(console, "yellow", "not compared", recomputed.not_compared)
+    colour, verdict, status = _conclude(findings, recomputed)
     name = escape(printable(findings.where))
-    if problems:
-        count = len(problems)
-        console.print(
-            f"[bold red]{name} is damaged:[/] {count} problem{'s' if count > 1 else ''}. Fetch it "
-            "again, or encode the store again (docs/verify.md)",
-            soft_wrap=True,
+    console.print(f"[bold {colour}]{name} {verdict}[/]", soft_wrap=True, highlight=False)
+    raise typer.Exit(status)
+
+
+def _prepare(
+    store: str, source: Path, codec: str | None, count: int, seed: int
+) -> "Prepared | None":
+    """Look at photographs and codec; None if the store cannot be opened, as verify will tell."""
+    from latentset.datasets.errors import CodecError, LatentSetError, SourceError, StoreError
+    from latentset.datasets.store.reader import open_store
+    from latentset.datasets.store.summary import printable
+
+    try:
+        opened = open_store(store)
+    except StoreError:
+        return None
+    wrong: LatentSetError
+    try:
+        from latentset.pipeline.recompute import prepare
+
+        return prepare(opened, source, codec, count, seed)
+    except ModuleNotFoundError as error:
+        raise typer.BadParameter(
+            f"--recompute needs {error.name}, which this environment lacks: run it in the "
+            "environment that encodes (README, Install)"
+        ) from error
+    except SourceError as error:
+        wrong, option = error, "--source"
+    except CodecError as error:
+        wrong, option = error, "--codec"
+    raise typer.BadParameter(printable(str(wrong)), param_hint=option) from wrong
+
+
+def _list(console: "Console", colour: str, title: str, lines: list[str]) -> None:
+    """Print lines about single objects or samples, and how many are left out."""
+    from rich.markup import escape
+
+    from latentset.datasets.store.summary import printable
+
+    for line in lines[:_LINES_SHOWN]:
+        text = escape(printable(line))
+        console.print(f"[{colour}]{title}:[/] {text}", highlight=False, soft_wrap=True)
+    if len(lines) > _LINES_SHOWN:
+        console.print(f"[{colour}]{title}:[/] … and {len(lines) - _LINES_SHOWN} more")
+
+
+def _conclude(findings: "Findings", recomputed: "Recomputed | None") -> tuple[str, str, int]:
+    """Say what it comes to: a colour, the rest of a sentence about the store, an exit status."""
+    match findings.outcome:
+        case "damaged":
+            count = len(findings.problems)
+            return (
+                "red",
+                f"is damaged: {count} problem{'s' if count > 1 else ''}. Fetch it again, or "
+                "encode the store again (docs/verify.md)",
+                1,
+            )
+        case "not checked" if not findings.is_complete:
+            return "yellow", "is not complete; nothing that was read is wrong.", 2
+        case "not checked":
+            return "yellow", "could not be checked, or not all of it (above).", 2
+    if recomputed is not None and recomputed.problems:
+        why = (
+            "Other software computes here (above), and symbols at a rounding boundary may differ"
+            if recomputed.software
+            else "Encode the store again if nobody can say why"
         )
-        raise typer.Exit(1)
-    console.print(f"[bold green]{name} is sound.[/]", soft_wrap=True)
+        count = len(recomputed.problems)
+        samples = f"{count} sample{'s are' if count > 1 else ' is'}"
+        return "red", f"is as it was written, but {samples} not what its codec gives. {why}.", 1
+    if recomputed is not None and recomputed.not_compared:
+        count = len(recomputed.not_compared)
+        return "yellow", f"is sound; {count} of its samples could not be encoded again.", 2
+    return "green", "is sound.", 0
 
 
-def _print(console: object, findings: "Findings", recomputed: "Recomputed | None") -> None:
+def _print(console: "Console", findings: "Findings", recomputed: "Recomputed | None") -> None:
     """Print what was checked, as tables."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     from latentset.datasets.store.summary import format_bytes, make_table, printable
 
-    if not isinstance(console, Console):
-        raise TypeError(f"expected a Console, got {console!r}")
     rows = [("read", f"{findings.objects} objects, {format_bytes(findings.bytes)}")]
     if findings.manifest is not None:
         counts = findings.manifest.samples

@@ -29,12 +29,9 @@ class UnreadableError(StoreCorruptError):
     """
 
     def __init__(self, name: ArrayName, reason: Exception) -> None:
-        super().__init__(name, reason)
         self.name = name
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.reason}"
+        self.reason = reason.what if isinstance(reason, StoreCorruptError) else str(reason)
+        super().__init__(f"{name}: {self.reason}")
 
 
 class Rows(Protocol):

@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from latentset.datasets.errors import LatentSetError, MissingEnvironmentError, StoreError
-from latentset.datasets.store.folder import cannot
+from latentset.datasets.store.folder import cannot, unreachable
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
 """The extra of setup.cfg for each kind of URL."""
@@ -94,6 +93,8 @@ class Bucket:
                 return found
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise unreachable(f"{self.url}/{path}", error) from error
 
     def sizes(self) -> dict[str, int] | None:
         """List all names below; None on a web server, which has no listing."""
@@ -101,8 +102,11 @@ class Bucket:
             return None
         service = self._service()
         prefix = service._strip_protocol(self.url) + "/"  # the one way to fsspec's own names
-        with _as_os_errors(self.url):
-            found = service.find(self.url, detail=True)
+        try:
+            with _as_os_errors(self.url):
+                found = service.find(self.url, detail=True)
+        except OSError as error:
+            raise unreachable(self.url, error) from error
         return {
             name.removeprefix(prefix): item["size"]
             for name, item in found.items()
@@ -121,16 +125,17 @@ class Bucket:
 
     def kvstore(self, path: str) -> dict[str, Any]:
         """TensorStore's driver for the service, with the endpoint that s3fs has found."""
-        parts = urlsplit(self.url)
-        below = f"{parts.path.strip('/')}/{path}/".lstrip("/")
+        # By hand: to urlsplit, what follows a "?" or "#" would be no part of the name.
+        host, _, names = self.url.partition("://")[2].partition("/")
+        below = f"{names.strip('/')}/{path}/".lstrip("/")
         match self.protocol:
             case "s3" | "s3a":
-                return {"driver": "s3", "bucket": parts.netloc, "path": below, **self._s3_access()}
+                return {"driver": "s3", "bucket": host, "path": below, **self._s3_access()}
             case "gs" | "gcs":
-                return {"driver": "gcs", "bucket": parts.netloc, "path": below}
+                return {"driver": "gcs", "bucket": host, "path": below}
             case "http" | "https":
                 self._require_parts()
-                base = f"{parts.scheme}://{parts.netloc}"
+                base = f"{self.protocol}://{host}"
                 return {"driver": "http", "base_url": base, "path": f"/{below}"}
             case other:
                 raise StoreError(

@@ -11,7 +11,9 @@ _FAILED_SHOWN = 5
 
 
 def inspect(
-    store: Annotated[str, typer.Argument(help="A store's folder or URL, complete or not.")],
+    store: Annotated[
+        str, typer.Argument(help="A store's folder, HDF5 file or URL, complete or not.")
+    ],
 ) -> None:
     """Print what a store holds."""
     from rich.console import Console
@@ -53,16 +55,16 @@ def convert(
     from rich.console import Console
     from rich.markup import escape
 
-    from latentset.datasets.store.convert import choose_format
     from latentset.datasets.store.convert import convert as run
+    from latentset.datasets.store.formats import choose_format
     from latentset.datasets.store.places import open_place
     from latentset.datasets.store.reader import open_store
     from latentset.datasets.store.summary import format_bytes
 
     opened, place = open_store(source), open_place(target)
-    hdf5 = choose_format(place, None) == "hdf5" if format is None else format is Format.hdf5
     with shown_progress() as report:
-        written = run(opened, place, "hdf5" if hdf5 else "zarr", report)
+        chosen = choose_format(place, format.value if format else None)
+        written = run(opened, place, chosen, report)
     before, after = (sum(store.stored_bytes().values()) for store in (opened, written))
     Console().print(
         f"{escape(str(place))}: {opened.samples.num_rows} samples in {format_bytes(after)} "

@@ -3,35 +3,43 @@
 Shard by shard, so that memory does not grow with the store. The target is complete in one step, at
 the end (docs/store-spec.md, 1 and 8); then both are read, decoded and compared. What a conversion
 that was killed leaves behind is known by a note in ``TARGET.job/``, and the same command begins it
-again.
+again; one that fails takes away what it wrote to a folder.
+
+Whoever converts into a folder holds the system's lock (``flock``) on the note: it goes with the
+process, however that ends, and is known on other machines (NFS). In object storage there is no lock
+and no need: nothing is swept there, objects are put whole, and two equal conversions put the same.
 """
 
+import errno
+import fcntl
+import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from latentset.datasets.errors import StoreCorruptError, StoreError, StoreFormatError
+from latentset.datasets.errors import (
+    StoreCorruptError,
+    StoreError,
+    StoreFormatError,
+)
+from latentset.datasets.store.folder import cannot, unreachable
+from latentset.datasets.store.formats import Format
 from latentset.datasets.store.header import FORMAT_VERSION, ArrayName, Frozen, Header, Sha256
 from latentset.datasets.store.manifest import MANIFEST, Manifest
+from latentset.datasets.store.nesting import is_free, refuse_nested
 from latentset.datasets.store.objects import sha256_of
 from latentset.datasets.store.places import PARTIAL, Folder, Place
-from latentset.datasets.store.reader import Store, open_store
+from latentset.datasets.store.reader import Store, open_store, required_objects
 from latentset.datasets.store.writer import (
     finish_store,
     metadata_objects,
     shard_objects,
     write_objects,
 )
-
-Format = Literal["zarr", "hdf5"]
-"""In what a store's arrays are kept: Zarr objects, or one HDF5 file."""
-
-HDF5_SUFFIXES = (".h5", ".hdf5")
-"""Names that mean HDF5 where no format is given."""
 
 Report = Callable[[str, int, int], None]
 """Is told what is going on, how many shards are done, and how many there are."""
@@ -61,6 +69,7 @@ def read_shard(store: Store, index: int) -> dict[ArrayName, NDArray[Any]]:
 
     Raises:
         StoreCorruptError: A chunk differs from its checksum.
+        StoreUnreachableError: An object cannot be read.
     """
     layout = store.header.layout
     rows: dict[ArrayName, NDArray[Any]] = {}
@@ -70,7 +79,9 @@ def read_shard(store: Store, index: int) -> dict[ArrayName, NDArray[Any]]:
             rows[name] = np.asarray(store.array(name)[index * count : (index + 1) * count])
         except StoreError:
             raise
-        except (ValueError, RuntimeError, OSError) as error:
+        except OSError as error:
+            raise unreachable(f"{store.place}/{name}", error) from error
+        except (ValueError, RuntimeError) as error:
             raise StoreCorruptError(
                 f"{store.place}: {name}, shard {index}: {error}. An object was altered"
             ) from error
@@ -105,26 +116,40 @@ def convert(source: Store, target: Place, format: Format, report: Report) -> Sto
         raise StoreError(
             f"{target}: HDF5 is written to a file system only; name a file, and copy it afterwards"
         )
-    if str(target) == str(source.place):
+    if _is_same(target, source.place):
         raise StoreError(f"{target} is the source itself: name another target")
+    refuse_nested(target)
     note = Conversion(source_manifest=sha256_of(manifest.to_bytes()), format=format)
     _begin(note, target)
-    if not _is_complete(target):
-        if isinstance(target, Folder) and format == "hdf5":
-            _write_hdf5(source, manifest, target.path, report)
-        else:
-            _write_zarr(source, manifest, target, report)
-    written = open_store(target)
-    differences = compare(source, written, report)
-    if differences:
-        _take_back(target, format)
-        raise StoreCorruptError(
-            f"{target} differs from {source.place}, and was taken back: "
-            + "; ".join(differences)
-            + ". Look at the disk or the memory of this machine, then run the same command again"
-        )
-    _end(target)
+    with _held(target):
+        try:
+            if not _is_complete(target):
+                if isinstance(target, Folder) and format == "hdf5":
+                    _write_hdf5(source, manifest, target.path, report)
+                else:
+                    _write_zarr(source, manifest, target, report)
+            written = open_store(target)
+            differences = compare(source, written, report)
+            if differences:
+                _take_back(target, format)
+                raise StoreCorruptError(
+                    f"{target} differs from {source.place}, and was taken back: "
+                    + "; ".join(differences),
+                    "Look at the disk or the memory of this machine, then run the same command "
+                    "again",
+                )
+        except BaseException:
+            with suppress(StoreError, OSError):
+                _clear(target, source.header)
+            raise
+        _end(target)
     return written
+
+
+def _is_same(first: Place, second: Place) -> bool:
+    if isinstance(first, Folder) and isinstance(second, Folder):
+        return first.path.resolve() == second.path.resolve()
+    return first == second
 
 
 def compare(first: Store, second: Store, report: Report) -> list[str]:
@@ -175,28 +200,54 @@ def _begin(note: Conversion, target: Place) -> None:
     content = note.model_dump_json().encode() + b"\n"
     if job.size(NOTE) is None:
         others = sorted(path for path in job.sizes() or {} if PARTIAL not in path)
-        if others or not _is_free(target):
+        if others or not is_free(target):
             what = f"{job} holds {others[0]}" if others else f"{target} exists"
             raise StoreError(
                 f"{what}: nothing was changed there. A store is converted into a new name only, or "
                 "into what the same conversion began"
             )
         job.create(NOTE, content)
-    if job.read(NOTE) != content:
+    try:
+        found = job.read(NOTE)
+    except OSError as error:  # missing: another has just finished
+        raise unreachable(f"{job}/{NOTE}", error) from error
+    if found != content:
         raise StoreError(
             f"{target} is what another conversion began, of another store or into another format: "
             f"remove it and {job} first, or name another target"
         )
 
 
-def _is_free(target: Place) -> bool:
-    """Nothing lies there but what a writer left behind that was killed."""
-    if isinstance(target, Folder) and target.path.exists() and not target.path.is_dir():
-        return False
-    sizes = target.sizes()
-    if sizes is None:
-        raise StoreError(f"{target}: cannot be written; name a folder, a file, s3://… or gs://…")
-    return all(PARTIAL in path for path in sizes)
+@contextmanager
+def _held(target: Place) -> Iterator[None]:
+    """Hold the lock on the note beside a target in a folder."""
+    job = target.beside(".job")
+    if not isinstance(job, Folder):
+        yield
+        return
+    path = job.path / NOTE
+    refused = StoreError(
+        f"another latentset convert is at work on {target}: wait until it has finished, then look "
+        "at what it made"
+    )
+    try:
+        file = path.open("r+b")  # NFS gives the lock only to those who may write
+    except FileNotFoundError as error:
+        raise refused from error
+    except OSError as error:
+        raise cannot("write", path, error) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise refused from error
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+                raise cannot("write", path, error) from error
+            # A file system without locks: nothing keeps two from the same target there.
+        if not path.exists() or not os.path.samestat(path.stat(), os.fstat(file.fileno())):
+            raise refused  # it was there when the file was opened, and has finished since
+        yield
 
 
 def _is_complete(target: Place) -> bool:
@@ -248,9 +299,24 @@ def _write_zarr(source: Store, manifest: Manifest, target: Place, report: Report
 def _take_back(target: Place, format: Format) -> None:
     """Make a target incomplete again that is not what it should be."""
     if format == "hdf5" and isinstance(target, Folder):
-        target.path.unlink()
+        Folder(target.path.parent).remove(target.name)
     else:
         target.remove(MANIFEST)
+
+
+def _clear(target: Place, header: Header) -> None:
+    """Take away what this conversion wrote to a folder, unless it is complete."""
+    if not isinstance(target, Folder) or _is_complete(target):
+        return
+    if not target.is_file():
+        ours = {*required_objects(header), MANIFEST}
+        for path in target.sizes():
+            if path in ours or PARTIAL in path:
+                target.remove(path)
+        for folder, _, _ in os.walk(target.path, topdown=False):
+            with suppress(OSError):  # not empty: not ours
+                Path(folder).rmdir()
+    _end(target)
 
 
 def _end(target: Place) -> None:
@@ -259,16 +325,3 @@ def _end(target: Place) -> None:
     if isinstance(job, Folder):
         with suppress(OSError):  # not empty: not ours
             job.path.rmdir()
-
-
-def choose_format(target: Place, wanted: Format | None) -> Format:
-    """Choose a format by what was asked for, or by the target's name.
-
-    Args:
-        target: Where a store is to lie.
-        wanted: What was asked for; None goes by the name.
-
-    Returns:
-        The format.
-    """
-    return wanted or ("hdf5" if target.name.lower().endswith(HDF5_SUFFIXES) else "zarr")

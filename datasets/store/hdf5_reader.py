@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latentset.datasets.errors import StoreCorruptError, StoreError, StoreFormatError
+from latentset.datasets.store.folder import unreachable
 from latentset.datasets.store.hdf5 import (
     MANIFEST_ATTRIBUTE,
     USER_BLOCK,
@@ -206,13 +207,14 @@ def read_user_block(path: Path) -> Sha256:
     Raises:
         StoreFormatError: The file is no store.
         StoreCorruptError: It was altered or cut off.
+        StoreUnreachableError: It cannot be read.
     """
     try:
         with path.open("rb") as file:
             block = file.read(USER_BLOCK + len(SIGNATURE))
         size = path.stat().st_size
     except OSError as error:
-        raise StoreFormatError(f"{path}: cannot be read: {error.strerror}") from error
+        raise unreachable(path, error) from error
     block, signature = block[:USER_BLOCK], block[USER_BLOCK:]
     try:
         line = json.loads(block.split(b"\n")[0])
@@ -220,6 +222,10 @@ def read_user_block(path: Path) -> Sha256:
             raise ValueError("another format")
         version, expected, sha256 = line["format_version"], line["bytes"], line["sha256"]
     except (ValueError, KeyError, TypeError) as error:
+        if signature == SIGNATURE:  # a user block of this length is rare elsewhere
+            raise StoreCorruptError(
+                f"{path}: its first {USER_BLOCK} bytes were altered, or it is not a LatentSet store"
+            ) from error
         raise StoreFormatError(
             f"{path} is not a LatentSet store: expected an HDF5 file that begins with a line of "
             '{"format": "latentset-hdf5", …}; look at the spelling, or it was altered'
@@ -259,9 +265,7 @@ def open_file(path: Path) -> Iterator[h5py.File]:
     except StoreError:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise StoreCorruptError(
-            f"{path}: HDF5 cannot read it: {error}. It was altered"
-        ) from error
+        raise StoreCorruptError(f"{path}: HDF5 cannot read it: {error}. It was altered") from error
 
 
 def _read_attribute(file: h5py.File, name: str, path: Path) -> bytes:
@@ -297,6 +301,4 @@ def _check_manifest(path: Path, header: Header, manifest: Manifest, header_text:
             f"{path}: its manifest: expected objects {', '.join(expected)}, got {', '.join(found)}"
         )
     if describe_object(ATTRIBUTE, header_text) not in manifest.objects:
-        raise StoreCorruptError(
-            f"{path}: its header differs from its sha256 in the manifest"
-        )
+        raise StoreCorruptError(f"{path}: its header differs from its sha256 in the manifest")

@@ -1,13 +1,14 @@
-"""No store inside of a store: whatever lies in one must be listed in its manifest (store-spec, 1)."""
+"""Where a store may be made: where nothing is, not inside of another store, not below a file."""
 
 import json
-import os
 from collections.abc import Iterator
+from typing import TypeGuard
 
 from latentset.datasets.errors import StoreError
+from latentset.datasets.store.folder import unreachable
 from latentset.datasets.store.header import ATTRIBUTE
 from latentset.datasets.store.manifest import MANIFEST, parse_manifest
-from latentset.datasets.store.places import Bucket, Folder, Place
+from latentset.datasets.store.places import PARTIAL, Bucket, Folder, Place
 
 _FREE = "name a place beside it"
 
@@ -21,8 +22,12 @@ def refuse_nested(place: Place) -> None:
     Raises:
         StoreError: It lies inside a store or below a file, or what is above it cannot be read.
     """
+    if _is_writable(place) and "/" not in place.url.partition("://")[2]:
+        raise StoreError(  # what lies beside it, its .job, would be another bucket
+            f"{place} is a whole bucket: expected a name in it, for instance {place}/store.zarr"
+        )
     for above in _above(place):
-        if isinstance(above, Folder) and os.path.isfile(above.path):
+        if isinstance(above, Folder) and above.is_file():
             raise StoreError(
                 f"{place} cannot be made: {above} is a file, and no folder; {_FREE}. Nothing was "
                 "changed there"
@@ -39,11 +44,16 @@ def _above(place: Place) -> Iterator[Place]:
     if isinstance(place, Folder):
         for folder in place.path.resolve().parents:
             yield Folder(folder)
-    elif isinstance(place, Bucket) and place.protocol not in ("http", "https"):
+    elif _is_writable(place):
         scheme, _, names = place.url.partition("://")
         while "/" in names:
             names = names.rpartition("/")[0]
             yield Bucket(f"{scheme}://{names}")
+
+
+def _is_writable(place: Place) -> TypeGuard[Bucket]:
+    """Whether it is in object storage."""
+    return isinstance(place, Bucket) and place.protocol not in ("http", "https")
 
 
 def _is_store(place: Place) -> bool:
@@ -63,13 +73,30 @@ def _is_store(place: Place) -> bool:
 
 
 def _read(place: Place, path: str) -> bytes | None:
-    """Read a small object; None where there is none, or where one may look at what is below only."""
+    """Read a small object; None if it is missing, or if only what lies below may be looked at."""
     try:
         return place.read(path)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError):
         return None
     except OSError as error:
-        raise StoreError(
-            f"{place}: {path} cannot be read: {error}. Look at the address, the permissions, the "
-            "network"
-        ) from error
+        raise unreachable(f"{place}/{path}", error) from error
+
+
+def is_free(place: Place) -> bool:
+    """Tell whether nothing lies at a place but what a writer left behind that was killed.
+
+    Args:
+        place: Where a store is to lie.
+
+    Returns:
+        False if there is a file, or a folder with something in it.
+
+    Raises:
+        StoreError: The place cannot be written, or not looked at.
+    """
+    if isinstance(place, Folder) and place.is_file():
+        return False
+    sizes = place.sizes()
+    if sizes is None:
+        raise StoreError(f"{place}: a store cannot be written there; name a folder, s3://…, gs://…")
+    return all(PARTIAL in path for path in sizes)

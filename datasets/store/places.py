@@ -7,7 +7,9 @@ flushed, in object storage because that is what such a service promises.
 
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import unquote
 
+from latentset.datasets.errors import StoreError
 from latentset.datasets.store.bucket import Bucket
 from latentset.datasets.store.folder import PARTIAL, Folder
 
@@ -42,10 +44,13 @@ class Place(Protocol):
         """Remove an object, if it is there; StoreError where that fails."""
 
     def size(self, path: str) -> int | None:
-        """Bytes of an object; None if there is none, OSError on trouble."""
+        """Bytes of an object; None if there is none, StoreUnreachableError on trouble."""
 
     def sizes(self) -> dict[str, int] | None:
-        """Bytes of every object, by path; None where a place cannot list what it holds."""
+        """Bytes of every object, by path; None where a place cannot list what it holds.
+
+        StoreUnreachableError on trouble.
+        """
 
     def sweep(self) -> None:
         """Remove what writers that were killed left behind."""
@@ -65,12 +70,33 @@ def open_place(location: "Path | str | Place") -> Place:
 
     Returns:
         The place; nothing need be there.
+
+    Raises:
+        StoreError: The URL names no place, or the path is impossible.
     """
     if isinstance(location, (Folder, Bucket)):
         return location
     text = str(location)
     if text.startswith("file://"):
-        return Folder(Path(text.removeprefix("file://")).resolve())
+        return _folder(_path_of(text))
     if isinstance(location, str) and "://" in text:
-        return Bucket(text.rstrip("/"))
-    return Folder(Path(text).resolve())
+        scheme, _, names = text.partition("://")
+        if not names.strip("/"):
+            raise StoreError(f"{text} names no place: expected {scheme}://NAME/…")
+        return Bucket(f"{scheme}://{names.rstrip('/')}")
+    return _folder(text)
+
+
+def _folder(path: str) -> Folder:
+    try:
+        return Folder(Path(path).resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a zero byte
+        raise StoreError(f"{path!r} is no path: {error}; look at the spelling") from error
+
+
+def _path_of(url: str) -> str:
+    """The path of a ``file:`` URL (RFC 8089): on this machine, with ``%20`` and the like undone."""
+    host, _, path = url.removeprefix("file://").partition("/")
+    if host not in ("", "localhost"):
+        raise StoreError(f"{url}: expected file:///PATH, on this machine; got the machine {host!r}")
+    return "/" + unquote(path)

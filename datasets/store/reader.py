@@ -17,10 +17,12 @@ from latentset.datasets.errors import (
     StoreFormatError,
     StoreIncompleteError,
 )
+from latentset.datasets.store.folder import unreachable
+from latentset.datasets.store.formats import is_hdf5_name
 from latentset.datasets.store.header import ATTRIBUTE, ArrayName, Header, parse_header
 from latentset.datasets.store.manifest import MANIFEST, Manifest, count_samples, parse_manifest
 from latentset.datasets.store.objects import sha256_of
-from latentset.datasets.store.places import Folder, Place, open_place
+from latentset.datasets.store.places import Bucket, Folder, Place, open_place
 from latentset.datasets.store.samples import OK, SAMPLES, SAMPLES_SCHEMA, parse_samples
 from latentset.datasets.store.scales import scale_indexes
 from latentset.datasets.store.writer import DTYPES, array_shape
@@ -96,6 +98,7 @@ class Store:
         Raises:
             StoreError: The sample has no latents.
             StoreCorruptError: A chunk does not match its checksum.
+            StoreUnreachableError: An object cannot be read.
         """
         sample = self.samples.slice(index, 1).to_pylist()[0]
         if sample["status"] != OK:
@@ -125,7 +128,9 @@ class Store:
             rows = np.asarray(self.array(name)[first : first + size[0] * size[1]])
         except StoreError:
             raise
-        except (ValueError, RuntimeError, OSError) as error:
+        except OSError as error:
+            raise unreachable(f"{self.place}/{name}", error) from error
+        except (ValueError, RuntimeError) as error:
             raise StoreCorruptError(
                 f"{self.place}: {name}, rows from {first}: {error}. An object was altered"
             ) from error
@@ -140,6 +145,8 @@ class ZarrStore(Store):
         expected = self.shape(name)
         try:
             array = zarr.open_array(self.place.zarr_store(), path=name, mode="r", zarr_format=3)
+        except OSError as error:
+            raise unreachable(f"{self.place}/{name}", error) from error
         except (ValueError, TypeError, KeyError) as error:
             raise StoreCorruptError(
                 f"{self.place}: {name}/zarr.json: zarr cannot open it: {error}"
@@ -178,10 +185,10 @@ def open_store(location: Path | str | Place, *, allow_incomplete: bool = False) 
         StoreFormatError: There is no store, or it is of a version that this reader does not know.
         StoreIncompleteError: The store has no manifest.
         StoreCorruptError: The store differs from its manifest.
-        StoreError: The place cannot be reached.
+        StoreUnreachableError: The place cannot be looked at.
     """
     place = open_place(location)
-    if isinstance(place, Folder) and place.path.is_file():
+    if isinstance(place, Folder) and place.is_file():
         from latentset.datasets.store.hdf5_reader import open_hdf5
 
         return open_hdf5(place)
@@ -206,10 +213,7 @@ def _read(place: Place, path: str) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise StoreError(
-            f"{place}: {path} cannot be read: {error}. Look at the address, the permissions, the "
-            "network"
-        ) from error
+        raise unreachable(f"{place}/{path}", error) from error
 
 
 def read_header(place: Place) -> Header:
@@ -223,9 +227,14 @@ def read_header(place: Place) -> Header:
 
     Raises:
         StoreFormatError: There is no store, or it is of a version that this reader does not know.
-        StoreError: The place cannot be reached.
+        StoreUnreachableError: The place cannot be looked at.
     """
     content = _read(place, "zarr.json")
+    if content is None and isinstance(place, Bucket) and is_hdf5_name(place.name):
+        raise StoreFormatError(
+            f"{place}: expected a store of Zarr objects; one in HDF5 is read from a file system "
+            "only: copy the file to this machine first"
+        )
     if content is None:
         raise StoreFormatError(
             f"{place} is not a LatentSet store: no {place.name}/zarr.json is there; expected a "

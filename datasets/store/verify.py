@@ -5,16 +5,16 @@ problems are told. Memory holds a few shards at a time.
 """
 
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import pyarrow as pa
 
+from latentset.datasets.errors import StoreCorruptError, StoreError, StoreUnreachableError
 from latentset.datasets.store.header import Header
 from latentset.datasets.store.manifest import Manifest
 from latentset.datasets.store.places import Folder, Place, open_place
@@ -26,9 +26,9 @@ Report = Callable[[str, int, int], None]
 WORKERS = min(4, os.cpu_count() or 1)
 """Shards that are checked at a time. Digests and decompression go on outside Python's lock."""
 
-_ADVICE = re.compile(r"(: |[.:] [^.:]* was (torn or )?altered[^.:]*: )fetch it again.*$")
-"""Advice at the end of errors (": fetch it again, …", ". It was altered: fetch it again, …"); a
-report gives it once."""
+Outcome = Literal["sound", "damaged", "not checked"]
+"""All was read and is right; something is wrong; or something could not be read, or is not there
+yet, and nothing that could be read is wrong."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -42,6 +42,10 @@ class Findings:
     """The store."""
     problems: list[str] = field(default_factory=list)
     """All that is wrong, a line each."""
+    obstacles: list[str] = field(default_factory=list)
+    """What could not be checked, though it should be, why, and what to do, a line each."""
+    is_complete: bool = True
+    """Nothing says that the job that makes it has not finished."""
     notes: list[str] = field(default_factory=list)
     """What could not be checked, and why that is no problem."""
     objects: int = 0
@@ -56,15 +60,31 @@ class Findings:
     """The samples table, if it could be read."""
 
     @property
-    def is_sound(self) -> bool:
-        """Nothing is wrong."""
-        return not self.problems
+    def outcome(self) -> Outcome:
+        """What it comes to."""
+        if self.problems:
+            return "damaged"
+        return "not checked" if self.obstacles else "sound"
 
-    def add(self, problem: object) -> None:
-        """Note a problem, once."""
-        text = _ADVICE.sub("", str(problem).replace(f"{self.where}: ", ""))
+    @property
+    def is_sound(self) -> bool:
+        """All was read and is right."""
+        return self.outcome == "sound"
+
+    def add(self, problem: StoreError | str) -> None:
+        """Note what is wrong, once; what cannot be read is an obstacle."""
+        if isinstance(problem, StoreUnreachableError):
+            self.block(problem)
+            return
+        text = problem.what if isinstance(problem, StoreCorruptError) else str(problem)
+        text = text.replace(f"{self.where}: ", "")
         if text not in self.problems:
             self.problems.append(text)
+
+    def block(self, obstacle: StoreError | str) -> None:
+        """Note what could not be checked, once."""
+        if str(obstacle) not in self.obstacles:
+            self.obstacles.append(str(obstacle))
 
     def place(self) -> Placement | None:
         """Check the samples table; where the samples lie, if there is one."""
@@ -111,21 +131,22 @@ def verify(location: Path | str | Place, report: Report) -> Findings:
         report: Is told how far it is.
 
     Returns:
-        What came out.
-
-    Raises:
-        StoreError: The place cannot be reached at all.
+        What came out, also where nothing could be read.
     """
-    place = open_place(location)
-    findings = Findings(str(place))
-    if isinstance(place, Folder) and place.path.is_file():
-        from latentset.datasets.store.verify_hdf5 import verify_hdf5
+    findings = Findings(str(location))
+    try:
+        place = open_place(location)
+        findings.where = str(place)
+        if isinstance(place, Folder) and place.is_file():
+            from latentset.datasets.store.verify_hdf5 import verify_hdf5
 
-        verify_hdf5(place, findings, report)
-    else:
-        from latentset.datasets.store.verify_zarr import verify_zarr
+            verify_hdf5(place, findings, report)
+        else:
+            from latentset.datasets.store.verify_zarr import verify_zarr
 
-        verify_zarr(place, findings, report)
+            verify_zarr(place, findings, report)
+    except StoreError as error:
+        findings.block(error)
     return findings
 
 

@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latentset.datasets.errors import StoreCorruptError, StoreError
+from latentset.datasets.errors import (
+    StoreCorruptError,
+    StoreError,
+    StoreFormatError,
+    StoreUnreachableError,
+)
+from latentset.datasets.store.folder import unreachable
 from latentset.datasets.store.hdf5 import MANIFEST_ATTRIBUTE, USER_BLOCK
 from latentset.datasets.store.hdf5_chunks import ChunkedDataset
 from latentset.datasets.store.hdf5_reader import (
@@ -20,7 +26,7 @@ from latentset.datasets.store.hdf5_reader import (
 )
 from latentset.datasets.store.hdf5_table import SAMPLES_GROUP, find_columns
 from latentset.datasets.store.header import ATTRIBUTE, ArrayName
-from latentset.datasets.store.objects import Digest
+from latentset.datasets.store.objects import Digest, StoredObject
 from latentset.datasets.store.places import Folder
 from latentset.datasets.store.rules import Placement, check_values
 from latentset.datasets.store.samples import SAMPLES_SCHEMA
@@ -36,14 +42,18 @@ def verify_hdf5(place: Folder, findings: Findings, report: Report) -> None:
         place: Where the file lies.
         findings: Is filled.
         report: Is told how far it is.
+
+    Raises:
+        StoreError: It is no store, of a version that this reader knows, or it cannot be read.
     """
     path = place.path
-    findings.bytes = path.stat().st_size
     try:
         expected = read_user_block(path)
-        if _digest(path, report) != expected:
+        if _digest(path, findings, report) != expected:
             findings.add(f"the file differs from the sha256 in its first {USER_BLOCK} bytes")
         findings.header, findings.manifest = header, manifest = read_texts(path)
+    except (StoreFormatError, StoreUnreachableError):
+        raise
     except StoreError as error:
         findings.add(error)
         findings.notes.append("with this problem nothing else in the file could be read")
@@ -67,14 +77,17 @@ def verify_hdf5(place: Folder, findings: Findings, report: Report) -> None:
     _check_shards(store, datasets, placement, findings, report)
 
 
-def _digest(path: Path, report: Report) -> str:
+def _digest(path: Path, findings: Findings, report: Report) -> str:
     digest = hashlib.sha256()
-    total = path.stat().st_size
-    with path.open("rb") as file:
-        file.seek(USER_BLOCK)
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-            report("digest", file.tell(), total)
+    try:
+        findings.bytes = total = path.stat().st_size
+        with path.open("rb") as file:
+            file.seek(USER_BLOCK)
+            while block := file.read(_BLOCK_BYTES):
+                digest.update(block)
+                report("digest", file.tell(), total)
+    except OSError as error:
+        raise unreachable(path, error) from error
     return digest.hexdigest()
 
 
@@ -102,7 +115,7 @@ def _check_objects(store: Hdf5Store, findings: Findings) -> None:
                 findings.add(f"{described.path} differs from its sha256 in the manifest")
 
 
-def _objects(store: Hdf5Store) -> Any:
+def _objects(store: Hdf5Store) -> tuple[StoredObject, ...]:
     return store.manifest.objects if store.manifest else ()
 
 

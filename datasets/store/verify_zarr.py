@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.storage import MemoryStore
 
-from latentset.datasets.errors import StoreError
+from latentset.datasets.errors import StoreError, StoreFormatError, StoreUnreachableError
+from latentset.datasets.store.folder import unreachable
 from latentset.datasets.store.header import ArrayName, Header
 from latentset.datasets.store.manifest import MANIFEST, parse_manifest
 from latentset.datasets.store.objects import StoredObject, sha256_of
@@ -21,6 +22,9 @@ from latentset.datasets.store.verify import Findings, Report, in_parallel
 from latentset.datasets.store.writer import metadata_objects
 from latentset.datasets.store.zarr_metadata import check_array_metadata, least_shard_bytes
 
+Problems = list[str | StoreUnreachableError]
+"""What is wrong with some objects, and which cannot be read."""
+
 
 def verify_zarr(place: Place, findings: Findings, report: Report) -> None:
     """Check a store.
@@ -31,31 +35,46 @@ def verify_zarr(place: Place, findings: Findings, report: Report) -> None:
         report: Is told how far it is.
 
     Raises:
-        StoreError: The place cannot be reached.
+        StoreError: There is no store, of a version that this reader knows, or it cannot be read.
     """
+    no_header: StoreFormatError | None = None
     try:
         findings.header = read_header(place)
-    except StoreError as error:
-        findings.add(error)
-    sizes = place.sizes()
-    manifest = _read_manifest(place, findings)
-    if manifest is None:
+    except StoreFormatError as error:
+        no_header = error
+    content = _read_manifest(place, no_header, findings)
+    if content is None:
         return
+    sizes = place.sizes()
+    try:
+        findings.manifest = parse_manifest(content, findings.where)
+    except StoreError as error:
+        if no_header is not None:
+            raise no_header from error  # both are another's, or of a later version
+        findings.add(error)
+        findings.notes.append("without a valid manifest nothing else could be compared")
+        return
+    if no_header is not None:
+        findings.add(no_header)
+    if findings.manifest.sha256 is None:
+        findings.notes.append("format version 0.1: the manifest has no digest of its own")
     _check_listing(findings, sizes)
     shards, others = _divide(findings)
     contents = {}
     for item in others:
-        before = len(findings.problems)
-        content = _read_checked(place, item, sizes, findings.problems)
+        found: Problems = []
+        content = _read_checked(place, item, sizes, found)
         findings.objects += 1
         findings.bytes += item.bytes
-        if content is not None and len(findings.problems) == before:
+        for problem in found:
+            findings.add(problem)
+        if content is not None and not found:
             contents[item.path] = content
     metadata = _check_metadata(findings, contents)
     placement = findings.place()
 
-    def check(index: int) -> list[str]:
-        problems: list[str] = []
+    def check(index: int) -> Problems:
+        problems: Problems = []
         read: dict[ArrayName, bytes] = {}
         for name, item in shards[index].items():
             content = _read_checked(place, item, sizes, problems)
@@ -75,26 +94,26 @@ def verify_zarr(place: Place, findings: Findings, report: Report) -> None:
         findings.bytes += sum(item.bytes for item in items.values())
 
 
-def _read_manifest(place: Place, findings: Findings) -> Any:
+def _read_manifest(
+    place: Place, no_header: StoreFormatError | None, findings: Findings
+) -> bytes | None:
+    """Read the manifest; without one the store is not complete, or there is none at all."""
     try:
         content = place.read(MANIFEST)
-    except FileNotFoundError:
-        findings.add(f"{MANIFEST} is missing: the store is not complete, or lost it")
+    except (FileNotFoundError, NotADirectoryError):
+        if no_header is not None:
+            raise no_header from None
+        findings.is_complete = False
+        findings.block(
+            f"{MANIFEST} is missing: the job that makes the store was interrupted or is still "
+            "running: run the same latentset encode again. If this is a copy, fetch it again"
+        )
         return None
     except OSError as error:
-        findings.add(f"{MANIFEST} cannot be read: {error}")
-        return None
+        raise unreachable(f"{place}/{MANIFEST}", error) from error
     findings.objects += 1
     findings.bytes += len(content)
-    try:
-        findings.manifest = parse_manifest(content, findings.where)
-    except StoreError as error:
-        findings.add(error)
-        findings.notes.append("without a valid manifest nothing else could be compared")
-        return None
-    if findings.manifest.sha256 is None:
-        findings.notes.append("format version 0.1: the manifest has no digest of its own")
-    return findings.manifest
+    return content
 
 
 def _check_listing(findings: Findings, sizes: dict[str, int] | None) -> None:
@@ -142,7 +161,7 @@ def _divide(
 
 
 def _read_checked(
-    place: Place, item: StoredObject, sizes: dict[str, int] | None, problems: list[str]
+    place: Place, item: StoredObject, sizes: dict[str, int] | None, problems: Problems
 ) -> bytes | None:
     """Read an object and compare it with the manifest; its bytes, also where they differ."""
     try:
@@ -154,8 +173,14 @@ def _read_checked(
             problems.append(f"{item.path}: expected {item.bytes} bytes, got {size}")
             return None
         content = place.read(item.path)
+    except StoreUnreachableError as error:
+        problems.append(error)
+        return None
+    except FileNotFoundError:
+        problems.append(f"{item.path} is missing")
+        return None
     except OSError as error:
-        problems.append(f"{item.path} cannot be read: {error}")
+        problems.append(unreachable(f"{place}/{item.path}", error))
         return None
     if sha256_of(content) != item.sha256:
         problems.append(f"{item.path} differs from its sha256 in {MANIFEST}")

@@ -15,10 +15,10 @@ from latentset.datasets.errors import (
     StoreFormatError,
     StoreIncompleteError,
 )
-from latentset.datasets.store.convert import choose_format
+from latentset.datasets.store.formats import choose_format
 from latentset.datasets.store.hdf5_reader import Hdf5Store
-from latentset.datasets.store.nesting import refuse_nested
-from latentset.datasets.store.places import PARTIAL, Folder, Place, open_place
+from latentset.datasets.store.nesting import is_free, refuse_nested
+from latentset.datasets.store.places import Folder, Place, open_place
 from latentset.datasets.store.reader import Store, open_store
 from latentset.pipeline.encoding.plan import PlanDocument
 from latentset.pipeline.encoding.settings import Container, Settings, refuse_changes, settings_of
@@ -97,7 +97,7 @@ def look_at(store: Place) -> Store | None:
     except StoreIncompleteError:
         return open_store(store, allow_incomplete=True)
     except StoreFormatError as error:
-        if _is_free(store):
+        if is_free(store):
             return None
         raise StoreError(
             f"{store} exists and is no store that this version can go on with; nothing was "
@@ -108,19 +108,6 @@ def look_at(store: Place) -> Store | None:
             error.what,
             f"To encode it anew with this command, remove {store.name} and {store.name}.job first",
         ) from error
-
-
-def _is_free(store: Place) -> bool:
-    """Nothing lies there but what a writer left behind that was killed."""
-    if isinstance(store, Folder) and store.path.exists() and not store.path.is_dir():
-        raise StoreError(f"{store} is a file and no store: expected a name that is free")
-    try:
-        sizes = store.sizes()
-    except OSError as error:
-        raise StoreError(f"{store}: cannot be looked at: {error}") from error
-    if sizes is None:
-        raise StoreError(f"{store}: a store cannot be written there; name a folder, s3://…, gs://…")
-    return all(PARTIAL in path for path in sizes)
 
 
 def make_target(store: Path | str | Place, codec: str, settings: Settings) -> Target:

@@ -42,6 +42,21 @@ def test_no_fault_is_missed(name: str, count: int, store: Path, faults: ModuleTy
         assert counts["refused at opening"] == count
 
 
+@pytest.mark.parametrize("name", ["exchange", "stale"])
+def test_whole_objects_in_the_wrong_place(name: str, tmp_path: Path, faults: ModuleType) -> None:
+    store, *earlier = (faults.write_small_store(tmp_path / f"{k}.zarr", k) for k in range(6))
+    stale = faults.Stale(earlier)
+    fault, among = (
+        (faults.exchange, faults.with_twins) if name == "exchange" else (stale, stale.among)
+    )
+    counts = faults.inject(store, fault, 4, seed=5, among=among)
+    assert counts["made"] == 4
+    assert counts["missed by verify"] == counts["crashed"] == counts["refused at opening"] == 0
+    # As docs/verify.md says: training does not compare digests of shards.
+    assert counts["read silently"] == 4
+    assert faults.verify(store, faults.silence).is_sound
+
+
 def test_the_count_can_fail(store: Path, faults: ModuleType) -> None:
     counts = faults.inject(store, lambda path, random: "nothing", 3, seed=5)
     assert counts["missed by verify"] == 3

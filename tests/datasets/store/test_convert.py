@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 from latentset.datasets.cli import app
 from latentset.datasets.errors import StoreCorruptError, StoreError
 from latentset.datasets.store import Store, open_store
-from latentset.datasets.store.convert import Format, compare, convert
-from latentset.datasets.store.places import Folder
+from latentset.datasets.store.convert import compare, convert
+from latentset.datasets.store.formats import Format
+from latentset.datasets.store.places import Folder, open_place
 from latentset.datasets.store.synthetic import write_synthetic_store
 
 
@@ -118,8 +119,56 @@ def test_a_damaged_source_leaves_no_target(tmp_path: Path) -> None:
     for format, name in (("hdf5", "t.h5"), ("zarr", "t.zarr")):
         with pytest.raises(StoreCorruptError, match="y_hat, shard 3"):
             convert(open_store(path), Folder(tmp_path / name), format, silence)  # type: ignore[arg-type]
-        with pytest.raises(StoreError):
-            open_store(tmp_path / name)
+        assert [found.name for found in tmp_path.iterdir()] == ["s.zarr"]
+
+
+def test_what_is_not_ours_is_not_taken_away(source: Store, tmp_path: Path) -> None:
+    def fail(what: str, done: int, total: int) -> None:
+        if done == 2:
+            (tmp_path / "t" / "y_hat" / "mine").write_text("mine")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(source, Folder(tmp_path / "t"), "zarr", fail)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "t/y_hat/mine"]
+
+
+@pytest.mark.parametrize("format", ["zarr", "hdf5"])
+def test_two_at_once(format: Format, source: Store, tmp_path: Path) -> None:
+    target = Folder(tmp_path / "t")
+
+    def second(what: str, done: int, total: int) -> None:
+        if done == 1:
+            with pytest.raises(StoreError, match=r"another latentset convert is at work on .*/t"):
+                convert(source, target, format, silence)
+
+    assert compare(source, convert(source, target, format, second), silence) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
+def test_a_target_inside_a_store(source: Store, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="lies inside the store"):
+        convert(source, source.place / "sub", "zarr", silence)
+    with pytest.raises(StoreError, match="lies inside the store"):
+        convert(source, source.place / "sub.h5", "hdf5", silence)
+
+
+def test_the_source_by_another_name(source: Store, tmp_path: Path) -> None:
+    assert isinstance(source.place, Folder)
+    path = source.place.path
+    (tmp_path / "link.zarr").symlink_to(path)
+    for name in (tmp_path / "link.zarr", path.parent / "nonexistent" / ".." / path.name):
+        for target in (open_place(name), Folder(name)):
+            with pytest.raises(StoreError, match="is the source itself"):
+                convert(source, target, "zarr", silence)
+
+
+def test_a_link_to_a_target_stays_one(source: Store, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "a.h5").symlink_to(tmp_path / "disk" / "b.h5")
+    convert(source, open_place(tmp_path / "a.h5"), "hdf5", silence)
+    assert (tmp_path / "a.h5").is_symlink()
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["b.h5"]
 
 
 KILLED = """

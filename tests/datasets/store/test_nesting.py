@@ -16,7 +16,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """A complete store in each kind of place that can be written."""
     where = tmp_path if request.param == "folder" else request.getfixturevalue("s3")
     place = open_place(f"{where}/done.zarr")
-    write_synthetic_store(place, samples=4)
+    write_synthetic_store(str(place), samples=4)
     return place
 
 

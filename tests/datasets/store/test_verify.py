@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,11 @@ def test_missing_and_torn_manifests(store: Path) -> None:
     (problem,) = problems(store)
     assert problem.startswith("manifest.json is not valid")
     (store / "manifest.json").unlink()
-    (problem,) = problems(store)
-    assert problem == "manifest.json is missing: the store is not complete, or lost it"
+    findings = verify(store, silence)
+    assert (findings.problems, findings.is_complete) == ([], False)
+    (obstacle,) = findings.obstacles
+    assert obstacle.startswith("manifest.json is missing: the job that makes the store was inter")
+    assert "run the same latentset encode again" in obstacle
 
 
 def test_a_header_that_cannot_be_read_hides_nothing_else(store: Path) -> None:
@@ -122,9 +126,34 @@ def test_a_header_that_cannot_be_read_hides_nothing_else(store: Path) -> None:
 
 
 def test_nothing_at_all(tmp_path: Path) -> None:
-    found = problems(tmp_path / "nothing")
-    assert len(found) == 2
-    assert "is not a LatentSet store" in found[0]
+    (tmp_path / "empty.h5").write_bytes(b"")
+    for name in ("nothing", "empty.h5"):
+        findings = verify(tmp_path / name, silence)
+        assert (findings.problems, findings.outcome) == ([], "not checked")
+        (obstacle,) = findings.obstacles
+        assert "is not a LatentSet store" in obstacle
+        assert "look at the spelling" in obstacle
+
+
+def test_a_later_version_is_not_called_damage(store: Path) -> None:
+    for name in ("zarr.json", "manifest.json"):
+        text = (store / name).read_text()
+        (store / name).write_text(
+            re.sub(r'"format_version": ?"1.0"', '"format_version": "9.0"', text)
+        )
+    findings = verify(store, silence)
+    assert findings.problems == []
+    (obstacle,) = findings.obstacles
+    assert "expected 0.1 or 1.0, got '9.0'; read it with a LatentSet that knows it" in obstacle
+
+
+def test_a_first_line_that_was_altered_is_damage(store: Path, tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    convert(open_store(store), Folder(path), "hdf5", silence)
+    path.write_bytes(b"[" + path.read_bytes()[1:])
+    (problem,) = problems(path)
+    assert "its first 512 bytes were altered" in problem
+    assert "etch it again" not in problem
 
 
 # Values: written with digests that agree, so that only the rules can tell.
@@ -346,7 +375,61 @@ def test_the_command(store: Path) -> None:
     damaged = run(app, ["verify", str(store)])
     assert damaged.exit_code == 1
     assert "wrong: y_hat/c/1/0 is missing" in damaged.output
-    assert "store.zarr is damaged: 2 problems." in damaged.output
+    assert "store.zarr is damaged: 2 problems. Fetch it again" in damaged.output
+
+
+def test_the_command_where_there_is_nothing_to_check(store: Path, tmp_path: Path) -> None:
+    run = CliRunner().invoke
+    (store / "manifest.json").unlink()
+    begun = run(app, ["verify", str(store)])
+    assert begun.exit_code == 2, begun.output
+    assert "not checked: manifest.json is missing" in begun.output
+    assert "run the same latentset encode again" in begun.output
+    assert "store.zarr is not complete; nothing that was read is wrong." in begun.output
+    misspelt = run(app, ["verify", str(tmp_path / "storr.zarr")])
+    assert misspelt.exit_code == 2, misspelt.output
+    assert "look at the spelling" in misspelt.output
+    assert "storr.zarr could not be checked" in misspelt.output
+    for done in (begun, misspelt):
+        assert "damaged" not in done.output
+        assert "encode the store again" not in done.output
+
+
+def test_the_command_says_how_many_lines_it_leaves_out(store: Path) -> None:
+    for k in range(130):
+        (store / f"stray{k}").touch()
+    done = CliRunner().invoke(app, ["verify", str(store)])
+    assert done.output.count("is not listed in manifest.json") == 100
+    assert "wrong: … and 30 more" in done.output
+    assert "is damaged: 130 problems" in done.output
+
+
+def test_what_encoding_again_needs_is_looked_at_first(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*args: object) -> None:
+        raise AssertionError("the store was read")
+
+    command = ["verify", str(made), "--recompute", "3", "--source", str(tmp_path)]
+    with monkeypatch.context() as patch:
+        patch.setattr("latentset.datasets.store.verify.verify", forbidden)
+        done = CliRunner().invoke(app, command, env={"COLUMNS": "1000"})
+        assert done.exit_code == 2, done.output
+        assert "Invalid value for --source" in done.output
+        assert "is not the root of the photographs" in done.output
+        patch.setitem(sys.modules, "latentset.pipeline.recompute", None)
+        done = CliRunner().invoke(app, command, env={"COLUMNS": "1000"})
+        assert done.exit_code == 2, done.output
+        assert "which this environment lacks: run it in the environment that encodes" in done.output
+
+
+def test_a_store_that_cannot_be_opened_is_not_encoded_again(store: Path, tmp_path: Path) -> None:
+    (store / "samples.parquet").write_bytes(b"?")
+    command = ["verify", str(store), "--recompute", "3", "--source", str(tmp_path)]
+    done = CliRunner().invoke(app, command, env={"COLUMNS": "200"})
+    assert done.exit_code == 1, done.output
+    assert "no sample was encoded again: the store cannot be opened" in done.output
+    assert "wrong: samples.parquet: expected" in done.output
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ def test_a_file_that_was_begun_with_other_settings_is_refused(
 
 def test_a_file_of_something_else_is_refused(run: Run, uniform: Source, tmp_path: Path) -> None:
     (tmp_path / "thesis.h5").write_text("precious")
-    with pytest.raises(StoreError, match="is a file and no store"):
+    with pytest.raises(StoreError, match="exists and is no store"):
         run(uniform, tmp_path / "thesis.h5")
     assert (tmp_path / "thesis.h5").read_text() == "precious"
 

@@ -14,9 +14,9 @@ from latentset.datasets.errors import CodecError
 from latentset.datasets.sources import Source, open_source
 from latentset.datasets.store.convert import read_shard
 from latentset.datasets.store.hdf5 import assemble, encode_part
-from latentset.datasets.store.reader import Store
+from latentset.datasets.store.reader import Store, open_store
 from latentset.pipeline.encoding.job import EncodeResult, encode
-from latentset.pipeline.recompute import Recomputed, recompute
+from latentset.pipeline.recompute import Recomputed, prepare, recompute
 
 Run = Callable[..., EncodeResult]
 
@@ -29,7 +29,8 @@ def silence(what: str, done: int, total: int) -> None:
 def again(standin: Any) -> Callable[..., Recomputed]:
     def run_it(store: Path, source: Source, count: int = 100, **options: Any) -> Recomputed:
         options = {"codec": None, "seed": 0, "engine": standin.ENGINE} | options
-        return recompute(store, source.root, count=count, report=silence, **options)
+        prepared = prepare(open_store(store), source.root, count=count, **options)
+        return recompute(prepared, silence)
 
     return run_it
 
@@ -67,8 +68,9 @@ def test_some_are_chosen_by_the_seed(
 
     def changed(seed: int) -> list[str]:
         result = again(tmp_path / "store", mixed, count=10, seed=seed)
-        assert result.samples + len(result.problems) == 10
-        return result.problems
+        assert result.samples + len(result.not_compared) == 10
+        assert result.problems == []
+        return result.not_compared
 
     assert changed(1) == changed(1) != changed(2)
     assert 0 < len(changed(1)) < 10
@@ -117,8 +119,21 @@ def test_a_photograph_that_is_gone(
     (mixed.root / "a" / "000.png").unlink()
     result = again(tmp_path / "store", mixed)
     assert result.samples == 39
-    (problem,) = result.problems
-    assert problem.startswith("a/000.png: cannot be compared: ")
+    (line,) = result.not_compared
+    assert line.startswith("sample 0 (a/000.png) cannot be compared: a/000.png: ")
+    assert result.problems == []
+
+
+def test_latents_that_cannot_be_read(
+    run: Run, mixed: Source, again: Callable[..., Recomputed], tmp_path: Path
+) -> None:
+    store = run(mixed, tmp_path / "store").store
+    shard = tmp_path / "store" / "y_hat" / "c" / str(store.samples["shard"][0]) / "0"
+    shard.write_bytes(bytes([shard.read_bytes()[0] ^ 255]) + shard.read_bytes()[1:])
+    result = again(tmp_path / "store", mixed)
+    assert result.not_compared
+    assert all("y_hat, rows from" in line for line in result.not_compared)
+    assert result.samples + len(result.not_compared) == 40
 
 
 def test_failed_samples_are_left_out(
@@ -168,5 +183,5 @@ def test_the_command_with_a_real_codec(scheduler: str, tmp_path: Path) -> None:
     for path in (source.root / "a").iterdir():
         path.unlink()
     done = CliRunner().invoke(app, [*command, str(source.root)])
-    assert done.exit_code == 1
-    assert "cannot be compared" in done.output
+    assert done.exit_code == 2
+    assert "is not the root of the photographs" in " ".join(done.output.split())
