@@ -503,7 +503,7 @@ def test_what_was_altered_after_it_was_laid_ready_is_not_installed(
         install(place, ready)
 
     monkeypatch.setattr("latentset.pipeline.encoding.retry.install", alter)
-    with pytest.raises(StoreCorruptError, match=r"samples\.parquet was altered or removed\. Remove"):
+    with pytest.raises(StoreCorruptError, match=r"samples\.parquet was altered or removed\."):
         run(mixed, store, retry_failed=True)
     assert content(store) == before
 
