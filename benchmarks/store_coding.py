@@ -121,8 +121,8 @@ def predict(index: Ints, fitted: Ints, keys: list[int]) -> Ints:
         weights = solve @ target
     integers = np.round(4096 * weights)
     guess = np.floor((neighbourhoods(index[..., keys]) @ integers + 2048) / 4096)
-    rest = index - np.clip(guess, 0, 63).reshape(index.shape).astype(np.int16)
-    rest = (rest + 32) % 64 - 32
+    missed = index - np.clip(guess, 0, 63).reshape(index.shape).astype(np.int16)
+    rest = np.asarray((missed + 32) % 64 - 32, np.int16)
     rest[..., keys] = plane(index[..., keys])
     return rest
 
