@@ -34,7 +34,7 @@ FACTOR = np.array([1, -1, 2, -2, 3, 5])
 loaded: list[str] = []
 """Every codec that this process has loaded."""
 
-PASSED = int(os.environ.get("LATENTSET_STANDIN_PASSED", "6"))
+PASSED = 6
 """Batches of a process that come through the gate."""
 
 batches = 0

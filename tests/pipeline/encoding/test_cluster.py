@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 from latentset.datasets.cli import app
 from latentset.datasets.errors import JobError, MissingEnvironmentError
 from latentset.datasets.sources import Source
-from latentset.pipeline.encoding import cluster, jobqueue, patience
+from latentset.pipeline.encoding import jobqueue, patience
 from latentset.pipeline.encoding.job import EncodeResult
-from latentset.pipeline.encoding.jobshape import lifetime_of, walltime_seconds
+from latentset.pipeline.encoding.jobshape import JobShape, lifetime_of, walltime_seconds
 from latentset.pipeline.encoding.progress import Silence
 
 pytest.importorskip("dask_jobqueue")
@@ -140,18 +140,17 @@ def test_workers_that_reach_their_lifetime_are_replaced(
     assert content(tmp_path / "queued") == content(tmp_path / "near")
 
 
-def test_a_walltime_too_short_for_a_shard_does_not_go_on_for_ever(
-    run: Run, uniform: Source, queue: Queue, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(jobqueue, "LOST_S", 0.2)
-    monkeypatch.setattr(jobqueue, "FRUITLESS", 1)
-    monkeypatch.setattr(cluster, "POLL_S", 0.2)
-    monkeypatch.setenv("LATENTSET_STANDIN_GATE", "closed")  # no shard is ever done
-    monkeypatch.setenv("LATENTSET_STANDIN_PASSED", "0")
-    with configured("slurm", **{"worker-extra-args": ["--lifetime", "2s"]}):
-        message = refused(run, uniform, tmp_path, workers=1)
-    assert "jobs ended and not one task: a walltime of 01:00:00 is too short" in message
-    assert "make --shard-mib smaller" in message
+def test_a_walltime_too_short_for_a_shard_does_not_go_on_for_ever() -> None:
+    shape = JobShape(1, "1GB", 1, "00:01:00", 45.0, 6.0)
+    queue = jobqueue.Submitted("slurm", shape, maximum=2, ended=2 * jobqueue.FRUITLESS)
+    queue.check()  # as many as may end without a result
+    queue.ended += 1
+    with pytest.raises(JobError) as caught:
+        queue.check()
+    assert "7 jobs ended and not one task: a walltime of 00:01:00 is too" in str(caught.value)
+    assert "make --shard-mib smaller" in str(caught.value)
+    queue.progress()
+    queue.check()
 
 
 def test_jobs_speak_tls_where_dask_is_configured_so(
