@@ -272,7 +272,7 @@ def test_a_folder_that_is_no_store_is_refused(run: Run, mixed: Source, tmp_path:
     assert [p.name for p in target.iterdir()] == ["chapter.txt"]
     assert not (tmp_path / "thesis.job").exists()
     (tmp_path / "file").write_text("precious")
-    with pytest.raises(StoreError, match="exists and is no store .* nothing was changed"):
+    with pytest.raises(StoreError, match=r"exists and is no store .* nothing was changed"):
         run(mixed, tmp_path / "file")
     assert (tmp_path / "file").read_text() == "precious"
 
