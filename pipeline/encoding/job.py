@@ -11,6 +11,7 @@ from typing import Literal
 from latentset.datasets.errors import JobError
 from latentset.datasets.photographs import ResizeRule
 from latentset.datasets.sources import Source
+from latentset.datasets.store.formats import Format
 from latentset.datasets.store.header import ARRAYS
 from latentset.datasets.store.places import Place, open_place
 from latentset.datasets.store.reader import Store, open_store
@@ -31,8 +32,6 @@ from latentset.pipeline.encoding.target import Target, choose_container, make_ta
 SHARD_BYTES = 32 << 20
 """Default size of a shard of ``y_hat`` before compression: 341 images of 256x256 at 192 channels,
 a quarter of a minute of one worker, some 5 MB on disk."""
-
-Format = Literal["zarr", "hdf5"]
 
 
 @dataclass(frozen=True)
@@ -237,15 +236,19 @@ def encode_all(
                     seconds=seconds,
                 )
         if retry_failed:
-            now = [_look_again(target) for target in begun]
+            now = [
+                replace(target, before=done[target.store].store) if target.store in done else target
+                for target in again
+            ]
             for place, retried in _try_failed(start, now, source, task, view).items():
                 store = open_store(place)
                 result = done.get(place) or EncodeResult(store, was_complete=True)
                 done[place] = replace(result, store=store, retried=retried)
-    return [
-        done.get(target.store) or EncodeResult(open_store(target.store), was_complete=True)
-        for target in targets
-    ]
+    # What was complete was opened already, at first or when the lock was free.
+    for target in (*targets, *again):
+        if target.before is not None and target.is_complete:
+            done.setdefault(target.store, EncodeResult(target.before, was_complete=True))
+    return [done[target.store] for target in targets]
 
 
 def _look_again(target: Target) -> Target:

@@ -3,12 +3,13 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import PositiveInt
 
 from latentset.datasets.errors import SettingsChangedError
 from latentset.datasets.sources import Source
+from latentset.datasets.store.formats import Format
 from latentset.datasets.store.header import (
     FORMAT_VERSION,
     ArrayName,
@@ -19,9 +20,6 @@ from latentset.datasets.store.header import (
     SourceInfo,
 )
 from latentset.datasets.store.objects import sha256_of
-
-Container = Literal["zarr", "hdf5"]
-"""In what a store's arrays are kept: a folder of Zarr objects, or one HDF5 file."""
 
 _SHOWN = 70
 """Characters of a value in a message."""
@@ -51,7 +49,7 @@ class Settings(Frozen):
 
     format_version: FormatVersion = FORMAT_VERSION
     """Version of docs/store-spec.md."""
-    container: Container = "zarr"
+    container: Format = "zarr"
     """In what the arrays are kept."""
     codec: CodecInfo
     """Which codec."""
@@ -73,7 +71,26 @@ class Settings(Frozen):
         return sha256_of(text.encode())
 
 
-def settings_of(header: Header, container: Container) -> Settings:
+def software_of(header: Header) -> Software:
+    """Recover the software that a store was made with.
+
+    Args:
+        header: The store's header.
+
+    Returns:
+        The software.
+    """
+    made = header.provenance
+    return Software(
+        tensorflow=made.tensorflow,
+        tensorflow_compression=made.tensorflow_compression,
+        onednn=made.onednn,
+        device=made.device,
+        decoder=made.decoder,
+    )
+
+
+def settings_of(header: Header, container: Format) -> Settings:
     """Recover the settings that a store was made with.
 
     Args:
@@ -83,7 +100,6 @@ def settings_of(header: Header, container: Container) -> Settings:
     Returns:
         The settings.
     """
-    made = header.provenance
     return Settings(
         format_version=header.format_version,
         container=container,
@@ -92,13 +108,7 @@ def settings_of(header: Header, container: Container) -> Settings:
         resize=header.resize,
         source=header.source,
         target_shard_bytes=header.layout.target_shard_bytes,
-        software=Software(
-            tensorflow=made.tensorflow,
-            tensorflow_compression=made.tensorflow_compression,
-            onednn=made.onednn,
-            device=made.device,
-            decoder=made.decoder,
-        ),
+        software=software_of(header),
     )
 
 

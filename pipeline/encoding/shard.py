@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from latentset.datasets.errors import CodecError, JobError, PhotographFailedError, StoreError
 from latentset.datasets.photographs import ResizeRule, decoder_version
+from latentset.datasets.store.formats import Format
 from latentset.datasets.store.hdf5 import encode_part
 from latentset.datasets.store.header import Header
 from latentset.datasets.store.objects import are_unaltered
@@ -29,7 +30,7 @@ from latentset.pipeline.encoding.engine import EncodedBatch, Encoder, Engine, lo
 from latentset.pipeline.encoding.lock import Lease
 from latentset.pipeline.encoding.plan import PlanFile, open_plan_once
 from latentset.pipeline.encoding.record import ShardRecord, part_path, read_record, write_record
-from latentset.pipeline.encoding.settings import Container, Software, settings_of
+from latentset.pipeline.encoding.settings import Software, software_of
 
 _GIVEN_UP = (
     "The codec gives values that a store cannot hold; nothing was clipped or wrapped. Leave the "
@@ -47,7 +48,7 @@ class ShardTarget:
     """The job's folder, ``STORE.job/FINGERPRINT``."""
     plan_sha256: str
     """Digest of the plan's table."""
-    container: Container
+    container: Format
     """What its objects are: of Zarr, or an HDF5 file that is put together later."""
     codec: str
     """Name or path of the codec."""
@@ -251,7 +252,7 @@ def photograph_failed(what: str) -> PhotographFailedError:
 
 def _load(engine: Engine, name: str, header: Header) -> Encoder:
     """Load the codec and make sure that this worker computes what the others do."""
-    expected = settings_of(header, "zarr").software
+    expected = software_of(header)
     found = read_software(engine)
     if found != expected:
         raise JobError(

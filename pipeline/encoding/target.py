@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
 from pydantic import ValidationError
 
@@ -15,13 +15,13 @@ from latentset.datasets.errors import (
     StoreFormatError,
     StoreIncompleteError,
 )
-from latentset.datasets.store.formats import choose_format
+from latentset.datasets.store.formats import Format, choose_format
 from latentset.datasets.store.hdf5_reader import Hdf5Store
 from latentset.datasets.store.nesting import is_free, refuse_nested
 from latentset.datasets.store.places import Folder, Place, open_place
 from latentset.datasets.store.reader import Store, open_store
 from latentset.pipeline.encoding.plan import PlanDocument
-from latentset.pipeline.encoding.settings import Container, Settings, refuse_changes, settings_of
+from latentset.pipeline.encoding.settings import Settings, refuse_changes, settings_of
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Target:
         return self.store if self.settings.container == "zarr" else self.job
 
 
-def choose_container(store: Place, wanted: Literal["zarr", "hdf5"] | None) -> Container:
+def choose_container(store: Place, wanted: Format | None) -> Format:
     """Choose a store's format by what was asked for, or by its name.
 
     Args:
@@ -71,7 +71,7 @@ def choose_container(store: Place, wanted: Literal["zarr", "hdf5"] | None) -> Co
     Raises:
         JobError: HDF5 is wanted where it cannot be written.
     """
-    container: Container = choose_format(store, wanted)
+    container = choose_format(store, wanted)
     if container == "hdf5" and not isinstance(store, Folder):
         raise JobError(
             f"{store}: HDF5 is written to a file system only; leave --format hdf5 out, or name a "
@@ -148,7 +148,6 @@ def _begun(store: Place) -> Iterator[Settings]:
             continue
         with suppress(OSError, ValidationError):
             header = PlanDocument.model_validate_json(job.read(path)).header
-            kinds: tuple[Container, ...] = ("zarr", "hdf5")
-            for settings in (settings_of(header, container) for container in kinds):
+            for settings in (settings_of(header, container) for container in get_args(Format)):
                 if settings.fingerprint == fingerprint:
                     yield settings
