@@ -6,9 +6,10 @@ from pathlib import Path
 
 from latentset.datasets.errors import TrainingError
 from latentset.datasets.store import Store, open_store
+from latentset.train.build import build_network
 from latentset.train.checkpoint import StoreRecord, load_weights
 from latentset.train.engine import EpochLoader, make_trainer, run_lightning, uses_cuda
-from latentset.train.module import LatentClassifier, build_network
+from latentset.train.module import LatentClassifier
 from latentset.train.reader import LatentReader
 from latentset.train.recipe import Accelerator, Recipe, Table
 from latentset.train.run_folder import BEST, LAST

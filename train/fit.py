@@ -14,11 +14,12 @@ from rich.console import Console
 
 from latentset.datasets.errors import RecipeError
 from latentset.datasets.store import Store, open_store
+from latentset.train.build import build_network
 from latentset.train.checkpoint import StoreRecord, load_resnet, load_weights
 from latentset.train.engine import EpochBar, EpochLoader, make_trainer, run_lightning, uses_cuda
 from latentset.train.evaluate import evaluate_splits
 from latentset.train.models import adopt_weights
-from latentset.train.module import LatentClassifier, build_network
+from latentset.train.module import LatentClassifier
 from latentset.train.reader import LatentReader
 from latentset.train.recipe import Recipe, resolve
 from latentset.train.run_folder import (

@@ -9,9 +9,9 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
 from latentset.train.crop import gather, gather_index
-from latentset.train.models import CompressedNet, CResNet, FACResNet
+from latentset.train.models import CompressedNet
 from latentset.train.reader import Batch
-from latentset.train.recipe import CResNetNetwork, FACResNetNetwork, Network, Recipe
+from latentset.train.recipe import Recipe
 
 TOP = 5
 """k of the second accuracy; the number of classes where that is smaller."""
@@ -26,39 +26,6 @@ class Example(NamedTuple):
     """float32 (B, C, S, S), standard deviations."""
     labels: Tensor
     """int64 (B,)."""
-
-
-def build_network(network: Network) -> CompressedNet:
-    """Make the network of a resolved recipe, with random weights.
-
-    Args:
-        network: The recipe's ``model``, with channels and classes.
-
-    Returns:
-        The network.
-    """
-    channels, classes = network.channels or 0, network.num_classes or 0
-    match network:
-        case FACResNetNetwork():
-            return FACResNet(
-                channels,
-                classes,
-                depths=network.depths,
-                width=network.width,
-                n=network.n,
-                sigma_features=network.sigma_features,
-                r=network.r,
-            )
-        case CResNetNetwork():
-            return CResNet(
-                channels,
-                classes,
-                depths=network.depths,
-                width=network.width,
-                sigma_features=network.sigma_features,
-            )
-        case _:
-            raise TypeError(f"no network for {type(network).__name__}")
 
 
 class LatentClassifier(LightningModule):

@@ -7,8 +7,6 @@ was held against a store: what it left open (channels, classes, codec) is filled
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -19,6 +17,7 @@ from pydantic import (
 
 from latentset.datasets.errors import RecipeError
 from latentset.datasets.store import Header
+from latentset.train.networks import AnyNetwork, Table
 
 WHERE_NOT_WHAT = frozenset({"data.store", "data.read_ahead", "device", "weights.adopt"})
 """Keys that say where or how fast, not what is learnt: they may change when a run goes on. (The
@@ -29,45 +28,6 @@ Accelerator = Literal["auto", "cpu", "cuda"]
 
 Share = Annotated[float, Field(gt=0, le=1)]
 """A part of a whole."""
-
-
-class Table(BaseModel):
-    """One table of a recipe: fixed keys, checked when parsed, never changed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Network(Table):
-    """What every network of latents is given."""
-
-    channels: PositiveInt | None = None
-    """Channels C of the codec; the store's where absent."""
-    num_classes: PositiveInt | None = None
-    """Classes; the store's where absent."""
-    depths: tuple[PositiveInt, PositiveInt, PositiveInt] = (4, 6, 3)
-    """Blocks of layer2 to layer4."""
-    width: PositiveInt = 64
-    """Width of the ResNet; 64 in the paper, less for a slim network."""
-    sigma_features: PositiveInt = 4
-    """Channels that sigma_hat's branch of the head gives."""
-
-
-class FACResNetNetwork(Network):
-    """FA-cResNet (models.FACResNet)."""
-
-    kind: Literal["fa-cresnet"]
-    """Which network this is."""
-    n: tuple[PositiveInt, PositiveInt, PositiveInt] = (2, 3, 4)
-    """Depth of the FEU in layer2 to layer4; in the paper 2/3/4 for quality 1, else 3/4/5."""
-    r: PositiveInt = 16
-    """Reduction ratio of the CAU."""
-
-
-class CResNetNetwork(Network):
-    """cResNet (models.CResNet)."""
-
-    kind: Literal["cresnet"]
-    """Which network this is."""
 
 
 class Data(Table):
@@ -179,7 +139,7 @@ class Recipe(Table):
     """Its name, as in ``recipes/``: NAME.toml."""
     seed: NonNegativeInt = 0
     """Decides the initial weights, the order and the crops."""
-    model: Annotated[FACResNetNetwork | CResNetNetwork, Field(discriminator="kind")]
+    model: AnyNetwork
     """The network."""
     data: Data
     """The samples."""

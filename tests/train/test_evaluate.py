@@ -7,9 +7,9 @@ import torch
 from latentset.datasets.errors import RecipeError, TrainingError
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.synthetic import write_synthetic_store
+from latentset.train.build import build_network
 from latentset.train.checkpoint import Record, StoreRecord, load_weights, save_weights
 from latentset.train.evaluate import compare_stores, evaluate_checkpoint
-from latentset.train.module import build_network
 from latentset.train.recipe import Recipe, resolve
 
 MakeRecipe = Callable[..., Recipe]

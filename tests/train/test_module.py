@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from latentset.datasets.store import Store
+from latentset.train.build import build_network
 from latentset.train.models import FACResNet
-from latentset.train.module import LatentClassifier, build_network
+from latentset.train.module import LatentClassifier
 from latentset.train.reader import LatentReader
 from latentset.train.recipe import Recipe, resolve
 from latentset.train.split import select_split
