@@ -83,6 +83,8 @@ def classifying(number: int, folder: str, threads: int) -> measure.Works:
     torch.set_grad_enabled(False)
     store = open_store(Path(folder) / "store.zarr")
     codec = store.header.codec
+    if codec is None:
+        raise SystemExit(f"{folder}/store.zarr: expected a store of latents")
     table = torch.zeros(256)
     table[: len(codec.scale_table)] = torch.tensor(codec.scale_table)
     split = select_split(store, split_names(store)[0])

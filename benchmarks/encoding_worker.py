@@ -22,7 +22,8 @@ def setup(number: int, codec_path: str, photographs: str, folder: str) -> measur
     from PIL import Image
 
     from latentset.datasets.sources.opening import open_source
-    from latentset.datasets.store.header import ARRAYS
+    from latentset.datasets.store.arrays import rows_of
+    from latentset.datasets.store.header import ARRAYS, format_version_of
     from latentset.datasets.store.scales import number_scales
     from latentset.pipeline.encoding.engine import TENSORFLOW, load_once
     from latentset.pipeline.encoding.job import SHARD_BYTES
@@ -35,6 +36,7 @@ def setup(number: int, codec_path: str, photographs: str, folder: str) -> measur
     source = open_source(Path(photographs))
     info = number_scales(TENSORFLOW.load(codec_path, self_check=True).info)
     settings = Settings(
+        format_version=format_version_of(ARRAYS),
         container="zarr",
         codec=info,
         arrays=ARRAYS,
@@ -46,7 +48,7 @@ def setup(number: int, codec_path: str, photographs: str, folder: str) -> measur
     target = make_target(Path(folder) / f"{number}.zarr", codec_path, settings)
     paths = source.samples.column("path").to_pylist()
     facts = read_facts(str(source.root), paths)
-    write_plan(target.job, make_plan(source, settings, facts, info.channels))
+    write_plan(target.job, make_plan(source, settings, facts, rows_of(info)))
     plan = PlanFile(target.job)
     task = Task(
         targets=(ShardTarget(target.objects, target.job, plan.table_sha256, "zarr", codec_path),),

@@ -29,8 +29,8 @@ def write_plain(store_path: Path, folder: Path) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     store = open_store(store_path)
-    table, codec = store.samples, store.header.codec
-    shape = (table.num_rows, codec.channels, 16, 16)
+    table = store.samples
+    shape = (table.num_rows, store.header.content.channels, 16, 16)
     for name in ("y_hat", "scale_index"):
         rows = np.asarray(store.array(name)[:])
         first = table["first_row"].to_numpy()

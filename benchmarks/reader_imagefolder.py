@@ -43,7 +43,8 @@ def main() -> None:
     split = select_split(store, split_names(store)[0])
     reader = LatentReader(store, split, Data(batch_size=BATCH), seed=0, training=True)
     table = torch.zeros(256)
-    table[: len(store.header.codec.scale_table)] = torch.tensor(store.header.codec.scale_table)
+    if store.header.codec is not None:
+        table[: len(store.header.codec.scale_table)] = torch.tensor(store.header.codec.scale_table)
     epochs = count()
     photographs = ImageFolder(
         str(options.folder / "photographs"),

@@ -77,8 +77,11 @@ def main() -> None:
     options = parser.parse_args()
     measure.describe_machine()
     store = open_store(options.store)
-    codec = load_codec(options.codec or store.header.codec.name)
-    if codec.info.sha256 != store.header.codec.sha256:
+    made_by = store.header.codec
+    if made_by is None:
+        raise SystemExit(f"{options.store}: expected a store of latents")
+    codec = load_codec(options.codec or made_by.name)
+    if codec.info.sha256 != made_by.sha256:
         raise SystemExit(f"{options.store} was made with another codec than {codec.info.name}")
     y, z, implied, error = string_bytes(codec, store, options.photographs, options.strings)
     rows: list[dict[str, Any]] = [r for r in store.samples.to_pylist() if r["status"] == OK]

@@ -15,8 +15,10 @@ from latentset.datasets.errors import LatentSetError, MissingEnvironmentError
 from latentset.datasets.store.cli import convert, inspect
 from latentset.pipeline.cli import encode
 from latentset.pipeline.codec.cli import app as codec_app
+from latentset.pipeline.decoding.cli import decode
 from latentset.pipeline.verify import verify
-from latentset.train.cli import evaluate, report, train
+from latentset.train.cli import evaluate, export, recipes, report, sweep, train
+from latentset.train.models_cli import models
 
 FRAMEWORK_EXTRAS = {
     "tensorflow": "encode",
@@ -47,12 +49,17 @@ app = typer.Typer(
 )
 app.add_typer(codec_app, name="codec")
 app.command()(encode)
+app.command()(decode)
 app.command()(inspect)
 app.command()(verify)
 app.command()(convert)
 app.command()(train)
 app.command()(evaluate)
+app.command()(export)
 app.command()(report)
+app.command()(sweep)
+app.command()(recipes)
+app.command()(models)
 
 
 def _print_version(wanted: bool) -> None:

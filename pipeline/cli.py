@@ -1,6 +1,8 @@
 """The command `latentset encode`."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +13,7 @@ from latentset.datasets.store.cli import Format
 
 if TYPE_CHECKING:
     from latentset.pipeline.encoding.job import EncodeResult
+    from latentset.pipeline.encoding.progress import ProgressView
 
 _FAILED_SHOWN = 5
 
@@ -54,7 +57,7 @@ def encode(
         list[str],
         typer.Option(
             help="Name or file of a codec; see: latentset codec list. Given several times, each "
-            "photograph is read once for all."
+            "photograph is read once for all. none: the photographs themselves, as pixels."
         ),
     ],
     resize: Annotated[
@@ -115,12 +118,7 @@ def encode(
     from latentset.pipeline.encoding.job import encode_all
     from latentset.pipeline.encoding.progress import choose_view
 
-    if scheduler is not None and (workers is not None or cluster is not None):
-        raise typer.BadParameter(
-            "--scheduler is for workers that are there; --workers and --cluster start some"
-        )
-    if cluster is not None and workers is None:
-        raise typer.BadParameter("--cluster needs --workers: how many to ask for at most")
+    refuse_mixed_workers(scheduler, workers, cluster)
     place = open_place(store)
     inside = isinstance(place, Folder) and place.path.resolve().is_relative_to(source.resolve())
     if source.is_dir() and inside:
@@ -128,11 +126,9 @@ def encode(
             f"STORE {store} lies inside SOURCE {source}, and would be listed with the photographs; "
             "name a folder elsewhere"
         )
-    # Queueing systems and Kubernetes end a job with SIGTERM: it stops as by Ctrl-C, in order.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     view = choose_view()
     rule = ResizeRule.parse(resize)
-    try:
+    with interrupted(view):
         listed = open_source(
             source, source_kind.value, minc_split=minc_split, devkit=devkit, root=root
         )
@@ -152,11 +148,48 @@ def encode(
             shard_bytes=shard_mib << 20,
             view=view,
         )
+    for result in results:
+        summarise_result(result, "encoded")
+
+
+def refuse_mixed_workers(
+    scheduler: str | None, workers: int | None, cluster: Cluster | None
+) -> None:
+    """Refuse options about workers that do not go together.
+
+    Args:
+        scheduler: Address of a scheduler.
+        workers: Number of workers.
+        cluster: Queueing system.
+
+    Raises:
+        BadParameter: They do not.
+    """
+    if scheduler is not None and (workers is not None or cluster is not None):
+        raise typer.BadParameter(
+            "--scheduler is for workers that are there; --workers and --cluster start some"
+        )
+    if cluster is not None and workers is None:
+        raise typer.BadParameter("--cluster needs --workers: how many to ask for at most")
+
+
+@contextmanager
+def interrupted(view: "ProgressView") -> Iterator[None]:
+    """End a job in order where it is interrupted.
+
+    Args:
+        view: Told that it was.
+
+    Raises:
+        Exit: It was.
+    """
+    # Queueing systems and Kubernetes end a job with SIGTERM: it stops as by Ctrl-C, in order.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
     except KeyboardInterrupt:
         view.say("Stopped. Finished shards are kept: the same command goes on from there.")
         raise typer.Exit(130) from None
-    for result in results:
-        _summarise(result)
 
 
 def _name_stores(
@@ -182,8 +215,13 @@ def _name_stores(
     ]
 
 
-def _summarise(result: "EncodeResult") -> None:
-    """Print what came out."""
+def summarise_result(result: "EncodeResult", done: str) -> None:
+    """Print what came out.
+
+    Args:
+        result: Of a job.
+        done: What was done to images, for instance ``encoded``.
+    """
     from rich.console import Console
     from rich.markup import escape
 
@@ -198,7 +236,7 @@ def _summarise(result: "EncodeResult") -> None:
     summary = summarise(result.store)
     rows = []
     if not result.was_complete:
-        rows.append(("encoded in this run", f"{result.encoded} images in {result.seconds:.1f} s"))
+        rows.append((f"{done} in this run", f"{result.encoded} images in {result.seconds:.1f} s"))
     if result.seconds > 0 and result.encoded:
         rows.append(("speed", f"{result.encoded / result.seconds:.1f} images/s"))
     if result.reused:

@@ -18,7 +18,7 @@ from latentset.datasets.sources import resolve_inside
 from latentset.datasets.store.objects import sha256_of
 from latentset.datasets.store.reader import Store
 from latentset.datasets.store.samples import OK
-from latentset.pipeline.encoding.engine import TENSORFLOW, Encoder, Engine
+from latentset.pipeline.encoding.engine import TENSORFLOW, Coder, Engine
 
 _ARRAYS = ("y_hat", "scale_index", "z_hat")
 
@@ -63,7 +63,7 @@ class Prepared:
     """Root of the photographs."""
     samples: list[int]
     """Rows of the samples table."""
-    encoder: Encoder
+    encoder: Coder
     """The store's codec."""
     software: list[str]
     """What computes here and is not what the store was made with."""
@@ -98,6 +98,11 @@ def prepare(
     good = np.flatnonzero(np.array(store.samples.column("status").to_pylist()) == OK)
     chosen = np.sort(np.random.default_rng(seed).permutation(good)[:count]).tolist()
     _require_photographs(store, source, chosen)
+    if header.codec is None or header.pixels is not None:
+        raise StoreError(
+            f"{store.place} holds pixels: --recompute is for stores of latents; make the pixels "
+            f"again with {header.command} and compare"
+        )
     encoder = engine.load(codec or header.codec.name, self_check=True)
     if encoder.info.sha256 != header.codec.sha256:
         raise CodecError(

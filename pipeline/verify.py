@@ -96,6 +96,8 @@ def _prepare(
             f"--recompute needs {error.name}, which this environment lacks: run it in the "
             "environment that encodes (README, Install)"
         ) from error
+    except StoreError as error:
+        wrong, option = error, "--recompute"
     except SourceError as error:
         wrong, option = error, "--source"
     except CodecError as error:
@@ -156,9 +158,8 @@ def _print(console: "Console", findings: "Findings", recomputed: "Recomputed | N
     rows = [("read", f"{findings.objects} objects, {format_bytes(findings.bytes)}")]
     if findings.manifest is not None:
         counts = findings.manifest.samples
-        rows.append(
-            ("samples", f"{counts.total}: {counts.ok} with latents, {counts.failed} failed")
-        )
+        noun = findings.header.noun if findings.header else "latents"
+        rows.append(("samples", f"{counts.total}: {counts.ok} with {noun}, {counts.failed} failed"))
         rows.append(("shards", str(len(findings.manifest.shards))))
         rows.append(("fingerprint", findings.manifest.fingerprint))
     rows += [("note", note) for note in findings.notes]

@@ -26,9 +26,10 @@ from latentset.datasets.errors import (
     StoreError,
     StoreFormatError,
 )
+from latentset.datasets.store.arrays import array_form
 from latentset.datasets.store.folder import cannot, unreachable
 from latentset.datasets.store.formats import Format
-from latentset.datasets.store.header import FORMAT_VERSION, ArrayName, Frozen, Header, Sha256
+from latentset.datasets.store.header import ArrayName, Frozen, Header, Sha256, format_version_of
 from latentset.datasets.store.manifest import MANIFEST, Manifest
 from latentset.datasets.store.nesting import is_free, refuse_nested
 from latentset.datasets.store.objects import sha256_of
@@ -71,10 +72,9 @@ def read_shard(store: Store, index: int) -> dict[ArrayName, NDArray[Any]]:
         StoreCorruptError: A chunk differs from its checksum.
         StoreUnreachableError: An object cannot be read.
     """
-    layout = store.header.layout
     rows: dict[ArrayName, NDArray[Any]] = {}
     for name in store.header.arrays:
-        count = layout.z_shard_rows if name == "z_hat" else layout.shard_rows
+        count = array_form(store.header, name).shard_rows
         try:
             rows[name] = np.asarray(store.array(name)[index * count : (index + 1) * count])
         except StoreError:
@@ -116,7 +116,7 @@ def convert(source: Store, target: Place, format: Format, report: Report) -> Sto
         raise StoreError(
             f"{target}: HDF5 is written to a file system only; name a file, and copy it afterwards"
         )
-    if _is_same(target, source.place):
+    if is_same(target, source.place):
         raise StoreError(f"{target} is the source itself: name another target")
     refuse_nested(target)
     note = Conversion(source_manifest=sha256_of(manifest.to_bytes()), format=format)
@@ -146,7 +146,16 @@ def convert(source: Store, target: Place, format: Format, report: Report) -> Sto
     return written
 
 
-def _is_same(first: Place, second: Place) -> bool:
+def is_same(first: Place, second: Place) -> bool:
+    """Tell whether two places are one.
+
+    Args:
+        first: A place.
+        second: Another.
+
+    Returns:
+        True if they are, by whatever path.
+    """
     if isinstance(first, Folder) and isinstance(second, Folder):
         return first.path.resolve() == second.path.resolve()
     return first == second
@@ -191,7 +200,8 @@ def _equal_bits(first: NDArray[Any], second: NDArray[Any]) -> bool:
 
 
 def _header(store: Store) -> Header:
-    return store.header.model_copy(update={"format_version": FORMAT_VERSION})
+    header = store.header
+    return header.model_copy(update={"format_version": format_version_of(header.arrays)})
 
 
 def _begin(note: Conversion, target: Place) -> None:
@@ -289,6 +299,7 @@ def _write_zarr(source: Store, manifest: Manifest, target: Place, report: Report
     report("converting", header.layout.shards, header.layout.shards)
     finish_store(
         target,
+        header=header,
         fingerprint=source.fingerprint,
         samples=source.samples,
         shards=manifest.shards,

@@ -24,15 +24,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latentset.datasets.errors import StoreCorruptError, StoreError
+from latentset.datasets.store.arrays import DTYPES, array_form
 from latentset.datasets.store.folder import flush_folder
 from latentset.datasets.store.hdf5_chunks import ChunkedDataset, create_dataset
 from latentset.datasets.store.hdf5_filters import encode_chunk
 from latentset.datasets.store.hdf5_table import text_type, write_samples
-from latentset.datasets.store.header import ATTRIBUTE, FORMAT_VERSION, ArrayName, Header
+from latentset.datasets.store.header import ATTRIBUTE, ArrayName, FormatVersion, Header
 from latentset.datasets.store.manifest import Manifest, ShardSummary, count_samples
 from latentset.datasets.store.objects import Digest, describe_object
 from latentset.datasets.store.places import PARTIAL
-from latentset.datasets.store.writer import DTYPES
 
 MANIFEST_ATTRIBUTE = "manifest"
 """Name of the root group's attribute that holds the manifest."""
@@ -54,10 +54,8 @@ def array_grid(header: Header, name: ArrayName, shards: int) -> tuple[tuple[int,
     Returns:
         Shape (channels, rows), and the rows of a chunk.
     """
-    layout, codec = header.layout, header.codec
-    if name == "z_hat":
-        return (codec.z_channels, shards * layout.z_shard_rows), layout.z_chunk_rows
-    return (codec.channels, shards * layout.shard_rows), layout.chunk_rows
+    form = array_form(header, name)
+    return (form.channels, shards * form.shard_rows), form.chunk_rows
 
 
 def array_dtype(name: ArrayName) -> np.dtype[Any]:
@@ -166,7 +164,7 @@ def assemble(
         sweep_partial(path)
         with _new_file(partial) as file:
             manifest = _fill(file, header, parts, fingerprint, samples, tuple(shards))
-        _seal(partial)
+        _seal(partial, header.format_version)
         partial.replace(path)
         flush_folder(path.parent)
     except StoreError:
@@ -192,19 +190,20 @@ def sweep_partial(path: Path) -> None:
         left.unlink(missing_ok=True)
 
 
-def user_block(size: int, sha256: str) -> bytes:
+def user_block(size: int, sha256: str, version: FormatVersion) -> bytes:
     """The first 512 bytes of a file: one line of JSON, then zeros.
 
     Args:
         size: Bytes of the whole file.
         sha256: Digest of everything after the user block.
+        version: Of the store.
 
     Returns:
         The bytes.
     """
     line = {
         "format": "latentset-hdf5",
-        "format_version": FORMAT_VERSION,
+        "format_version": version,
         "bytes": size,
         "sha256": sha256,
     }
@@ -263,11 +262,12 @@ def _fill(
     if written != count:
         raise StoreError(f"expected {count} parts (the header's layout.shards), got {written}")
     objects = [digest.describe(name) for name, digest in digests.items()]
-    objects += write_samples(file, samples)
+    objects += write_samples(file, samples, header)
     text = header.model_dump_json().encode()
     _write_attribute(file, ATTRIBUTE, text)
     objects.append(describe_object(ATTRIBUTE, text))
     manifest = Manifest(
+        format_version=header.format_version,
         fingerprint=fingerprint,
         samples=count_samples(samples),
         shards=shards,
@@ -309,11 +309,11 @@ def _write_attribute(file: h5py.File, name: str, text: bytes) -> None:
     attribute.write(np.array(text, f"S{len(text)}"), mtype=kind)
 
 
-def _seal(path: Path) -> None:
+def _seal(path: Path, version: FormatVersion) -> None:
     """Write the user block and flush the file to the device."""
     digest = digest_after_user_block(path)
     with path.open("r+b") as file:
-        file.write(user_block(path.stat().st_size, digest))
+        file.write(user_block(path.stat().st_size, digest, version))
         file.flush()
         os.fsync(file.fileno())
 

@@ -30,8 +30,8 @@ from latentset.datasets.store.hdf5_chunks import ChunkedDataset
 from latentset.datasets.store.hdf5_table import SAMPLES_GROUP, read_samples
 from latentset.datasets.store.header import (
     ATTRIBUTE,
-    FORMAT_VERSION,
     ArrayName,
+    FormatVersion,
     Header,
     Sha256,
     parse_header,
@@ -40,10 +40,13 @@ from latentset.datasets.store.manifest import Manifest, count_samples, parse_man
 from latentset.datasets.store.objects import describe_object
 from latentset.datasets.store.places import Folder
 from latentset.datasets.store.reader import Store
-from latentset.datasets.store.samples import SAMPLES, SAMPLES_SCHEMA, check_samples
+from latentset.datasets.store.samples import SAMPLES, check_samples, samples_schema
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 """First bytes of the HDF5 part of a file."""
+
+HDF5_VERSIONS: tuple[FormatVersion, ...] = ("1.0", "1.1")
+"""The versions of docs/store-spec.md in which a store may be an HDF5 file."""
 
 MAX_TEXT_BYTES = 1 << 26
 """Longest header or manifest that is read. ImageNet's manifest has about half a megabyte."""
@@ -178,7 +181,7 @@ def read_table(path: Path, header: Header, manifest: Manifest) -> pa.Table:
         manifest: Its manifest.
 
     Returns:
-        A table of ``SAMPLES_SCHEMA``.
+        A table of ``samples_schema``.
 
     Raises:
         StoreCorruptError: It was altered, or does not fit.
@@ -230,17 +233,17 @@ def read_user_block(path: Path) -> Sha256:
             f"{path} is not a LatentSet store: expected an HDF5 file that begins with a line of "
             '{"format": "latentset-hdf5", …}; look at the spelling, or it was altered'
         ) from error
-    if version != FORMAT_VERSION:
+    if version not in HDF5_VERSIONS:
         raise StoreFormatError(
-            f"{path}: format_version: expected {FORMAT_VERSION}, got {version!r:.80}; read it "
-            "with a LatentSet that knows it"
+            f"{path}: format_version: expected {' or '.join(HDF5_VERSIONS)}, got "
+            f"{version!r:.80}; read it with a LatentSet that knows it"
         )
     if size != expected:
         raise StoreCorruptError(
             f"{path}: expected {expected!r:.80} bytes, as its first line says, got {size}: it was "
             "cut off or altered"
         )
-    if block != user_block(size, sha256) or signature != SIGNATURE:
+    if block != user_block(size, sha256, version) or signature != SIGNATURE:
         raise StoreCorruptError(f"{path}: its first {USER_BLOCK} bytes were altered")
     return str(sha256)
 
@@ -293,7 +296,7 @@ def _check_manifest(path: Path, header: Header, manifest: Manifest, header_text:
             f"{path}: its manifest: expected {header.layout.shards} shards (the header's "
             f"layout.shards), got {len(manifest.shards)}"
         )
-    columns = [f"{SAMPLES_GROUP}/{name}" for name in SAMPLES_SCHEMA.names]
+    columns = [f"{SAMPLES_GROUP}/{name}" for name in samples_schema(header).names]
     expected = sorted([ATTRIBUTE, *header.arrays, *columns])
     found = [item.path for item in manifest.objects]
     if found != expected:

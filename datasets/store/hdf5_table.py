@@ -15,7 +15,7 @@ from latentset.datasets.store.hdf5_chunks import ChunkedDataset, create_dataset
 from latentset.datasets.store.hdf5_filters import encode_chunk
 from latentset.datasets.store.header import Header
 from latentset.datasets.store.objects import Digest, StoredObject
-from latentset.datasets.store.samples import SAMPLES_SCHEMA
+from latentset.datasets.store.samples import samples_schema
 
 SAMPLES_GROUP = "samples"
 """Name of the group that holds the samples table, a dataset a column."""
@@ -34,12 +34,13 @@ NUMBERS: dict[Any, np.dtype[Any]] = {
 """Data type in the file of each column that holds numbers; nulls are NaN."""
 
 
-def write_samples(file: h5py.File, samples: pa.Table) -> list[StoredObject]:
+def write_samples(file: h5py.File, samples: pa.Table, header: Header) -> list[StoredObject]:
     """Write the samples table.
 
     Args:
         file: The file.
-        samples: Of ``SAMPLES_SCHEMA``.
+        samples: Of ``samples_schema``.
+        header: The store's header.
 
     Returns:
         Each dataset, as the manifest lists it.
@@ -49,7 +50,7 @@ def write_samples(file: h5py.File, samples: pa.Table) -> list[StoredObject]:
     """
     group = h5py.Group(h5py.h5g.create(file.id, SAMPLES_GROUP.encode(), gcpl=_untimed_group()))
     objects = []
-    for field in SAMPLES_SCHEMA:
+    for field in samples_schema(header):
         values, kind = _column(samples.column(field.name), field)
         chunk = max(1, min(len(values), COLUMN_CHUNK_BYTES // values.itemsize))
         dataset = create_dataset(group, field.name, kind, values.shape, chunk)
@@ -108,14 +109,14 @@ def read_samples(file: h5py.File, header: Header, path: Path) -> pa.Table:
         path: The file.
 
     Returns:
-        A table of ``SAMPLES_SCHEMA``.
+        A table of ``samples_schema``.
 
     Raises:
         StoreCorruptError: A column is missing, or not what it should be.
     """
-    columns = dict(find_columns(file, header, path))
+    columns, schema = dict(find_columns(file, header, path)), samples_schema(header)
     arrays = []
-    for field in SAMPLES_SCHEMA:
+    for field in schema:
         dataset, rest = columns[field.name], header.source.samples
         pieces = []
         for k in range(dataset.chunks):
@@ -123,7 +124,7 @@ def read_samples(file: h5py.File, header: Header, path: Path) -> pa.Table:
             rest -= len(values)
             pieces.append(_to_arrow(values, field, path))
         arrays.append(pa.chunked_array(pieces, field.type))
-    return pa.table(arrays, schema=SAMPLES_SCHEMA)
+    return pa.table(arrays, schema=schema)
 
 
 def find_columns(
@@ -149,7 +150,7 @@ def find_columns(
     except (KeyError, ValueError, OSError, RuntimeError) as error:
         raise StoreCorruptError(f"{path}: group {SAMPLES_GROUP!r}: {error}") from error
     shape = (header.source.samples,)
-    for field in SAMPLES_SCHEMA:
+    for field in samples_schema(header):
         dtype = NUMBERS.get(field.type)
         dataset = ChunkedDataset(group, field.name, path, shape, None, dtype)
         if dataset.chunk * dataset.dtype.itemsize > MAX_COLUMN_CHUNK_BYTES:

@@ -7,41 +7,69 @@ what it does not understand may take the numbers for something else.
 
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    FiniteFloat,
-    NonNegativeInt,
-    PositiveInt,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from latentset.datasets.errors import StoreFormatError
+from latentset.datasets.store.content import (
+    CodecInfo,
+    Frozen,
+    LatentsInfo,
+    PixelInfo,
+    Provenance,
+    Sha256,
+    Sparse,
+)
 
-FormatVersion = Literal["0.1", "1.0"]
-"""The versions of docs/store-spec.md that this package reads."""
+__all__ = [
+    "ARRAYS",
+    "ATTRIBUTE",
+    "MAX_CHUNK_BYTES",
+    "MAX_SHARD_BYTES",
+    "PIXEL_ARRAYS",
+    "ArrayName",
+    "CodecInfo",
+    "Described",
+    "FormatVersion",
+    "Frozen",
+    "Header",
+    "LatentsInfo",
+    "Layout",
+    "PixelInfo",
+    "Provenance",
+    "Sha256",
+    "SourceInfo",
+    "describe",
+    "format_version_of",
+    "parse_header",
+]
 
-FORMAT_VERSION: FormatVersion = "1.0"
-"""The version that it writes."""
+FormatVersion = Literal["0.1", "1.0", "1.1"]
+"""The versions of docs/store-spec.md that this package reads. It writes the lowest that has what a
+store needs (:func:`format_version_of`), never 0.1."""
 
 ATTRIBUTE = "latentset"
 """Name of the root group's attribute that holds the header."""
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-"""A SHA-256 digest, 64 lower-case hexadecimal digits."""
-
-FileName = Annotated[
-    str, Field(pattern=r"^[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*$", max_length=200)
-]
-"""A name that a folder may have: folders of runs are named after codecs."""
-
-ArrayName = Literal["y_hat", "scale_index", "z_hat", "sigma_hat"]
+ArrayName = Literal["y_hat", "scale_index", "z_hat", "sigma_hat", "pixels"]
 """Name of an array of a store."""
 
 ARRAYS: tuple[ArrayName, ...] = ("y_hat", "scale_index", "z_hat")
-"""The arrays that every store has; ``sigma_hat`` may follow."""
+"""The arrays that every store of latents has; ``sigma_hat`` may follow."""
+
+PIXEL_ARRAYS: tuple[ArrayName, ...] = ("pixels",)
+"""The arrays of a store of pixels."""
+
+
+def format_version_of(arrays: tuple[ArrayName, ...]) -> FormatVersion:
+    """Choose the version of docs/store-spec.md that a new store is written in.
+
+    Args:
+        arrays: The store's arrays.
+
+    Returns:
+        The lowest that has them, so that earlier readers go on reading new stores of latents.
+    """
+    return "1.1" if arrays == PIXEL_ARRAYS else "1.0"
 
 
 MAX_CHUNK_BYTES = 1 << 30
@@ -50,83 +78,6 @@ one. What a store says of its sizes is believed up to here."""
 
 MAX_SHARD_BYTES = 1 << 31
 """Largest shard of an array that is read, bytes before compression: 64 times the usual one."""
-
-
-class Frozen(BaseModel):
-    """A JSON object whose fields are fixed, checked when parsed, and never changed afterwards."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class CodecInfo(Frozen):
-    """What a codec's latents are, enough to use them without the codec.
-
-    The dequantised latents are ``y_hat`` itself, ``sigma_hat = scale_table[scale_index]``, and
-    ``z_hat + z_offset`` (``z_offset`` per channel).
-    """
-
-    name: FileName
-    """Name of the codec, for people; ``sha256`` says which it is."""
-    sha256: Sha256
-    """Digest of the metagraph file."""
-    form: Literal["tfc1", "tfc2"]
-    """Which generation of tensorflow-compression built the graph: rounding and GDN differ."""
-    tensors: dict[str, str]
-    """Tensor name in the metagraph for ``input_image``, ``y_hat``, ``scale_index``, ``z_hat``."""
-    channels: PositiveInt
-    """Channels C of ``y_hat`` and ``scale_index``."""
-    z_channels: PositiveInt
-    """Channels of ``z_hat``."""
-    scale_table: Annotated[
-        tuple[Annotated[FiniteFloat, Field(gt=0)], ...], Field(min_length=1, max_length=256)
-    ]
-    """sigma_hat for each value of ``scale_index``. A codec's own ascends, a store's need not."""
-    z_offset: tuple[FiniteFloat, ...]
-    """Value to add to the stored symbols of ``z_hat``, one a channel."""
-    y_downsampling: Annotated[int, Field(ge=1, le=1024)] = 16
-    """Pixels a side of one position of ``y_hat``; sizes are rounded up."""
-    z_downsampling: Annotated[int, Field(ge=1, le=65536)] = 64
-    """Pixels a side of one position of ``z_hat``; sizes are rounded up."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if len(self.z_offset) != self.z_channels:
-            raise ValueError(
-                f"z_offset: expected one value a channel ({self.z_channels}), "
-                f"got {len(self.z_offset)}"
-            )
-        if self.z_downsampling % self.y_downsampling:
-            raise ValueError(
-                f"z_downsampling: expected a multiple of y_downsampling ({self.y_downsampling}), "
-                f"got {self.z_downsampling}"
-            )
-        if len(set(self.scale_table)) != len(self.scale_table):
-            raise ValueError("scale_table: expected each value once")
-        return self
-
-    def y_size(self, height: int, width: int) -> tuple[int, int]:
-        """Size of the ``y_hat`` grid of an image, rounded up.
-
-        Args:
-            height: Height of the encoded image, pixels.
-            width: Width of the encoded image, pixels.
-
-        Returns:
-            (height, width) of the grid of ``y_hat`` and ``scale_index``.
-        """
-        return -(-height // self.y_downsampling), -(-width // self.y_downsampling)
-
-    def z_size(self, height: int, width: int) -> tuple[int, int]:
-        """Size of the ``z_hat`` grid of an image, rounded up.
-
-        Args:
-            height: Height of the encoded image, pixels.
-            width: Width of the encoded image, pixels.
-
-        Returns:
-            (height, width) of the grid of ``z_hat``.
-        """
-        return -(-height // self.z_downsampling), -(-width // self.z_downsampling)
 
 
 class SourceInfo(Frozen):
@@ -148,17 +99,17 @@ class Layout(Frozen):
     """How rows are divided into chunks and shards (docs/store-spec.md, 4)."""
 
     chunk_rows: PositiveInt
-    """Rows of an inner chunk of ``y_hat``, ``scale_index``, ``sigma_hat``."""
+    """Rows of an inner chunk of ``y_hat``, ``scale_index``, ``sigma_hat``, ``pixels``."""
     shard_rows: PositiveInt
     """Rows of a shard of those; a multiple of ``chunk_rows``."""
-    z_chunk_rows: PositiveInt
-    """Rows of an inner chunk of ``z_hat``."""
-    z_shard_rows: PositiveInt
-    """Rows of a shard of ``z_hat``; a multiple of ``z_chunk_rows``."""
+    z_chunk_rows: NonNegativeInt
+    """Rows of an inner chunk of ``z_hat``; 0 in a store without it."""
+    z_shard_rows: NonNegativeInt
+    """Rows of a shard of ``z_hat``, a multiple of ``z_chunk_rows``; 0 in a store without it."""
     shards: PositiveInt
     """Number of shards of each array."""
     target_shard_bytes: PositiveInt
-    """Size of a shard of ``y_hat`` before compression that was asked for."""
+    """Size of a shard of ``y_hat`` or ``pixels`` before compression that was asked for."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -167,7 +118,7 @@ class Layout(Frozen):
                 f"shard_rows: expected a multiple of chunk_rows ({self.chunk_rows}), "
                 f"got {self.shard_rows}"
             )
-        if self.z_shard_rows % self.z_chunk_rows:
+        if self.z_shard_rows % max(1, self.z_chunk_rows):
             raise ValueError(
                 f"z_shard_rows: expected a multiple of z_chunk_rows ({self.z_chunk_rows}), "
                 f"got {self.z_shard_rows}"
@@ -175,44 +126,61 @@ class Layout(Frozen):
         return self
 
 
-class Provenance(Frozen):
-    """With what a store was made, and when."""
+class Described(Sparse):
+    """What a store holds: the part of its header that its maker decides."""
 
-    latentset: str
-    """Version of this package."""
-    tensorflow: str
-    """Version of TensorFlow, which ran the codec."""
-    tensorflow_compression: str
-    """Version of tensorflow-compression; empty where it was not there."""
-    onednn: bool
-    """Whether TensorFlow's oneDNN kernels were on; symbols differ in places without them."""
-    device: str
-    """What ran the codec: ``cpu``, or the GPU's name."""
-    decoder: str
-    """What decoded and resized the photographs, with its version."""
-    python: str
-    """Version of Python."""
-    numpy: str
-    """Version of NumPy."""
-    zarr: str
-    """Version of zarr-python, which wrote the arrays."""
-    created: str
-    """When the job was planned, ISO 8601, UTC."""
-
-
-class Header(Frozen):
-    """The attribute ``latentset`` of a store's root group."""
-
-    format_version: FormatVersion = FORMAT_VERSION
+    format_version: FormatVersion
     """Version of docs/store-spec.md."""
-    codec: CodecInfo
-    """What the latents are."""
+    codec: CodecInfo | None = None
+    """What made the latents, and the pixels if they are decoded; absent for originals."""
+    pixels: PixelInfo | None = None
+    """What the pixels are; absent in a store of latents."""
     arrays: tuple[ArrayName, ...]
     """The arrays that the store holds."""
     resize: str
-    """What was done to each photograph before it was encoded."""
+    """What was done to each image right before it was encoded, or stored as pixels."""
     source: SourceInfo
     """Which photographs."""
+
+    @model_validator(mode="after")
+    def _check_content(self) -> Self:
+        if self.arrays not in (ARRAYS, (*ARRAYS, "sigma_hat"), PIXEL_ARRAYS):
+            raise ValueError(
+                f"arrays: expected {', '.join(ARRAYS)} and perhaps sigma_hat, or pixels alone, "
+                f"got {', '.join(self.arrays)}"
+            )
+        pixels = self.pixels
+        if (pixels is not None) != (self.arrays == PIXEL_ARRAYS):
+            raise ValueError("pixels: expected where the array is pixels, and nowhere else")
+        if pixels is not None and self.format_version in ("0.1", "1.0"):
+            raise ValueError(f"format_version: there are no pixels in {self.format_version}")
+        if (self.codec is None) != (pixels is not None and pixels.kind == "original"):
+            raise ValueError("codec: expected of everything but original pixels")
+        return self
+
+    @property
+    def content(self) -> CodecInfo | PixelInfo:
+        """What says how large the grid of an image is, and how many channels it has."""
+        content = self.pixels or self.codec
+        if content is None:
+            raise ValueError("codec: missing")
+        return content
+
+    @property
+    def noun(self) -> str:
+        """What samples have in this store, for messages."""
+        return "latents" if self.pixels is None else "pixels"
+
+    @property
+    def command(self) -> str:
+        """What makes such a store, for messages."""
+        decoded = self.pixels is not None and self.pixels.latents is not None
+        return "latentset decode" if decoded else "latentset encode"
+
+
+class Header(Described):
+    """The attribute ``latentset`` of a store's root group."""
+
     layout: Layout
     """How rows are divided."""
     provenance: Provenance
@@ -220,17 +188,18 @@ class Header(Frozen):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.arrays not in (ARRAYS, (*ARRAYS, "sigma_hat")):
+        layout, content = self.layout, self.content
+        there = "z_hat" in self.arrays
+        if (layout.z_chunk_rows > 0) != there or (layout.z_shard_rows > 0) != there:
             raise ValueError(
-                f"arrays: expected {', '.join(ARRAYS)} and perhaps sigma_hat, "
-                f"got {', '.join(self.arrays)}"
+                "layout: expected z_chunk_rows and z_shard_rows beyond 0 where there is z_hat, and "
+                f"0 elsewhere, got {layout.z_chunk_rows} and {layout.z_shard_rows}"
             )
-        layout, codec = self.layout, self.codec
         for field, rows, limit in (
-            ("chunk_rows", layout.chunk_rows * codec.channels, MAX_CHUNK_BYTES),
-            ("shard_rows", layout.shard_rows * codec.channels, MAX_SHARD_BYTES),
-            ("z_chunk_rows", layout.z_chunk_rows * codec.z_channels, MAX_CHUNK_BYTES),
-            ("z_shard_rows", layout.z_shard_rows * codec.z_channels, MAX_SHARD_BYTES),
+            ("chunk_rows", layout.chunk_rows * content.channels, MAX_CHUNK_BYTES),
+            ("shard_rows", layout.shard_rows * content.channels, MAX_SHARD_BYTES),
+            ("z_chunk_rows", layout.z_chunk_rows * content.z_channels, MAX_CHUNK_BYTES),
+            ("z_shard_rows", layout.z_shard_rows * content.z_channels, MAX_SHARD_BYTES),
         ):
             if 2 * rows > limit:
                 raise ValueError(f"layout.{field}: expected at most {limit} bytes, got {2 * rows}")

@@ -6,11 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentset.datasets.errors import StoreError
+from latentset.datasets.store.arrays import Rows
 from latentset.datasets.store.header import Layout
-
-MIXED_CHUNK_ROWS = 256
-"""Rows of a chunk where samples differ in size: at 192 channels 96 KiB of y_hat, the size at which
-one sample of 256x256 pixels makes one chunk."""
 
 Z_CHUNK_ROWS = 256
 """Rows of a chunk of z_hat. Many small samples share one: z_hat is not read in training, and a
@@ -33,21 +30,22 @@ class Assignment:
     shard: NDArray[np.int32]
     """Shard of each sample, ascending. A sample without rows has one as well: whose task it is."""
     first_row: NDArray[np.int64]
-    """First row of ``y_hat``; -1 for a sample without rows."""
+    """First row of ``y_hat``, or of ``pixels``; -1 for a sample without rows."""
     z_first_row: NDArray[np.int64]
-    """First row of ``z_hat``; -1 for a sample without rows."""
+    """First row of ``z_hat``; -1 for a sample without rows there."""
 
 
 def assign_rows(
-    rows: NDArray[np.int64], z_rows: NDArray[np.int64], channels: int, shard_bytes: int
+    rows: NDArray[np.int64], z_rows: NDArray[np.int64], form: Rows, shard_bytes: int
 ) -> Assignment:
     """Place samples one after the other; none crosses the end of a shard.
 
     Args:
-        rows: For each sample, positions of its ``y_hat`` grid; 0 = it has no latents.
-        z_rows: For each sample, positions of its ``z_hat`` grid; 0 where ``rows`` is 0.
-        channels: Channels of ``y_hat``.
-        shard_bytes: Wanted size of a shard of ``y_hat`` before compression. Smaller for small
+        rows: For each sample, positions of its grid; 0 = it is not stored.
+        z_rows: For each sample, positions of its ``z_hat`` grid; 0 where ``rows`` is 0, and in a
+            store without ``z_hat``.
+        form: Of a row of ``y_hat``, or of ``pixels``.
+        shard_bytes: Wanted size of a shard of that array before compression. Smaller for small
             collections, larger where one sample is.
 
     Returns:
@@ -61,13 +59,13 @@ def assign_rows(
         raise StoreError(f"none of {rows.size} samples has latents: there is nothing to store")
     largest = int(present.max())
     uniform = bool((present == largest).all())
-    chunk_rows = largest if uniform else min(MIXED_CHUNK_ROWS, largest)
+    chunk_rows = largest if uniform else min(form.mixed_chunk, largest)
     padded = -(-rows // chunk_rows) * chunk_rows
-    shard_rows = _shard_rows(padded, chunk_rows, channels, shard_bytes)
+    shard_rows = _shard_rows(padded, chunk_rows, form.bytes, shard_bytes)
 
     filled = _fill_shards(padded, z_rows, shard_rows)
     z_chunk_rows = min(Z_CHUNK_ROWS, max(filled.z_used))
-    z_shard_rows = -(-max(filled.z_used) // z_chunk_rows) * z_chunk_rows
+    z_shard_rows = -(-max(filled.z_used) // max(1, z_chunk_rows)) * z_chunk_rows
     layout = Layout(
         chunk_rows=chunk_rows,
         shard_rows=shard_rows,
@@ -76,7 +74,7 @@ def assign_rows(
         shards=len(filled.z_used),
         target_shard_bytes=shard_bytes,
     )
-    return filled.assign(layout, rows, 0)
+    return filled.assign(layout, rows, z_rows, 0)
 
 
 def append_rows(rows: NDArray[np.int64], z_rows: NDArray[np.int64], layout: Layout) -> Assignment:
@@ -94,7 +92,8 @@ def append_rows(rows: NDArray[np.int64], z_rows: NDArray[np.int64], layout: Layo
     padded = -(-rows // layout.chunk_rows) * layout.chunk_rows
     filled = _fill_shards(padded, z_rows, layout.shard_rows, layout.z_shard_rows)
     shards = layout.shards + len(filled.z_used)
-    return filled.assign(layout.model_copy(update={"shards": shards}), rows, layout.shards)
+    grown = layout.model_copy(update={"shards": shards})
+    return filled.assign(grown, rows, z_rows, layout.shards)
 
 
 def fits(rows: int, z_rows: int, layout: Layout) -> bool:
@@ -124,7 +123,9 @@ class _Filled:
     z_used: list[int]
     """For each shard, rows of ``z_hat`` that are taken."""
 
-    def assign(self, layout: Layout, rows: NDArray[np.int64], first: int) -> Assignment:
+    def assign(
+        self, layout: Layout, rows: NDArray[np.int64], z_rows: NDArray[np.int64], first: int
+    ) -> Assignment:
         """Count over the whole arrays, from the shard ``first``."""
         shard = self.shard + np.int32(first)
         starts = shard.astype(np.int64)
@@ -132,7 +133,7 @@ class _Filled:
             layout,
             shard,
             np.where(rows > 0, starts * layout.shard_rows + self.offset, -1),
-            np.where(rows > 0, starts * layout.z_shard_rows + self.z_offset, -1),
+            np.where(z_rows > 0, starts * layout.z_shard_rows + self.z_offset, -1),
         )
 
 
@@ -159,9 +160,10 @@ def _fill_shards(
     return _Filled(shard, offset, z_offset, z_used)
 
 
-def _shard_rows(padded: NDArray[np.int64], chunk_rows: int, channels: int, shard_bytes: int) -> int:
+def _shard_rows(
+    padded: NDArray[np.int64], chunk_rows: int, row_bytes: int, shard_bytes: int
+) -> int:
     """Rows of a shard: what was asked for, less for a small set, never less than a sample."""
-    itemsize = np.dtype(np.int16).itemsize
-    wanted = shard_bytes // (itemsize * channels * chunk_rows) * chunk_rows
+    wanted = shard_bytes // (row_bytes * chunk_rows) * chunk_rows
     share = -(-int(padded.sum()) // (SMALL_SHARDS * chunk_rows)) * chunk_rows
     return max(int(padded.max()), min(wanted, share))

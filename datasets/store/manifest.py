@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 from pydantic import NonNegativeInt, ValidationError, model_validator
 
 from latentset.datasets.errors import StoreCorruptError
-from latentset.datasets.store.header import FORMAT_VERSION, FormatVersion, Frozen, Sha256, describe
+from latentset.datasets.store.header import FormatVersion, Frozen, Sha256, describe
 from latentset.datasets.store.objects import StoredObject, sha256_of
 from latentset.datasets.store.samples import OK
 
@@ -18,7 +18,7 @@ _NO_DIGEST = "0" * 64
 
 
 class SampleCounts(Frozen):
-    """How many samples have latents."""
+    """How many samples have latents, or pixels."""
 
     total: NonNegativeInt
     """Rows of the samples table."""
@@ -63,7 +63,7 @@ class ShardSummary(Frozen):
 class Manifest(Frozen):
     """The object ``manifest.json``."""
 
-    format_version: FormatVersion = FORMAT_VERSION
+    format_version: FormatVersion
     """Version of docs/store-spec.md."""
     sha256: Sha256 | None = None
     """Digest of the manifest's own bytes with these 64 digits as zeros; None in version 0.1."""

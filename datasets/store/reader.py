@@ -17,15 +17,15 @@ from latentset.datasets.errors import (
     StoreFormatError,
     StoreIncompleteError,
 )
+from latentset.datasets.store.arrays import DTYPES, array_form
 from latentset.datasets.store.folder import unreachable
 from latentset.datasets.store.formats import is_hdf5_name
 from latentset.datasets.store.header import ATTRIBUTE, ArrayName, Header, parse_header
 from latentset.datasets.store.manifest import MANIFEST, Manifest, count_samples, parse_manifest
 from latentset.datasets.store.objects import sha256_of
 from latentset.datasets.store.places import Bucket, Folder, Place, open_place
-from latentset.datasets.store.samples import OK, SAMPLES, SAMPLES_SCHEMA, parse_samples
+from latentset.datasets.store.samples import OK, SAMPLES, parse_samples, samples_schema
 from latentset.datasets.store.scales import scale_indexes
-from latentset.datasets.store.writer import DTYPES, array_shape
 from latentset.datasets.store.zarr_metadata import check_array_metadata, least_shard_bytes
 
 
@@ -63,7 +63,7 @@ class Store:
             raise StoreError(
                 f"{self.place} has no array {name!r}; it has {', '.join(self.header.arrays)}"
             )
-        return array_shape(self.header, name)
+        return array_form(self.header, name).shape
 
     def array(self, name: ArrayName) -> Any:
         """Open an array for reading, slowly; see train/reader.py for a fast way.
@@ -93,7 +93,41 @@ class Store:
         Returns:
             ``y_hat`` int16 (h, w, C), ``scale_index`` uint8 (h, w, C; the codec's own index, 0 for
             the least sigma_hat, whatever number stands for it in the array), ``z_hat`` int16
-            (hz, wz, Cz; add the header's ``z_offset``), ``sigma_hat`` float32 (h, w, C).
+            (hz, wz, Cz; add the header's ``z_offset``), ``sigma_hat`` float32 (h, w, C). Of a store
+            of pixels, ``pixels`` uint8 (H, W, 3).
+
+        Raises:
+            StoreError: The sample has no latents.
+            StoreCorruptError: A chunk does not match its checksum.
+            StoreUnreachableError: An object cannot be read.
+        """
+        arrays: dict[str, NDArray[Any]] = {
+            name: self.read_grid(index, name) for name in self.header.arrays if name != "sigma_hat"
+        }
+        codec, numbers = self.header.codec, arrays.get("scale_index")
+        if codec is None or numbers is None:
+            return arrays
+        if numbers.max() >= len(codec.scale_table):
+            name = self.samples.column("id")[index].as_py()
+            raise StoreCorruptError(
+                f"{self.place}: scale_index of sample {index} ({name}): expected less than "
+                f"{len(codec.scale_table)}, the length of the scale table, got {numbers.max()}"
+            )
+        return {
+            **arrays,
+            "scale_index": scale_indexes(codec)[numbers],
+            "sigma_hat": np.asarray(codec.scale_table, np.float32)[numbers],
+        }
+
+    def read_grid(self, index: int, name: ArrayName) -> NDArray[Any]:
+        """Read one array of one sample, its values as they are stored.
+
+        Args:
+            index: Row of the samples table.
+            name: One of the header's ``arrays``.
+
+        Returns:
+            (h, w, channels).
 
         Raises:
             StoreError: The sample has no latents.
@@ -103,27 +137,12 @@ class Store:
         sample = self.samples.slice(index, 1).to_pylist()[0]
         if sample["status"] != OK:
             raise StoreError(
-                f"{self.place}: sample {index} ({sample['id']}) has no latents: "
+                f"{self.place}: sample {index} ({sample['id']}) has no {self.header.noun}: "
                 f"{sample['status']}: {sample['reason']}"
             )
-        codec = self.header.codec
-        size = (sample["latent_height"], sample["latent_width"])
-        ratio = codec.z_downsampling // codec.y_downsampling
-        z_size = (-(-size[0] // ratio), -(-size[1] // ratio))
-        numbers = self._grid("scale_index", sample["first_row"], size)
-        if numbers.max() >= len(codec.scale_table):
-            raise StoreCorruptError(
-                f"{self.place}: scale_index of sample {index} ({sample['id']}): expected less than "
-                f"{len(codec.scale_table)}, the length of the scale table, got {numbers.max()}"
-            )
-        return {
-            "y_hat": self._grid("y_hat", sample["first_row"], size),
-            "scale_index": scale_indexes(codec)[numbers],
-            "z_hat": self._grid("z_hat", sample["z_first_row"], z_size),
-            "sigma_hat": np.asarray(codec.scale_table, np.float32)[numbers],
-        }
-
-    def _grid(self, name: ArrayName, first: int, size: tuple[int, int]) -> NDArray[Any]:
+        first, size = sample["first_row"], (sample["latent_height"], sample["latent_width"])
+        if name == "z_hat":
+            first, size = sample["z_first_row"], self.header.content.z_grid(*size)
         try:
             rows = np.asarray(self.array(name)[first : first + size[0] * size[1]])
         except StoreError:
@@ -196,10 +215,10 @@ def open_store(location: Path | str | Place, *, allow_incomplete: bool = False) 
     content = _read(place, MANIFEST)
     if content is None:
         if allow_incomplete:
-            return ZarrStore(place, header, SAMPLES_SCHEMA.empty_table(), None)
+            return ZarrStore(place, header, samples_schema(header).empty_table(), None)
         raise StoreIncompleteError(
             f"{place} is not complete: {MANIFEST} is missing. The job that writes it was "
-            "interrupted or is still running: run the same latentset encode again"
+            f"interrupted or is still running: run the same {header.command} again"
         )
     manifest = parse_manifest(content, str(place))
     samples = _check_objects(place, header, manifest)

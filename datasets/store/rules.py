@@ -12,14 +12,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from latentset.datasets.errors import LatentSetError
-from latentset.datasets.photographs import ResizeRule
+from latentset.datasets.store.arrays import DTYPES, Sizes, array_form
 from latentset.datasets.store.header import ArrayName, Header
 from latentset.datasets.store.manifest import Manifest, count_samples
 from latentset.datasets.store.samples import OK, SAMPLES
-from latentset.datasets.store.writer import DTYPES
 
 SPLITS = ("train", "val", "test", "")
 """What the column ``split`` may hold."""
+
+_MEASURES = {"psnr_db", "ms_ssim"}
+"""Columns of what was measured against the photographs."""
 
 _NAMED = 3
 """Samples that a line names; of the others it gives the number."""
@@ -48,19 +50,20 @@ class Placement:
 
     def __init__(self, samples: pa.Table, header: Header) -> None:
         ok = samples.filter(pc.equal(samples.column("status"), OK))
-        codec = header.codec
-        ratio = codec.z_downsampling // codec.y_downsampling
-        height, width = (ok.column(f"latent_{side}").to_numpy() for side in ("height", "width"))
+        height, width = (
+            ok.column(f"latent_{side}").to_numpy().astype(np.int64) for side in ("height", "width")
+        )
+        z_height, z_width = header.content.z_grid(height, width)
         self._ids = ok.column("id")
-        self._layout = header.layout
+        self._header = header
         self._shard = ok.column("shard").to_numpy()
         self._first = {
             "y": ok.column("first_row").to_numpy(),
             "z": ok.column("z_first_row").to_numpy(),
         }
         self._count = {
-            "y": height.astype(np.int64) * width,
-            "z": -(-height.astype(np.int64) // ratio) * -(-width // ratio),
+            "y": height * width,
+            "z": z_height * z_width,
         }
 
     def overlaps(self) -> Iterator[str]:
@@ -82,7 +85,7 @@ class Placement:
         Returns:
             One value a row.
         """
-        kind, rows = self._kind(name)
+        kind, rows = self._kind(name), array_form(self._header, name).shard_rows
         mine = self._shard == index
         first = self._first[kind][mine] - index * rows
         steps = np.zeros(rows + 1, np.int64)
@@ -101,14 +104,13 @@ class Placement:
         Returns:
             A few ids; empty if no sample has any.
         """
-        kind, _ = self._kind(name)
+        kind = self._kind(name)
         begin = self._first[kind]
         return self._name(np.flatnonzero((begin < stop) & (begin + self._count[kind] > first)))
 
-    def _kind(self, name: ArrayName) -> tuple[str, int]:
-        if name == "z_hat":
-            return "z", self._layout.z_shard_rows
-        return "y", self._layout.shard_rows
+    @staticmethod
+    def _kind(name: ArrayName) -> str:
+        return "z" if name == "z_hat" else "y"
 
     def _name(self, rows: NDArray[Any]) -> str:
         return name_samples([str(self._ids[k]) for k in rows.tolist()[: _NAMED + 1]]) + (
@@ -153,6 +155,11 @@ def check_table(samples: pa.Table, header: Header, manifest: Manifest) -> Iterat
     ):
         differs = samples.column(column).to_numpy() != value
         yield from blame(f"{column} of a sample without latents is not {value}", ~ok & differs)
+    for column in sorted(_MEASURES & set(samples.column_names)):
+        value = samples.column(column).to_numpy()
+        unasked = ~np.isnan(value) & ~(ok & _measured(header))
+        yield from blame(f"{column} of a sample that was not compared", unasked)
+        yield from blame(f"{column} is negative", np.nan_to_num(value) < 0)
     try:
         wrong = _wrong_size(samples, header)
     except (LatentSetError, ValueError) as error:
@@ -162,19 +169,25 @@ def check_table(samples: pa.Table, header: Header, manifest: Manifest) -> Iterat
     yield from _check_counts(samples, ok, manifest)
 
 
+def _measured(header: Header) -> bool:
+    """Whether decoded images were compared with the photographs."""
+    pixels = header.pixels
+    return pixels is not None and pixels.latents is not None and pixels.latents.measured
+
+
 def _wrong_size(samples: pa.Table, header: Header) -> NDArray[np.bool_]:
     """Whether each sample's grid is not what its image's size and the resize rule give."""
     names = ("height", "width", "latent_height", "latent_width")
     sizes = np.stack([samples.column(name).to_numpy() for name in names], axis=1)
     different, inverse = np.unique(sizes, axis=0, return_inverse=True)
-    rule = ResizeRule.parse(header.resize)
+    of_image = Sizes(header.content, header.resize)
     wrong = np.zeros(len(different), bool)
     for k, (height, width, *grid) in enumerate(different.tolist()):
         if height < 1 or width < 1:
             wrong[k] = True
             continue
         try:
-            wrong[k] = header.codec.y_size(*rule.size(height, width)) != tuple(grid)
+            wrong[k] = of_image.grid(height, width) != tuple(grid)
         except LatentSetError:
             wrong[k] = True
     of_each: NDArray[np.bool_] = wrong[inverse.reshape(-1)]
@@ -220,9 +233,9 @@ def check_values(
     Yields:
         What is wrong.
     """
-    table = np.asarray(header.codec.scale_table, DTYPES["sigma_hat"])
-    numbers = rows.get("scale_index")
-    if numbers is not None:
+    codec, numbers = header.codec, rows.get("scale_index")
+    if codec is not None and numbers is not None:
+        table = np.asarray(codec.scale_table, DTYPES["sigma_hat"])
         wrong = numbers >= len(table)
         if wrong.any():
             yield (

@@ -15,7 +15,7 @@ SAMPLES = "samples.parquet"
 """Name of the object."""
 
 OK = "ok"
-"""Status of a sample that has latents."""
+"""Status of a sample that has latents, or pixels."""
 
 SAMPLES_SCHEMA = pa.schema(
     [
@@ -39,6 +39,29 @@ SAMPLES_SCHEMA = pa.schema(
 )
 """Columns of the table, in order."""
 
+DECODED_SCHEMA = pa.schema(
+    [
+        *SAMPLES_SCHEMA,
+        pa.field("psnr_db", pa.float64(), nullable=True),
+        pa.field("ms_ssim", pa.float64(), nullable=True),
+    ]
+)
+"""Columns of the table of a store of decoded pixels."""
+
+
+def samples_schema(header: Header) -> pa.Schema:
+    """Choose the columns of a store's table.
+
+    Args:
+        header: The store's header.
+
+    Returns:
+        Columns in order.
+    """
+    pixels = header.pixels
+    return DECODED_SCHEMA if pixels is not None and pixels.latents else SAMPLES_SCHEMA
+
+
 ROW_GROUP = 131072
 """Samples a Parquet row group."""
 
@@ -46,18 +69,19 @@ _TEXTS = [field.name for field in SAMPLES_SCHEMA if pa.types.is_string(field.typ
 _SWELLING = 1000
 
 
-def samples_bytes(table: pa.Table) -> bytes:
+def samples_bytes(table: pa.Table, header: Header) -> bytes:
     """Write the table as Parquet.
 
     Args:
-        table: Of ``SAMPLES_SCHEMA``.
+        table: Of the columns of :func:`samples_schema`.
+        header: The store's header.
 
     Returns:
         The object ``samples.parquet``.
     """
     sink = io.BytesIO()
     pq.write_table(
-        table.cast(SAMPLES_SCHEMA).combine_chunks(),
+        table.cast(samples_schema(header)).combine_chunks(),
         sink,
         compression="zstd",
         row_group_size=ROW_GROUP,
@@ -75,7 +99,7 @@ def parse_samples(content: bytes, header: Header, where: str) -> pa.Table:
         where: The store, for messages.
 
     Returns:
-        A table of ``SAMPLES_SCHEMA``; columns that are not known are left out.
+        A table of :func:`samples_schema`; columns that are not known are left out.
 
     Raises:
         StoreFormatError: A column is missing or of another type.
@@ -86,7 +110,8 @@ def parse_samples(content: bytes, header: Header, where: str) -> pa.Table:
         found, rows = file.schema_arrow, file.metadata.num_rows
     except (pa.ArrowException, OSError, ValueError) as error:
         raise StoreCorruptError(f"{where}: {SAMPLES} cannot be read: {error}") from error
-    for field in SAMPLES_SCHEMA:
+    schema = samples_schema(header)
+    for field in schema:
         if field.name not in found.names:
             raise StoreFormatError(f"{where}: {SAMPLES}: column {field.name!r} is missing")
         kind = found.field(field.name).type
@@ -103,15 +128,15 @@ def parse_samples(content: bytes, header: Header, where: str) -> pa.Table:
     try:
         # Texts as dictionaries: one that is stored once and used a million times stays small.
         file = pq.ParquetFile(io.BytesIO(content), read_dictionary=_TEXTS)
-        table = file.read(columns=SAMPLES_SCHEMA.names)
+        table = file.read(columns=schema.names)
         _refuse_swollen(_text_bytes(table) // _SWELLING, content, where, "texts")
         table = pa.table(
-            [_decode(table.column(field.name), field) for field in SAMPLES_SCHEMA],
-            schema=SAMPLES_SCHEMA,
+            [_decode(table.column(field.name), field) for field in schema],
+            schema=schema,
         )
     except (pa.ArrowException, OSError, IndexError) as error:
         raise StoreCorruptError(f"{where}: {SAMPLES} cannot be read: {error}") from error
-    for field in SAMPLES_SCHEMA:
+    for field in schema:
         if not field.nullable and table.column(field.name).null_count:
             raise StoreCorruptError(f"{where}: {SAMPLES}: column {field.name!r} holds nulls")
     check_samples(table, header, where)
@@ -155,7 +180,7 @@ def check_samples(table: pa.Table, header: Header, where: str) -> None:
     """Check that every sample with latents lies inside the arrays and inside one shard.
 
     Args:
-        table: Of ``SAMPLES_SCHEMA``.
+        table: Of :func:`samples_schema`.
         header: The store's header.
         where: The store, for messages.
 
@@ -177,20 +202,22 @@ def check_samples(table: pa.Table, header: Header, where: str) -> None:
         name: table.column(name).to_numpy().astype(np.int64)
         for name in ("latent_height", "latent_width", "first_row", "z_first_row", "shard")
     }
-    layout, codec = header.layout, header.codec
+    layout = header.layout
     height, width = column["latent_height"], column["latent_width"]
     rows = height * width
-    ratio = codec.z_downsampling // codec.y_downsampling
-    z_rows = (np.ceil(height / ratio) * np.ceil(width / ratio)).astype(np.int64)
+    z_height, z_width = header.content.z_grid(height, width)
+    z_rows = z_height * z_width
     start = column["first_row"] - column["shard"] * layout.shard_rows
     z_start = column["z_first_row"] - column["shard"] * layout.z_shard_rows
+    z_outside = (z_start < 0) | (z_start + z_rows > layout.z_shard_rows)
+    z_stray = (z_rows == 0) & (column["z_first_row"] != -1)
     limit = np.int64(2**31)
     wrong: tuple[tuple[Any, str], ...] = (
         ((height < 1) | (width < 1) | (height > limit // np.maximum(width, 1)), "latent size"),
         ((column["shard"] < 0) | (column["shard"] >= layout.shards), "no such shard"),
         ((start < 0) | (start % layout.chunk_rows != 0), "first_row"),
         (start + rows > layout.shard_rows, "its rows cross the end of its shard"),
-        ((z_start < 0) | (z_start + z_rows > layout.z_shard_rows), "z_first_row"),
+        (np.where(z_rows > 0, z_outside, z_stray), "z_first_row"),
     )
     for mask, what in wrong:
         _refuse(table, ok & mask, what, where)

@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 from rich.markup import escape
 from rich.table import Table
 
-from latentset.datasets.photographs import ResizeRule
+from latentset.datasets.store.arrays import Sizes
+from latentset.datasets.store.header import Header
 from latentset.datasets.store.reader import Store
 from latentset.datasets.store.samples import OK
 
@@ -36,7 +37,10 @@ class Summary:
 
     def brief(self) -> Rows:
         """Rows for the end of a job."""
-        wanted = ("samples", "photographs", "rate", "store", "against photographs")
+        wanted = (
+            *("samples", "photographs", "rate", "PSNR", "MS-SSIM"),
+            *("store", "against photographs"),
+        )
         return [row for row in (*self.content, *self.size) if row[0] in wanted]
 
 
@@ -123,12 +127,14 @@ def _content(store: Store) -> Rows:
     header, samples = store.header, store.samples
     rows: Rows = [("source", f"{header.source.name} ({header.source.kind})")]
     if store.manifest is None:
-        rows.append(("complete", "no: run the same latentset encode again"))
+        rows.append(("complete", f"no: run the same {header.command} again"))
         rows.append(("photographs", f"{header.source.samples} listed"))
         return rows
     counts = store.manifest.samples
     rows.append(("complete", "yes"))
-    rows.append(("samples", f"{counts.total}: {counts.ok} with latents, {counts.failed} failed"))
+    rows.append(
+        ("samples", f"{counts.total}: {counts.ok} with {header.noun}, {counts.failed} failed")
+    )
     splits = Counter(samples.column("split").to_pylist())
     rows.append(("splits", ", ".join(f"{name or '(none)'} {n}" for name, n in splits.items())))
     names = header.source.classes
@@ -137,7 +143,11 @@ def _content(store: Store) -> Rows:
     ok = samples.filter(pc.equal(samples.column("status"), OK))
     for title, height, width in (
         ("photographs", "height", "width"),
-        ("latent grids", "latent_height", "latent_width"),
+        (
+            "latent grids" if header.pixels is None else "stored images",
+            "latent_height",
+            "latent_width",
+        ),
     ):
         rows.append((title, _describe_sizes(ok.column(height), ok.column(width))))
     return rows
@@ -169,6 +179,10 @@ def _size(store: Store) -> Rows:
         rows.append(
             ("rate", f"{rate.mean():.4f} bpp on average ({rate.min():.4f} to {rate.max():.4f})")
         )
+    for name, title, unit in (("psnr_db", "PSNR", " dB"), ("ms_ssim", "MS-SSIM", "")):
+        measured = ok.column(name).drop_null().to_numpy() if name in ok.column_names else rate[:0]
+        if measured.size:
+            rows.append((title, f"{measured.mean():.4f}{unit} on average of {measured.size}"))
     rows.append(("store", f"{format_bytes(total)} in {len(store.manifest.objects)} objects"))
     for name in (*store.header.arrays, "samples.parquet"):
         rows.append((f"  {name}", f"{format_bytes(stored[name])} ({stored[name] / total:.1%})"))
@@ -176,7 +190,7 @@ def _size(store: Store) -> Rows:
         coded = float((rate * _encoded_pixels(store, ok)).sum()) / 8
         rows.append(
             (
-                "codec's own strings",
+                "codec's own strings" if store.header.codec else "files",
                 f"{format_bytes(coded)} by rate_bpp; the store is {total / coded:.2f} times that",
             )
         )
@@ -192,20 +206,17 @@ def _size(store: Store) -> Rows:
 
 
 def _encoded_pixels(store: Store, ok: Any) -> Any:
-    """Pixels of each encoded image, after resizing."""
-    rule = ResizeRule.parse(store.header.resize)
+    """Pixels of each image as it was coded."""
+    of_image = Sizes(store.header.content, store.header.resize)
     sizes = zip(ok.column("height").to_pylist(), ok.column("width").to_pylist(), strict=True)
-    return np.array([np.prod(rule.size(h, w)) for h, w in sizes], np.float64)
+    return np.array([np.prod(of_image.coded(h, w)) for h, w in sizes], np.float64)
 
 
 def _origin(store: Store) -> Rows:
     header = store.header
-    codec, made, layout = header.codec, header.provenance, header.layout
-    table = codec.scale_table
+    made, layout = header.provenance, header.layout
     rows: Rows = [
-        ("codec", f"{codec.name} ({codec.form}), sha256 {codec.sha256}"),
-        ("channels", f"{codec.channels} of y_hat, {codec.z_channels} of z_hat"),
-        ("scale table", f"{len(table)} values, {min(table):.4g} to {max(table):.4g}"),
+        *_describe_content(header),
         ("resize", header.resize),
         (
             "layout",
@@ -226,3 +237,22 @@ def _origin(store: Store) -> Rows:
     if store.fingerprint:
         rows.append(("fingerprint", store.fingerprint))
     return rows
+
+
+def _describe_content(header: Header) -> Rows:
+    rows: Rows = []
+    pixels, codec = header.pixels, header.codec
+    if pixels is not None:
+        rows.append(("pixels", "of the photographs" if pixels.latents is None else "decoded"))
+        if pixels.latents is not None:
+            rows.append(("latents of", f"photographs, resized by {pixels.latents.resize}"))
+            rows.append(("latents' fingerprint", pixels.latents.fingerprint))
+    if codec is None:
+        return rows
+    rows.append(("codec", f"{codec.name} ({codec.form}), sha256 {codec.sha256}"))
+    table = codec.scale_table
+    return [
+        *rows,
+        ("channels", f"{codec.channels} of y_hat, {codec.z_channels} of z_hat"),
+        ("scale table", f"{len(table)} values, {min(table):.4g} to {max(table):.4g}"),
+    ]

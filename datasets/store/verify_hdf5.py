@@ -29,7 +29,7 @@ from latentset.datasets.store.header import ATTRIBUTE, ArrayName
 from latentset.datasets.store.objects import Digest, StoredObject
 from latentset.datasets.store.places import Folder
 from latentset.datasets.store.rules import Placement, check_values
-from latentset.datasets.store.samples import SAMPLES_SCHEMA
+from latentset.datasets.store.samples import samples_schema
 from latentset.datasets.store.verify import Findings, Report, in_parallel
 
 _BLOCK_BYTES = 1 << 24
@@ -63,7 +63,7 @@ def verify_hdf5(place: Folder, findings: Findings, report: Report) -> None:
     except StoreError as error:
         findings.add(error)
     placement = findings.place()
-    store = Hdf5Store(place, header, SAMPLES_SCHEMA.empty_table(), manifest)
+    store = Hdf5Store(place, header, samples_schema(header).empty_table(), manifest)
     try:
         _check_objects(store, findings)
     except StoreError as error:
@@ -101,7 +101,7 @@ def _check_objects(store: Hdf5Store, findings: Findings) -> None:
             *(file.keys() - {SAMPLES_GROUP, *store.header.arrays}),
             *(
                 f"{SAMPLES_GROUP}/{name}"
-                for name in file[SAMPLES_GROUP].keys() - set(SAMPLES_SCHEMA.names)
+                for name in file[SAMPLES_GROUP].keys() - set(samples_schema(store.header).names)
             ),
         ]
         for name in sorted(extra):

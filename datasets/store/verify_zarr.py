@@ -10,6 +10,7 @@ from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.storage import MemoryStore
 
 from latentset.datasets.errors import StoreError, StoreFormatError, StoreUnreachableError
+from latentset.datasets.store.arrays import array_form
 from latentset.datasets.store.folder import unreachable
 from latentset.datasets.store.header import ArrayName, Header
 from latentset.datasets.store.manifest import MANIFEST, parse_manifest
@@ -104,9 +105,10 @@ def _read_manifest(
         if no_header is not None:
             raise no_header from None
         findings.is_complete = False
+        command = findings.header.command if findings.header else "latentset encode"
         findings.block(
             f"{MANIFEST} is missing: the job that makes the store was interrupted or is still "
-            "running: run the same latentset encode again. If this is a copy, fetch it again"
+            f"running: run the same {command} again. If this is a copy, fetch it again"
         )
         return None
     except OSError as error:
@@ -218,7 +220,6 @@ def _check_shard(
     contents: Mapping[ArrayName, bytes],
 ) -> Iterator[str]:
     """Every chunk's checksum, and the values."""
-    layout = header.layout
     rows: dict[ArrayName, NDArray[Any]] = {}
     for name, content in contents.items():
         path = f"{name}/c/{index}/0"
@@ -227,7 +228,7 @@ def _check_shard(
             continue
         key, make = f"{name}/zarr.json", default_buffer_prototype().buffer.from_bytes
         objects: dict[str, Buffer] = {key: make(metadata[key]), path: make(content)}
-        count = layout.z_shard_rows if name == "z_hat" else layout.shard_rows
+        count = array_form(header, name).shard_rows
         first, stop = index * count, (index + 1) * count
         try:
             array = zarr.open_array(MemoryStore(objects), path=name, mode="r", zarr_format=3)
@@ -250,8 +251,7 @@ def _find_bad_chunks(
     stop: int,
 ) -> Iterator[str]:
     """Say which rows of a shard cannot be decoded, and whose they are."""
-    layout = header.layout
-    step = layout.z_chunk_rows if name == "z_hat" else layout.chunk_rows
+    step = array_form(header, name).chunk_rows
     for start in range(first, stop, step):
         try:
             np.asarray(array[start : start + step])

@@ -17,6 +17,7 @@ from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
 from latentset.datasets.errors import StoreError
+from latentset.datasets.store.arrays import DTYPES, array_form
 from latentset.datasets.store.header import ATTRIBUTE, ArrayName, Header
 from latentset.datasets.store.manifest import MANIFEST, Manifest, ShardSummary, count_samples
 from latentset.datasets.store.objects import StoredObject, describe_object
@@ -24,54 +25,22 @@ from latentset.datasets.store.places import Place
 from latentset.datasets.store.samples import SAMPLES, samples_bytes
 from latentset.datasets.store.scales import stored_numbers
 
-DTYPES: dict[ArrayName, str] = {
-    "y_hat": "int16",
-    "scale_index": "uint8",
-    "z_hat": "int16",
-    "sigma_hat": "float16",
-}
-"""Data type of each array (docs/store-spec.md, 4)."""
-
 COMPRESSION_LEVEL = 5
 """Zstd level inside blosc. Level 7 takes three times as long for 0.1 % fewer bytes, level 9 twenty
 times for 3 %; level 3 saves a third of the time and costs 1 to 2 %."""
 
 
-def array_shape(header: Header, name: ArrayName) -> tuple[int, int]:
-    """Shape of an array of a store.
-
-    Args:
-        header: The store's header.
-        name: Name of the array.
-
-    Returns:
-        (rows, channels).
-    """
-    layout, codec = header.layout, header.codec
-    if name == "z_hat":
-        return layout.shards * layout.z_shard_rows, codec.z_channels
-    return layout.shards * layout.shard_rows, codec.channels
-
-
 def _create(store: MemoryStore, header: Header, name: ArrayName) -> "zarr.Array[Any]":
     """Create an array of the store in memory, without data."""
-    layout, codec = header.layout, header.codec
-    if name == "z_hat":
-        chunk_rows, shard_rows, channels = (
-            layout.z_chunk_rows,
-            layout.z_shard_rows,
-            codec.z_channels,
-        )
-    else:
-        chunk_rows, shard_rows, channels = layout.chunk_rows, layout.shard_rows, codec.channels
-    dtype = np.dtype(DTYPES[name])
+    form = array_form(header, name)
+    dtype = np.dtype(form.dtype)
     return zarr.create_array(
         store,
         name=name,
-        shape=array_shape(header, name),
+        shape=form.shape,
         dtype=dtype,
-        chunks=(chunk_rows, channels),
-        shards=(shard_rows, channels),
+        chunks=(form.chunk_rows, form.channels),
+        shards=(form.shard_rows, form.channels),
         filters=[TransposeCodec(order=(1, 0))],
         serializer=BytesCodec(endian="little"),
         compressors=[
@@ -107,7 +76,7 @@ def metadata_objects(header: Header) -> dict[str, bytes]:
 
 
 class ShardBuffer:
-    """The rows of one shard of every array, in memory, until they are encoded.
+    """The rows of one shard of every array of latents, in memory, until they are encoded.
 
     Args:
         header: The store's header.
@@ -116,6 +85,9 @@ class ShardBuffer:
 
     def __init__(self, header: Header, index: int) -> None:
         layout, codec = header.layout, header.codec
+        if codec is None:
+            raise StoreError("expected the header of a store of latents, got one without codec")
+        self._codec = codec
         self._header = header
         self._index = index
         self._first = index * layout.shard_rows
@@ -147,7 +119,7 @@ class ShardBuffer:
             StoreError: A value does not fit its data type or the scale table, or an array is not
                 of integers.
         """
-        highest = len(self._header.codec.scale_table) - 1
+        highest = len(self._codec.scale_table) - 1
         int16 = np.iinfo(np.int16)
         _check_range("y_hat", y_hat, int16.min, int16.max, "the range of int16")
         _check_range("scale_index", scale_index, 0, highest, "the codec's scale table")
@@ -168,9 +140,45 @@ class ShardBuffer:
             "z_hat": self._z_hat,
         }
         if "sigma_hat" in self._header.arrays:
-            table = np.asarray(self._header.codec.scale_table, DTYPES["sigma_hat"])
+            table = np.asarray(self._codec.scale_table, DTYPES["sigma_hat"])
             rows["sigma_hat"] = table[self._scale_index]
         return rows
+
+
+class PixelBuffer:
+    """The rows of one shard of pixels, in memory, until they are encoded.
+
+    Args:
+        header: The store's header.
+        index: Number of the shard.
+    """
+
+    def __init__(self, header: Header, index: int) -> None:
+        form = array_form(header, "pixels")
+        self._first = index * form.shard_rows
+        self._pixels = np.zeros((form.shard_rows, form.channels), form.dtype)
+
+    def put(self, first_row: int, pixels: NDArray[np.uint8]) -> None:
+        """Place one image.
+
+        Args:
+            first_row: Its first row, counted over the whole array.
+            pixels: uint8 (H, W, 3), RGB.
+
+        Raises:
+            StoreError: It is not of uint8.
+        """
+        if pixels.dtype != np.uint8:
+            raise StoreError(f"pixels: expected uint8, got {pixels.dtype}")
+        _place(self._pixels, first_row - self._first, pixels)
+
+    def rows(self) -> dict[ArrayName, NDArray[Any]]:
+        """The rows of the shard.
+
+        Returns:
+            All rows of the shard (rows, 3), as ``pixels``.
+        """
+        return {"pixels": self._pixels}
 
 
 def shard_objects(
@@ -236,6 +244,7 @@ def write_objects(store: Place, content: Mapping[str, bytes]) -> list[StoredObje
 def finish_store(
     store: Place,
     *,
+    header: Header,
     fingerprint: str,
     samples: pa.Table,
     shards: Iterable[ShardSummary],
@@ -245,6 +254,7 @@ def finish_store(
 
     Args:
         store: Where the store lies, with all its arrays written.
+        header: Its header.
         fingerprint: Of the settings.
         samples: The samples table.
         shards: All shards, in order.
@@ -256,8 +266,9 @@ def finish_store(
     Raises:
         StoreError: An object cannot be written.
     """
-    written = write_objects(store, {SAMPLES: samples_bytes(samples)})
+    written = write_objects(store, {SAMPLES: samples_bytes(samples, header)})
     manifest = Manifest(
+        format_version=header.format_version,
         fingerprint=fingerprint,
         samples=count_samples(samples),
         shards=tuple(shards),

@@ -9,8 +9,8 @@ import json
 from typing import Any
 
 from latentset.datasets.errors import StoreCorruptError
+from latentset.datasets.store.arrays import array_form
 from latentset.datasets.store.header import ArrayName, Header
-from latentset.datasets.store.writer import DTYPES, array_shape
 
 _INDEX_ENTRY_BYTES = 16
 _OTHER_FIELDS = {"codecs", "attributes", "dimension_names"}
@@ -30,10 +30,7 @@ def check_array_metadata(content: bytes, header: Header, name: ArrayName, where:
     Raises:
         StoreCorruptError: It says something else than docs/store-spec.md, 4, allows.
     """
-    layout = header.layout
-    shape = array_shape(header, name)
-    rows = (layout.z_shard_rows, layout.z_chunk_rows)
-    shard_rows, chunk_rows = rows if name == "z_hat" else (layout.shard_rows, layout.chunk_rows)
+    form = array_form(header, name)
     where = f"{where}: {name}/zarr.json"
     try:
         document = json.loads(content)
@@ -44,11 +41,11 @@ def check_array_metadata(content: bytes, header: Header, name: ArrayName, where:
     expected = {
         "zarr_format": 3,
         "node_type": "array",
-        "shape": list(shape),
-        "data_type": DTYPES[name],
+        "shape": list(form.shape),
+        "data_type": form.dtype,
         "chunk_grid": {
             "name": "regular",
-            "configuration": {"chunk_shape": [shard_rows, shape[1]]},
+            "configuration": {"chunk_shape": [form.shard_rows, form.channels]},
         },
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "fill_value": 0,
@@ -64,7 +61,7 @@ def check_array_metadata(content: bytes, header: Header, name: ArrayName, where:
                 f"{where}: {field}: expected {json.dumps(value)}, got "
                 f"{json.dumps(found.get(field)):.200}"
             )
-    _check_codecs(found.get("codecs"), [chunk_rows, shape[1]], where)
+    _check_codecs(found.get("codecs"), [form.chunk_rows, form.channels], where)
 
 
 def _check_codecs(codecs: Any, chunk: list[int], where: str) -> None:
@@ -117,7 +114,5 @@ def least_shard_bytes(header: Header, name: ArrayName) -> int:
     Returns:
         Bytes.
     """
-    layout = header.layout
-    if name == "z_hat":
-        return layout.z_shard_rows // layout.z_chunk_rows * _INDEX_ENTRY_BYTES
-    return layout.shard_rows // layout.chunk_rows * _INDEX_ENTRY_BYTES
+    form = array_form(header, name)
+    return form.shard_rows // form.chunk_rows * _INDEX_ENTRY_BYTES

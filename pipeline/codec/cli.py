@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from latentset.datasets.errors import CodecGraphError, TrainingError
+from latentset.datasets.errors import CodecGraphError, SourceError, TrainingError
 
 if TYPE_CHECKING:
     from latentset.pipeline.codec.codec import Codec
@@ -203,6 +203,59 @@ def evaluate_command(
         typer.echo(figures_markdown(figures), nl=False)
     else:
         console.print(figures_table(figures))
+
+
+@app.command("time")
+def time_command(
+    codecs: Annotated[
+        list[str], typer.Argument(metavar="CODEC...", help="Metagraph files, or names of codecs.")
+    ],
+    image: Annotated[
+        Path | None, typer.Option(help="A photograph.", show_default="one made up of --size")
+    ] = None,
+    size: Annotated[
+        str, typer.Option(metavar="HxW", help="Of the photograph made up, pixels.")
+    ] = "362x362",
+    repeat: Annotated[int, typer.Option(min=1, help="Runs, whose median is taken.")] = 20,
+    threads: Annotated[int, typer.Option(min=1, help="Threads within one op.")] = 1,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the times here as JSON.")
+    ] = None,
+    cache: CacheOption = None,
+) -> None:
+    """Measure how long codecs take to encode and decode one photograph, batch 1, real strings."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from latentset.datasets.photographs import read_photograph
+    from latentset.datasets.resize import ResizeRule
+    from latentset.pipeline.codec.codec import load_codec
+    from latentset.pipeline.codec.selfcheck import make_test_photographs
+    from latentset.pipeline.codec.timing import CodecTimes, describe_machine, time_codec
+
+    if image is None:
+        try:
+            sides = ResizeRule.parse(f"exact:{size}").size(1, 1)
+        except SourceError:
+            raise typer.BadParameter(
+                f"--size: expected HxW, for instance 362x362, sides from 16 pixels, got {size!r}"
+            ) from None
+        photograph = make_test_photographs(sides)[0]
+    else:
+        photograph = read_photograph(image)
+    loaded = [load_codec(name, threads=threads, cache=cache) for name in codecs]
+    times = CodecTimes(
+        machine=describe_machine(threads),
+        codecs={codec.info.name: time_codec(codec, photograph, repeat) for codec in loaded},
+    )
+    table = Table("codec", "encode", "decode", "analysis", "synthesis", title_justify="left")
+    table.title = f"ms, median of {repeat}; {times.machine}"
+    for name, found in times.codecs.items():
+        shown = (found.encode_ms, found.decode_ms, found.analysis_ms, found.synthesis_ms)
+        table.add_row(name, *(f"{value:.1f}" for value in shown))
+    Console().print(table)
+    if json is not None:
+        json.write_text(times.model_dump_json(indent=1) + "\n")
 
 
 def parse_tensors(options: list[str]) -> dict[str, str]:

@@ -22,8 +22,16 @@ from latentset.pipeline.codec.constants import (
 from latentset.pipeline.codec.graph import Graph, TensorRef, extract, flatten
 from latentset.pipeline.codec.metagraph import CodecFile, Signature, read_codec_file
 from latentset.pipeline.codec.program import Program
-from latentset.pipeline.codec.selfcheck import SelfCheck, check_sizes, check_symbols
+from latentset.pipeline.codec.selfcheck import (
+    SelfCheck,
+    check_sizes,
+    check_symbols,
+    check_synthesis,
+    make_test_photographs,
+)
+from latentset.pipeline.codec.signatures import Signatures, producer_ops_of
 from latentset.pipeline.codec.structure import Structure, find_structure
+from latentset.pipeline.codec.synthesis import SizeRole, Synthesis, find_size_roles
 from latentset.pipeline.codec.tables import find_scales
 from latentset.pipeline.tensorflow_setup import environment
 
@@ -97,9 +105,9 @@ class Codec:
 
     def _load(self, file: CodecFile, named: dict[str, str], threads: int, self_check: bool) -> None:
         self._file, self._threads = file, threads
-        self._sender: Program | None = None
-        self._receiver: Program | None = None
-        producer_ops = self._producer_ops()
+        self._signatures = Signatures(file, threads)
+        self._synthesis: Synthesis | None = None
+        producer_ops = producer_ops_of(file)
         image = TensorRef.parse(file.input_tensor)
 
         whole = file.metagraph.graph_def
@@ -233,43 +241,63 @@ class Codec:
         return np.array(y_bits, np.float64), np.array(z_bits, np.float64)
 
     def sender(self, image: NDArray[np.uint8]) -> list[NDArray[Any]]:
-        """Encode one photograph into strings, with the codec's own ``sender``.
-
-        Args:
-            image: uint8 (H, W, 3), RGB.
-
-        Returns:
-            The outputs of the signature in the order of their keys: arrays of bytes and of sizes.
-        """
-        if self._sender is None:
-            self._sender = self._signature_program(self._file.sender)
-        return self._sender.run(image[np.newaxis])
+        """Encode one photograph into strings; see ``Signatures.sender``."""
+        return self._signatures.sender(image)
 
     def receiver(self, channels: list[NDArray[Any]]) -> NDArray[np.uint8]:
-        """Decode what ``sender`` returned.
+        """Decode what ``sender`` returned; see ``Signatures.receiver``."""
+        return self._signatures.receiver(channels)
+
+    def decode(
+        self, y_hat: NDArray[Any], z_hat: NDArray[Any], size: tuple[int, int]
+    ) -> NDArray[np.uint8]:
+        """Turn latents back into photographs, as ``receiver`` does with strings, but without any.
+
+        On a CPU one by one, as ``encode``: a batch may add up in another order.
 
         Args:
-            channels: The outputs of ``sender``, in their order.
+            y_hat: Integers (N, h, w, C).
+            z_hat: Integers (N, hz, wz, Cz), symbols; used only where the synthesis needs them.
+            size: Height and width of the photographs, pixels.
 
         Returns:
-            The decoded photograph, uint8 (H, W, 3), RGB.
+            uint8 (N, H, W, 3), RGB.
 
         Raises:
-            CodecGraphError: The codec has no receiver, or what it yields is no photograph.
+            CodecGraphError: The codec has no receiver, its symbols cannot be told in it, or it
+                fails.
         """
-        if self._file.receiver is None:
-            raise CodecGraphError(f"{self._file.name}: it has no signature 'receiver'")
-        if self._receiver is None:
-            self._receiver = self._signature_program(self._file.receiver)
-        image = self._receiver.run(*channels)[0]
-        if image.ndim != 4 or image.shape[0] != 1 or image.shape[3] != 3:
-            raise CodecGraphError(
-                f"{self._file.name}: expected the receiver to yield (1, H, W, 3), got {image.shape}"
+        if self._synthesis is None:
+            self._synthesis = self._make_synthesis()
+        if self._together or len(y_hat) == 1:
+            return self._synthesis.run(y_hat, z_hat, size)
+        parts = [
+            self._synthesis.run(y_hat[k : k + 1], z_hat[k : k + 1], size) for k in range(len(y_hat))
+        ]
+        return np.concatenate(parts)
+
+    def _make_synthesis(self) -> Synthesis:
+        """Find the synthesis; with the self-check, hold it against the receiver's own images."""
+        image = make_test_photographs()[0]
+        height, width = image.shape[:2]
+        sizes: dict[SizeRole, tuple[int, int]] = {
+            "image": (height, width),
+            "y": self.info.y_size(height, width),
+            "z": self.info.z_size(height, width),
+        }
+        roles = find_size_roles(self._file.sender, self.sender(image), sizes)
+        try:
+            made = Synthesis(
+                self._file,
+                roles,
+                threads=self._threads,
+                producer_ops=producer_ops_of(self._file),
             )
-        if image.dtype != np.uint8:
-            image = np.clip(np.round(image), 0, 255).astype(np.uint8)
-        decoded: NDArray[np.uint8] = image[0]
-        return decoded
+            if self.self_check is not None:
+                check_synthesis(made.run, self)
+        except CodecGraphError as error:
+            raise CodecGraphError(f"{self.info.name}: {error}") from error
+        return made
 
     def _run(self, images: NDArray[np.uint8]) -> Latents:
         return Latents(
@@ -277,19 +305,6 @@ class Codec:
                 _integers(key, value)
                 for key, value in zip(LATENT_TENSORS, self._program.run(images), strict=True)
             )
-        )
-
-    def _producer_ops(self) -> Any:
-        listed = self._file.metagraph.meta_info_def.stripped_op_list
-        return listed if listed.op else None
-
-    def _signature_program(self, signature: Signature) -> Program:
-        return Program(
-            extract(self._file.metagraph.graph_def, signature.nodes()),
-            [port.tensor for port in signature.inputs],
-            [port.tensor for port in signature.outputs],
-            threads=self._threads,
-            producer_ops=self._producer_ops(),
         )
 
 

@@ -6,6 +6,8 @@ from latentset.pipeline.tensorflow_setup import tf
 
 POWERS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Exponents of the five scales.  Source: Wang, Simoncelli, Bovik 2003, section 3.2."""
+SMALLEST_SIDE = 161
+"""Pixels: halved four times, rounded up, a window still fits."""
 WINDOW = 11
 WINDOW_SIGMA = 1.5
 C1 = (0.01 * 255) ** 2
@@ -20,7 +22,7 @@ def ms_ssim(x: tf.Tensor, x_hat: tf.Tensor) -> tf.Tensor:
     dense 11x11 depthwise convolution, in the backward pass above all.
 
     Args:
-        x: float32 (B, H, W, 3), 0 to 255; H and W static, multiples of 16, at least 176.
+        x: float32 (B, H, W, 3), 0 to 255; H and W static, at least 161.
         x_hat: The same shape.
 
     Returns:
@@ -73,7 +75,10 @@ def _window_matrix(size: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32
 
 
 def _halve(image: tf.Tensor) -> tf.Tensor:
-    """Mean of 2x2 pixels: (B, 3, H, W) to (B, 3, H/2, W/2)."""
+    """Mean of 2x2 pixels: (B, 3, H, W) to (B, 3, H/2, W/2); odd sides repeat their last pixel."""
     height, width = image.shape[2], image.shape[3]
+    if height % 2 or width % 2:
+        image = tf.pad(image, [(0, 0), (0, 0), (0, height % 2), (0, width % 2)], "SYMMETRIC")
+        height, width = image.shape[2], image.shape[3]
     split = tf.reshape(image, (-1, 3, height // 2, 2, width // 2, 2))
     return tf.reduce_mean(split, axis=(3, 5))

@@ -50,10 +50,10 @@ class SelfCheck:
         return self.real_bits / self.implied_bits - 1
 
 
-def make_test_photographs() -> NDArray[np.uint8]:
+def make_test_photographs(size: tuple[int, int] = SIZE) -> NDArray[np.uint8]:
     """Return two synthetic photographs: smooth shading, edges and texture; uint8 (2, H, W, 3)."""
     random = np.random.default_rng(20180215)
-    height, width = SIZE
+    height, width = size
     shape = (2, height, width, 3)
     total = np.zeros(shape)
     for cell in (4, 8, 16, 64):
@@ -120,6 +120,30 @@ def check_symbols(codec: "Codec") -> SelfCheck:
                 f"it encodes. Name the right tensors (see 'latentset codec inspect')"
             )
     return SelfCheck(implied_bits=sum(implied), real_bits=sum(real))
+
+
+def check_synthesis(
+    decode: Callable[[NDArray[np.int32], NDArray[np.int32], tuple[int, int]], NDArray[np.uint8]],
+    codec: "Codec",
+) -> None:
+    """Compare images decoded from latents with those that the receiver makes of strings.
+
+    Args:
+        decode: Turns symbols of y and z into images of a size.
+        codec: The codec.
+
+    Raises:
+        CodecGraphError: They differ.
+    """
+    image = make_test_photographs()[1]
+    latents = codec.encode(image[np.newaxis])
+    decoded = decode(latents.y_hat, latents.z_hat, (image.shape[0], image.shape[1]))[0]
+    received = codec.receiver(codec.sender(image))
+    if decoded.shape != received.shape or (decoded != received).any():
+        raise CodecGraphError(
+            "self-check: the image decoded from the latents is not the one that the receiver makes "
+            "of the sender's strings: what was found is not its synthesis"
+        )
 
 
 def _downsampling(name: str, shape: tuple[int, ...]) -> int:

@@ -61,7 +61,7 @@ def decide(store: Store, plan: PlanFile, records: list[ShardRecord]) -> Change:
     Returns:
         What it is to become.
     """
-    samples = _merge(store.samples, samples_of(plan.table(), records))
+    samples = _merge(store.samples, samples_of(plan, records))
     shard, ok = samples["shard"].to_numpy(), pc.equal(samples["status"], OK).to_numpy()
     # Shards at the end in which every sample failed again are left out.
     count = max(plan.shards.start, int(shard.max()) + 1)
@@ -104,7 +104,7 @@ def lay_ready(manifest: Manifest, ready: Place, change: Change) -> None:
     Raises:
         StoreError: An object cannot be written.
     """
-    content = {SAMPLES: samples_bytes(change.samples)}
+    content = {SAMPLES: samples_bytes(change.samples, change.header)}
     if change.records:
         content |= metadata_objects(change.header)
     written = write_objects(ready, content)
@@ -113,6 +113,7 @@ def lay_ready(manifest: Manifest, ready: Place, change: Change) -> None:
         ready.remove(path)  # of an earlier attempt, or of a shard that is left out
     objects = {item.path: item for item in (*manifest.objects, *shards, *written)}
     changed = Manifest(
+        format_version=manifest.format_version,
         fingerprint=manifest.fingerprint,
         samples=count_samples(change.samples),
         shards=change.shards,

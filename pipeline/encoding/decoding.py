@@ -5,7 +5,7 @@ codec works on this one.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,7 +74,10 @@ def decode_batches(
             _decode(source, photograph, rule)
         return batch
 
-    batches = iter(_group(photographs, size))
+    def encoded_size(photograph: Photograph) -> tuple[int, int]:
+        return photograph.row["encoded_height"], photograph.row["encoded_width"]
+
+    batches = iter(group_by_size(photographs, encoded_size, size))
     with ThreadPoolExecutor(1, thread_name_prefix="decode") as thread:
         pending: list[Future[list[Photograph]]] = []
         try:
@@ -91,13 +94,22 @@ def decode_batches(
                 future.cancel()
 
 
-def _group(photographs: Sequence[Photograph], batch: int) -> list[list[Photograph]]:
-    """Divide a shard into batches of one size, those that failed in planning last."""
+def group_by_size(
+    photographs: Sequence[Photograph], size: Callable[[Photograph], tuple[int, int]], batch: int
+) -> list[list[Photograph]]:
+    """Divide a shard into batches of one size, those that failed in planning last.
+
+    Args:
+        photographs: Of the shard.
+        size: Says how large each is: height and width, 0 for one that has failed.
+        batch: Photographs a batch, at most; fewer where they are large.
+
+    Returns:
+        The batches, the largest images first.
+    """
     by_size: dict[tuple[int, int], list[Photograph]] = defaultdict(list)
     for photograph in photographs:
-        by_size[photograph.row["encoded_height"], photograph.row["encoded_width"]].append(
-            photograph
-        )
+        by_size[size(photograph)].append(photograph)
     batches = []
     for (height, width), members in sorted(by_size.items(), reverse=True):
         step = min(batch, max(1, BATCH_PIXELS // max(1, height * width)))

@@ -27,8 +27,8 @@ class EncodedBatch(Protocol):
         """Integers (N, hz, wz, Cz)."""
 
 
-class Encoder(Protocol):
-    """What the job needs of a codec, as :class:`latentset.pipeline.codec.codec.Codec` has it."""
+class Coder(Protocol):
+    """What jobs need of a codec, as :class:`latentset.pipeline.codec.codec.Codec` has it."""
 
     @property
     def info(self) -> CodecInfo:
@@ -40,11 +40,16 @@ class Encoder(Protocol):
     def rate_bits(self, latents: Any, /) -> NDArray[np.float64]:
         """Bits of each image (N)."""
 
+    def decode(
+        self, y_hat: NDArray[Any], z_hat: NDArray[Any], size: tuple[int, int], /
+    ) -> NDArray[np.uint8]:
+        """Decode symbols (N, h, w, C) and (N, hz, wz, Cz) to images (N, H, W, 3) of a size."""
+
 
 class Loader(Protocol):
     """Loads a codec by name or path, for one thread."""
 
-    def __call__(self, codec: str, /, *, self_check: bool) -> Encoder:
+    def __call__(self, codec: str, /, *, self_check: bool) -> Coder:
         """Load it; the client lets it check itself, workers load the same file."""
 
 
@@ -58,7 +63,7 @@ class Engine:
     """Names what computes: ``tensorflow``, ``tensorflow_compression``, ``onednn``, ``device``."""
 
 
-def _load_with_tensorflow(codec: str, /, *, self_check: bool) -> Encoder:
+def _load_with_tensorflow(codec: str, /, *, self_check: bool) -> Coder:
     from latentset.pipeline.codec.codec import load_codec
 
     return load_codec(codec, threads=1, self_check=self_check)
@@ -73,11 +78,26 @@ def _tensorflow_environment() -> Mapping[str, str]:
 TENSORFLOW = Engine(_load_with_tensorflow, _tensorflow_environment)
 """The engine of real jobs. TensorFlow is imported when it is first used."""
 
+NO_CODEC = "none"
+"""Given as the name of a codec: the photographs themselves are stored."""
+
+
+def _no_codec(codec: str, /, *, self_check: bool) -> Coder:
+    raise ValueError("photographs are stored without a codec")
+
+
+def _plain_environment() -> Mapping[str, str]:
+    return {"tensorflow": "", "tensorflow_compression": "", "onednn": "0", "device": "CPU"}
+
+
+PHOTOGRAPHS = Engine(_no_codec, _plain_environment)
+"""The engine of jobs that store the photographs themselves: there is no TensorFlow."""
+
 _loading = threading.Lock()
-_loaded: dict[tuple[Engine, str, str], Encoder] = {}
+_loaded: dict[tuple[Engine, str, str], Coder] = {}
 
 
-def load_once(engine: Engine, codec: str, sha256: str) -> Encoder:
+def load_once(engine: Engine, codec: str, sha256: str) -> Coder:
     """Load a codec that the client has checked, or take the one that this process has loaded.
 
     Args:

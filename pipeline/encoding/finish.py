@@ -11,11 +11,17 @@ from latentset.datasets.store.hdf5 import assemble
 from latentset.datasets.store.manifest import Manifest
 from latentset.datasets.store.objects import describe_object, read_object
 from latentset.datasets.store.places import Place
-from latentset.datasets.store.samples import OK, SAMPLES_SCHEMA
+from latentset.datasets.store.samples import OK, samples_schema
 from latentset.datasets.store.writer import finish_store, metadata_objects
 from latentset.pipeline.encoding.plan import PlanFile
 from latentset.pipeline.encoding.record import ShardRecord, read_record
 from latentset.pipeline.encoding.target import Target
+
+_RECORDED = {
+    *("rate_bpp", "psnr_db", "ms_ssim"),
+    *("source_bytes", "source_sha256", "status", "reason"),
+}
+"""Columns that come from the records."""
 
 
 def finish(target: Target, plan: PlanFile, check: Callable[[], None]) -> Manifest:
@@ -34,7 +40,7 @@ def finish(target: Target, plan: PlanFile, check: Callable[[], None]) -> Manifes
         StoreError: An object cannot be written.
     """
     records = read_records(target.objects, target.job, plan)
-    samples = samples_of(plan.table(), records)
+    samples = samples_of(plan, records)
     shards = [record.summary for record in records]
     if target.settings.container == "hdf5":
         manifest = assemble(
@@ -52,6 +58,7 @@ def finish(target: Target, plan: PlanFile, check: Callable[[], None]) -> Manifes
     _remove_strays(target, records)
     return finish_store(
         target.store,
+        header=plan.header,
         fingerprint=plan.fingerprint,
         samples=samples,
         shards=shards,
@@ -129,24 +136,27 @@ def read_part(objects: Place, record: ShardRecord) -> bytes:
     return content
 
 
-def samples_of(plan: pa.Table, records: list[ShardRecord]) -> pa.Table:
+def samples_of(plan: PlanFile, records: list[ShardRecord]) -> pa.Table:
     """Make the samples table from what was planned and what came out.
 
     Args:
-        plan: The plan's table.
+        plan: The plan.
         records: Of all shards, in order.
 
     Returns:
-        A table of ``SAMPLES_SCHEMA``.
+        A table of ``samples_schema``.
     """
+    table, schema = plan.table(), samples_schema(plan.header)
     # Column by column and shard by shard: lists of a million Python objects cost much memory.
-    columns = {name: plan.column(name) for name in plan.column_names}
-    for name in ("rate_bpp", "source_bytes", "source_sha256", "status", "reason"):
-        kind = SAMPLES_SCHEMA.field(name).type
+    columns = {name: table.column(name) for name in table.column_names}
+    for name in _RECORDED & set(schema.names):
+        kind = schema.field(name).type
         pieces = [pa.array(getattr(record, name), kind) for record in records]
         columns[name] = pa.chunked_array(pieces, kind)
-    if len(columns["status"]) != plan.num_rows:
-        raise JobError(f"expected results of {plan.num_rows} samples, got {len(columns['status'])}")
+    if len(columns["status"]) != table.num_rows:
+        raise JobError(
+            f"expected results of {table.num_rows} samples, got {len(columns['status'])}"
+        )
     ok = pc.equal(columns["status"], OK)
     for name, absent in (
         ("latent_height", 0),
@@ -154,7 +164,7 @@ def samples_of(plan: pa.Table, records: list[ShardRecord]) -> pa.Table:
         ("first_row", -1),
         ("z_first_row", -1),
     ):
-        kind = SAMPLES_SCHEMA.field(name).type
+        kind = schema.field(name).type
         columns[name] = pc.if_else(ok, columns[name], pa.scalar(absent, kind))
-    columns = {name: columns[name] for name in SAMPLES_SCHEMA.names}
-    return pa.table(columns, schema=SAMPLES_SCHEMA)
+    columns = {name: columns[name] for name in schema.names}
+    return pa.table(columns, schema=schema)

@@ -6,27 +6,28 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from latentset.datasets.errors import JobError
 from latentset.datasets.photographs import ResizeRule
 from latentset.datasets.sources import Source
+from latentset.datasets.store.arrays import Rows, rows_of
 from latentset.datasets.store.formats import Format
-from latentset.datasets.store.header import ARRAYS
+from latentset.datasets.store.header import ARRAYS, PIXEL_ARRAYS, PixelInfo, format_version_of
 from latentset.datasets.store.places import Place, open_place
 from latentset.datasets.store.reader import Store, open_store
 from latentset.datasets.store.scales import number_scales
 from latentset.datasets.store.writer import metadata_objects, write_objects
 from latentset.pipeline.encoding.cluster import WAIT_S, Workers, connect
-from latentset.pipeline.encoding.engine import TENSORFLOW, Engine
+from latentset.pipeline.encoding.engine import NO_CODEC, PHOTOGRAPHS, TENSORFLOW, Engine
 from latentset.pipeline.encoding.finish import finish
 from latentset.pipeline.encoding.lock import Lease, hold
-from latentset.pipeline.encoding.passes import encode_shards, read_headers, refuse_failed
+from latentset.pipeline.encoding.passes import read_headers, refuse_failed, run_shards
 from latentset.pipeline.encoding.plan import PlanFile, make_plan, write_plan
 from latentset.pipeline.encoding.progress import ProgressView, Silence
 from latentset.pipeline.encoding.retry import Retried, count_failed, settle, try_again
 from latentset.pipeline.encoding.settings import Settings, describe_source
-from latentset.pipeline.encoding.shard import ShardTarget, Task, read_software
+from latentset.pipeline.encoding.shard import ShardTarget, Task, encode_shard, read_software
 from latentset.pipeline.encoding.target import Target, choose_container, make_target
 
 SHARD_BYTES = 32 << 20
@@ -79,7 +80,7 @@ def encode(
     Args:
         source: The photographs.
         store: What to make: a folder or file, ``s3://…``, ``gs://…``.
-        codec: Name or path of the codec.
+        codec: Name or path of the codec; ``none`` stores the photographs themselves.
         resize: What to do to each photograph first; None is nothing.
         format: In what the arrays are kept; None is HDF5 for names that end like it, else Zarr.
         scheduler: Address of a Dask scheduler; None uses processes of this machine.
@@ -175,23 +176,31 @@ def encode_all(
             values that do not fit.
     """
     view = view or Silence()
+    if NO_CODEC in (codec for _, codec in stores):
+        if len(stores) > 1:
+            raise JobError(
+                "--codec none stores pixels, which are divided into other shards than latents: "
+                "give it a command of its own"
+            )
+        engine = PHOTOGRAPHS
     described, software = describe_source(source), read_software(engine)
     targets: list[Target] = []
     for location, codec in stores:
         place = open_place(location)
         if Path(codec).is_file():
             codec = str(Path(codec).absolute())
+        content = _describe_content(codec, engine, sigma_hat)
         settings = Settings(
+            **content,
+            format_version=format_version_of(content["arrays"]),
             container=choose_container(place, format),
-            codec=number_scales(engine.load(codec, self_check=True).info),
-            arrays=(*ARRAYS, "sigma_hat") if sigma_hat else ARRAYS,
             resize=str(resize or ResizeRule()),
             source=described,
             target_shard_bytes=shard_bytes,
             software=software,
         )
         targets.append(make_target(place, codec, settings))
-    channels = max(target.settings.codec.channels for target in targets)
+    form = max((rows_of(target.settings.content) for target in targets), key=lambda row: row.bytes)
     done: dict[Place, EncodeResult] = {}
     with ExitStack() as locks:
         begun = [target for target in targets if retry_failed or not target.is_complete]
@@ -205,7 +214,7 @@ def encode_all(
         start = partial(connect, scheduler, workers, queue=queue, wait_s=wait_s, say=view.say)
         if left:
             with start() as crew:
-                plans = _plan(crew, left, leases, source, channels, view)
+                plans = _plan(crew, left, leases, source, form, view)
                 if on_error == "fail":
                     refuse_failed(plans[0])
                 _check(leases)
@@ -223,7 +232,7 @@ def encode_all(
                     for target, plan in zip(left, plans, strict=True)
                 )
                 started = time.monotonic()
-                tally = encode_shards(crew, replace(task, targets=made), plans[0], view)
+                tally = run_shards(crew, encode_shard, replace(task, targets=made), plans[0], view)
                 seconds = time.monotonic() - started
             _check(leases)
             for k, (target, plan) in enumerate(zip(left, plans, strict=True)):
@@ -249,6 +258,16 @@ def encode_all(
         if target.before is not None and target.is_complete:
             done.setdefault(target.store, EncodeResult(target.before, was_complete=True))
     return [done[target.store] for target in targets]
+
+
+def _describe_content(codec: str, engine: Engine, sigma_hat: bool) -> dict[str, Any]:
+    """What a store holds: the fields of its settings that say so."""
+    if codec == NO_CODEC:
+        if sigma_hat:
+            raise JobError("--sigma-hat is for codecs: --codec none stores pixels only")
+        return {"pixels": PixelInfo(kind="original"), "arrays": PIXEL_ARRAYS}
+    info = number_scales(engine.load(codec, self_check=True).info)
+    return {"codec": info, "arrays": (*ARRAYS, "sigma_hat") if sigma_hat else ARRAYS}
 
 
 def _look_again(target: Target) -> Target:
@@ -286,7 +305,7 @@ def _plan(
     targets: Sequence[Target],
     leases: Sequence[Lease],
     source: Source,
-    channels: int,
+    form: Rows,
     view: ProgressView,
 ) -> list[PlanFile]:
     """Take the plans of earlier runs of the same job, and make those that are missing."""
@@ -302,7 +321,7 @@ def _plan(
         _check(leases)
         for target in targets:
             if target.job not in found:
-                write_plan(target.job, make_plan(source, target.settings, facts, channels))
+                write_plan(target.job, make_plan(source, target.settings, facts, form))
                 found[target.job] = PlanFile(target.job)
     plans = [found[target.job] for target in targets]
     for target, plan in zip(targets, plans, strict=True):

@@ -2,15 +2,16 @@
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any, Protocol
 
 from latentset.datasets.store.samples import OK
 from latentset.pipeline.encoding.cluster import Workers, tell
 from latentset.pipeline.encoding.plan import FileFacts, PlanFile, read_facts
 from latentset.pipeline.encoding.progress import ProgressView
-from latentset.pipeline.encoding.shard import ShardDone, Task, encode_shard, photograph_failed
+from latentset.pipeline.encoding.shard import ShardDone, ShardTarget, photograph_failed
 from latentset.pipeline.encoding.tally import Tally
 
 HEADERS_A_TASK = 1024
@@ -64,11 +65,35 @@ def refuse_failed(plan: PlanFile) -> None:
             raise photograph_failed(f"{row['path']}: {row['status']}: {row['reason']}")
 
 
-def encode_shards(crew: Workers, task: Task, plan: PlanFile, view: ProgressView) -> Tally:
+class AnyTask(Protocol):
+    """What every task of a job is told."""
+
+    @property
+    def what(self) -> str:
+        """What the tasks do, for people."""
+
+    @property
+    def targets(self) -> tuple[ShardTarget, ...]:
+        """The stores of which each writes a shard."""
+
+    @property
+    def fail(self) -> bool:
+        """Stop at a photograph that cannot be encoded."""
+
+
+def run_shards(
+    crew: Workers,
+    work: Callable[[Any, int, Callable[[int], None]], ShardDone],
+    task: AnyTask,
+    plan: PlanFile,
+    view: ProgressView,
+) -> Tally:
     """Run a task for every shard of a plan.
 
     Args:
         crew: The workers.
+        work: Does one shard: is told the task, the shard's number, and whom to tell how many
+            images are done.
         task: What each is told.
         plan: The plan.
         view: Where to show progress.
@@ -83,11 +108,11 @@ def encode_shards(crew: Workers, task: Task, plan: PlanFile, view: ProgressView)
     """
     tally = Tally(plan.samples, len(task.targets), view)
     topic = f"latentset-{uuid.uuid4().hex}"
-    view.begin("encoding", tally.total)
+    view.begin(task.what, tally.total)
     try:
         with (
             crew.listen(topic, tally.hear),
-            closing(crew.map(_run_task, plan.shards, task=task, topic=topic)) as results,
+            closing(crew.map(_run_task, plan.shards, work=work, task=task, topic=topic)) as results,
         ):
             for result in results:
                 if task.fail and result.failed:
@@ -105,8 +130,13 @@ def _read_part(index: int, paths: list[str], root: str) -> tuple[int, list[FileF
     return index, read_facts(root, paths)
 
 
-def _run_task(index: int, task: Task, topic: str) -> ShardDone:
-    """Encode one shard on a worker, and say from time to time how far it is."""
+def _run_task(
+    index: int,
+    work: Callable[[Any, int, Callable[[int], None]], ShardDone],
+    task: AnyTask,
+    topic: str,
+) -> ShardDone:
+    """Do one shard on a worker, and say from time to time how far it is."""
     last = time.monotonic()
 
     def report(done: int) -> None:
@@ -115,4 +145,4 @@ def _run_task(index: int, task: Task, topic: str) -> ShardDone:
             last = time.monotonic()
             tell(topic, {"index": index, "done": done})
 
-    return encode_shard(task, index, report)
+    return work(task, index, report)

@@ -29,8 +29,9 @@ from numpy.typing import NDArray
 from pydantic import NonNegativeInt, ValidationError
 
 from latentset.datasets.errors import JobError, PhotographError, SourceError, StoreError
-from latentset.datasets.photographs import ResizeRule, read_size
+from latentset.datasets.photographs import read_size
 from latentset.datasets.sources import Source, resolve_inside
+from latentset.datasets.store.arrays import Rows, Sizes
 from latentset.datasets.store.header import Frozen, Header, Layout, Provenance, Sha256
 from latentset.datasets.store.layout import Assignment, assign_rows
 from latentset.datasets.store.objects import sha256_of
@@ -141,17 +142,15 @@ class PlanDocument(Frozen):
     """The first shard that is planned: not 0 where failed samples are tried again (``retry``)."""
 
 
-def make_plan(
-    source: Source, settings: Settings, facts: Sequence[FileFacts], channels: int
-) -> Plan:
+def make_plan(source: Source, settings: Settings, facts: Sequence[FileFacts], form: Rows) -> Plan:
     """Decide what becomes of every sample and where it goes.
 
     Args:
         source: The photographs listed.
         settings: Of the job.
         facts: Of each file, in the order of the source.
-        channels: Channels of ``y_hat`` that shards are reckoned with: the codec's own, or those
-            of another codec of the same job.
+        form: Of the rows that shards are reckoned with: the store's own, or those of another
+            codec of the same job.
 
     Returns:
         The plan.
@@ -161,7 +160,7 @@ def make_plan(
     """
     columns, rows, z_rows = measure(settings, facts)
     try:
-        placed = assign_rows(rows, z_rows, channels, settings.target_shard_bytes)
+        placed = assign_rows(rows, z_rows, form, settings.target_shard_bytes)
     except StoreError as error:
         k = 0
         raise JobError(
@@ -184,21 +183,21 @@ def measure(
 
     Returns:
         The columns of the plan that follow from them; for each sample the positions of its
-        ``y_hat`` grid and those of its ``z_hat`` grid, 0 if it cannot be encoded.
+        grid and those of its ``z_hat`` grid, 0 if it cannot be encoded.
     """
-    rule, codec = ResizeRule.parse(settings.resize), settings.codec
+    of_image, content = Sizes(settings.content, settings.resize), settings.content
     columns: dict[str, list[Any]] = defaultdict(list)
     rows, z_rows = [], []
     for fact in facts:
         status, reason, encoded = fact.status, fact.reason, (0, 0)
         if status == OK:
             try:
-                encoded = rule.size(fact.height, fact.width)
+                encoded = of_image.image(fact.height, fact.width)
             except PhotographError as error:
                 status, reason = error.status, str(error)
-        grid = codec.y_size(*encoded)
+        grid = content.y_size(*encoded)
         rows.append(math.prod(grid))
-        z_rows.append(math.prod(codec.z_size(*encoded)))
+        z_rows.append(math.prod(content.z_size(*encoded)))
         for name, value in (
             ("height", fact.height),
             ("width", fact.width),
@@ -236,7 +235,9 @@ def plan_table(samples: pa.Table, columns: Mapping[str, list[Any]], placed: Assi
 
 def _make_header(settings: Settings, layout: Layout) -> Header:
     return Header(
+        format_version=settings.format_version,
         codec=settings.codec,
+        pixels=settings.pixels,
         arrays=settings.arrays,
         resize=settings.resize,
         source=settings.source,
@@ -312,6 +313,18 @@ class PlanFile:
         self._file = pq.ParquetFile(io.BytesIO(content))
         self.samples: int = self._file.metadata.num_rows
         self._lock = threading.Lock()  # a worker may have several threads; the file is not for them
+
+    def first(self, shard: int) -> int:
+        """Number of the first sample of a shard, in the plan's order.
+
+        Args:
+            shard: Its number.
+
+        Returns:
+            Number of samples in the planned shards before it.
+        """
+        groups = range(shard - self.shards.start)
+        return sum(self._file.metadata.row_group(k).num_rows for k in groups)
 
     def rows(self, shard: int) -> list[dict[str, Any]]:
         """Read the rows of one shard.

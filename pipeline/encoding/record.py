@@ -1,15 +1,25 @@
 """What a finished shard leaves behind: the facts from which a job is resumed and finished."""
 
 from collections import Counter
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import FiniteFloat, NonNegativeInt, ValidationError, model_validator
+from pydantic import (
+    AllowInfNan,
+    ConfigDict,
+    FiniteFloat,
+    NonNegativeInt,
+    ValidationError,
+    model_validator,
+)
 
 from latentset.datasets.store.header import Frozen, Sha256
 from latentset.datasets.store.manifest import ShardSummary
 from latentset.datasets.store.objects import StoredObject
 from latentset.datasets.store.places import Place
 from latentset.datasets.store.samples import OK
+
+Measure = Annotated[float, AllowInfNan(True)] | None
+"""A float that may be infinite, or nothing."""
 
 
 class ShardRecord(Frozen):
@@ -32,15 +42,23 @@ class ShardRecord(Frozen):
     """The same in words."""
     rate_bpp: tuple[FiniteFloat | None, ...]
     """Bits a pixel of the encoded image; None without latents."""
+    psnr_db: tuple[Measure, ...] = ()
+    """Of decoded images against the photographs, dB; infinite where they are equal, None where it
+    was not measured. Empty in a store of anything else."""
+    ms_ssim: tuple[Measure, ...] = ()
+    """The same, MS-SSIM; None for images that are too small for it too."""
     source_bytes: tuple[NonNegativeInt, ...]
     """Size of the photograph's file; 0 = could not be read."""
     source_sha256: tuple[str, ...]
     """Digest of the photograph's file; empty = could not be read."""
 
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         lists = (self.status, self.reason, self.rate_bpp, self.source_bytes, self.source_sha256)
-        if len({len(items) for items in lists}) != 1:
+        measures = {len(items) for items in (self.psnr_db, self.ms_ssim)} - {0}
+        if len({len(items) for items in lists} | measures) != 1:
             raise ValueError("lists differ in length")
         return self
 

@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 from latentset.datasets.errors import JobError
 from latentset.datasets.sources import Source
 from latentset.datasets.store.hdf5_reader import Hdf5Store
-from latentset.datasets.store.header import FORMAT_VERSION, Header
+from latentset.datasets.store.header import Header, format_version_of
 from latentset.datasets.store.layout import append_rows, fits
 from latentset.datasets.store.manifest import MANIFEST, Manifest
 from latentset.datasets.store.places import Folder, Place
@@ -37,7 +37,7 @@ from latentset.datasets.store.samples import OK
 from latentset.pipeline.encoding.amend import decide, install, lay_ready, replace_file
 from latentset.pipeline.encoding.cluster import Workers
 from latentset.pipeline.encoding.finish import read_records
-from latentset.pipeline.encoding.passes import encode_shards, read_headers, refuse_failed
+from latentset.pipeline.encoding.passes import read_headers, refuse_failed, run_shards
 from latentset.pipeline.encoding.plan import (
     FileFacts,
     Plan,
@@ -48,7 +48,7 @@ from latentset.pipeline.encoding.plan import (
 )
 from latentset.pipeline.encoding.progress import ProgressView
 from latentset.pipeline.encoding.settings import Settings
-from latentset.pipeline.encoding.shard import ShardTarget, Task
+from latentset.pipeline.encoding.shard import ShardTarget, Task, encode_shard
 from latentset.pipeline.encoding.target import Target, make_target
 
 
@@ -102,10 +102,11 @@ def count_failed(target: Target) -> int:
         JobError: The store is of an earlier format version.
     """
     store, manifest = _complete(target)
-    if manifest.samples.failed and store.header.format_version != FORMAT_VERSION:
+    current = format_version_of(store.header.arrays)
+    if manifest.samples.failed and store.header.format_version != current:
         raise JobError(
             f"{target.store} is of format {store.header.format_version}, and only stores of format "
-            f"{FORMAT_VERSION} are changed: make one of it first (latentset convert STORE NEW)"
+            f"{current} are changed: make one of it first (latentset convert STORE NEW)"
         )
     return manifest.samples.failed
 
@@ -141,7 +142,7 @@ def try_again(
         refuse_failed(plan)
     made = ShardTarget(ready, retry, plan.table_sha256, target.settings.container, target.codec)
     started = time.monotonic()
-    encode_shards(crew, replace(task, targets=(made,)), plan, view)
+    run_shards(crew, encode_shard, replace(task, targets=(made,)), plan, view)
     seconds = time.monotonic() - started
     change = decide(store, plan, read_records(ready, retry, plan))
     for lease in task.leases:
@@ -198,6 +199,11 @@ def _refuse_large(
         "its latents take {} rows of y_hat and {} of z_hat, and a shard of this store has "
         f"{layout.shard_rows} and {layout.z_shard_rows}: encode the store anew"
     )
+    if header.pixels is not None:
+        reason = (
+            "its pixels take {} rows, and a shard of this store has "
+            f"{layout.shard_rows}: encode the store anew"
+        )
     return [
         fact
         if fits(need, z_need, layout)

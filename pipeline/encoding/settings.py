@@ -10,15 +10,7 @@ from pydantic import PositiveInt
 from latentset.datasets.errors import SettingsChangedError
 from latentset.datasets.sources import Source
 from latentset.datasets.store.formats import Format
-from latentset.datasets.store.header import (
-    FORMAT_VERSION,
-    ArrayName,
-    CodecInfo,
-    FormatVersion,
-    Frozen,
-    Header,
-    SourceInfo,
-)
+from latentset.datasets.store.header import Described, Frozen, Header, SourceInfo
 from latentset.datasets.store.objects import sha256_of
 
 _SHOWN = 70
@@ -40,27 +32,17 @@ class Software(Frozen):
     """What decodes and resizes photographs, with its version."""
 
 
-class Settings(Frozen):
+class Settings(Described):
     """Everything that decides the bytes of a store, time stamps aside.
 
     Left out on purpose, because they change nothing: batch size, workers, scheduler, where source
     and codec lie.
     """
 
-    format_version: FormatVersion = FORMAT_VERSION
-    """Version of docs/store-spec.md."""
     container: Format = "zarr"
     """In what the arrays are kept."""
-    codec: CodecInfo
-    """Which codec."""
-    arrays: tuple[ArrayName, ...]
-    """Which arrays are stored."""
-    resize: str
-    """The resize rule."""
-    source: SourceInfo
-    """Which photographs."""
     target_shard_bytes: PositiveInt
-    """Wanted size of a shard of ``y_hat`` before compression."""
+    """Wanted size of a shard of ``y_hat`` or ``pixels`` before compression."""
     software: Software
     """With what."""
 
@@ -104,6 +86,7 @@ def settings_of(header: Header, container: Format) -> Settings:
         format_version=header.format_version,
         container=container,
         codec=header.codec,
+        pixels=header.pixels,
         arrays=header.arrays,
         resize=header.resize,
         source=header.source,

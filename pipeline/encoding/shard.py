@@ -5,37 +5,32 @@ task that is run twice writes the same bytes; one that finds its record and the 
 writes nothing.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from latentset.datasets.errors import CodecError, JobError, PhotographFailedError, StoreError
+from latentset.datasets.errors import JobError, PhotographFailedError
 from latentset.datasets.photographs import ResizeRule, decoder_version
 from latentset.datasets.store.formats import Format
 from latentset.datasets.store.hdf5 import encode_part
-from latentset.datasets.store.header import Header
+from latentset.datasets.store.header import ArrayName, CodecInfo, Header
 from latentset.datasets.store.objects import are_unaltered
 from latentset.datasets.store.places import Place
 from latentset.datasets.store.samples import OK
 from latentset.datasets.store.scales import number_scales
-from latentset.datasets.store.writer import ShardBuffer, shard_objects, write_objects
+from latentset.datasets.store.writer import shard_objects, write_objects
+from latentset.pipeline.encoding.contents import Contents, LatentContents, PhotographContents
 from latentset.pipeline.encoding.decoding import Photograph, decode_batches
-from latentset.pipeline.encoding.engine import EncodedBatch, Encoder, Engine, load_once
+from latentset.pipeline.encoding.engine import Coder, Engine, load_once
 from latentset.pipeline.encoding.lock import Lease
 from latentset.pipeline.encoding.plan import PlanFile, open_plan_once
 from latentset.pipeline.encoding.record import ShardRecord, part_path, read_record, write_record
 from latentset.pipeline.encoding.settings import Software, software_of
-
-_GIVEN_UP = (
-    "The codec gives values that a store cannot hold; nothing was clipped or wrapped. Leave the "
-    "sample out of the source, or use another codec"
-)
 
 
 @dataclass(frozen=True)
@@ -70,6 +65,8 @@ class Task:
     """Runs the codecs."""
     leases: tuple[Lease, ...] = ()
     """The locks of the stores, which must be this job's when something is written."""
+    what: str = "encoding"
+    """What the tasks do, for people."""
 
 
 @dataclass(frozen=True)
@@ -86,69 +83,47 @@ class ShardDone:
     """``path: status: reason`` of its samples without latents."""
 
 
-class _Shard:
-    """A shard of one store that is being filled."""
+def write_shard(
+    target: ShardTarget,
+    plan: PlanFile,
+    index: int,
+    rows: Mapping[ArrayName, NDArray[Any]],
+    photographs: Sequence[Photograph],
+    **figures: Mapping[str, float],
+) -> None:
+    """Write a shard's objects, and then its record.
 
-    def __init__(self, target: ShardTarget, plan: PlanFile, codec: Encoder, index: int) -> None:
-        self._target, self._plan, self._codec, self._index = target, plan, codec, index
-        self._buffer = ShardBuffer(plan.header, index)
-        self._rows = {row["id"]: row for row in plan.rows(index)}
-        self._rate_bpp: dict[str, float] = {}
+    Args:
+        target: The store.
+        plan: Its plan.
+        index: Number of the shard.
+        rows: All rows of the shard, by array.
+        photographs: Its samples, and what became of each.
+        **figures: For each column of the record that has numbers, its numbers by the sample's id.
 
-    def encode(self, images: NDArray[np.uint8], ids: Sequence[str]) -> None:
-        """Encode images of one size and place their latents."""
-        latents = self._latents(images, ids)
-        for k, name in enumerate(ids):
-            row = self._rows[name]
-            try:
-                self._buffer.put(
-                    row["first_row"],
-                    row["z_first_row"],
-                    latents.y_hat[k],
-                    latents.scale_index[k],
-                    latents.z_hat[k],
-                )
-            except StoreError as error:
-                raise JobError(f"sample {name!r}: {error}. {_GIVEN_UP}") from error
-        pixels = images.shape[1] * images.shape[2]
-        for name, bits in zip(ids, self._codec.rate_bits(latents), strict=True):
-            if not isfinite(bits):
-                raise JobError(
-                    f"sample {name!r}: expected a finite number of bits, got {bits}. {_GIVEN_UP}"
-                )
-            self._rate_bpp[name] = float(bits) / pixels
-
-    def _latents(self, images: NDArray[np.uint8], ids: Sequence[str]) -> EncodedBatch:
-        """Run the codec; if it fails, find out at which sample."""
-        try:
-            return self._codec.encode(images)
-        except CodecError as error:
-            for k, name in enumerate(ids):
-                try:
-                    self._codec.encode(images[k : k + 1])
-                except CodecError as alone:
-                    raise JobError(f"sample {name!r}: {alone}. {_GIVEN_UP}") from alone
-            raise JobError(f"samples {ids[0]!r} to {ids[-1]!r}: {error}. {_GIVEN_UP}") from error
-
-    def write(self, photographs: Sequence[Photograph]) -> None:
-        """Write the shard's objects, and then its record."""
-        header, rows = self._plan.header, self._buffer.rows()
-        if self._target.container == "zarr":
-            objects = shard_objects(header, self._index, rows)
-        else:
-            objects = {part_path(self._index): encode_part(header, self._index, rows)}
-        record = ShardRecord(
-            fingerprint=self._plan.fingerprint,
-            plan_sha256=self._target.plan_sha256,
-            index=self._index,
-            objects=tuple(write_objects(self._target.objects, objects)),
-            status=tuple(p.status for p in photographs),
-            reason=tuple(p.reason for p in photographs),
-            rate_bpp=tuple(self._rate_bpp.get(p.row["id"]) for p in photographs),
-            source_bytes=tuple(p.source_bytes for p in photographs),
-            source_sha256=tuple(p.source_sha256 for p in photographs),
-        )
-        write_record(self._target.job, record)
+    Raises:
+        StoreError: An object cannot be written.
+    """
+    if target.container == "zarr":
+        objects = shard_objects(plan.header, index, rows)
+    else:
+        objects = {part_path(index): encode_part(plan.header, index, rows)}
+    columns = {
+        name: tuple(numbers.get(p.row["id"]) for p in photographs)
+        for name, numbers in figures.items()
+    }
+    record = ShardRecord(
+        fingerprint=plan.fingerprint,
+        plan_sha256=target.plan_sha256,
+        index=index,
+        objects=tuple(write_objects(target.objects, objects)),
+        status=tuple(p.status for p in photographs),
+        reason=tuple(p.reason for p in photographs),
+        source_bytes=tuple(p.source_bytes for p in photographs),
+        source_sha256=tuple(p.source_sha256 for p in photographs),
+        **columns,
+    )
+    write_record(target.job, record)
 
 
 def encode_shard(task: Task, index: int, report: Callable[[int], None]) -> ShardDone:
@@ -169,16 +144,18 @@ def encode_shard(task: Task, index: int, report: Callable[[int], None]) -> Shard
         StoreError: An object cannot be written.
     """
     plans = [open_plan_once(target.job, target.plan_sha256) for target in task.targets]
-    records = [_find(target, plan, index) for target, plan in zip(task.targets, plans, strict=True)]
+    records = [
+        find_record(target, plan, index) for target, plan in zip(task.targets, plans, strict=True)
+    ]
     rows = plans[0].rows(index)
     reused = tuple(record is not None for record in records)
     if all(reused):
-        return ShardDone(index, len(rows), reused, _failures(rows, records[0]))
+        return ShardDone(index, len(rows), reused, list_failed(rows, records[0]))
 
     photographs = [Photograph(row) for row in rows]
-    with _enough_memory(index):
+    with enough_memory(index):
         shards = [
-            _Shard(target, plan, _load(task.engine, target.codec, plan.header), index)
+            (target, plan, _begin(task.engine, target.codec, plan, index))
             for target, plan, found in zip(task.targets, plans, reused, strict=True)
             if not found
         ]
@@ -192,22 +169,31 @@ def encode_shard(task: Task, index: int, report: Callable[[int], None]) -> Shard
             ready = [photograph for photograph in batch if photograph.pixels is not None]
             if ready:
                 images = np.stack([p.pixels for p in ready if p.pixels is not None])
-                for shard in shards:
-                    shard.encode(images, [p.row["id"] for p in ready])
+                for _, _, contents in shards:
+                    contents.add(images, [p.row["id"] for p in ready])
             for photograph in ready:
                 photograph.pixels = None
             done += len(batch)
             report(done)
         for lease in task.leases:
             lease.check()
-        for shard in shards:
-            shard.write(photographs)
+        for target, plan, contents in shards:
+            rows_of_shard, rate_bpp = contents.rows(), contents.rate_bpp
+            write_shard(target, plan, index, rows_of_shard, photographs, rate_bpp=rate_bpp)
     failed = tuple(p.describe() for p in photographs if p.status != OK)
     return ShardDone(index, len(rows), reused, failed)
 
 
 @contextmanager
-def _enough_memory(index: int) -> Iterator[None]:
+def enough_memory(index: int) -> Iterator[None]:
+    """Put into words that there was no memory for a shard.
+
+    Args:
+        index: Number of the shard.
+
+    Raises:
+        JobError: There was none.
+    """
     try:
         yield
     except MemoryError as error:
@@ -218,15 +204,33 @@ def _enough_memory(index: int) -> Iterator[None]:
         ) from error
 
 
-def _find(target: ShardTarget, plan: PlanFile, index: int) -> ShardRecord | None:
-    """The record of a shard that is done, if its objects are what it says."""
+def find_record(target: ShardTarget, plan: PlanFile, index: int) -> ShardRecord | None:
+    """Find the record of a shard that is done.
+
+    Args:
+        target: The store.
+        plan: Its plan.
+        index: Number of the shard.
+
+    Returns:
+        The record, if there is one and its objects are what it says.
+    """
     record = read_record(target.job, index, plan.fingerprint, target.plan_sha256)
     if record is None or not are_unaltered(target.objects, record.objects):
         return None
     return record
 
 
-def _failures(rows: list[dict[str, Any]], record: ShardRecord | None) -> tuple[str, ...]:
+def list_failed(rows: list[dict[str, Any]], record: ShardRecord | None) -> tuple[str, ...]:
+    """List the samples of a shard that was done before and that have failed.
+
+    Args:
+        rows: Of the plan.
+        record: Of the shard.
+
+    Returns:
+        ``path: status: reason`` of each.
+    """
     if record is None:
         return ()
     return tuple(
@@ -250,22 +254,52 @@ def photograph_failed(what: str) -> PhotographFailedError:
     )
 
 
-def _load(engine: Engine, name: str, header: Header) -> Encoder:
-    """Load the codec and make sure that this worker computes what the others do."""
+def _begin(engine: Engine, name: str, plan: PlanFile, index: int) -> Contents:
+    """Begin a shard; its codec is loaded if it has one."""
+    info = plan.header.codec
+    require_software(engine, plan.header)
+    if info is None:
+        return PhotographContents(plan, index)
+    codec = load_once(engine, name, info.sha256)
+    if number_scales(codec.info) != info:
+        raise codec_differs(name, codec, info)
+    return LatentContents(plan, index, codec)
+
+
+def codec_differs(name: str, codec: Coder, planned: CodecInfo) -> JobError:
+    """Word the error of a worker that has another codec than the client.
+
+    Args:
+        name: Name or path of the codec.
+        codec: What was loaded.
+        planned: What should have been.
+
+    Returns:
+        The error.
+    """
+    return JobError(
+        f"this worker's codec {name} is {codec.info.sha256[:12]}…, but the job was planned with "
+        f"{planned.sha256[:12]}…: give every worker the same file"
+    )
+
+
+def require_software(engine: Engine, header: Header) -> None:
+    """Make sure that this worker computes what the others do.
+
+    Args:
+        engine: Runs the codec.
+        header: What the store was planned with.
+
+    Raises:
+        JobError: It has other software.
+    """
     expected = software_of(header)
     found = read_software(engine)
     if found != expected:
         raise JobError(
             f"this worker has {found}, but the job was planned with {expected}. "
-            "Latents could differ: give every worker the client's environment"
+            f"{header.noun.capitalize()} could differ: give every worker the client's environment"
         )
-    codec = load_once(engine, name, header.codec.sha256)
-    if number_scales(codec.info) != header.codec:
-        raise JobError(
-            f"this worker's codec {name} is {codec.info.sha256[:12]}…, but the job was "
-            f"planned with {header.codec.sha256[:12]}…: give every worker the same file"
-        )
-    return codec
 
 
 def read_software(engine: Engine) -> Software:

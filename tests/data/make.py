@@ -8,16 +8,15 @@ from pathlib import Path
 
 from latentset.datasets.store import open_store
 from latentset.datasets.store.convert import convert
-from latentset.datasets.store.header import FORMAT_VERSION
 from latentset.datasets.store.places import Folder
-from latentset.datasets.store.synthetic import write_synthetic_store
+from latentset.datasets.store.synthetic import write_synthetic_pixels, write_synthetic_store
 
 
 def main() -> None:
-    """Write both formats."""
+    """Write latents and pixels in both formats, each in the version that it has now."""
     folder = Path(sys.argv[1])
-    made = write_synthetic_store(
-        folder / f"store-{FORMAT_VERSION}.zarr",
+    latents = write_synthetic_store(
+        folder / "latents.zarr",
         samples=12,
         sizes=((64, 64), (100, 50)),
         failed=(3,),
@@ -27,8 +26,24 @@ def main() -> None:
         shard_bytes=1 << 10,
         seed=7,
     )
-    target = Folder(folder / f"store-{FORMAT_VERSION}.h5")
-    convert(open_store(made), target, "hdf5", lambda what, done, total: None)
+    pixels = write_synthetic_pixels(
+        folder / "pixels.zarr",
+        samples=6,
+        sizes=((20, 30), (25, 16)),
+        decoded=True,
+        failed=(3,),
+        shard_bytes=1 << 11,
+        seed=7,
+    )
+    for made, name in ((latents, "store"), (pixels, "pixels")):
+        store = open_store(made)
+        target = folder / f"{name}-{store.header.format_version}"
+        convert(store, Folder(target.with_suffix(f"{target.suffix}.h5")), "hdf5", silence)
+        made.rename(target.with_suffix(f"{target.suffix}.zarr"))
+
+
+def silence(what: str, done: int, total: int) -> None:
+    """Take no note of progress."""
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ def store(name: str) -> Store:
 def test_header_and_samples(name: str, store: Store) -> None:
     assert store.header.format_version == name.removeprefix("store-")[:3]
     assert store.fingerprint == FINGERPRINTS[name]
+    assert store.header.codec is not None
     assert store.header.codec.channels == 6
     assert store.header.codec.z_channels == 3
     assert store.header.source.classes == ("even", "odd")
@@ -110,3 +111,37 @@ def test_it_can_be_converted(target: str, store: Store, tmp_path: Path) -> None:
 def test_the_data_stay_small() -> None:
     files = [path for path in DATA.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 200_000
+
+
+@pytest.fixture(params=["pixels-1.1.zarr", "pixels-1.1.h5"])
+def pixels(request: pytest.FixtureRequest) -> Path:
+    return DATA / str(request.param)
+
+
+def test_pixels(pixels: Path) -> None:
+    store = open_store(pixels)
+    assert store.header.format_version == "1.1"
+    assert store.fingerprint == "971d15ea3f2a06b13086e4512907326f02462a7c6501449dc216555168dec029"
+    assert store.header.layout.shards == 5
+    assert store.header.pixels is not None
+    assert store.header.pixels.kind == "decoded"
+    row = store.samples.slice(4, 1).to_pylist()[0]
+    assert (row["id"], row["latent_height"], row["latent_width"]) == ("even/000004", 20, 30)
+    assert (row["first_row"], row["z_first_row"], row["shard"]) == (1800, -1, 3)
+    assert (row["psnr_db"], row["ms_ssim"]) == (30.0, None)
+    image = store.read_sample(4)["pixels"]
+    assert image.shape == (20, 30, 3)
+    assert image[0, :2].tolist() == [[41, 37, 34], [33, 24, 27]]
+    assert image[19, 29].tolist() == [21, 31, 24]
+    values = np.ascontiguousarray(store.array("pixels")[:])
+    digest = "50c739a9acb5cfbececda745c3aa9c7632d4f2963ebe8745c084c80e8e90262d"
+    assert hashlib.sha256(values.tobytes()).hexdigest() == digest
+    assert verify(pixels, silence).problems == []
+
+
+def test_pixels_can_be_converted(pixels: Path, tmp_path: Path) -> None:
+    store = open_store(pixels)
+    format = "hdf5" if pixels.suffix == ".zarr" else "zarr"
+    written = convert(store, Folder(tmp_path / "converted"), format, silence)  # type: ignore[arg-type]
+    assert compare(store, written, silence) == []
+    assert written.header == store.header

@@ -75,7 +75,7 @@ def test_the_header_of_the_specification_is_read_and_written_back() -> None:
         (None, "not a LatentSet store"),
         (
             changed("format_version", value="9.9"),
-            "format_version: expected 0.1 or 1.0, got '9.9'",
+            "format_version: expected 0.1 or 1.0 or 1.1, got '9.9'",
         ),
         (changed("new", value=1), "new: Extra inputs are not permitted"),
         (changed("codec", "new", value=1), "codec.new: Extra inputs are not permitted"),

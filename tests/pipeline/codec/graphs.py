@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,11 +78,15 @@ def _g_s(y_hat: Any, x_shape: Any) -> Any:
 # ---------------------------------------------------------------- tensorflow-compression 2
 
 
+Receiver = Literal["plain", "uses z", "uses strings", "checks strings"]
+
+
 class _ModelV2(tf.Module):  # type: ignore[misc]
     """The entropy models of the second generation, with the codec's functions around them."""
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, receiver: Receiver) -> None:
         super().__init__()
+        self.receiver = receiver
         tf.random.set_seed(7)
         self.weights = weights
         step = float(np.log(256.0 / 0.11) / 63)
@@ -109,26 +113,42 @@ class _ModelV2(tf.Module):  # type: ignore[misc]
         return (*strings, x_shape, y_shape, z_shape)
 
     def receive(self, y: Any, z: Any, x_shape: Any, y_shape: Any, z_shape: Any) -> Any:
-        index = _h_s(self.weights, self.z_model.decompress(z, z_shape), y_shape)
-        return _g_s(self.y_model.decompress(y, index), x_shape)
+        z_hat = self.z_model.decompress(z, z_shape)
+        index = _h_s(self.weights, z_hat, y_shape)
+        y_hat = self.y_model.decompress(y, index)
+        if self.receiver == "uses z":
+            y_hat += 3 * tf.reduce_mean(z_hat)
+        if self.receiver == "checks strings":
+            with tf.control_dependencies([tf.debugging.assert_positive(tf.strings.length(z))]):
+                y_hat = tf.identity(y_hat) + 0.0
+        if self.receiver == "uses strings":
+            y_hat += tf.cast(tf.strings.length(z), tf.float32)[0]
+        return _g_s(y_hat, x_shape)
 
 
 _CHANNELS = (tf.string, tf.string, tf.int32, tf.int32, tf.int32)
 
 
-def build_v2(weights: Weights, *, calls: bool = False, batch: int | None = 1) -> Any:
+def build_v2(
+    weights: Weights,
+    *,
+    calls: bool = False,
+    batch: int | None = 1,
+    receiver: Receiver = "plain",
+) -> Any:
     """Make a metagraph as tensorflow-compression 2 does.
 
     Args:
         weights: Numbers.
         calls: Leave the sender and the receiver as functions in the library.
         batch: Size of the first axis of the sender's placeholder.
+        receiver: What the image depends on besides ``y_hat``.
     """
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    model = _ModelV2(weights)
+    model = _ModelV2(weights, receiver)
     shapes = [(None,), (None,), (2,), (2,), (2,)]
-    sender, receiver = (
+    sender, receiving = (
         convert_variables_to_constants_v2(tf.function(f).get_concrete_function(*specs))
         for f, specs in (
             (model.send, [tf.TensorSpec((batch, None, None, 3), tf.uint8)]),
@@ -143,10 +163,10 @@ def build_v2(weights: Weights, *, calls: bool = False, batch: int | None = 1) ->
         received = _received(shapes)
         if calls:
             sent = sender(image)
-            (output,) = receiver(*received)
+            (output,) = receiving(*received)
         else:
             sent = _import(sender, [image])
-            (output,) = _import(receiver, received)
+            (output,) = _import(receiving, received)
         return metagraph_of(graph, image, sent, received, output)
 
 

@@ -87,7 +87,7 @@ def test_a_codec_with_fewer_channels_gets_the_shards_of_the_other(
 ) -> None:
     stores = {tmp_path / "wide": "standin:wide", tmp_path / "plain": "standin"}
     wide, plain = run_all(uniform, stores, shard_bytes=1 << 12)
-    assert wide.store.header.codec.channels > plain.store.header.codec.channels
+    assert wide.store.header.content.channels > plain.store.header.content.channels
     assert wide.store.samples["shard"] == plain.store.samples["shard"]
     for k in (0, 17, 31):
         y_hat = wide.store.read_sample(k)["y_hat"]

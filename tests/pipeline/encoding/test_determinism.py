@@ -16,7 +16,7 @@ from PIL import Image
 
 from latentset.datasets.photographs import ResizeRule, read_photograph
 from latentset.datasets.sources import open_source
-from latentset.pipeline.encoding.engine import TENSORFLOW, Encoder
+from latentset.pipeline.encoding.engine import TENSORFLOW, Coder
 from latentset.pipeline.encoding.job import encode
 
 CODEC = "demo-hyperprior-msssim-1"
@@ -25,7 +25,7 @@ WEIGHTS = Path(__file__).parents[3] / "pipeline" / "codec" / "weights" / f"{CODE
 pytestmark = pytest.mark.skipif(not WEIGHTS.exists(), reason=f"{CODEC} is not shipped")
 
 
-def load_with_two_threads(codec: str, /, *, self_check: bool) -> Encoder:
+def load_with_two_threads(codec: str, /, *, self_check: bool) -> Coder:
     from latentset.pipeline.codec.codec import load_codec
 
     return load_codec(codec, threads=2, self_check=self_check)

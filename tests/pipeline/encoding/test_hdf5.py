@@ -179,6 +179,7 @@ def test_two_codecs_on_the_command_line_make_two_stores(mixed: Source, tmp_path:
     assert done.returncode == 0, done.stderr
     for name in ("standin", "standin:other"):
         store = open_store(tmp_path / "stores" / f"{name}.h5")
+        assert store.header.codec is not None
         assert store.header.codec.name == name
         assert f"{name}.h5 is complete" in done.stdout
     twice = subprocess.run(

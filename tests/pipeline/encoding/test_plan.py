@@ -6,6 +6,7 @@ import pytest
 
 from latentset.datasets.errors import JobError
 from latentset.datasets.sources import Source, open_source
+from latentset.datasets.store.arrays import latent_rows
 from latentset.datasets.store.places import Folder
 from latentset.datasets.store.scales import number_scales
 from latentset.pipeline.encoding.plan import (
@@ -17,9 +18,13 @@ from latentset.pipeline.encoding.plan import (
 )
 from latentset.pipeline.encoding.settings import Settings, Software, describe_source
 
+ROWS = latent_rows(6)
+"""Of the stand-in's channels."""
+
 
 def settings_for(source: Source, standin: Any, resize: str = "none", **changes: Any) -> Settings:
     values: dict[str, Any] = {
+        "format_version": "1.0",
         "codec": number_scales(standin.StandIn("standin").info),
         "arrays": ("y_hat", "scale_index", "z_hat"),
         "resize": resize,
@@ -54,7 +59,7 @@ def test_a_path_out_of_the_source_is_never_followed(mixed: Source, tmp_path: Pat
 def test_the_plan_says_what_becomes_of_every_sample(mixed: Source, standin: Any) -> None:
     facts = [FileFacts(100, 200, 10), FileFacts(status="empty", reason="no bytes")]
     facts += [FileFacts(64, 64, 5)] * 38
-    plan = make_plan(mixed, settings_for(mixed, standin, "short:40"), facts, standin.CHANNELS)
+    plan = make_plan(mixed, settings_for(mixed, standin, "short:40"), facts, ROWS)
     rows = plan.table.to_pylist()
     first = {k: rows[0][k] for k in ("height", "width", "encoded_height", "encoded_width")}
     assert first == {"height": 100, "width": 200, "encoded_height": 40, "encoded_width": 80}
@@ -70,7 +75,7 @@ def test_the_plan_is_a_pure_function(mixed: Source, standin: Any, tmp_path: Path
     for name in ("one", "two"):
         write_plan(
             Folder(tmp_path / name),
-            make_plan(mixed, settings_for(mixed, standin), facts, standin.CHANNELS),
+            make_plan(mixed, settings_for(mixed, standin), facts, ROWS),
         )
     for file in ("plan.json", "plan.parquet"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
@@ -78,7 +83,7 @@ def test_the_plan_is_a_pure_function(mixed: Source, standin: Any, tmp_path: Path
 
 def test_a_plan_is_read_by_shards(mixed: Source, standin: Any, tmp_path: Path) -> None:
     facts = read_facts(str(mixed.root), mixed.samples["path"].to_pylist())
-    plan = make_plan(mixed, settings_for(mixed, standin), facts, standin.CHANNELS)
+    plan = make_plan(mixed, settings_for(mixed, standin), facts, ROWS)
     write_plan(Folder(tmp_path), plan)
     file = PlanFile(Folder(tmp_path))
     assert file.fingerprint == plan.fingerprint
@@ -90,9 +95,7 @@ def test_a_plan_is_read_by_shards(mixed: Source, standin: Any, tmp_path: Path) -
 
 def test_an_altered_plan_is_refused(mixed: Source, standin: Any, tmp_path: Path) -> None:
     facts = read_facts(str(mixed.root), mixed.samples["path"].to_pylist())
-    write_plan(
-        Folder(tmp_path), make_plan(mixed, settings_for(mixed, standin), facts, standin.CHANNELS)
-    )
+    write_plan(Folder(tmp_path), make_plan(mixed, settings_for(mixed, standin), facts, ROWS))
     whole = (tmp_path / "plan.parquet").read_bytes()
     (tmp_path / "plan.parquet").write_bytes(whole + b"x")
     with pytest.raises(JobError, match=r"plan\.parquet differs from its digest"):

@@ -529,7 +529,7 @@ def test_a_store_of_an_earlier_format_is_left_alone(
     no_image(mixed.root / "a" / "000.png")
     store = tmp_path / "store"
     run(mixed, store)
-    monkeypatch.setattr(retry, "FORMAT_VERSION", "2.0")
+    monkeypatch.setattr(retry, "format_version_of", lambda arrays: "2.0")
     with pytest.raises(JobError, match=r"is of format 1\.0.*latentset convert STORE NEW"):
         run(mixed, store, retry_failed=True)
 

@@ -1,0 +1,113 @@
+"""How long a codec takes for one photograph: Table 2's "enc. time" and "dec. time"."""
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from latentset.pipeline.codec.codec import Codec
+from latentset.pipeline.tensorflow_setup import environment
+
+WARM_UP = 2
+"""Runs of each that are not counted: TensorFlow prepares a graph in the first of a size."""
+
+
+class CodecTime(BaseModel):
+    """Wall times of one codec for one photograph, medians, in ms; batch 1."""
+
+    model_config = ConfigDict(frozen=True)
+
+    encode_ms: float
+    """Photograph to strings: analysis, both hyper-transforms, range coder."""
+    decode_ms: float
+    """Strings to photograph: range coder, hyper-synthesis, synthesis."""
+    analysis_ms: float
+    """Photograph to symbols of y and z and scale indexes: what a store is made with."""
+    synthesis_ms: float
+    """Symbols to photograph: what `latentset decode` computes."""
+    image: tuple[int, int]
+    """Height and width of the photograph."""
+    repeat: int
+    """Number of runs."""
+
+
+class CodecTimes(BaseModel):
+    """The file of `latentset codec time --json`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    machine: str
+    """What measured: processor, threads, TensorFlow."""
+    codecs: dict[str, CodecTime]
+    """By the codec's name."""
+
+
+def time_codec(codec: Codec, photograph: NDArray[np.uint8], repeat: int) -> CodecTime:
+    """Measure a codec.
+
+    Args:
+        codec: The codec, with the threads to measure.
+        photograph: uint8 (H, W, 3), RGB.
+        repeat: Number of runs whose median is taken.
+
+    Returns:
+        The times.
+
+    Raises:
+        CodecGraphError: The codec cannot decode, or not this size.
+    """
+    batch, size = photograph[np.newaxis], (photograph.shape[0], photograph.shape[1])
+    strings = codec.sender(photograph)
+    latents = codec.encode(batch)
+    medians = _medians_ms(
+        {
+            "encode_ms": lambda: codec.sender(photograph),
+            "decode_ms": lambda: codec.receiver(strings),
+            "analysis_ms": lambda: codec.encode(batch),
+            "synthesis_ms": lambda: codec.decode(latents.y_hat, latents.z_hat, size),
+        },
+        repeat,
+    )
+    return CodecTime(**medians, image=size, repeat=repeat)
+
+
+def _medians_ms(runs: Mapping[str, Callable[[], object]], repeat: int) -> dict[str, float]:
+    """Time functions in turns, so that what else the machine does meets all alike."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(WARM_UP + repeat):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            times[name].append(1000 * (time.perf_counter() - start))
+    return {name: round(statistics.median(found[WARM_UP:]), 3) for name, found in times.items()}
+
+
+def describe_machine(threads: int) -> str:
+    """Say what measures.
+
+    Args:
+        threads: Threads within one op.
+
+    Returns:
+        For instance ``AMD EPYC 7R13, 1 thread, TensorFlow 2.14.1 with oneDNN``.
+    """
+    found = environment()
+    device = found["device"]
+    if device == "CPU":
+        device = _processor()
+    plural = "" if threads == 1 else "s"
+    onednn = " with oneDNN" if found["onednn"] == "1" else ""
+    return f"{device}, {threads} thread{plural}, TensorFlow {found['tensorflow']}{onednn}"
+
+
+def _processor() -> str:
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(v.partition(":")[2].strip() for v in lines if v.startswith("model name"))
+    return platform.processor() or platform.machine()

@@ -1,0 +1,203 @@
+"""Stores of pixels written by hand, from docs/store-spec.md 1.1: read, and written the same."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from latentset.datasets.store import open_store
+from latentset.datasets.store.header import parse_header
+from latentset.datasets.store.verify import verify
+from latentset.datasets.store.writer import PixelBuffer, metadata_objects, shard_objects
+from tests.datasets.store import test_bytes as latents
+
+LAYOUT = {
+    "chunk_rows": 2,
+    "shard_rows": 4,
+    "z_chunk_rows": 0,
+    "z_shard_rows": 0,
+    "shards": 1,
+    "target_shard_bytes": 12,
+}
+COMMON: dict[str, Any] = {
+    "format_version": "1.1",
+    "arrays": ["pixels"],
+    "source": latents.HEADER["source"],
+    "layout": LAYOUT,
+    "provenance": latents.HEADER["provenance"],
+}
+ORIGINAL: dict[str, Any] = {**COMMON, "resize": "none", "pixels": {"kind": "original"}}
+DECODED: dict[str, Any] = {
+    **COMMON,
+    "resize": "none",
+    "codec": latents.HEADER["codec"],
+    "pixels": {
+        "kind": "decoded",
+        "latents": {
+            "fingerprint": "12" * 32,
+            "resize": "none",
+            "provenance": latents.HEADER["provenance"],
+            "measured": True,
+        },
+    },
+}
+
+# Sample 0 is 1x2 pixels, sample 1 is 2x1: red, green, blue of each.
+PIXELS = [[[255, 0, 7], [1, 2, 3]], [[9, 8, 200], [0, 0, 0]]]
+SHARDS = {"pixels/c/0/0": latents.shard([latents.chunk(sample, "B") for sample in PIXELS])}
+
+COLUMNS: dict[str, Any] = {
+    **latents.COLUMNS,
+    "height": (pa.int32(), [1, 2]),
+    "width": (pa.int32(), [2, 1]),
+    "z_first_row": (pa.int64(), [-1, -1]),
+}
+MEASURES: dict[str, Any] = {
+    "psnr_db": (pa.float64(), [31.5, float("inf")]),
+    "ms_ssim": (pa.float64(), [0.75, None]),
+}
+
+
+def array_metadata() -> bytes:
+    return latents.array_metadata("uint8", 3, 4, 2)
+
+
+def put_down(path: Path, header: dict[str, Any], columns: dict[str, Any]) -> Path:
+    group = {"zarr_format": 3, "node_type": "group", "attributes": {"latentset": header}}
+    objects = {
+        "zarr.json": json.dumps(group).encode(),
+        "pixels/zarr.json": array_metadata(),
+        **SHARDS,
+    }
+    for name, content in objects.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(content)
+    table = pa.table({name: pa.array(values, kind) for name, (kind, values) in columns.items()})
+    pq.write_table(table, path / "samples.parquet")
+    listed = [
+        {
+            "path": file.relative_to(path).as_posix(),
+            "bytes": file.stat().st_size,
+            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        }
+        for file in path.rglob("*")
+        if file.is_file()
+    ]
+    manifest = {
+        "format_version": "1.1",
+        "sha256": "0" * 64,
+        "fingerprint": "ef" * 32,
+        "samples": {"total": 2, "ok": 2, "failed": 0},
+        "shards": [{"index": 0, "samples": 2, "ok": 2, "failed": 0}],
+        "objects": sorted(listed, key=lambda item: str(item["path"])),
+    }
+    digest = hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
+    (path / "manifest.json").write_text(json.dumps({**manifest, "sha256": digest}))
+    return path
+
+
+@pytest.fixture(params=["original", "decoded"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def store(kind: str, tmp_path: Path) -> Path:
+    if kind == "original":
+        return put_down(tmp_path / "pixels", ORIGINAL, COLUMNS)
+    return put_down(tmp_path / "pixels", DECODED, {**COLUMNS, **MEASURES})
+
+
+def test_the_reader_reads_it(store: Path, kind: str) -> None:
+    opened = open_store(store)
+    assert opened.header.pixels is not None
+    assert opened.header.pixels.kind == kind
+    assert opened.shape("pixels") == (4, 3)
+    assert opened.read_sample(0)["pixels"].tolist() == [PIXELS[0]]
+    assert opened.read_sample(1)["pixels"].tolist() == [[row] for row in PIXELS[1]]
+    assert str(opened.read_sample(1)["pixels"].dtype) == "uint8"
+    measured = {"psnr_db", "ms_ssim"} & set(opened.samples.column_names)
+    assert len(measured) == (2 if kind == "decoded" else 0)
+    if kind == "decoded":
+        assert opened.samples["psnr_db"].to_pylist() == [31.5, float("inf")]
+        assert opened.samples["ms_ssim"].to_pylist() == [0.75, None]
+
+
+def test_it_is_sound(store: Path) -> None:
+    findings = verify(store, lambda what, done, total: None)
+    assert findings.problems == []
+    assert findings.outcome == "sound"
+
+
+def test_tensorstore_reads_it(store: Path) -> None:
+    tensorstore = pytest.importorskip("tensorstore", reason="of the train environment")
+    array = tensorstore.open(
+        {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(store / "pixels")}}
+    ).result()
+    assert array.read().result().tolist() == [*PIXELS[0], *PIXELS[1]]
+
+
+@pytest.mark.parametrize("header", [ORIGINAL, DECODED], ids=["original", "decoded"])
+def test_the_writer_writes_the_same(header: dict[str, Any]) -> None:
+    parsed = parse_header(header, "by hand")
+    buffer = PixelBuffer(parsed, 0)
+    buffer.put(0, np.array(PIXELS[0], np.uint8).reshape(1, 2, 3))
+    buffer.put(2, np.array(PIXELS[1], np.uint8).reshape(2, 1, 3))
+    assert shard_objects(parsed, 0, buffer.rows()) == SHARDS
+    written = metadata_objects(parsed)
+    assert written.keys() == {"zarr.json", "pixels/zarr.json"}
+    assert json.loads(written["zarr.json"])["attributes"]["latentset"] == header
+    expected = json.loads(array_metadata())
+    found = json.loads(written["pixels/zarr.json"])
+    assert {name: found[name] for name in expected} == expected
+
+
+def changed(header: dict[str, Any], *path: str, value: Any = None) -> dict[str, Any]:
+    """The header with a field changed, or taken out where there is no value."""
+    copy: dict[str, Any] = json.loads(json.dumps(header))
+    inside = copy
+    for name in path[:-1]:
+        inside = inside[name]
+    if value is None:
+        del inside[path[-1]]
+    else:
+        inside[path[-1]] = value
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (changed(ORIGINAL, "format_version", value="1.0"), "there are no pixels in 1.0"),
+        (changed(ORIGINAL, "pixels"), "pixels: expected where the array is pixels"),
+        (changed(ORIGINAL, "codec", value=latents.HEADER["codec"]), "codec: expected of everyth"),
+        (changed(DECODED, "codec"), "codec: expected of everything but original pixels"),
+        (changed(DECODED, "pixels", "latents"), "expected of pixels that are decoded"),
+        (
+            changed(ORIGINAL, "pixels", "latents", value=DECODED["pixels"]["latents"]),
+            "expected of pixels that are decoded",
+        ),
+        (changed(ORIGINAL, "arrays", value=["pixels", "y_hat"]), "or pixels alone, got pixels, y"),
+        (changed(ORIGINAL, "layout", "z_chunk_rows", value=1), "z_chunk_rows and z_shard_rows"),
+        (
+            changed(ORIGINAL, "layout", "shard_rows", value=1 << 30),
+            "layout.shard_rows: expected at most 2147483648 bytes",
+        ),
+        (changed(DECODED, "pixels", "latents", "measured"), "pixels.latents.measured: Field"),
+    ],
+)
+def test_headers_that_do_not_fit_are_refused(header: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message.replace(".", r"\.")):
+        parse_header(header, "by hand")
+
+
+def test_a_header_of_latents_needs_z_rows() -> None:
+    header = json.loads(json.dumps(latents.HEADER))
+    header["layout"] |= {"z_chunk_rows": 0, "z_shard_rows": 0}
+    with pytest.raises(ValueError, match="z_chunk_rows and z_shard_rows beyond 0 where there is z"):
+        parse_header(header, "by hand")

@@ -1,0 +1,40 @@
+"""The stand-in codec, its workers and its photographs are those of the encode job's tests."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from latentset.datasets.sources import Source
+from latentset.pipeline.decoding.job import decode
+from latentset.pipeline.encoding.job import EncodeResult
+from tests.pipeline.encoding.conftest import (
+    content,
+    mixed,
+    row,
+    run,
+    same_time,
+    scheduler,
+    standin,
+)
+
+__all__ = ["content", "mixed", "row", "run", "same_time", "scheduler", "standin"]
+
+
+@pytest.fixture
+def decode_it(standin: Any, scheduler: str) -> Callable[..., EncodeResult]:
+    """Decode with the stand-in on the session's workers."""
+
+    def run_it(store: Path, pixels: Path, **options: Any) -> EncodeResult:
+        options = {"scheduler": scheduler, "engine": standin.ENGINE} | options
+        return decode(store, pixels, **options)
+
+    return run_it
+
+
+@pytest.fixture
+def latents(run: Callable[..., EncodeResult], mixed: Source, tmp_path: Path) -> Path:
+    """Latents of 40 photographs of three sizes, one of which is no image."""
+    (mixed.root / "a" / "004.png").write_bytes(b"text")
+    return Path(str(run(mixed, tmp_path / "latents").store.place))

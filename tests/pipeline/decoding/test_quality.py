@@ -1,0 +1,31 @@
+"""MS-SSIM of decoded images is TensorFlow's own, for odd sizes too."""
+
+import numpy as np
+import pytest
+
+from latentset.pipeline.decoding.quality import measure
+from latentset.pipeline.tensorflow_setup import tf
+
+
+@pytest.mark.parametrize("size", [(176, 192), (161, 175), (163, 201)])
+def test_ms_ssim_is_tensorflows(size: tuple[int, int]) -> None:
+    random = np.random.default_rng(size[1])
+    coarse = random.integers(0, 256, (30, 30, 3)).repeat(8, 0).repeat(8, 1)[: size[0], : size[1]]
+    photograph = coarse.astype(np.uint8)
+    decoded = np.clip(coarse + random.normal(0, 20, coarse.shape), 0, 255).astype(np.uint8)
+    expected = float(tf.image.ssim_multiscale(tf.constant(photograph), tf.constant(decoded), 255))
+    assert 0.5 < expected < 0.99
+    assert measure(photograph, decoded).ms_ssim == pytest.approx(expected, abs=2e-5)
+
+
+def test_small_images_have_none() -> None:
+    image = np.zeros((160, 300, 3), np.uint8)
+    assert measure(image, image).ms_ssim is None
+
+
+def test_psnr_of_one_wrong_pixel() -> None:
+    photograph = np.full((4, 5, 3), 250, np.uint8)
+    decoded = photograph.copy()
+    decoded[0, 0, 0] = 10  # an error of 240, beyond int8
+    # mse = 240^2 / 60 = 960
+    assert measure(photograph, decoded).psnr_db == pytest.approx(18.3081, abs=1e-4)
