@@ -1,11 +1,21 @@
 """What a recipe says of its network: one table a kind, its keys those that the network takes.
 
-``build`` makes the networks; nothing here imports torch.
+``build`` makes the networks; nothing here imports torch. docs/models.md says which keys make which
+column of Table 3, and ``table3`` lists them.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+Depth = Literal[18, 34, 50, 101, 152]
+"""The published ResNets."""
+
+Adaptation = Literal["pre", "skip", "inner", "post", "cau", "feu"]
+"""What an FA module is: the CAU's position beside the FEU, or one of the two units alone."""
+
+Attention = Literal["affine", "scale", "bias", "max", "avg", "max-avg", "shared", "one-fc"]
+"""What a CAU is: the paper's, or the one thing in which it differs."""
 
 
 class Table(BaseModel):
@@ -15,37 +25,117 @@ class Table(BaseModel):
 
 
 class Network(Table):
+    """What every network is given."""
+
+    num_classes: PositiveInt | None = None
+    """Classes; the store's where absent."""
+    depth: Depth = 50
+    """The ResNet whose blocks it has, their kind and their number in each layer."""
+    width: PositiveInt = 64
+    """Width of the ResNet; 64 in the paper, less for a slim network."""
+
+
+class LatentNetwork(Network):
     """What every network of latents is given."""
 
     channels: PositiveInt | None = None
     """Channels C of the codec; the store's where absent."""
-    num_classes: PositiveInt | None = None
-    """Classes; the store's where absent."""
-    depths: tuple[PositiveInt, PositiveInt, PositiveInt] = (4, 6, 3)
-    """Blocks of layer2 to layer4."""
-    width: PositiveInt = 64
-    """Width of the ResNet; 64 in the paper, less for a slim network."""
+    depths: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    """Blocks of layer2 to layer4, for a slim network; those of ``depth`` where absent."""
+
+
+class PixelNetwork(Network):
+    """What every network of pixels is given."""
+
+    depths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] | None = None
+    """Blocks of layer1 to layer4, for a slim network; those of ``depth`` where absent."""
+
+
+class SigmaFeatures(Table):
+    """What a network that takes sigma_hat is given."""
+
     sigma_features: PositiveInt = 4
     """Channels that sigma_hat's branch of the head gives."""
 
 
-class FACResNetNetwork(Network):
+class FeatureAdaptation(Table):
+    """What a network with FA modules is given, beside the depths n of their FEUs."""
+
+    r: PositiveInt = 16
+    """Reduction ratio of the CAU; no matter to cau = "one-fc" and fa = "feu"."""
+    fa: Adaptation = "pre"
+    """Position of the CAU: "pre", "skip", "inner", "post"; or one unit alone: "cau", "feu"."""
+    cau: Attention = "affine"
+    """The CAU: the paper's "affine"; "scale" or "bias" alone; pooling by "max", "avg", "max-avg" or
+    one "shared" attention; or "one-fc" without a bottleneck."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.fa == "feu" and self.cau != "affine":
+            raise ValueError(
+                f'model.cau: expected none beside fa = "feu", which has no CAU, got {self.cau!r}'
+            )
+        return self
+
+
+class LatentAdaptation(FeatureAdaptation):
+    """What a network of latents with FA modules is given."""
+
+    n: tuple[PositiveInt, PositiveInt, PositiveInt] = (2, 3, 4)
+    """Depth of the FEU in layer2 to layer4; in the paper 2/3/4 for quality 1, else 3/4/5."""
+
+
+class FACResNetNetwork(LatentNetwork, LatentAdaptation, SigmaFeatures):
     """FA-cResNet (models.FACResNet)."""
 
     kind: Literal["fa-cresnet"]
     """Which network this is."""
-    n: tuple[PositiveInt, PositiveInt, PositiveInt] = (2, 3, 4)
-    """Depth of the FEU in layer2 to layer4; in the paper 2/3/4 for quality 1, else 3/4/5."""
-    r: PositiveInt = 16
-    """Reduction ratio of the CAU."""
 
 
-class CResNetNetwork(Network):
+class FACResNetYNetwork(LatentNetwork, LatentAdaptation):
+    """FA-cResNet of y_hat alone (models.FACResNetY)."""
+
+    kind: Literal["fa-cresnet-y"]
+    """Which network this is."""
+
+
+class FACResNetPostNetwork(LatentNetwork, LatentAdaptation, SigmaFeatures):
+    """cResNet with FA modules after the last blocks of its layers (models.FACResNetPost)."""
+
+    kind: Literal["fa-cresnet-post"]
+    """Which network this is."""
+
+
+class CResNetNetwork(LatentNetwork, SigmaFeatures):
     """cResNet (models.CResNet)."""
 
     kind: Literal["cresnet"]
     """Which network this is."""
 
 
-AnyNetwork = Annotated[FACResNetNetwork | CResNetNetwork, Field(discriminator="kind")]
+class ResNetNetwork(PixelNetwork):
+    """ResNet on pixels: Anchors 1 and 2 (models.PixelResNet)."""
+
+    kind: Literal["resnet"]
+    """Which network this is."""
+
+
+class FAResNetNetwork(PixelNetwork, FeatureAdaptation):
+    """ResNet on pixels with FA modules (models.FAResNet)."""
+
+    kind: Literal["fa-resnet"]
+    """Which network this is."""
+    n: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (2, 3, 4, 5)
+    """Depth of the FEU in layer1 to layer4."""
+
+
+AnyNetwork = Annotated[
+    FACResNetNetwork
+    | CResNetNetwork
+    | FACResNetYNetwork
+    | FACResNetPostNetwork
+    | ResNetNetwork
+    | FAResNetNetwork,
+    Field(discriminator="kind"),
+]
 """The table ``[model]`` of a recipe; its ``kind`` says which."""

@@ -1,7 +1,7 @@
 """Adoption: a trained ResNet's weights in another network, frozen while its new modules learn."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -21,23 +21,52 @@ class AdoptingModel(nn.Module, ABC):
 
     Frozen, the adopted modules take no gradient and stay in evaluation mode, whatever ``train()``
     says, so that the statistics of their batch norms stand still as well as their weights.
+
+    Every network ends in a fully connected layer of torchvision's name, ``fc``.
     """
 
+    fc: nn.Linear
+    inputs: ClassVar[tuple[str, ...]]
+    """What ``forward`` takes, in order: ("y_hat", "sigma_hat"), ("y_hat",) or ("pixels",)."""
     replaced: ClassVar[tuple[str, ...]] = ()
     """How names of a ResNet's tensors begin that have no place in this network."""
 
     def __init__(self) -> None:
         super().__init__()
         self.frozen = False
+        self._left_out: tuple[str, ...] = ()
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes: of the logits that leave."""
+        return self.fc.out_features
 
     @abstractmethod
+    def inserted_modules(self) -> tuple[nn.Module, ...]:
+        """The modules that no ResNet has."""
+
+    def leave_out(self, names: Sequence[str]) -> None:
+        """Count modules as new although a ResNet has them: they are not adopted, never frozen.
+
+        ``adopt_weights`` does it for its own ``leave_out``. Not saved with the weights, like the
+        phase: a run that goes on calls it again, before it freezes and makes its optimiser.
+
+        Args:
+            names: Names of modules, such as ``fc`` (or ``fc.``, as its tensors' names begin).
+
+        Raises:
+            TrainingError: There is no such module.
+        """
+        self._left_out = tuple(dict.fromkeys((*self._left_out, *_module_names(self, names))))
+
     def new_modules(self) -> tuple[nn.Module, ...]:
-        """The modules that no ResNet has; all others' tensors can be adopted."""
+        """The modules that are not adopted; all others' tensors can be."""
+        return (*self.inserted_modules(), *map(self.get_submodule, self._left_out))
 
     def new_parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters of the new modules."""
-        for module in self.new_modules():
-            yield from module.parameters()
+        """The parameters of the new modules, each once."""
+        parameters = (p for module in self.new_modules() for p in module.parameters())
+        return iter(dict.fromkeys(parameters))
 
     def adopted_parameters(self) -> Iterator[nn.Parameter]:
         """The parameters that a ResNet can give: all that are not in a new module."""
@@ -80,9 +109,9 @@ class AdoptionReport:
     adopted: tuple[str, ...]
     """Tensors copied from the ResNet, by their common name."""
     left_out: tuple[str, ...]
-    """Tensors of the ResNet that have no place in the model."""
+    """Tensors of the ResNet that have no place in the model, or were not wanted."""
     newly_made: tuple[str, ...]
-    """Tensors of the model that the ResNet cannot give, as they were initialised."""
+    """Tensors of the model that the ResNet does not give, as they were initialised."""
 
     def __str__(self) -> str:
         """Three lines: how many tensors, and of which modules."""
@@ -96,7 +125,9 @@ class AdoptionReport:
         )
 
 
-def adopt_weights(model: AdoptingModel, state_dict: Mapping[str, Tensor]) -> AdoptionReport:
+def adopt_weights(
+    model: AdoptingModel, state_dict: Mapping[str, Tensor], *, leave_out: Sequence[str] = ()
+) -> AdoptionReport:
     """Copy a trained ResNet's weights into all tensors of a model that are not new.
 
     Source: section 4.2, equation 6: layer2 to layer4 and the fully connected layer.
@@ -105,19 +136,26 @@ def adopt_weights(model: AdoptingModel, state_dict: Mapping[str, Tensor]) -> Ado
         model: Changed in place; untouched if an error is raised.
         state_dict: A ResNet's tensors by torchvision's names (``PixelResNet`` has the same), of the
             depths, width and classes of the model.
+        leave_out: Modules that are not adopted but count as new, as in ``AdoptingModel.leave_out``:
+            ``("fc.",)`` where the ResNet was trained on other classes.
 
     Returns:
         What was adopted, left out and newly made.
 
     Raises:
         TrainingError: A tensor is missing, has another shape, or has no place in the model although
-            nothing new stands there.
+            nothing new stands there; or there is no module to leave out.
     """
     own = model.state_dict()
+    left_out = tuple(f"{name}." for name in _module_names(model, leave_out))
     new = set(model.new_modules())
-    new_prefixes = tuple(f"{name}." for name, module in model.named_modules() if module in new)
-    wanted = {name: own[name] for name in own if not name.startswith(new_prefixes)}
-    given = {name: state_dict[name] for name in state_dict if not name.startswith(model.replaced)}
+    inserted = tuple(f"{name}." for name, module in model.named_modules() if module in new)
+    wanted = {name: own[name] for name in own if not name.startswith((*inserted, *left_out))}
+    given = {
+        name: state_dict[name]
+        for name in state_dict
+        if not name.startswith((*model.replaced, *left_out))
+    }
 
     mismatches = [
         f"{name}: expected {_shape(tensor)}, got {_shape(given.get(name))}"
@@ -136,9 +174,15 @@ def adopt_weights(model: AdoptingModel, state_dict: Mapping[str, Tensor]) -> Ado
             f"these weights do not fit {type(model).__name__}:\n  "
             + "\n  ".join(mismatches[:_SHOWN])
             + (f"\n  and {more} more" if more > 0 else "")
-            + "\nGive the weights of a ResNet of the same depths, width and number of classes."
+            + "\nGive the weights of a ResNet of the same depths, width and number of classes"
+            + (
+                ", or leave fc out, which then begins at random."
+                if all(mismatch.startswith("fc.") for mismatch in mismatches)
+                else "."
+            )
         )
 
+    model.leave_out(leave_out)
     adopted = tuple(name for name in wanted if name in given)
     with torch.no_grad():
         for name in adopted:
@@ -148,6 +192,19 @@ def adopt_weights(model: AdoptingModel, state_dict: Mapping[str, Tensor]) -> Ado
         left_out=tuple(name for name in state_dict if name not in given),
         newly_made=tuple(name for name in own if name not in wanted),
     )
+
+
+def _module_names(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
+    """Names of modules, without a dot at their ends; each is there."""
+    modules = dict(model.named_modules())
+    found = tuple(name.removesuffix(".") for name in names)
+    for name in found:
+        if not name or name not in modules:
+            raise TrainingError(
+                f"{type(model).__name__} has no module {name!r} to leave out: expected one of "
+                f"{', '.join(child for child, _ in model.named_children())}, or a part of one"
+            )
+    return found
 
 
 def _shape(value: object) -> str:

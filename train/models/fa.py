@@ -1,9 +1,18 @@
 """FA: the feature adaptation module."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from latentset.train.models.cau import CAU
 from latentset.train.models.feu import FEU
+
+MakeFA = Callable[[int, int, int], nn.Module]
+"""From channels that enter, channels that leave and n to a module that adapts features: float
+(B, in, H, W) -> float (B, out, H, W)."""
+
+MakeCAU = Callable[[int], nn.Module]
+"""From a number of channels C to a module, float (B, C, H, W) -> the same shape."""
 
 
 class FA(nn.Module):
@@ -21,12 +30,12 @@ class FA(nn.Module):
         in_channels: C.
         out_channels: Channels that leave.
         n: Number of 3x3 convolutional blocks of the FEU.
-        r: Reduction ratio of the CAU.
+        cau: Makes the CAU.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, n: int, r: int = 16) -> None:
+    def __init__(self, in_channels: int, out_channels: int, n: int, *, cau: MakeCAU = CAU) -> None:
         super().__init__()
-        self.cau = CAU(in_channels, r)
+        self.cau = cau(in_channels)
         self.feu = FEU(in_channels, out_channels, n)
 
     def forward(self, f: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentset.datasets.errors import RecipeError
-from latentset.train.models.resnet import initialise_convolutions
+from latentset.train.models.blocks import initialise_convolutions
 
 
 class FEU(nn.Module):

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from latentset.train.models.blocks import initialise_convolutions
 from latentset.train.models.feu import conv_block
-from latentset.train.models.resnet import initialise_convolutions
 
 
 class Head(nn.Module):

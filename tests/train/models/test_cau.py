@@ -1,44 +1,9 @@
-import math
-
 import pytest
 import torch
 from torch import Tensor, nn
 
 from latentset.datasets.errors import RecipeError
-from latentset.train.models import CAU, AttentionPooling
-
-
-def fill(module: nn.Module, value: float) -> None:
-    for parameter in module.parameters():
-        nn.init.constant_(parameter, value)
-
-
-def test_pooling_is_the_weighted_sum_of_equation_5_written_out() -> None:
-    torch.manual_seed(0)
-    pooling = AttentionPooling(3)
-    f = torch.randn(2, 3, 2, 4)
-    weight, bias = (tensor.detach().flatten() for tensor in pooling.conv.parameters())
-
-    pooled = pooling(f).detach()
-
-    for b in range(2):
-        scores = {
-            (i, j): math.exp(sum(float(weight[c] * f[b, c, i, j]) for c in range(3)) + float(bias))
-            for i in range(2)
-            for j in range(4)
-        }
-        total = sum(scores.values())
-        for c in range(3):
-            expected = sum(k / total * float(f[b, c, i, j]) for (i, j), k in scores.items())
-            assert float(pooled[b, c]) == pytest.approx(expected, abs=1e-6)
-
-
-def test_pooling_with_no_preference_is_the_mean() -> None:
-    pooling = AttentionPooling(2)
-    fill(pooling, 0.0)
-    f = torch.tensor([[[[1.0, 2.0], [3.0, 6.0]], [[-1.0, 0.0], [0.0, 5.0]]]])
-
-    torch.testing.assert_close(pooling(f), torch.tensor([[3.0, 1.0]]))
+from latentset.train.models import CAU, AveragePooling, MaxPooling
 
 
 def by_the_equations(vector: Tensor, fc: nn.Sequential) -> Tensor:
@@ -85,7 +50,28 @@ def test_parameters_against_a_hand_formula(r: int) -> None:
     assert sum(p.numel() for p in CAU(channels, r).parameters()) == 2 * (pooling + fc)
 
 
-@pytest.mark.parametrize(("channels", "r"), [(16, 16), (192, 97), (8, 0), (8, -1)])
-def test_a_reduction_that_leaves_nothing_to_normalise_is_refused(channels: int, r: int) -> None:
+@pytest.mark.parametrize(("channels", "r"), [(4, 16), (192, 128), (4, 2)])
+def test_the_bottleneck_keeps_two_values_for_layer_norm(channels: int, r: int) -> None:
+    fc = channels * 2 + 2 + 2 * 2 + 2 * channels + channels
+
+    assert sum(p.numel() for p in CAU(channels, r).parameters()) == 2 * (channels + 1 + fc)
+
+
+@pytest.mark.parametrize(("channels", "r"), [(8, 0), (8, -1), (1, 16)])
+def test_an_impossible_reduction_is_refused(channels: int, r: int) -> None:
     with pytest.raises(RecipeError, match=f"{channels} channels cannot have r = {r}"):
         CAU(channels, r)
+
+
+def test_another_pooling_is_used_for_both() -> None:
+    torch.manual_seed(0)
+    f = torch.randn(2, 8, 3, 5)
+    for pooling, vector in ((MaxPooling, f.amax((2, 3))), (AveragePooling, f.mean((2, 3)))):
+        cau = CAU(8, r=2, pooling=pooling)
+
+        w, bias = cau.fc_w(vector).sigmoid(), cau.fc_b(vector)
+
+        expected = w.view(2, 8, 1, 1) * f + bias.view(2, 8, 1, 1)
+        torch.testing.assert_close(cau(f), expected)
+        fc = (8 * 4 + 4) + 2 * 4 + (4 * 8 + 8)
+        assert sum(p.numel() for p in cau.parameters()) == 2 * fc

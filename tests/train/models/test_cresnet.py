@@ -1,6 +1,7 @@
 """The compressed-domain networks, slim; test_table2.py has the paper's sizes."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -8,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latentset.datasets.errors import RecipeError
-from latentset.train.models import CompressedNet, CResNet, FACResNet
+from latentset.train.models import CAU, FA, CompressedNet, CResNet, FACResNet
 
 CHANNELS = 32
 CLASSES = 5
+FA_8 = partial(FA, cau=partial(CAU, r=8))
 Make = Callable[[], CompressedNet]
 
 
@@ -20,7 +22,7 @@ def slim_cresnet() -> CompressedNet:
 
 
 def slim_fa_cresnet() -> CompressedNet:
-    return FACResNet(CHANNELS, CLASSES, depths=(2, 2, 1), width=8, n=(1, 2, 1), r=8)
+    return FACResNet(CHANNELS, CLASSES, depths=(2, 2, 1), width=8, n=(1, 2, 1), fa=FA_8)
 
 
 both_networks = pytest.mark.parametrize("make", [slim_cresnet, slim_fa_cresnet])
@@ -148,7 +150,7 @@ def test_bfloat16_autocast_trains(make: Make) -> None:
 
 
 def test_where_the_feature_adaptation_stands() -> None:
-    model = FACResNet(CHANNELS, CLASSES, depths=(3, 3, 2), width=8, n=(1, 2, 3), r=8)
+    model = FACResNet(CHANNELS, CLASSES, depths=(3, 3, 2), width=8, n=(1, 2, 3), fa=FA_8)
 
     assert [name for name, _ in model.layer2.named_children()] == ["1", "2"]
     assert [name for name, _ in model.layer3.named_children()] == ["0", "fa", "1", "2"]
@@ -161,7 +163,7 @@ def test_where_the_feature_adaptation_stands() -> None:
 
 
 def test_new_modules_are_the_head_and_the_feature_adaptation() -> None:
-    model = FACResNet(CHANNELS, CLASSES, depths=(2, 2, 2), width=8, r=8)
+    model = FACResNet(CHANNELS, CLASSES, depths=(2, 2, 2), width=8, fa=FA_8)
 
     new = {id(module) for module in model.new_modules()}
 
@@ -187,7 +189,12 @@ def test_sigma_features_widen_its_branch() -> None:
         (CResNet, {"width": 0}, "at least 1, got 0 and"),
         (FACResNet, {"depths": (4, 0, 3)}, r"at least 1, got 8 and \(4, 0, 3\)"),
         (FACResNet, {"n": (2, 0, 4)}, "got n = 0"),
-        (FACResNet, {"r": 32}, "32 channels cannot have r = 32"),
+        (FACResNet, {"depth": 49}, "no ResNet has depth 49: expected one of 18, 34, 50, 101, 152"),
+        (
+            FACResNet,
+            {"fa": partial(FA, cau=partial(CAU, r=0))},
+            "32 channels cannot have r = 0",
+        ),
     ],
 )
 def test_impossible_sizes_are_refused(

@@ -10,26 +10,31 @@ from latentset.train.models import PixelResNet
 
 
 @pytest.mark.parametrize(
-    ("make", "depths"),
+    ("make", "depth"),
     [
-        (torchvision.models.resnet50, (3, 4, 6, 3)),
-        (torchvision.models.resnet101, (3, 4, 23, 3)),
-        (torchvision.models.resnet152, (3, 8, 36, 3)),
+        (torchvision.models.resnet18, 18),
+        (torchvision.models.resnet34, 34),
+        (torchvision.models.resnet50, 50),
+        (torchvision.models.resnet101, 101),
+        (torchvision.models.resnet152, 152),
     ],
 )
 def test_tensors_have_torchvisions_names_and_shapes(
-    make: Callable[..., nn.Module], depths: tuple[int, int, int, int]
+    make: Callable[..., nn.Module], depth: int
 ) -> None:
     with torch.device("meta"):
-        theirs, ours = make(num_classes=5), PixelResNet(5, depths=depths)
+        theirs, ours = make(num_classes=5), PixelResNet(5, depth=depth)
 
     assert list(shapes(ours).items()) == list(shapes(theirs).items())
 
 
-def test_it_computes_what_torchvisions_does() -> None:
+@pytest.mark.parametrize(
+    ("make", "depth"), [(torchvision.models.resnet18, 18), (torchvision.models.resnet50, 50)]
+)
+def test_it_computes_what_torchvisions_does(make: Callable[..., nn.Module], depth: int) -> None:
     torch.manual_seed(0)
-    theirs = torchvision.models.resnet50(num_classes=5).eval()
-    ours = PixelResNet(5).eval()
+    theirs = make(num_classes=5).eval()
+    ours = PixelResNet(5, depth=depth).eval()
     ours.load_state_dict(theirs.state_dict())
     x = torch.randn(2, 3, 64, 96)
 
@@ -64,6 +69,17 @@ def test_slim_classifies_and_every_parameter_learns() -> None:
         assert parameter.grad.count_nonzero() > 0, name
 
 
+@pytest.mark.parametrize("depth", [18, 50])
+def test_convolutions_begin_as_torchvisions(depth: int) -> None:
+    torch.manual_seed(0)
+    weights = [m.weight for m in PixelResNet(5, depth=depth).modules() if isinstance(m, nn.Conv2d)]
+
+    assert len(weights) == {18: 20, 50: 53}[depth]
+    for weight in weights:
+        fan_out = weight.shape[0] * weight.shape[2] * weight.shape[3]
+        assert float(weight.detach().std()) == pytest.approx((2 / fan_out) ** 0.5, rel=0.05)
+
+
 def test_a_layer_without_blocks_is_refused() -> None:
-    with pytest.raises(RecipeError, match="at least 1 block, got depth 0"):
+    with pytest.raises(RecipeError, match=r"at least 1, got 64 and \(3, 4, 0, 3\)"):
         PixelResNet(5, depths=(3, 4, 0, 3))

@@ -1,0 +1,190 @@
+"""CAUs that differ from the paper's in one thing: the ablations of Table 3."""
+
+from torch import Tensor, nn
+
+from latentset.train.models.cau import fc_bottleneck
+from latentset.train.models.pooling import AttentionPooling, AveragePooling, MaxPooling
+
+
+class ScaleCAU(nn.Module):
+    """Scales each channel, and shifts none.
+
+    Source: section 5.7, "CAU Module" scale; Table 3.
+
+    ::
+
+        f~ = w * f,    w = sigmoid(FC2(ReLU(LN(FC1(f_C)))))
+
+    Deviations: none known.
+
+    Args:
+        channels: C.
+        r: Reduction ratio of the bottleneck.
+    """
+
+    def __init__(self, channels: int, r: int = 16) -> None:
+        super().__init__()
+        self.pool_w = AttentionPooling(channels)
+        self.fc_w = fc_bottleneck(channels, r)
+
+    def forward(self, f: Tensor) -> Tensor:
+        """Transform a feature map.
+
+        Args:
+            f: Float (B, C, H, W).
+
+        Returns:
+            f~, float (B, C, H, W).
+        """
+        w: Tensor = self.fc_w(self.pool_w(f)).sigmoid()  # (B, C)
+        return w[:, :, None, None] * f
+
+
+class BiasCAU(nn.Module):
+    """Shifts each channel, and scales none.
+
+    Source: section 5.7, "CAU Module" bias; Table 3.
+
+    ::
+
+        f~ = f + b,    b = FC2(ReLU(LN(FC1(f_C))))
+
+    Deviations: none known.
+
+    Args:
+        channels: C.
+        r: Reduction ratio of the bottleneck.
+    """
+
+    def __init__(self, channels: int, r: int = 16) -> None:
+        super().__init__()
+        self.pool_b = AttentionPooling(channels)
+        self.fc_b = fc_bottleneck(channels, r)
+
+    def forward(self, f: Tensor) -> Tensor:
+        """Transform a feature map.
+
+        Args:
+            f: Float (B, C, H, W).
+
+        Returns:
+            f~, float (B, C, H, W).
+        """
+        b: Tensor = self.fc_b(self.pool_b(f))  # (B, C)
+        return f + b[:, :, None, None]
+
+
+class SharedPoolingCAU(nn.Module):
+    """Computes weight and bias from one attention pooling.
+
+    Source: section 5.7, "CAU Pooling Function" 1att; Table 3.
+
+    ::
+
+        f~ = w * f + b,    w = sigmoid(FC2_w(ReLU(LN(FC1_w(f_C)))))
+                           b =         FC2_b(ReLU(LN(FC1_b(f_C))))
+
+    Deviations: none known.
+
+    Args:
+        channels: C.
+        r: Reduction ratio of the bottlenecks.
+    """
+
+    def __init__(self, channels: int, r: int = 16) -> None:
+        super().__init__()
+        self.pool = AttentionPooling(channels)
+        self.fc_w = fc_bottleneck(channels, r)
+        self.fc_b = fc_bottleneck(channels, r)
+
+    def forward(self, f: Tensor) -> Tensor:
+        """Transform a feature map.
+
+        Args:
+            f: Float (B, C, H, W).
+
+        Returns:
+            f~, float (B, C, H, W).
+        """
+        f_C = self.pool(f)  # (B, C)
+        w: Tensor = self.fc_w(f_C).sigmoid()  # (B, C)
+        b: Tensor = self.fc_b(f_C)  # (B, C)
+        return w[:, :, None, None] * f + b[:, :, None, None]
+
+
+class MaxAverageCAU(nn.Module):
+    """Computes weight and bias from the greatest value and the mean of each channel.
+
+    Source: section 5.7, "CAU Pooling Function" max&avg; Table 3. How the two poolings are joined
+    the paper does not say: here as in CBAM's channel attention, which section 2.3 cites (Woo et
+    al. 2018, equation 2): the same layers see the one and the other, and their outputs are added.
+
+    ::
+
+        f~ = w * f + b,    w = sigmoid(FC_w(max f) + FC_w(mean f))
+                           b =         FC_b(max f) + FC_b(mean f),    FC = FC2(ReLU(LN(FC1(.))))
+
+    Deviations: none known.
+
+    Args:
+        channels: C.
+        r: Reduction ratio of the bottlenecks.
+    """
+
+    def __init__(self, channels: int, r: int = 16) -> None:
+        super().__init__()
+        self.pool_max = MaxPooling(channels)
+        self.pool_mean = AveragePooling(channels)
+        self.fc_w = fc_bottleneck(channels, r)
+        self.fc_b = fc_bottleneck(channels, r)
+
+    def forward(self, f: Tensor) -> Tensor:
+        """Transform a feature map.
+
+        Args:
+            f: Float (B, C, H, W).
+
+        Returns:
+            f~, float (B, C, H, W).
+        """
+        greatest, mean = self.pool_max(f), self.pool_mean(f)  # (B, C) each
+        w: Tensor = (self.fc_w(greatest) + self.fc_w(mean)).sigmoid()  # (B, C)
+        b: Tensor = self.fc_b(greatest) + self.fc_b(mean)  # (B, C)
+        return w[:, :, None, None] * f + b[:, :, None, None]
+
+
+class OneLayerCAU(nn.Module):
+    """Computes weight and bias by one fully connected layer each, without a bottleneck.
+
+    Source: section 5.7, "CAU Bottleneck Architecture" 1fc; Table 3.
+
+    ::
+
+        f~ = w * f + b,    w = sigmoid(FC_w(f_C^w)),  b = FC_b(f_C^b),    FC: C -> C
+
+    Deviations: none known. Layer norm and ReLU, which stand between two layers, are gone with the
+    second; the paper does not say so.
+
+    Args:
+        channels: C.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.pool_w = AttentionPooling(channels)
+        self.pool_b = AttentionPooling(channels)
+        self.fc_w = nn.Linear(channels, channels)
+        self.fc_b = nn.Linear(channels, channels)
+
+    def forward(self, f: Tensor) -> Tensor:
+        """Transform a feature map.
+
+        Args:
+            f: Float (B, C, H, W).
+
+        Returns:
+            f~, float (B, C, H, W).
+        """
+        w: Tensor = self.fc_w(self.pool_w(f)).sigmoid()  # (B, C)
+        b: Tensor = self.fc_b(self.pool_b(f))  # (B, C)
+        return w[:, :, None, None] * f + b[:, :, None, None]

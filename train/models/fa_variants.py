@@ -1,0 +1,164 @@
+"""FA modules that differ from the paper's in one thing: the ablations of Table 3.
+
+The FEU alone is ``FEU`` itself, which is made of the same three numbers as an FA module.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latentset.train.models.blocks import initialise_convolutions
+from latentset.train.models.cau import CAU
+from latentset.train.models.fa import MakeCAU
+from latentset.train.models.feu import FEU, conv_block
+
+
+class FASkip(nn.Module):
+    """An FA module whose CAU stands in the FEU's skip connection.
+
+    Source: section 5.7, "CAU Position" skip; Table 3.
+
+    ::
+
+        FA(f) = ReLU(blocks(f) + skip(CAU(f)))    blocks, skip: the FEU's
+
+    Deviations: none known. Where the skip has a projection, the CAU stands before it, and so sees
+    what enters the module, as in the position "pre"; the paper does not say.
+
+    Args:
+        in_channels: C.
+        out_channels: Channels that leave.
+        n: Number of 3x3 convolutional blocks of the FEU.
+        cau: Makes the CAU.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, n: int, *, cau: MakeCAU = CAU) -> None:
+        super().__init__()
+        self.cau = cau(in_channels)
+        self.feu = FEU(in_channels, out_channels, n)
+
+    def forward(self, f: Tensor) -> Tensor:
+        """Adapt a feature map.
+
+        Args:
+            f: Float (B, in_channels, H, W).
+
+        Returns:
+            Float (B, out_channels, H, W), not negative.
+        """
+        return F.relu(self.feu.blocks(f) + self.feu.skip(self.cau(f)), inplace=True)
+
+
+class FAInner(nn.Module):
+    """An FA module whose CAU stands right before the FEU's addition.
+
+    Source: section 5.7, "CAU Position" inner; Table 3.
+
+    ::
+
+        FA(f) = ReLU(CAU(blocks(f)) + skip(f))    blocks, skip: the FEU's
+
+    Deviations: none known. The CAU has the channels that leave; of the 4 of sigma_hat's branch its
+    bottleneck keeps 2 (``fc_bottleneck``).
+
+    Args:
+        in_channels: C.
+        out_channels: Channels that leave.
+        n: Number of 3x3 convolutional blocks of the FEU.
+        cau: Makes the CAU.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, n: int, *, cau: MakeCAU = CAU) -> None:
+        super().__init__()
+        self.cau = cau(out_channels)
+        self.feu = FEU(in_channels, out_channels, n)
+
+    def forward(self, f: Tensor) -> Tensor:
+        """Adapt a feature map.
+
+        Args:
+            f: Float (B, in_channels, H, W).
+
+        Returns:
+            Float (B, out_channels, H, W), not negative.
+        """
+        return F.relu(self.cau(self.feu.blocks(f)) + self.feu.skip(f), inplace=True)
+
+
+class FAPost(nn.Module):
+    """An FA module whose CAU comes after the FEU.
+
+    Source: section 5.7, "CAU Position" post; Table 3.
+
+    ::
+
+        FA(f) = CAU(FEU(f))
+
+    Deviations: none known. The paper says "after the residual addition", not on which side of its
+    ReLU: here after it, as in the SE-POST of squeeze-and-excitation networks (Hu et al., the
+    paper's reference 19). What leaves may be negative. The CAU has the channels that leave; of the
+    4 of sigma_hat's branch its bottleneck keeps 2 (``fc_bottleneck``).
+
+    Args:
+        in_channels: C.
+        out_channels: Channels that leave.
+        n: Number of 3x3 convolutional blocks of the FEU.
+        cau: Makes the CAU.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, n: int, *, cau: MakeCAU = CAU) -> None:
+        super().__init__()
+        self.feu = FEU(in_channels, out_channels, n)
+        self.cau = cau(out_channels)
+
+    def forward(self, f: Tensor) -> Tensor:
+        """Adapt a feature map.
+
+        Args:
+            f: Float (B, in_channels, H, W).
+
+        Returns:
+            Float (B, out_channels, H, W).
+        """
+        adapted: Tensor = self.cau(self.feu(f))
+        return adapted
+
+
+class CAUOnly(nn.Module):
+    """An FA module that is a CAU and nothing more.
+
+    Source: section 5.7, "FA Module" CAU; Table 3.
+
+    ::
+
+        FA(f) = CAU(f)                  where C = out
+        FA(f) = adjust(CAU(f))          elsewhere; adjust = 1x1 convolution, batch norm, ReLU
+
+    Deviations: none known. A CAU cannot change the number of channels, as both branches of the head
+    must, and the paper does not say what then does: here one convolutional block, with which it
+    adjusts channels elsewhere too (section 4, after the concatenation).
+
+    Args:
+        in_channels: C.
+        out_channels: Channels that leave.
+        cau: Makes the CAU.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, cau: MakeCAU = CAU) -> None:
+        super().__init__()
+        self.cau = cau(in_channels)
+        self.adjust: nn.Module = nn.Identity()
+        if in_channels != out_channels:
+            self.adjust = conv_block(in_channels, out_channels, kernel_size=1)
+            initialise_convolutions(self.adjust)
+
+    def forward(self, f: Tensor) -> Tensor:
+        """Adapt a feature map.
+
+        Args:
+            f: Float (B, in_channels, H, W).
+
+        Returns:
+            Float (B, out_channels, H, W).
+        """
+        adapted: Tensor = self.adjust(self.cau(f))
+        return adapted

@@ -1,0 +1,98 @@
+"""Poolings: from a feature map to one value a channel, for the channel attention."""
+
+import torch
+from torch import Tensor, nn
+
+
+class AttentionPooling(nn.Module):
+    """Pools each channel over the positions, with weights that the feature map itself gives.
+
+    Source: section 4.1, equation 5; the pooling of GCNet's global context block.
+
+    ::
+
+        f_C(c) = sum_{i,j} k(i,j) f(c,i,j),    k = softmax over all (i,j) of conv1x1(f)
+
+    Deviations: none known. The 1x1 convolution has a bias, as Table 2's parameters show, though
+    softmax takes it out again: its gradient is zero.
+
+    Args:
+        channels: C of the feature map.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 1, kernel_size=1)
+
+    def forward(self, f: Tensor) -> Tensor:
+        """Pool a feature map.
+
+        Args:
+            f: Float (B, C, H, W).
+
+        Returns:
+            Float (B, C).
+        """
+        k = self.conv(f).flatten(1).softmax(dim=1)  # (B, H*W)
+        return torch.einsum("bcp,bp->bc", f.flatten(2), k.to(f.dtype))
+
+
+class AveragePooling(nn.Module):
+    """The mean of each channel.
+
+    Source: section 5.7, "CAU Pooling Function" avg; Table 3.
+
+    ::
+
+        f_C(c) = 1/(H W) sum_{i,j} f(c,i,j)
+
+    Deviations: none known.
+
+    Args:
+        channels: Not used: it has no parameters. Every pooling is given them.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+    def forward(self, f: Tensor) -> Tensor:
+        """Pool a feature map.
+
+        Args:
+            f: Float (B, C, H, W).
+
+        Returns:
+            Float (B, C).
+        """
+        return f.mean(dim=(2, 3))
+
+
+class MaxPooling(nn.Module):
+    """The greatest value of each channel.
+
+    Source: section 5.7, "CAU Pooling Function" max; Table 3.
+
+    ::
+
+        f_C(c) = max_{i,j} f(c,i,j)
+
+    Deviations: none known. Where several positions share the greatest value, as zeros do in a
+    sparse latent, they share its gradient.
+
+    Args:
+        channels: Not used: it has no parameters. Every pooling is given them.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+    def forward(self, f: Tensor) -> Tensor:
+        """Pool a feature map.
+
+        Args:
+            f: Float (B, C, H, W).
+
+        Returns:
+            Float (B, C).
+        """
+        return f.amax(dim=(2, 3))
