@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from latentset.datasets.errors import TrainingError
-from latentset.train.report import draw, find_results, gather, write_tables
+from latentset.train.report.results import draw, gather, write_tables
+from latentset.train.report.runs import find_runs
 
 
 def write_run(folder: Path, **changes: Any) -> None:
@@ -41,7 +42,7 @@ def test_seeds_are_averaged(tmp_path: Path) -> None:
         store_fingerprint="b" * 64,
         rate_bpp=0.1,
     )
-    lines = gather(find_results([tmp_path / "runs", tmp_path / "other"]))
+    lines = gather(find_runs([tmp_path / "runs", tmp_path / "other"]))
     assert [(line.recipe, line.seeds) for line in lines] == [
         ("trashnet/fa-cresnet-slim", 1),
         ("trashnet/cresnet-slim", 3),
@@ -54,7 +55,7 @@ def test_seeds_are_averaged(tmp_path: Path) -> None:
 
 def test_tables_are_these_bytes(tmp_path: Path) -> None:
     write_run(tmp_path / "run")
-    write_tables(gather(find_results([tmp_path / "run"])), tmp_path / "out")
+    write_tables(gather(find_runs([tmp_path / "run"])), tmp_path / "out")
     assert (tmp_path / "out" / "results.md").read_text() == (
         "| recipe | codec | bpp | store MB | trained MB | parameters | split | seeds "
         "| top-1 % | top-5 % |\n"
@@ -72,8 +73,8 @@ def test_tables_are_these_bytes(tmp_path: Path) -> None:
 def test_split_is_the_best_there_is(tmp_path: Path) -> None:
     write_run(tmp_path / "val", test=None)
     write_run(tmp_path / "train", test=None, best=None)
-    (val,) = gather(find_results([tmp_path / "val"]))
-    (train,) = gather(find_results([tmp_path / "train"]))
+    (val,) = gather(find_runs([tmp_path / "val"]))
+    (train,) = gather(find_runs([tmp_path / "train"]))
     assert (val.measured_on, val.top1, val.top5) == ("val", 0.75, 0.95)
     assert (train.measured_on, train.top1, train.top5) == ("train", 0.99, None)
 
@@ -84,16 +85,24 @@ def test_same_run_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         TrainingError, match=r"expected runs of different seeds, got seeds \[0, 0\]"
     ):
-        gather(find_results([tmp_path]))
+        gather(find_runs([tmp_path]))
 
 
 def test_folder_without_runs(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="expected finished runs"):
-        find_results([tmp_path])
+        find_runs([tmp_path])
+
+
+def test_rate_that_no_store_says(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", rate_bpp=None)
+    lines = gather(find_runs([tmp_path / "run"]))
+    write_tables(lines, tmp_path)
+    assert "| demo-4 |  | 9.00 |" in (tmp_path / "results.md").read_text()
+    draw(lines, tmp_path / "accuracy.png")
 
 
 def test_picture(tmp_path: Path) -> None:
     write_run(tmp_path / "run")
-    draw(gather(find_results([tmp_path / "run"])), tmp_path / "accuracy.png")
+    draw(gather(find_runs([tmp_path / "run"])), tmp_path / "accuracy.png")
     with Image.open(tmp_path / "accuracy.png") as image:
         assert image.size == (900, 600)

@@ -1,18 +1,19 @@
-"""Finished runs, gathered: one line a recipe and codec, mean and spread over seeds."""
+"""All runs: one line a recipe and store, mean and spread over seeds."""
 
-import csv
-import io
+import re
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from latentset.datasets.errors import TrainingError
-from latentset.train.run_folder import RESULT, read_result, write_text
+from latentset.train.report.groups import check_seeds
+from latentset.train.report.pictures import new_figure, save_png
+from latentset.train.report.runs import Run
+from latentset.train.report.tables import markdown, write_csv
+from latentset.train.run_folder import write_text
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,8 @@ class Line:
     """Kind of the network."""
     codec: str
     """Codec of the store."""
-    rate_bpp: float
-    """Mean over the store's samples, bits per pixel."""
+    rate_bpp: float | None
+    """Mean over the store's samples, bits per pixel; None where the store does not say."""
     store_bytes: int
     """All objects of the store."""
     trained_bytes: int
@@ -48,35 +49,11 @@ class Line:
     """Mean over the runs of the share whose class was among the first five."""
 
 
-def find_results(folders: Iterable[Path]) -> list[dict[str, Any]]:
-    """Read all finished runs in some folders.
-
-    Args:
-        folders: Folders of runs, or folders above them.
-
-    Returns:
-        The results, in the order of their paths.
-
-    Raises:
-        TrainingError: A folder holds no finished run.
-    """
-    results = []
-    for folder in folders:
-        found = sorted(folder.rglob(RESULT)) if folder.is_dir() else []
-        if not found:
-            raise TrainingError(
-                f"{folder}: expected finished runs ({RESULT}) in it, found none; "
-                "latentset train writes that file when it ends"
-            )
-        results += [read_result(path.parent) for path in found]
-    return results
-
-
-def gather(results: Sequence[dict[str, Any]]) -> list[Line]:
+def gather(runs: Sequence[Run]) -> list[Line]:
     """Average runs that differ by their seed alone.
 
     Args:
-        results: Contents of result.json.
+        runs: Finished runs.
 
     Returns:
         One line for each recipe and store, sorted by bits per pixel, then recipe.
@@ -84,19 +61,13 @@ def gather(results: Sequence[dict[str, Any]]) -> list[Line]:
     Raises:
         TrainingError: Two of the runs have the same recipe, store and seed.
     """
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for result in results:
-        groups.setdefault((result["recipe"], result["store_fingerprint"]), []).append(result)
-    lines = []
-    for (recipe, _), runs in groups.items():
-        seeds = [run["seed"] for run in runs]
-        if len(set(seeds)) < len(seeds):
-            raise TrainingError(
-                f"{recipe}: expected runs of different seeds, got seeds {sorted(seeds)}; "
-                "name the folders of the runs that are meant"
-            )
-        lines.append(_line(runs))
-    return sorted(lines, key=lambda line: (line.rate_bpp, line.recipe))
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.name, run.result["store_fingerprint"]), []).append(run)
+    for found in groups.values():
+        check_seeds(found)
+    lines = [_line(found) for found in groups.values()]
+    return sorted(lines, key=lambda line: (line.rate_bpp or 0, line.recipe))
 
 
 def write_tables(lines: Sequence[Line], folder: Path) -> None:
@@ -107,19 +78,15 @@ def write_tables(lines: Sequence[Line], folder: Path) -> None:
         folder: Made where it is not there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Line)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(line) for line in lines)
-    write_text(folder / "results.csv", text.getvalue())
-    rows = [_cells(line) for line in lines]
-    rule = ["---" if title in LEFT else "---:" for title in TITLES]
-    table = [f"| {' | '.join(cells)} |" for cells in (list(TITLES), rule, *rows)]
-    write_text(folder / "results.md", "\n".join(table) + "\n")
+    write_csv(folder / "results.csv", [asdict(line) for line in lines])
+    table = markdown(TITLES, [_cells(line) for line in lines], left=LEFT)
+    write_text(folder / "results.md", table)
 
 
 def make_table(lines: Sequence[Line]) -> Table:
-    """Make a table for the terminal: the columns that matter most, numbers whole.
+    """Make a table for the terminal: the columns that matter most, numbers whole, few lines.
+
+    Settings of Table 3 are left out, as in the picture.
 
     Args:
         lines: The lines.
@@ -133,47 +100,56 @@ def make_table(lines: Sequence[Line]) -> Table:
             table.add_column(title, overflow="fold")
         else:
             table.add_column(title, justify="right", no_wrap=True)
-    for line in lines:
+    for line in _without_table3(lines):
         cells = dict(zip(TITLES, _cells(line), strict=True))
         table.add_row(*(cells[title] for title in TERMINAL))
     return table
 
 
 def draw(lines: Sequence[Line], path: Path) -> None:
-    """Draw accuracy against bits per pixel, one curve a recipe.
+    """Draw accuracy against bits per pixel, one curve for recipes that differ in the codec alone.
+
+    Settings of Table 3 are left out: they are too many for one picture.
 
     Args:
         lines: The lines.
         path: The picture, PNG.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(6, 4)
     axes = figure.subplots()
-    for recipe in dict.fromkeys(sorted(line.recipe for line in lines)):
-        own = [line for line in lines if line.recipe == recipe]
+    curves: dict[str, list[Line]] = {}
+    for line in sorted(_without_table3(lines), key=lambda line: line.recipe):
+        if line.rate_bpp is not None:
+            curves.setdefault(CODEC.sub("", line.recipe), []).append(line)
+    for label, own in curves.items():
+        own.sort(key=lambda line: line.rate_bpp or 0)
         axes.errorbar(
             [line.rate_bpp for line in own],
             [100 * line.top1 for line in own],
             yerr=[100 * line.top1_spread for line in own],
             marker="o",
             capsize=3,
-            label=recipe,
+            label=label,
         )
     measured = ", ".join(sorted({line.measured_on for line in lines}))
     axes.set_xlabel("bits per pixel (mean)")
     axes.set_ylabel(f"top-1 accuracy ({measured}), %")
     axes.grid(visible=True, alpha=0.3)
-    axes.legend()
-    figure.savefig(path)
+    if curves:
+        axes.legend(fontsize="small" if len(curves) < 7 else "xx-small")
+    save_png(figure, path)
 
 
 TITLES = ("recipe", "codec", "bpp", "store MB", "trained MB", "parameters", "split", "seeds",
           "top-1 %", "top-5 %")  # fmt: skip
 TERMINAL = ("recipe", "codec", "bpp", "store MB", "top-1 %", "top-5 %")
 LEFT = ("recipe", "codec", "split")
+CODEC = re.compile(r"-(msssim|mse)-\d+$")
+"""The end of a recipe's name that names its codec."""
+
+
+def _without_table3(lines: Sequence[Line]) -> list[Line]:
+    return [line for line in lines if "/table3/" not in line.recipe]
 
 
 def _cells(line: Line) -> list[str]:
@@ -181,7 +157,7 @@ def _cells(line: Line) -> list[str]:
     return [
         line.recipe,
         line.codec,
-        f"{line.rate_bpp:.3f}",
+        "" if line.rate_bpp is None else f"{line.rate_bpp:.3f}",
         f"{line.store_bytes / 1e6:.2f}",
         f"{line.trained_bytes / 1e6:.2f}",
         f"{line.parameters:,}",
@@ -192,19 +168,10 @@ def _cells(line: Line) -> list[str]:
     ]
 
 
-def _line(runs: Sequence[dict[str, Any]]) -> Line:
-    first = runs[0]
-    if first["test"]:
-        split, samples = "test", first["test"]["samples"]
-        figures = [(run["test"]["top1"], run["test"]["top5"]) for run in runs]
-    elif first["best"]:
-        split, samples = "val", None
-        figures = [(run["best"]["val_top1"], run["best"]["val_top5"]) for run in runs]
-    else:
-        split, samples = "train", None
-        figures = [(run["last"]["train_top1"], None) for run in runs]
-    top1 = [one for one, _ in figures]
-    top5 = [five for _, five in figures if five is not None]
+def _line(runs: Sequence[Run]) -> Line:
+    first = runs[0].result
+    top1 = [run.top1 for run in runs]
+    top5 = [run.top5 for run in runs if run.top5 is not None]
     return Line(
         recipe=first["recipe"],
         model=first["model"],
@@ -213,8 +180,8 @@ def _line(runs: Sequence[dict[str, Any]]) -> Line:
         store_bytes=first["store_bytes"],
         trained_bytes=first["trained_bytes"],
         parameters=first["parameters"],
-        measured_on=split,
-        samples=samples,
+        measured_on=runs[0].split,
+        samples=runs[0].samples,
         seeds=len(runs),
         top1=statistics.mean(top1),
         top1_spread=statistics.stdev(top1) if len(top1) > 1 else 0.0,

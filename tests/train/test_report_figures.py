@@ -1,0 +1,168 @@
+"""Figures: their numbers, the same bytes each time, and what is left out."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from latentset.datasets.errors import StoreError
+from latentset.datasets.store import open_store
+from latentset.train.cli import report
+from latentset.train.report.figure2 import nonzero_fractions
+from latentset.train.report.figure5 import busiest, write_figure5
+from latentset.train.report.page import write_report
+from latentset.train.report.stores import Stores
+from tests.train import made_stores
+from tests.train.made_runs import write_run
+
+CODEC = "demo-hyperprior-msssim-4"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Latents, what they decode to, the originals, and a run of each."""
+    folder = tmp_path_factory.mktemp("made")
+    latents = made_stores.write_latents(folder / "latents", CODEC, rate_bpp=0.25)
+    decoded = made_stores.write_pixels(folder / "decoded", latents, decoded=True)
+    originals = made_stores.write_pixels(folder / "originals", latents, decoded=False)
+    prints = {
+        one: open_store(folder / one).fingerprint for one in ("latents", "decoded", "originals")
+    }
+    runs = folder / "runs"
+    write_run(runs, "trashnet/anchor1", 0.8, store=prints["originals"], rate_bpp=9)
+    write_run(runs, "trashnet/anchor2-msssim-4", 0.75, store=prints["decoded"], rate_bpp=9)
+    for seed, top1 in enumerate((0.72, 0.74)):
+        write_run(
+            runs, "trashnet/cresnet-msssim-4", top1, seed=seed, store=prints["latents"], rate_bpp=9
+        )
+    assert all(path.exists() for path in (latents, decoded, originals))
+    return folder
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_whole_report(made: Path, tmp_path: Path) -> None:
+    parts = [
+        write_report(
+            [made / "runs"],
+            tmp_path / name,
+            latents=[str(made / "latents")],
+            pixels=[str(made / "decoded"), str(made / "originals")],
+            timing=False,
+        ).parts
+        for name in ("a", "b")
+    ]
+    assert parts[0] == parts[1]
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert names == sorted(
+        ["report.md", "results.csv", "results.md", "accuracy.png"]
+        + [file for part in parts[0].values() for file in part.files]
+    )
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+    assert {name: part.remark for name, part in parts[0].items() if part.remark} == {
+        "table2": "without inference times (--skip-timing) and times of the codecs "
+        "(--codec-times FILE)",
+        "table3": "no runs of Table 3's recipes",
+        "figure7": "without runs of HyperMSE codecs",
+    }
+    page = (tmp_path / "a/report.md").read_text()
+    assert (
+        "- TrashNet, slim networks: 4 runs of the paper's experiments, seeds 0, 1; **slim" in page
+    )
+    assert (
+        "## Table 3: what each part is worth\n\nLeft out: no runs of Table 3's recipes.\n" in page
+    )
+    assert "![Figure 7: accuracy against rate, PSNR, MS-SSIM](figure7-trashnet.svg)" in page
+    for name in names:
+        assert name in page or name in ("report.md", "accuracy.png")
+
+    # Rates, PSNR and MS-SSIM are those of the split test alone (made_stores).
+    figure6 = {row["setting"]: row for row in read_csv(tmp_path / "a/figure6.csv")}
+    assert figure6["anchor1"]["rate_bpp"] == "3.0"
+    assert figure6["anchor2"]["rate_bpp"] == figure6["cresnet"]["rate_bpp"] == "0.25"
+    assert float(figure6["cresnet"]["top1"]) == pytest.approx(73)
+    assert float(figure6["cresnet"]["top1_spread"]) == pytest.approx(2**0.5)
+    assert float(figure6["cresnet"]["top5"]) == pytest.approx(96)
+    figure7 = {row["setting"]: row for row in read_csv(tmp_path / "a/figure7.csv")}
+    for setting in ("anchor2", "cresnet"):
+        assert (figure7[setting]["psnr_db"], figure7[setting]["ms_ssim"]) == ("30.0", "0.9")
+    assert figure7["anchor1"]["psnr_db"] == ""
+    assert read_csv(tmp_path / "a/figure5.csv") == [
+        {
+            "sample": "dark/06",  # the first of split test
+            "codec": CODEC,
+            "rate_bpp": "0.25",
+            "ms_ssim": "0.9",
+            "y_channels": "0 2 3",
+            "sigma_channels": "0 1 2",
+        }
+    ]
+
+
+def test_fractions_of_figure_2(made: Path) -> None:
+    fractions = nonzero_fractions(open_store(made / "latents"))
+    assert fractions.tolist() == [1.0, 0.0, 1.0, 1.0]
+
+
+def test_fractions_do_not_count_rows_between_samples(tmp_path: Path) -> None:
+    from latentset.datasets.store.synthetic import write_synthetic_store
+
+    store = open_store(
+        write_synthetic_store(
+            tmp_path / "s", samples=9, sizes=((64, 64), (100, 50)), failed=(2,), channels=4
+        )
+    )
+    grids = [store.read_sample(k)["y_hat"].reshape(-1, 4) for k in range(9) if k != 2]
+    rows = np.concatenate(grids)
+    assert len(rows) < store.array("y_hat").shape[0]
+    assert nonzero_fractions(store) == pytest.approx((rows != 0).mean(axis=0))
+
+
+def test_busiest_channels() -> None:
+    values = np.zeros((2, 2, 5), np.int16)
+    values[0, 0, 4] = -9
+    values[:, :, 1] = 1
+    values[:, 0, 3] = 1
+    values[0, 0, 2] = 3
+    assert busiest(values) == (1, 3, 4)
+
+
+def test_figure_5_without_pixels_says_so(made: Path, tmp_path: Path) -> None:
+    stores = Stores.open([str(made / "latents")], [])
+    part = write_figure5(stores, "bright/01", tmp_path)
+    assert part.remark == f"without the original, what {CODEC} decodes (--pixels STORE)"
+    with pytest.raises(StoreError, match=r"--sample no: expected the id .* such as dark/06"):
+        write_figure5(stores, "no", tmp_path)
+
+
+def test_stores_of_the_wrong_kind(made: Path) -> None:
+    with pytest.raises(
+        StoreError, match=r"--latents .*decoded: it holds pixels: give it with --pix"
+    ):
+        Stores.open([str(made / "decoded")], [])
+    with pytest.raises(StoreError, match=r"--pixels .*latents: it holds latents; use --latents"):
+        Stores.open([], [str(made / "latents")])
+
+
+def test_command(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    app = typer.Typer()
+    app.command()(report)
+    times = tmp_path / "times.json"
+    times.write_text(json.dumps({"machine": "m", "codecs": {CODEC: {"encode_ms": 1}}}))
+    words = [str(made / "runs"), "-o", str(tmp_path / "out"), "--skip-timing"]
+    result = CliRunner().invoke(app, [*words, "--codec-times", str(times)])
+    assert result.exception is None
+    lines = result.stdout.splitlines()
+    assert "table2: without inference times (--skip-timing)" in lines
+    assert "no figure2, figure5: no stores of latents (--latents STORE)" in lines
+    assert lines[-1].startswith(f"written: {tmp_path}/out/report.md, results.csv, results.md, ")
+    assert lines[-1].endswith("figure6-trashnet.svg, figure6.csv")

@@ -1,0 +1,105 @@
+"""Figure 6: accuracy against bits per pixel, top-1 and top-5."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from latentset.train import paper
+from latentset.train.experiments import TITLES
+from latentset.train.report.captions import codec_order, data_set_title, setting_title
+from latentset.train.report.groups import NO_RUNS, Group, Key
+from latentset.train.report.pictures import COLOURS, MARKS, new_figure, save_svg
+from latentset.train.report.stores import Stores
+from latentset.train.report.tables import Part, write_csv
+
+
+def write_figure6(
+    data_sets: Mapping[str, Mapping[Key, Group]], stores: Stores, folder: Path
+) -> Part:
+    """Write figure6.csv, and figure6-DATA_SET.svg for each data set.
+
+    Args:
+        data_sets: Groups of runs by data set.
+        stores: For bits per pixel.
+        folder: Where to.
+
+    Returns:
+        What was written.
+    """
+    rows = [
+        row
+        for name, groups in data_sets.items()
+        for key, group in groups.items()
+        if key[0] in TITLES and (not key[1] or key[1].startswith("msssim"))
+        for row in [_row(name, key, group, stores)]
+        if row["rate_bpp"] is not None
+    ]
+    if not rows:
+        return Part(remark="no runs of known rate" if data_sets else NO_RUNS)
+    write_csv(folder / "figure6.csv", rows)
+    names = list(dict.fromkeys(row["data_set"] for row in rows))
+    for name in names:
+        own = [row for row in rows if row["data_set"] == name]
+        figure = new_figure(9, 4)
+        for axes, column in zip(figure.subplots(1, 2), ("top1", "top5"), strict=True):
+            _draw(axes, name, own, column)
+        figure.suptitle(data_set_title(name))
+        save_svg(figure, folder / f"figure6-{name}.svg")
+    return Part((*(f"figure6-{name}.svg" for name in names), "figure6.csv"))
+
+
+def _row(data_set: str, key: Key, group: Group, stores: Stores) -> dict[str, Any]:
+    setting, codec = key
+    return {
+        "data_set": data_set,
+        "setting": setting,
+        "codec": codec,
+        "rate_bpp": stores.rate_bpp(group)[0],
+        "seeds": len(group.runs),
+        "top1": group.top1,
+        "top1_spread": group.top1_spread,
+        "top5": group.top5,
+    }
+
+
+def _draw(axes: Any, data_set: str, rows: list[dict[str, Any]], column: str) -> None:
+    for setting in TITLES:
+        own = [r for r in rows if r["setting"] == setting and r[column] is not None]
+        own.sort(key=lambda row: codec_order(row["codec"]))
+        if own:
+            axes.errorbar(
+                [row["rate_bpp"] for row in own],
+                [row[column] for row in own],
+                yerr=[row["top1_spread"] or 0 for row in own] if column == "top1" else None,
+                marker=MARKS[setting],
+                color=COLOURS[setting],
+                capsize=3,
+                linestyle="-" if setting != "anchor1" else "none",
+                label=setting_title(setting),
+            )
+    if data_set == paper.DATA_SET and column == "top1":
+        draw_paper(axes)
+    axes.set_xlabel("bits per pixel (mean)")
+    axes.set_ylabel(f"top-{column[3:]} accuracy, %")
+    axes.grid(visible=True, alpha=0.3)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize="small")
+
+
+def draw_paper(axes: Any) -> None:
+    """Draw the points of Table 1, hollow and dashed.
+
+    Args:
+        axes: Of a picture of top-1 against bits per pixel.
+    """
+    rates = list(paper.BPP.values())
+    for setting, row in paper.TABLE1.items():
+        axes.plot(
+            rates,
+            row,
+            marker=MARKS[setting],
+            color=COLOURS[setting],
+            linestyle=":",
+            fillstyle="none",
+            label=f"{setting_title(setting)}, paper",
+        )

@@ -1,0 +1,155 @@
+"""Finished runs, as the report sees them."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from latentset.datasets.errors import TrainingError
+from latentset.train.networks import PixelNetwork
+from latentset.train.recipe import Paper, Recipe
+from latentset.train.run_folder import RECIPE, RESULT, read_result
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    folder: Path
+    """Where it is kept."""
+    result: dict[str, Any]
+    """What its result.json holds."""
+    recipe: Recipe | None
+    """Its resolved recipe; None where only its figures are there."""
+
+    @property
+    def name(self) -> str:
+        """Name of its recipe."""
+        return str(self.result["recipe"])
+
+    @property
+    def data_set(self) -> str:
+        """First part of that name."""
+        return self.name.partition("/")[0]
+
+    @property
+    def seed(self) -> int:
+        """Its seed."""
+        return int(self.result["seed"])
+
+    @property
+    def paper(self) -> Paper | None:
+        """What of the paper it reproduces, if anything."""
+        return self.recipe.paper if self.recipe else None
+
+    @property
+    def split(self) -> str:
+        """Which samples its accuracies are of.
+
+        ``test``, or ``val`` where the recipe names no test split, or ``train`` where neither.
+        """
+        if self.result["test"]:
+            return "test"
+        return "val" if self.result["best"] else "train"
+
+    @property
+    def samples(self) -> int | None:
+        """Number of test samples; None for other splits."""
+        return int(self.result["test"]["samples"]) if self.result["test"] else None
+
+    @property
+    def top1(self) -> float:
+        """Share whose class came first."""
+        match self.split:
+            case "test":
+                return float(self.result["test"]["top1"])
+            case "val":
+                return float(self.result["best"]["val_top1"])
+            case _:
+                return float(self.result["last"]["train_top1"])
+
+    @property
+    def top5(self) -> float | None:
+        """Share whose class was among the first five, where that was counted."""
+        match self.split:
+            case "test":
+                return float(self.result["test"]["top5"])
+            case "val":
+                return float(self.result["best"]["val_top5"])
+            case _:
+                return None
+
+
+def find_runs(folders: Iterable[Path]) -> list[Run]:
+    """Read all finished runs in some folders.
+
+    Args:
+        folders: Folders of runs, or folders above them.
+
+    Returns:
+        The runs, in the order of their paths.
+
+    Raises:
+        TrainingError: A folder holds no finished run, or a file of one cannot be read.
+    """
+    runs = []
+    for folder in folders:
+        found = sorted(folder.rglob(RESULT)) if folder.is_dir() else []
+        if not found:
+            raise TrainingError(
+                f"{folder}: expected finished runs ({RESULT}) in it, found none; "
+                "latentset train writes that file when it ends"
+            )
+        runs += [Run(path.parent, read_result(path.parent), _recipe(path.parent)) for path in found]
+    return runs
+
+
+def _recipe(folder: Path) -> Recipe | None:
+    path = folder / RECIPE
+    if not path.exists():
+        return None
+    try:
+        return Recipe.model_validate(json.loads(path.read_bytes())["recipe"])
+    except (ValueError, KeyError, ValidationError) as error:
+        raise TrainingError(
+            f"{path} cannot be read; was it written by another version? Leave the run out, or "
+            f"train it again. {error}"
+        ) from error
+
+
+def describe_network(recipe: Recipe) -> str:
+    """Say how large a run's network is, and what it sees.
+
+    Args:
+        recipe: The run's recipe.
+
+    Returns:
+        Such as ``cresnet, blocks 2/2/2, width 16, 16x16 positions``.
+    """
+    model, size = recipe.model, recipe.data.size
+    unit = "pixels" if isinstance(model, PixelNetwork) else "positions"
+    blocks = (
+        f"blocks {'/'.join(map(str, model.depths))}" if model.depths else f"ResNet-{model.depth}"
+    )
+    return f"{model.kind}, {blocks}, width {model.width}, {size}x{size} {unit}"
+
+
+def is_slim(recipe: Recipe) -> bool:
+    """Say whether a network is smaller than the paper's.
+
+    Args:
+        recipe: The run's recipe.
+
+    Returns:
+        Whether it has another width, depth or input.
+    """
+    model = recipe.model
+    size = 224 if isinstance(model, PixelNetwork) else 28
+    return model.depths is not None or (model.depth, model.width, recipe.data.size) != (
+        50,
+        64,
+        size,
+    )
