@@ -20,9 +20,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from latentset.datasets.errors import TrainingError
+from latentset.datasets.errors import RecipeError, TrainingError
 from latentset.datasets.store import Store
-from latentset.train.recipe import Recipe, Table
+from latentset.train.networks import Table
+from latentset.train.pretrained import load_torchvision
+from latentset.train.recipe import FROM_RECIPE, TORCHVISION, Recipe, codec_name
 
 
 class StoreRecord(Table):
@@ -33,7 +35,7 @@ class StoreRecord(Table):
     codec: str
     """Name of its codec."""
     codec_sha256: str
-    """Digest of its codec: latents of another mean something else."""
+    """Digest of its codec: latents of another mean something else. Empty where it has none."""
     resize: str
     """Its resize rule."""
     classes: tuple[str, ...]
@@ -45,8 +47,8 @@ class StoreRecord(Table):
         header = store.header
         return cls(
             fingerprint=store.fingerprint,
-            codec=header.codec.name,
-            codec_sha256=header.codec.sha256,
+            codec=codec_name(header),
+            codec_sha256="" if header.codec is None else header.codec.sha256,
             resize=header.resize,
             classes=header.source.classes,
         )
@@ -60,7 +62,7 @@ class Record(Table):
     store: StoreRecord
     """What it was trained from."""
     epoch: int
-    """Epochs that were trained, 1 or more."""
+    """Epochs that were trained."""
     metrics: dict[str, float]
     """Figures of that epoch."""
 
@@ -100,6 +102,30 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], Record]:
         raise TrainingError(
             f"{path}: its record cannot be read; was it written by another version? {error}"
         ) from error
+
+
+def find_weights(adopt: str) -> dict[str, Tensor]:
+    """Read the weights that a recipe adopts.
+
+    Args:
+        adopt: The recipe's ``weights.adopt``.
+
+    Returns:
+        Tensors by torchvision's names, on the CPU.
+
+    Raises:
+        RecipeError: They are to come from another recipe's run, which nobody has looked for.
+        TrainingError: There are none, or they cannot be read.
+    """
+    if adopt.startswith(FROM_RECIPE):
+        name = adopt.removeprefix(FROM_RECIPE)
+        raise RecipeError(
+            f"weights.adopt: these are the weights of a run of {name}: train that first, then give "
+            f"its best.safetensors (--set weights.adopt=FILE); latentset sweep does both"
+        )
+    if adopt.startswith(TORCHVISION):
+        return load_torchvision(adopt.removeprefix(TORCHVISION))
+    return load_resnet(Path(adopt))
 
 
 def load_resnet(path: Path) -> dict[str, Tensor]:

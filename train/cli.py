@@ -1,9 +1,25 @@
 """The commands `latentset train`, `evaluate` and `report`."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+class Crop(StrEnum):
+    """What evaluation sees of a sample."""
+
+    whole = "whole"
+    central = "central"
+
+
+class Accelerator(StrEnum):
+    """Where to compute."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
 
 
 def train(
@@ -36,6 +52,8 @@ def train(
 
     console = get_console()  # the one that Lightning's progress bar draws on
     result = fit(loaded, out, console=console)
+    if "seconds" not in result:  # not the first of several processes
+        return
     for title, figures in (("best epoch", result["best"]), ("last epoch", result["last"])):
         if figures and figures["val_top1"] is not None:
             console.print(
@@ -57,35 +75,53 @@ def evaluate(
     checkpoint: Annotated[
         Path, typer.Argument(help="A run's folder (its best weights), or a .safetensors of it.")
     ],
-    store: Annotated[Path, typer.Argument(help="A store of the same codec and classes.")],
+    store: Annotated[str, typer.Argument(help="A store of the same codec and classes.")],
     split: Annotated[
         list[str] | None, typer.Option(help="Split to evaluate; repeatable. Default: all.")
     ] = None,
+    crop: Annotated[
+        Crop | None,
+        typer.Option(help="See each sample's whole grid or its central square. Default: recipe's."),
+    ] = None,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="Print the accuracy of each class too.")
+    ] = False,
     json_file: Annotated[
         str | None,
         typer.Option(
             "--json", metavar="FILE", help="Write the figures here too; - for stdout alone."
         ),
     ] = None,
+    confusion: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the confusion matrix here, CSV."),
+    ] = None,
+    logits: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write every sample's logits here, for a student (distill.logits)."
+        ),
+    ] = None,
     accelerator: Annotated[
-        str | None, typer.Option(help="auto, cpu or cuda. Default: the recipe's.")
+        Accelerator | None, typer.Option(help="Where to compute. Default: the recipe's.")
     ] = None,
 ) -> None:
     """Print top-1, top-5 and loss of a trained classifier on splits of a store."""
     from rich.console import Console
     from rich.table import Table
 
-    from latentset.datasets.errors import RecipeError
     from latentset.train.evaluate import evaluate_checkpoint
     from latentset.train.run_folder import write_text
 
-    match accelerator:
-        case None | "auto" | "cpu" | "cuda":
-            found = evaluate_checkpoint(
-                checkpoint, store, splits=split or (), accelerator=accelerator
-            )
-        case _:
-            raise RecipeError(f"--accelerator: expected auto, cpu or cuda, got {accelerator!r}")
+    found = evaluate_checkpoint(
+        checkpoint,
+        store,
+        splits=split or (),
+        crop=crop.value if crop else None,
+        accelerator=accelerator.value if accelerator else None,
+        confusion=confusion,
+        logits=logits,
+    )
     text = found.model_dump_json(indent=1)
     if json_file == "-":
         typer.echo(text)
@@ -105,26 +141,145 @@ def evaluate(
         )
     console = Console()
     console.print(table)
+    if per_class:
+        table = Table(title="top-1 % of each class")
+        table.add_column("class")
+        for name in found.splits:
+            table.add_column(name or "(none)", justify="right")
+        for cls in next(iter(found.splits.values())).per_class:
+            shares = [figures.per_class[cls] for figures in found.splits.values()]
+            table.add_row(cls, *("" if s is None else f"{100 * s:.2f}" for s in shares))
+        console.print(table)
     for note in found.notes:
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
+
+
+def export(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A run's folder (its best weights), or a .safetensors of it.")
+    ],
+    store: Annotated[str, typer.Argument(help="A store of its codec: it has the scale table.")],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            help="NAME.pt2: a program of torch.export, from stored integers to logits; "
+            "NAME.safetensors: the weights alone, by PyTorch's names."
+        ),
+    ],
+) -> None:
+    """Write a trained classifier for use without this library."""
+    from latentset.train.export import export_classifier
+
+    typer.echo(export_classifier(checkpoint, store, out))
 
 
 def report(
     runs: Annotated[
         list[Path], typer.Argument(help="Folders of runs, or folders that hold such folders.")
     ],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for results.csv, results.md, accuracy.png.")
-    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the report.")],
+    latents: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STORE", help="Store of latents, for Figures 2, 5; repeatable."),
+    ] = None,
+    pixels: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STORE", help="Store of pixels, for Figures 5, 7; repeatable."),
+    ] = None,
+    codec_times: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="From `latentset codec time --json`, for Table 2."),
+    ] = None,
+    sample: Annotated[
+        str | None, typer.Option(metavar="ID", help="Photograph of Figure 5. Default: the first.")
+    ] = None,
+    skip_timing: Annotated[
+        bool, typer.Option("--skip-timing", help="Table 2 without inference times.")
+    ] = False,
 ) -> None:
-    """Gather finished runs in a table, seeds averaged, and a picture: accuracy against bpp."""
+    """Write the paper's tables and figures from finished runs, the paper's own beside."""
     from rich.console import Console
 
-    from latentset.train.report import draw, find_results, gather, make_table, write_tables
+    from latentset.train.report.page import PAGE, write_report
+    from latentset.train.report.results import make_table
 
-    lines = gather(find_results(runs))
-    write_tables(lines, out)
-    draw(lines, out / "accuracy.png")
+    written = write_report(
+        runs,
+        out,
+        latents=latents or (),
+        pixels=pixels or (),
+        codec_times=codec_times,
+        sample=sample,
+        timing=not skip_timing,
+    )
     console = Console()
-    console.print(make_table(lines))
-    console.print(f"written: {out}/results.csv, results.md, accuracy.png", soft_wrap=True)
+    console.print(make_table(written.lines))
+    remarks: dict[tuple[bool, str], list[str]] = {}
+    for name, part in written.parts.items():
+        if part.remark:
+            remarks.setdefault((bool(part.files), part.remark), []).append(name)
+    for (there, remark), names in remarks.items():
+        line = f"{'' if there else 'no '}{', '.join(names)}: {remark}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    files = [file for part in written.parts.values() for file in part.files]
+    names = ["results.csv", "results.md", "accuracy.png", *files]
+    console.print(f"written: {out}/{PAGE}, {', '.join(names)}", highlight=False, soft_wrap=True)
+
+
+def recipes(
+    name: Annotated[
+        str | None, typer.Argument(help="Print this one as the text of its file.")
+    ] = None,
+) -> None:
+    """List the recipes that ship, with what each reproduces; or print one."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    from latentset.train.recipe_file import load_recipe
+    from latentset.train.recipe_text import recipe_lines, recipe_text
+
+    if name is not None:
+        typer.echo(recipe_text(load_recipe(name).name), nl=False)
+        return
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("recipe", no_wrap=True)
+    table.add_column("of the paper")
+    table.add_column("its top-1 %", no_wrap=True)
+    for line in recipe_lines():
+        table.add_row(*line)
+    Console().print(table)
+
+
+def sweep(
+    table: Annotated[str, typer.Argument(help="Such as minc2500/table1, trashnet/table3.")],
+    store: Annotated[
+        list[str],
+        typer.Option(help="A store; repeat for each. Which recipe each is for is in its header."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of runs: RUNS/RECIPE/seed-SEED.")],
+    seed: Annotated[list[int] | None, typer.Option(help="Seed; repeatable. Default: 0.")] = None,
+    only: Annotated[
+        str, typer.Option(metavar="GLOB", help="Recipes that are wanted, and what they adopt from.")
+    ] = "*",
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Set a key of all recipes; repeatable."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the commands, and train nothing.")
+    ] = False,
+) -> None:
+    """Train all recipes of a table or figure of the paper, but those that are finished."""
+    from rich import get_console
+
+    from latentset.train.sweep import plan_sweep
+    from latentset.train.sweep_run import Sweep
+
+    planned = plan_sweep(table, store, out, seeds=seed or (0,), only=only, settings=settings or ())
+    if dry_run:
+        for job in planned:
+            typer.echo(f"{job.command}{'  # is finished' if job.is_finished() else ''}")
+        return
+    Sweep(planned, jobs, get_console()).run()

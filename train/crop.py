@@ -127,14 +127,14 @@ def gather_index(windows: Tensor, size: int) -> Tensor:
     """Say which row of a batch lands at each place of the crops.
 
     Args:
-        windows: int64 (B, 7), for each sample: its first row in the batch, its grid's width, and
-            its box: top, left, height, width, flip.
+        windows: int64 (B, 8), for each sample: its first row in the batch, its grid's height and
+            width, and its box: top, left, height, width, flip.
         size: Side of the crops, S.
 
     Returns:
         int64 (B, S, S), indices into the rows of the batch.
     """
-    first, grid_width, top, left, height, width, flip = windows.unbind(1)
+    first, _, grid_width, top, left, height, width, flip = windows.unbind(1)
     y = top[:, None] + _nearest(height, size)  # (B, S)
     x = _nearest(width, size)
     x = left[:, None] + torch.where(flip[:, None] == 1, x.flip(1), x)

@@ -8,16 +8,21 @@ from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.strategies import DDPStrategy
 
 from latentset.datasets.errors import RecipeError
 from latentset.train.checkpoint import SafetensorsIO
+from latentset.train.ranks import Ranks
 from latentset.train.reader import Batch, LatentReader
 from latentset.train.recipe import Device
 
 PRECISIONS: dict[str, Literal["32-true", "bf16-mixed"]] = {"fp32": "32-true", "bf16": "bf16-mixed"}
 """Lightning's words for a recipe's."""
+
+ALONE = Ranks()
 
 Result = TypeVar("Result")
 
@@ -28,19 +33,21 @@ class EpochLoader:
     Args:
         reader: The reader.
         epoch: The epoch.
+        first_batch: Batches that were learnt before the run was interrupted.
     """
 
-    def __init__(self, reader: LatentReader, epoch: int) -> None:
+    def __init__(self, reader: LatentReader, epoch: int, first_batch: int = 0) -> None:
         self._reader = reader
         self._epoch = epoch
+        self._first_batch = first_batch
 
     def __len__(self) -> int:
-        """Number of batches."""
+        """Number of batches of the whole epoch; Lightning knows how many of them it has had."""
         return len(self._reader)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Read the epoch from its beginning."""
-        return self._reader.batches(self._epoch)
+        """Read what is left of the epoch."""
+        return self._reader.batches(self._epoch, self._first_batch)
 
 
 class EpochBar(RichProgressBar):
@@ -79,28 +86,49 @@ def _without_noise() -> Iterator[None]:
         warnings.filterwarnings("ignore", r".*LeafSpec.* is deprecated", FutureWarning)
         # Where Slurm's commands are, it asks for srun, which one device has no use for.
         warnings.filterwarnings("ignore", r".*The `srun` command is available")
+        # Ours begins where the run stopped (EpochLoader).
+        warnings.filterwarnings("ignore", r".*your dataloader is not resumable")
         yield
 
 
-def make_trainer(device: Device, **options: Any) -> Trainer:
+def make_trainer(device: Device, ranks: Ranks = ALONE, **options: Any) -> Trainer:
     """Make a Lightning trainer that says nothing of its own.
 
     Args:
         device: The recipe's table.
+        ranks: The processes that train together; alone, also if torchrun has started this process.
         **options: Further arguments of ``lightning.pytorch.Trainer``.
 
     Returns:
         The trainer.
+
+    Raises:
+        RecipeError: The device cannot do what is asked for.
     """
+    cuda = uses_cuda(device)
+    if device.sync_batchnorm and not cuda:
+        raise RecipeError(
+            "device.sync_batchnorm: PyTorch has it for GPUs only; set it to false, and each "
+            "process uses the statistics of its own share"
+        )
     # Tips, and lines about devices that are not there.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    plugins: list[Any] = [SafetensorsIO()]
+    if ranks.ranks > 1:
+        # Frozen weights take part in no gradient until the second phase.
+        options["strategy"] = DDPStrategy(find_unused_parameters=True)
+        options["sync_batchnorm"] = device.sync_batchnorm
+    else:
+        plugins.append(LightningEnvironment())
     with _without_noise():
         return Trainer(
-            accelerator="gpu" if uses_cuda(device) else "cpu",
-            devices=1,
+            accelerator="gpu" if cuda else "cpu",
+            devices=ranks.ranks_a_node,
+            num_nodes=ranks.ranks // ranks.ranks_a_node,
             precision=PRECISIONS[device.precision],
-            plugins=[SafetensorsIO()],
+            plugins=plugins,
+            deterministic=device.deterministic,
             num_sanity_val_steps=0,
             enable_model_summary=False,
             use_distributed_sampler=False,

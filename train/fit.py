@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,29 +12,36 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
+from torch import Tensor
 
 from latentset.datasets.errors import RecipeError
 from latentset.datasets.store import Store, open_store
+from latentset.datasets.store.header import ArrayName
 from latentset.train.build import build_network
-from latentset.train.checkpoint import StoreRecord, load_resnet, load_weights
+from latentset.train.checkpoint import StoreRecord, find_weights, load_weights, save_weights
 from latentset.train.engine import EpochBar, EpochLoader, make_trainer, run_lightning, uses_cuda
-from latentset.train.evaluate import evaluate_splits
+from latentset.train.evaluate import evaluate_split, write_confusion
 from latentset.train.models import adopt_weights
-from latentset.train.module import LatentClassifier
+from latentset.train.module import Classifier
+from latentset.train.phases import Phases
+from latentset.train.ranks import Ranks
 from latentset.train.reader import LatentReader
 from latentset.train.recipe import Recipe, resolve
 from latentset.train.run_folder import (
     BEST,
+    CONFUSION,
     LAST,
     RESULT,
     RESUME,
     RunFolder,
     Start,
     begin,
+    make_record,
     read_result,
     write_text,
 )
 from latentset.train.split import Split, select_split
+from latentset.train.teacher import read_logits
 
 
 class RunData(LightningDataModule):
@@ -42,32 +50,49 @@ class RunData(LightningDataModule):
     Args:
         store: The store.
         recipe: The resolved recipe.
-        train: The split to learn.
-        val: The split to look at after each epoch, if any.
+        splits: The split to learn, and the one to look at after each epoch, if any.
+        names: Arrays to read.
+        keeper: Knows how much of an epoch was learnt before the run was interrupted.
+        ranks: The processes that share each batch.
+        teacher: Float (samples of the store, classes), a teacher's logits, if any.
     """
 
-    def __init__(self, store: Store, recipe: Recipe, train: Split, val: Split | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        recipe: Recipe,
+        splits: tuple[Split, Split | None],
+        names: Sequence[ArrayName],
+        keeper: RunFolder,
+        ranks: Ranks,
+        teacher: Tensor | None,
+    ) -> None:
         super().__init__()
-        pinned = uses_cuda(recipe.device)
+        self._keeper = keeper
         self._train, self._val = (
             LatentReader(
                 store,
                 split,
                 recipe.data,
                 seed=recipe.seed,
-                training=split is train,
-                pin_memory=pinned,
+                training=split is splits[0],
+                rank=ranks.rank,
+                ranks=ranks.ranks,
+                parts=recipe.schedule.accumulate if split is splits[0] else 1,
+                pin_memory=uses_cuda(recipe.device),
+                names=names,
+                teacher=teacher if split is splits[0] else None,
             )
             if split
             else None
-            for split in (train, val)
+            for split in splits
         )
 
     def train_dataloader(self) -> EpochLoader:
-        """The epoch that is about to begin; Lightning asks anew for each."""
+        """The epoch that is about to begin, or to go on; Lightning asks anew for each."""
         if self._train is None or self.trainer is None:
             raise RuntimeError("Lightning asked for an epoch before a trainer was attached")
-        return EpochLoader(self._train, self.trainer.current_epoch)
+        return EpochLoader(self._train, self.trainer.current_epoch, self._keeper.batches)
 
     def val_dataloader(self) -> EpochLoader | list[Any]:
         """The validation split, in the table's order."""
@@ -83,8 +108,8 @@ def fit(
 ) -> dict[str, Any]:
     """Train, or go on training.
 
-    A folder in which the same recipe was begun is taken up after the last epoch that it finished;
-    one in which it has ended is left as it is.
+    A folder in which the same recipe was begun is taken up where its state was last saved; one in
+    which it has ended is left as it is. Started by torchrun, the processes train together.
 
     Args:
         recipe: The recipe; ``data.store`` names the store.
@@ -93,66 +118,79 @@ def fit(
         stop_after: End after this epoch, as if interrupted.
 
     Returns:
-        What result.json holds; without the figures where the run was stopped.
+        What result.json holds; without the figures where the run was stopped, and in all processes
+        but the first.
 
     Raises:
         RecipeError: The recipe and the store do not go together.
         StoreError: The store is incomplete, corrupt or not there.
         TrainingError: The folder holds another run, weights cannot be adopted, or training fails.
     """
-    console = console or Console()
+    ranks = Ranks.of_environment()
+    console = (console or Console()) if ranks.is_first else Console(quiet=True)
     if not recipe.data.store:
         raise RecipeError(f"{recipe.name}: no store: give one with --store STORE (data.store)")
     store = open_store(recipe.data.store)
     recipe = resolve(recipe, store.header, recipe.data.store)
-    train, val = _splits(store, recipe)
+    ranks.check(recipe)
+    splits = _splits(store, recipe)
+    teacher = None
+    if recipe.distill.logits:
+        teacher = read_logits(Path(recipe.distill.logits), store, splits[0])
     start = Start(recipe=recipe, store=StoreRecord.of(store))
     folder = folder or Path("runs") / recipe.name / str(recipe.data.codec) / f"seed-{recipe.seed}"
 
-    uses_cuda(recipe.device)
+    cuda = uses_cuda(recipe.device)
     torch.manual_seed(recipe.seed)
     network = build_network(recipe.model)
-    if recipe.weights.adopt and not (folder / RESUME).exists():
-        report = adopt_weights(network, load_resnet(Path(recipe.weights.adopt)))
+    if (folder / RESUME).exists():
+        network.leave_out(recipe.weights.leave_out)
+    elif recipe.weights.adopt:
+        found = find_weights(recipe.weights.adopt)
+        report = adopt_weights(network, found, leave_out=recipe.weights.leave_out)
         console.print(
             f"weights of {recipe.weights.adopt}:\n{report}", highlight=False, soft_wrap=True
         )
-    resuming = begin(folder, start)
+    resuming = begin(folder, start, write=ranks.is_first)
     if (folder / RESULT).exists():
         console.print(f"{folder} is finished: nothing to do", highlight=False, soft_wrap=True)
-        return read_result(folder)
-    module = LatentClassifier(network, recipe, store.header.codec.scale_table)
+        return read_result(folder) if ranks.is_first else {"recipe": recipe.name}
+    module = Classifier(network, recipe, store.header)
+    if not recipe.schedule.epochs:
+        save_weights(folder / LAST, network.state_dict(), make_record(start, {}))
+        return _conclude(start, store, RunFolder(folder, start, console), module)
     if recipe.device.channels_last:
         network.to(memory_format=torch.channels_last)
     if recipe.device.compile:
         network.compile()
 
     keeper = RunFolder(folder, start, console)
-    callbacks: list[Callback] = [keeper]
+    callbacks: list[Callback] = [Phases(recipe.schedule), keeper]
     if console.is_terminal:
         callbacks.append(EpochBar(refresh_rate=1))
-    logger = TensorBoardLogger(folder, name="tensorboard", version="")
-    data = RunData(store, recipe, train, val)
+    steps = len(splits[0]) // recipe.data.batch_size
     trainer = make_trainer(
         recipe.device,
+        ranks,
         max_epochs=min(stop_after or recipe.schedule.epochs, recipe.schedule.epochs),
         callbacks=callbacks,
-        logger=[logger],
+        logger=[TensorBoardLogger(folder, name="tensorboard", version="")],
         enable_progress_bar=console.is_terminal,
-        log_every_n_steps=min(50, len(train) // recipe.data.batch_size),
-        limit_val_batches=None if val else 0,
+        log_every_n_steps=min(50, steps),
+        limit_val_batches=None if splits[1] else 0,
+        accumulate_grad_batches=recipe.schedule.accumulate,
         reload_dataloaders_every_n_epochs=1,
     )
-    _announce(console, start, train, val, network, folder, resuming, uses_cuda(recipe.device))
+    data = RunData(store, recipe, splits, module.input.names, keeper, ranks, teacher)
+    _announce(console, start, splits, network, folder, resuming, cuda, ranks)
     began = time.perf_counter()
     checkpoint = folder / RESUME if resuming else None
     run_lightning(partial(trainer.fit, module, datamodule=data, ckpt_path=checkpoint))
-    if len(keeper.rows) < recipe.schedule.epochs:
+    if ranks.ranks > 1:
+        torch.distributed.destroy_process_group()  # the first process evaluates alone
+    if len(keeper.rows) < recipe.schedule.epochs or not ranks.is_first:
         return {"recipe": recipe.name, "epochs": len(keeper.rows)}
-    result = _conclude(folder, start, store, keeper, module)
-    result["seconds"] = round(time.perf_counter() - began, 3)
-    write_text(folder / RESULT, json.dumps(result, indent=1) + "\n")
-    return result
+    return _conclude(start, store, keeper, module, round(time.perf_counter() - began, 3))
 
 
 def _splits(store: Store, recipe: Recipe) -> tuple[Split, Split | None]:
@@ -172,10 +210,10 @@ def _splits(store: Store, recipe: Recipe) -> tuple[Split, Split | None]:
 
 
 def _conclude(
-    folder: Path, start: Start, store: Store, keeper: RunFolder, module: LatentClassifier
+    start: Start, store: Store, keeper: RunFolder, module: Classifier, seconds: float = 0.0
 ) -> dict[str, Any]:
-    """Evaluate the chosen weights and gather the figures of a finished run."""
-    recipe, last = start.recipe, keeper.rows[-1]
+    """Evaluate the chosen weights, and gather and write the figures of a finished run."""
+    recipe, folder = start.recipe, keeper.folder
     chosen = BEST if keeper.best else LAST
     result: dict[str, Any] = {
         "recipe": recipe.name,
@@ -187,15 +225,18 @@ def _conclude(
         "parameters": sum(p.numel() for p in module.network.parameters()),
         **_rates(store),
         "checkpoint": chosen,
-        "last": last,
+        "last": keeper.rows[-1] if keeper.rows else None,
         "best": keeper.best,
         "test": None,
     }
     if recipe.data.test_split:
         tensors, _ = load_weights(folder / chosen)
-        module.network.load_state_dict(tensors)
-        figures = evaluate_splits(module, recipe, store, [recipe.data.test_split])
-        result["test"] = figures[recipe.data.test_split].model_dump()
+        module.evaluated.load_state_dict(tensors)
+        found = evaluate_split(module, recipe, store, recipe.data.test_split)
+        result["test"] = found.figures.model_dump()
+        write_confusion(folder / CONFUSION, found.confusion, store.header.source.classes)
+    result["seconds"] = seconds
+    write_text(folder / RESULT, json.dumps(result, indent=1) + "\n")
     return result
 
 
@@ -203,7 +244,7 @@ def _rates(store: Store) -> dict[str, Any]:
     """What the store costs: mean rate, and bytes of the arrays that training reads."""
     rates = store.samples["rate_bpp"].drop_null().to_numpy()
     objects = store.manifest.objects if store.manifest else ()
-    wanted = ("y_hat/", "scale_index/")
+    wanted = ("y_hat/", "scale_index/", "pixels/")
     return {
         "rate_bpp": float(rates.mean()) if len(rates) else None,
         "store_bytes": sum(item.bytes for item in objects),
@@ -214,16 +255,18 @@ def _rates(store: Store) -> dict[str, Any]:
 def _announce(
     console: Console,
     start: Start,
-    train: Split,
-    val: Split | None,
+    splits: tuple[Split, Split | None],
     network: torch.nn.Module,
     folder: Path,
     resuming: bool,
     cuda: bool,
+    ranks: Ranks,
 ) -> None:
-    recipe = start.recipe
+    recipe, (train, val) = start.recipe, splits
     parameters = sum(p.numel() for p in network.parameters())
     where = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads"
+    if ranks.ranks > 1:
+        where = f"{ranks.ranks} processes, each {where}"
     sizes = f"{train.name} {len(train):,}" + (f", {val.name} {len(val):,}" if val else "")
     console.print(
         f"{recipe.name}, seed {recipe.seed}: {recipe.model.kind}, {parameters:,} parameters\n"

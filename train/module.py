@@ -1,15 +1,20 @@
-"""One step of training or evaluation: integers to latents, latents to loss and accuracy."""
+"""One step of training or evaluation: a batch as it is stored, to loss and accuracy."""
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from latentset.train.crop import gather, gather_index
-from latentset.train.models import CompressedNet
+from latentset.datasets.store import Header
+from latentset.train.inputs import Input, make_input
+from latentset.train.loss import classification_loss, mix, mixup_share
+from latentset.train.models import AdoptingModel
 from latentset.train.reader import Batch
 from latentset.train.recipe import Recipe
 
@@ -17,81 +22,53 @@ TOP = 5
 """k of the second accuracy; the number of classes where that is smaller."""
 
 
-class Example(NamedTuple):
-    """What a network and its loss take."""
-
-    y_hat: Tensor
-    """float32 (B, C, S, S), whole numbers."""
-    sigma_hat: Tensor
-    """float32 (B, C, S, S), standard deviations."""
-    labels: Tensor
-    """int64 (B,)."""
-
-
-class LatentClassifier(LightningModule):
-    """A network of latents, its loss and its optimiser.
+class Classifier(LightningModule):
+    """A network, what it is fed, its loss and its optimiser.
 
     Args:
         network: The network.
         recipe: The resolved recipe.
-        scale_table: sigma_hat of each scale index.
+        header: The store's header.
     """
 
-    scale_table: Tensor
-
-    def __init__(
-        self, network: CompressedNet, recipe: Recipe, scale_table: tuple[float, ...]
-    ) -> None:
+    def __init__(self, network: AdoptingModel, recipe: Recipe, header: Header) -> None:
         super().__init__()
         self.network = network
+        self.input: Input = make_input(network.inputs, recipe, header)
         self._recipe = recipe
-        # An index beyond the table shows as a loss that is not a number, not as a wrong sigma.
-        table = torch.full((256,), float("nan"))
-        table[: len(scale_table)] = torch.tensor(scale_table)
-        self.register_buffer("scale_table", table, persistent=False)
-        classes = network.fc.out_features
+        self.average: AveragedModel | None = None
+        if decay := recipe.schedule.ema_decay:
+            average_fn = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+            self.average = AveragedModel(network, multi_avg_fn=average_fn, use_buffers=True)
+            self.average.requires_grad_(False)
+        classes = recipe.model.num_classes or 0
+        # A loss that is not a number is to be seen, not left out of the mean.
+        self.train_loss = MeanMetric(nan_strategy="disable")
+        self.val_loss = MeanMetric(nan_strategy="disable")
         self.train_top1 = MulticlassAccuracy(classes, average="micro", validate_args=False)
         self.val_top1 = MulticlassAccuracy(classes, average="micro", validate_args=False)
         self.val_top5 = MulticlassAccuracy(
             classes, top_k=min(TOP, classes), average="micro", validate_args=False
         )
+        for metric in (self.train_loss, self.train_top1):
+            metric.persistent(True)  # part of the state of a run that is saved within an epoch
 
-    def forward(self, example: Example) -> Tensor:
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that is evaluated and kept: the moving average where there is one."""
+        return self.network if self.average is None else self.average.module
+
+    def forward(self, batch: Batch) -> Tensor:
         """Classify.
-
-        Args:
-            example: Latents.
-
-        Returns:
-            Logits, float (B, classes).
-        """
-        logits: Tensor = self.network(example.y_hat, example.sigma_hat)
-        return logits
-
-    def dequantise(self, batch: Batch) -> Example:
-        """Cut the crops out and turn integers into latents.
-
-        Source: docs/store-spec.md, 3: the integers of y_hat are its values, and
-        sigma_hat = scale_table[scale_index].
 
         Args:
             batch: On the module's device.
 
         Returns:
-            What the network takes.
+            Logits, float32 (B, classes).
         """
-        index = gather_index(batch.windows, self._recipe.data.size)
-        order = (
-            torch.channels_last if self._recipe.device.channels_last else torch.contiguous_format
-        )
-        y_hat = gather(batch.rows["y_hat"], index)
-        scale_index = gather(batch.rows["scale_index"], index)
-        sigma_hat = self.scale_table[scale_index.to(torch.int32)]
-        return Example(
-            y_hat.to(torch.float32, memory_format=order),
-            sigma_hat.contiguous(memory_format=order),
-            batch.labels,
-        )
+        logits: Tensor = self.evaluated(*self.input(batch))
+        return logits.float()
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Loss of one batch.
@@ -101,33 +78,64 @@ class LatentClassifier(LightningModule):
             batch_index: Not used.
 
         Returns:
-            Cross entropy, a scalar.
+            The loss, a scalar.
         """
-        example = self.dequantise(batch)
-        logits = self(example).float()
-        loss = F.cross_entropy(logits, example.labels)
-        self.train_top1(logits, example.labels)
-        size = len(example.labels)
-        self.log("step/loss", loss, on_step=True, on_epoch=False, batch_size=size)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=size)
-        self.log("train/top1", self.train_top1, on_step=False, on_epoch=True, batch_size=size)
+        recipe, share = self._recipe, 1.0
+        inputs: Iterable[Tensor] = self.input(batch)
+        if alpha := recipe.schedule.mixup:
+            first = int(batch.samples[0])
+            share = mixup_share(alpha, seed=recipe.seed, epoch=self.current_epoch, sample=first)
+            inputs = (mix(values, share) for values in inputs)
+        logits = self.network(*inputs).float()
+        loss = classification_loss(
+            logits,
+            batch.labels,
+            label_smoothing=recipe.schedule.label_smoothing,
+            share=share,
+            teacher=batch.teacher,
+            distill=recipe.distill,
+        )
+        self.train_loss(loss.detach(), len(batch.labels))
+        self.train_top1(logits, batch.labels)
+        self.log("step/loss", loss, on_step=True, on_epoch=False)
+        self.log("train/loss", self.train_loss, on_step=False, on_epoch=True)
+        self.log("train/top1", self.train_top1, on_step=False, on_epoch=True)
         return loss
 
-    def validation_step(self, batch: Batch, batch_index: int) -> None:
+    def on_train_epoch_start(self) -> None:
+        """Begin the figures anew; an epoch that is taken up in its middle goes on with them."""
+        self.train_loss.reset()
+        self.train_top1.reset()
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Make a step; the moving average follows.
+
+        Args:
+            *args: Lightning's.
+            **kwargs: Lightning's.
+        """
+        super().optimizer_step(*args, **kwargs)
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+
+    def validation_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Figures of one batch.
 
         Args:
             batch: The batch, on the device.
             batch_index: Not used.
+
+        Returns:
+            Logits, float32 (B, classes).
         """
-        example = self.dequantise(batch)
-        logits = self(example).float()
-        self.val_top1(logits, example.labels)
-        self.val_top5(logits, example.labels)
-        size = len(example.labels)
-        self.log("val/loss", F.cross_entropy(logits, example.labels), batch_size=size)
-        self.log("val/top1", self.val_top1, batch_size=size)
-        self.log("val/top5", self.val_top5, batch_size=size)
+        logits: Tensor = self(batch)
+        self.val_loss(F.cross_entropy(logits, batch.labels), len(batch.labels))
+        self.val_top1(logits, batch.labels)
+        self.val_top5(logits, batch.labels)
+        for name in ("loss", "top1", "top5"):
+            metric = getattr(self, f"val_{name}")
+            self.log(f"val/{name}", metric, on_step=False, on_epoch=True)
+        return logits
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Make the optimiser: one group for the new modules, one for the adopted."""
@@ -145,16 +153,3 @@ class LatentClassifier(LightningModule):
             momentum=schedule.momentum,
             weight_decay=schedule.weight_decay,
         )
-
-    def on_train_epoch_start(self) -> None:
-        """Set phase and learning rates: functions of the epoch, so a resumed run has them too."""
-        schedule, epoch = self._recipe.schedule, self.current_epoch
-        if epoch < schedule.frozen_epochs:
-            self.network.freeze_adopted()
-        else:
-            self.network.unfreeze()
-        for group, rate in zip(
-            self.trainer.optimizers[0].param_groups, schedule.rates(epoch), strict=True
-        ):
-            group["lr"] = rate
-            self.log(f"lr/{group['name']}", rate)

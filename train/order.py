@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-ORDER, CROP = 0, 1
+ORDER, CROP, MIXUP = 0, 1, 2
 """First number of a key: what the random numbers are for."""
 
 Int64s = npt.NDArray[np.int64]

@@ -40,11 +40,14 @@ class Batch(NamedTuple):
     rows: dict[str, Tensor]
     """By array name: integers (C, R), the grids of all samples one after the other."""
     windows: Tensor
-    """int64 (B, 7): first row within ``rows``, grid width, top, left, height, width, flip."""
+    """int64 (B, 8): first row within ``rows``, grid height, grid width; then the box: top, left,
+    height, width, flip."""
     labels: Tensor
     """int64 (B,), class indices."""
     samples: Tensor
     """int64 (B,), indices in the store's samples table."""
+    teacher: Tensor | None = None
+    """Float (B, classes), a teacher's logits, where there is one."""
 
 
 class LatentReader:
@@ -60,7 +63,9 @@ class LatentReader:
         rank: This process's rank.
         ranks: Number of ranks; each reads its share of every global batch.
         pin_memory: Put tensors where a CUDA device can fetch them while the host goes on.
+        parts: Into how many batches each rank's share of a global batch is divided.
         names: Arrays to read.
+        teacher: Float (samples of the store, classes), a teacher's logits to hand on.
     """
 
     def __init__(
@@ -73,8 +78,10 @@ class LatentReader:
         training: bool,
         rank: int = 0,
         ranks: int = 1,
+        parts: int = 1,
         pin_memory: bool = False,
         names: Sequence[ArrayName] = ("y_hat", "scale_index"),
+        teacher: Tensor | None = None,
     ) -> None:
         self.split = split
         self._where = str(store.place)
@@ -82,13 +89,15 @@ class LatentReader:
         self._data = data
         self._seed = seed
         self._training = training
-        self._rank, self._ranks = rank, ranks
+        self._rank, self._ranks, self._parts = rank, ranks, parts
+        self._square = data.resize if tuple(names) == ("pixels",) else None
         self._pin_memory = pin_memory
+        self._teacher = teacher
 
     def __len__(self) -> int:
         """Number of batches an epoch."""
         whole, rest = divmod(len(self.split), self._data.batch_size)
-        return whole + (rest > 0 and not self._training)
+        return (whole + (rest > 0 and not self._training)) * self._parts
 
     def batches(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
         """Read an epoch.
@@ -105,22 +114,23 @@ class LatentReader:
         """
         everything = np.arange(len(self.split))
         order = epoch_order(self.split.samples, self._seed, epoch) if self._training else everything
-        parts = divide(
+        shares = divide(
             order,
             self._data.batch_size,
             drop_last=self._training,
             rank=self._rank,
             ranks=self._ranks,
         )
-        parts = islice(parts, first_batch, None)
+        parts = (share[k :: self._parts] for share in shares for k in range(self._parts))
+        left = islice(parts, first_batch, None)
         pool = ThreadPoolExecutor(READERS, thread_name_prefix="latentset-reader")
         ahead: deque[Future[Batch]] = deque()
         try:
-            for part in islice(parts, self._data.read_ahead):
+            for part in islice(left, self._data.read_ahead):
                 ahead.append(pool.submit(self._read, part, epoch))
             while ahead:
                 batch = ahead.popleft().result()
-                for part in islice(parts, 1):
+                for part in islice(left, 1):
                     ahead.append(pool.submit(self._read, part, epoch))
                 yield batch
         finally:
@@ -139,6 +149,7 @@ class LatentReader:
         windows = np.stack(
             [
                 np.cumsum(counts) - counts,
+                heights,
                 widths,
                 boxes.top,
                 boxes.left,
@@ -148,16 +159,20 @@ class LatentReader:
             ],
             axis=1,
         )
+        samples = torch.from_numpy(split.samples[part])
         batch = Batch(
             rows,
             torch.from_numpy(windows),
             torch.from_numpy(split.labels[part]),
-            torch.from_numpy(split.samples[part]),
+            samples,
+            None if self._teacher is None else self._teacher[samples],
         )
         return _pin(batch) if self._pin_memory else batch
 
     def _boxes(self, heights: Int64s, widths: Int64s, samples: Int64s, epoch: int) -> Boxes:
         data = self._data
+        if self._square is not None:
+            heights = widths = np.full_like(heights, self._square)
         if self._training:
             return random_resized_boxes(
                 heights,
@@ -198,4 +213,5 @@ def _pin(batch: Batch) -> Batch:
         batch.windows.pin_memory(),
         batch.labels.pin_memory(),
         batch.samples.pin_memory(),
+        None if batch.teacher is None else batch.teacher.pin_memory(),
     )

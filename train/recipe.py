@@ -19,12 +19,21 @@ from latentset.datasets.errors import RecipeError
 from latentset.datasets.store import Header
 from latentset.train.networks import AnyNetwork, Table
 
-WHERE_NOT_WHAT = frozenset({"data.store", "data.read_ahead", "device", "weights.adopt"})
-"""Keys that say where or how fast, not what is learnt: they may change when a run goes on. (The
-store is held to its fingerprint; adopted weights are in the checkpoint.)"""
+WHERE_NOT_WHAT = frozenset({"data.store", "data.read_ahead", "device", "weights.adopt", "paper"})
+"""Keys that say where, how fast or why, not what is learnt: they may change when a run goes on.
+(The store is held to its fingerprint; adopted weights are in the checkpoint.)"""
+
+FROM_RECIPE = "recipe:"
+"""How ``weights.adopt`` begins where it names another recipe, whose run gives the weights."""
+
+TORCHVISION = "torchvision:"
+"""How ``weights.adopt`` begins where it names weights that torchvision publishes."""
 
 Accelerator = Literal["auto", "cpu", "cuda"]
 """Where to compute."""
+
+EvalCrop = Literal["whole", "central"]
+"""What evaluation sees of a sample: its whole grid, or the central square."""
 
 Share = Annotated[float, Field(gt=0, le=1)]
 """A part of a whole."""
@@ -46,14 +55,16 @@ class Data(Table):
     batch_size: PositiveInt
     """Samples a step, over all ranks."""
     size: PositiveInt = 28
-    """Side of the network's input, positions."""
+    """Side of the network's input: positions of latents, or pixels."""
+    resize: PositiveInt = 256
+    """Pixels only: side of the square that a photograph is resized to before it is cropped."""
     crop_scale: tuple[Share, Share] = (0.08, 1.0)
     """Least and greatest share of the grid's area in a random crop."""
     crop_ratio: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
     """Least and greatest aspect ratio of a random crop."""
     flip: bool = False
-    """Mirror half of the crops. The paper does not mirror latents."""
-    eval_crop: Literal["whole", "central"] = "whole"
+    """Mirror half of the crops. The paper mirrors photographs, not latents."""
+    eval_crop: EvalCrop = "whole"
     """What evaluation sees: the whole grid, or its central square."""
     eval_share: Share = 0.875
     """Side of the central square over the grid's shorter side."""
@@ -73,17 +84,24 @@ class Weights(Table):
     """Where the first weights come from."""
 
     adopt: str = ""
-    """Checkpoint of a pixel-domain ResNet (.safetensors, or .pth of tensors) whose weights the
-    trunk adopts; from scratch where empty."""
+    """Where the trunk's weights come from: a checkpoint of a pixel-domain ResNet (.safetensors, or
+    .pth of tensors), ``torchvision:NAME`` of torchvision's own, or ``recipe:NAME``, the run of
+    another recipe (``latentset sweep`` finds it). From scratch where empty."""
+    leave_out: tuple[str, ...] = ()
+    """Modules that keep their random weights although the checkpoint has some, and train from the
+    first epoch on: ``["fc"]`` where it is of other classes."""
 
 
 class Schedule(Table):
     """SGD, its learning rates, and the paper's two phases (paper sections 4.2 and 5.3)."""
 
-    epochs: PositiveInt
-    """Epochs in all."""
+    epochs: NonNegativeInt
+    """Epochs in all; 0: the adopted weights are evaluated as they are."""
     frozen_epochs: NonNegativeInt = 0
     """Epochs of the first phase: the adopted weights stand still, only the new modules train."""
+    plateau_epochs: NonNegativeInt = 0
+    """The first phase ends earlier, when the loss on the validation split has not fallen for so
+    many epochs ("reaches its plateau"); 0 = never."""
     learning_rate: PositiveFloat
     """Of the new modules at the beginning, and of the adopted ones if those have no rate of
     their own."""
@@ -97,12 +115,26 @@ class Schedule(Table):
     """Momentum of SGD."""
     weight_decay: NonNegativeFloat = 0.0
     """L2 penalty of SGD, on every parameter."""
+    accumulate: PositiveInt = 1
+    """Parts that each batch is divided into: less memory for the same step."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay, a step, of the moving average of the weights that is evaluated and kept; 0 = none."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of each label that is spread over all classes."""
+    mixup: NonNegativeFloat = 0.0
+    """alpha of mixup: each input is mixed with another of its batch, by a share from
+    Beta(alpha, alpha); 0 = none."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.frozen_epochs > self.epochs:
             raise ValueError(
                 f"frozen_epochs: expected at most epochs ({self.epochs}), got {self.frozen_epochs}"
+            )
+        if self.plateau_epochs and not self.frozen_epochs:
+            raise ValueError(
+                "plateau_epochs: it ends the first phase, but frozen_epochs is 0; "
+                "set schedule.frozen_epochs to the most epochs that it may take"
             )
         return self
 
@@ -119,6 +151,24 @@ class Schedule(Table):
         return new, self.adopted_learning_rate or new
 
 
+class Distill(Table):
+    """Learning from a teacher's logits as well as from the labels (Hinton, Vinyals, Dean 2015).
+
+    ::
+
+        loss = (1 - weight) * cross_entropy(labels)
+               + weight * T**2 * KL(softmax(teacher / T) || softmax(student / T))
+    """
+
+    logits: str = ""
+    """File of a teacher's logits, made by ``latentset evaluate RUN STORE --logits FILE``; no
+    teacher where empty."""
+    weight: Share = 0.5
+    """Share of the teacher in the loss."""
+    temperature: PositiveFloat = 2.0
+    """T."""
+
+
 class Device(Table):
     """What the run computes with."""
 
@@ -130,6 +180,28 @@ class Device(Table):
     """Keep feature maps channel by channel at each position; faster on tensor cores."""
     compile: bool = False
     """Compile the network with torch.compile."""
+    deterministic: bool = False
+    """Refuse operations whose result differs from run to run on a GPU (a CPU has none here)."""
+    sync_batchnorm: bool = False
+    """Several GPUs: batch norm's statistics of the whole batch, not of each rank's share."""
+    save_steps: PositiveInt = 1000
+    """Steps between saves of the run's state within an epoch; it is saved after each epoch too."""
+
+
+class Paper(Table):
+    """What of the paper a recipe reproduces."""
+
+    items: tuple[str, ...] = ()
+    """Tables and figures: ``Table 1``, ``Figure 7``."""
+    setting: str
+    """Which row or column: ``anchor1``, ``anchor2``, ``cresnet``, ``fa-cresnet``, or the name of a
+    setting of Table 3."""
+    codec: str = ""
+    """Loss and quality of the codec, such as ``msssim-4``; empty for the originals."""
+    top1: float | None = None
+    """The paper's top-1, percent; absent where it gives none for this data set."""
+    top5: float | None = None
+    """The paper's top-5, percent."""
 
 
 class Recipe(Table):
@@ -139,6 +211,8 @@ class Recipe(Table):
     """Its name, as in ``recipes/``: NAME.toml."""
     seed: NonNegativeInt = 0
     """Decides the initial weights, the order and the crops."""
+    paper: Paper | None = None
+    """What it reproduces."""
     model: AnyNetwork
     """The network."""
     data: Data
@@ -147,6 +221,8 @@ class Recipe(Table):
     """The first weights."""
     schedule: Schedule
     """The optimisation."""
+    distill: Distill = Distill()
+    """The teacher."""
     device: Device = Device()
     """The hardware."""
 
@@ -158,6 +234,21 @@ class Recipe(Table):
                 f"{self.schedule.frozen_epochs} and random weights would be frozen; give one "
                 "(--set weights.adopt=FILE), or train from scratch "
                 "(--set schedule.frozen_epochs=0)"
+            )
+        if not self.schedule.epochs and not self.weights.adopt:
+            raise ValueError(
+                "schedule.epochs: 0 evaluates adopted weights, but weights.adopt is empty; give a "
+                "checkpoint, or train for 1 epoch or more"
+            )
+        if self.schedule.plateau_epochs and not self.data.val_split:
+            raise ValueError(
+                "schedule.plateau_epochs: it looks at the validation split, but data.val_split "
+                "is empty; name one"
+            )
+        if self.data.batch_size % self.schedule.accumulate:
+            raise ValueError(
+                f"schedule.accumulate: expected a divisor of data.batch_size "
+                f"({self.data.batch_size}), got {self.schedule.accumulate}"
             )
         return self
 
@@ -171,27 +262,50 @@ def resolve(recipe: Recipe, header: Header, where: str) -> Recipe:
         where: The store, for messages.
 
     Returns:
-        The recipe with ``model.channels``, ``model.num_classes`` and ``data.codec`` set.
+        The recipe with ``model.num_classes``, ``data.codec`` and, for latents, ``model.channels``
+        set.
 
     Raises:
-        RecipeError: The store has other channels, classes or another codec than the recipe says.
+        RecipeError: The store has other arrays than the network takes, or other channels, classes
+            or another codec than the recipe says.
     """
-    codec, classes = header.codec, len(header.source.classes)
-    facts: tuple[tuple[str, Any, Any, str], ...] = (
-        ("data.codec", recipe.data.codec, codec.name, "codec"),
-        ("model.channels", recipe.model.channels, codec.channels, "number of channels"),
-        ("model.num_classes", recipe.model.num_classes, classes, "number of classes"),
-    )
-    for key, expected, got, what in facts:
+    takes_pixels = "channels" not in type(recipe.model).model_fields
+    if takes_pixels != (header.arrays == ("pixels",)):
+        wanted = "pixels (latentset decode makes such a store)" if takes_pixels else "latents"
+        raise RecipeError(
+            f"{where} does not fit the recipe {recipe.name}: {recipe.model.kind} takes {wanted}, "
+            f"the store holds {', '.join(header.arrays)}"
+        )
+    facts: dict[str, Any] = {"num_classes": len(header.source.classes)}
+    if not takes_pixels and header.codec is not None:
+        facts["channels"] = header.codec.channels
+    name = codec_name(header)
+    given = [("data.codec", recipe.data.codec, name, "codec")] + [
+        (f"model.{key}", getattr(recipe.model, key), value, f"number of {key.removeprefix('num_')}")
+        for key, value in facts.items()
+    ]
+    for key, expected, got, what in given:
         if expected is not None and expected != got:
             raise RecipeError(
                 f"{where} does not fit the recipe {recipe.name}: {what} ({key}): expected "
                 f"{expected}, got {got}; give the store that the recipe is for, or change the "
                 f"recipe with --set {key}={got}"
             )
-    model = recipe.model.model_copy(update={"channels": codec.channels, "num_classes": classes})
-    data = recipe.data.model_copy(update={"codec": codec.name})
+    model = recipe.model.model_copy(update=facts)
+    data = recipe.data.model_copy(update={"codec": name})
     return recipe.model_copy(update={"model": model, "data": data})
+
+
+def codec_name(header: Header) -> str:
+    """Name of a store's codec.
+
+    Args:
+        header: The store's header.
+
+    Returns:
+        Its name; ``none`` where the store holds the photographs themselves.
+    """
+    return "none" if header.codec is None else header.codec.name
 
 
 def differences(before: Recipe, after: Recipe) -> list[str]:

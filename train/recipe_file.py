@@ -1,19 +1,17 @@
-"""Reading a recipe: a TOML file, with keys set on the command line."""
+"""Reading a recipe: a TOML file or one of the paper's, with keys set on the command line."""
 
 import difflib
 import tomllib
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from latentset.datasets.errors import RecipeError
+from latentset.train.experiments import compose, experiments
 from latentset.train.recipe import Recipe
-
-PACKAGE = "latentset.recipes"
-"""Where the recipes that ship are."""
+from latentset.train.shipped import shipped_folder
 
 
 def load_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
@@ -31,11 +29,7 @@ def load_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: There is no such recipe, it is no TOML, or a key or value is not valid.
     """
-    text = _read(name)
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{name}: not a recipe: expected TOML: {error}") from error
+    tables = _read(name)
     for setting in settings:
         _set(tables, setting)
     return parse_recipe(tables, name)
@@ -62,34 +56,41 @@ def parse_recipe(tables: dict[str, Any], where: str) -> Recipe:
 
 
 def recipe_names() -> list[str]:
-    """List the recipes that ship.
+    """List the recipes that ship: those of the paper's experiments, and those in files.
 
     Returns:
         Names such as ``minc2500/fa-cresnet-msssim-4``, sorted.
     """
-    root = _shipped()
-    return sorted(p.relative_to(root).with_suffix("").as_posix() for p in root.glob("*/*.toml"))
+    return sorted([*experiments(), *recipe_files()])
 
 
-def _shipped() -> Path:
-    """The folder of the recipes that ship, which is no package with modules."""
-    paths = import_module(PACKAGE).__path__
-    return next(path for path in map(Path, paths) if path.is_dir())
+def recipe_files() -> dict[str, Path]:
+    """List the recipes that ship as files.
+
+    Returns:
+        Files by the recipe's name.
+    """
+    root = shipped_folder()
+    found = sorted(root.glob("*/*.toml"))
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in found}
 
 
-def _read(name: str) -> str:
-    path = Path(name)
+def _read(name: str) -> dict[str, Any]:
+    path, shipped = Path(name), name.removesuffix(".toml")
     try:
         if path.is_file():
-            return path.read_text(encoding="utf-8")
+            return tomllib.loads(path.read_text(encoding="utf-8"))
+        if shipped in recipe_files():
+            return tomllib.loads(recipe_files()[shipped].read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{name}: not a recipe: expected TOML: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{name}: the recipe cannot be read: {error}") from error
-    names = recipe_names()
-    if name.removesuffix(".toml") in names:
-        return (_shipped() / f"{name.removesuffix('.toml')}.toml").read_text(encoding="utf-8")
+    if shipped in experiments():
+        return compose(experiments()[shipped])
     raise RecipeError(
-        f"no recipe {name!r}: expected the path of a TOML file or one of {', '.join(names)}"
-        + _suggest(name, names)
+        f"no recipe {name!r}: expected the path of a TOML file, or a name that "
+        "`latentset recipes` lists" + _suggest(name, recipe_names())
     )
 
 
@@ -151,7 +152,10 @@ def _keys(path: list[str], tables: dict[str, Any]) -> list[str]:
             if kind in get_args(table.model_fields["kind"].annotation):
                 return list(table.model_fields)
     annotation = Recipe.model_fields[path[0]].annotation
-    return list(annotation.model_fields) if isinstance(annotation, type) else []
+    for table in (annotation, *get_args(annotation)):
+        if isinstance(table, type) and issubclass(table, BaseModel):
+            return list(table.model_fields)
+    return []
 
 
 def _suggest(name: str, known: Sequence[str]) -> str:

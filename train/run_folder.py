@@ -7,7 +7,8 @@
     RUN/tensorboard/         the same and the loss of steps, for TensorBoard
     RUN/last.safetensors     weights after the last epoch (checkpoint.py)
     RUN/best.safetensors     weights of the epoch with the highest top-1 on the validation split
-    RUN/resume.safetensors   what a run that goes on needs
+    RUN/resume.safetensors   what a run that goes on needs; also saved within an epoch
+    RUN/confusion.csv        which class was taken for which, on the test split
     RUN/result.json          the figures; written last: with it the run is finished
 """
 
@@ -26,9 +27,11 @@ from rich.console import Console
 
 from latentset.datasets.errors import TrainingError
 from latentset.train.checkpoint import Record, StoreRecord, save_weights
-from latentset.train.recipe import Recipe, Table, differences
+from latentset.train.networks import Table
+from latentset.train.recipe import Recipe, differences
 
 RECIPE, METRICS, RESULT = "recipe.json", "metrics.csv", "result.json"
+CONFUSION = "confusion.csv"
 LAST, BEST, RESUME = "last.safetensors", "best.safetensors", "resume.safetensors"
 
 COLUMNS = (
@@ -60,12 +63,13 @@ class Start(Table):
     """The store."""
 
 
-def begin(folder: Path, start: Start) -> bool:
+def begin(folder: Path, start: Start, *, write: bool = True) -> bool:
     """Claim a folder for a run, or find the run that was begun there.
 
     Args:
         folder: The run's folder.
         start: What is about to be trained.
+        write: Whether this process writes; of several only the first does.
 
     Returns:
         Whether there is a state to go on from.
@@ -80,6 +84,8 @@ def begin(folder: Path, start: Start) -> bool:
                 f"{folder} is not empty and not the folder of a run (it has no {RECIPE}); "
                 "give another with --out"
             )
+        if not write:
+            return False
         folder.mkdir(parents=True, exist_ok=True)
         write_text(path, start.model_dump_json(indent=1) + "\n")
         return False
@@ -113,7 +119,6 @@ class RunFolder(Checkpoint):
     Args:
         folder: The run's folder.
         start: What is trained.
-        batch_size: Samples a step.
         console: Where lines go.
     """
 
@@ -121,14 +126,21 @@ class RunFolder(Checkpoint):
         super().__init__()
         self.rows: list[Row] = []
         self.best: Row | None = None
-        self._folder = folder
+        self.batches = 0  # of the epoch that was begun, when the state was saved
+        self.folder = folder
         self._start = start
         self._console = console
         self._began = self._trained = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """What goes into the state of the run."""
-        return {"rows": self.rows, "best": self.best}
+        seconds = time.perf_counter() - self._began if self.batches else 0.0
+        return {
+            "rows": self.rows,
+            "best": self.best,
+            "batches": self.batches,
+            "seconds": seconds,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the figures of a run that goes on.
@@ -137,10 +149,27 @@ class RunFolder(Checkpoint):
             state_dict: From :meth:`state_dict`.
         """
         self.rows, self.best = list(state_dict["rows"]), state_dict["best"]
+        self.batches = state_dict["batches"]
+        self._began = time.perf_counter() - state_dict["seconds"]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the time."""
+        """Note the time; an epoch that is taken up in its middle has its own."""
         self._began, self._trained = time.perf_counter(), 0.0
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Save the state now and then, after a whole step."""
+        recipe, done = self._start.recipe, batch_idx + 1
+        every = recipe.device.save_steps * recipe.schedule.accumulate
+        if done % every == 0 and done < trainer.num_training_batches:
+            self.batches = done
+            trainer.save_checkpoint(self.folder / RESUME)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the time: training of the epoch is over."""
@@ -148,37 +177,37 @@ class RunFolder(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write everything; Lightning calls this after the validation of the epoch."""
-        row = self._row(trainer)
+        row = self._row(trainer, pl_module)
         loss = row["train_loss"]
         if loss is None or not math.isfinite(loss):
             raise TrainingError(
                 f"epoch {row['epoch']:.0f}: the loss is {loss}; expected a finite number. "
                 "Lower schedule.learning_rate; if it is so from the first epoch on, check the "
-                f"store. The last good state is in {self._folder}"
+                f"store. The last good state is in {self.folder}"
             )
         self.rows.append(row)
-        record = Record(
-            recipe=self._start.recipe,
-            store=self._start.store,
-            epoch=trainer.current_epoch + 1,
-            metrics={name: value for name, value in row.items() if value is not None},
-        )
-        network: Any = pl_module.network
-        if self._is_best(row):
+        record = make_record(self._start, row)
+        module: Any = pl_module
+        tensors, best = module.evaluated.state_dict(), self._is_best(row)
+        if best:
             self.best = row
-            save_weights(self._folder / BEST, network.state_dict(), record)
-        save_weights(self._folder / LAST, network.state_dict(), record)
-        self._write_metrics()
-        trainer.save_checkpoint(self._folder / RESUME)
+        if trainer.is_global_zero:
+            if best:
+                save_weights(self.folder / BEST, tensors, record)
+            save_weights(self.folder / LAST, tensors, record)
+            self._write_metrics()
+        self.batches = 0
+        trainer.save_checkpoint(self.folder / RESUME)
         line = describe(row, self._start.recipe.schedule.epochs)
         self._console.print(line, highlight=False, soft_wrap=True)
 
-    def _row(self, trainer: Trainer) -> Row:
+    def _row(self, trainer: Trainer, module: Any) -> Row:
         recipe, epoch = self._start.recipe, trainer.current_epoch
         figures = {name: value.item() for name, value in trainer.callback_metrics.items()}
         seconds = (self._trained or time.perf_counter()) - self._began
         new, adopted = (group["lr"] for group in trainer.optimizers[0].param_groups)
-        frozen = epoch < recipe.schedule.frozen_epochs
+        frozen = bool(module.network.frozen)
+        samples = trainer.num_training_batches * recipe.data.batch_size / recipe.schedule.accumulate
         return {
             "epoch": epoch + 1,
             "frozen": int(frozen),
@@ -190,7 +219,7 @@ class RunFolder(Checkpoint):
             "val_top1": figures.get("val/top1"),
             "val_top5": figures.get("val/top5"),
             "seconds": seconds,
-            "samples_per_s": trainer.num_training_batches * recipe.data.batch_size / seconds,
+            "samples_per_s": samples / seconds,
         }
 
     def _is_best(self, row: Row) -> bool:
@@ -202,7 +231,7 @@ class RunFolder(Checkpoint):
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        write_text(self._folder / METRICS, text.getvalue())
+        write_text(self.folder / METRICS, text.getvalue())
 
 
 def describe(row: Row, epochs: int) -> str:
@@ -230,6 +259,24 @@ def describe(row: Row, epochs: int) -> str:
     if row["frozen"]:
         parts.append("trunk frozen")
     return "  ".join(parts)
+
+
+def make_record(start: Start, row: Row) -> Record:
+    """Say what the weights of an epoch are.
+
+    Args:
+        start: What is trained.
+        row: The epoch's figures; empty for weights that were adopted and not trained.
+
+    Returns:
+        What goes into their file.
+    """
+    return Record(
+        recipe=start.recipe,
+        store=start.store,
+        epoch=int(row.get("epoch") or 0),
+        metrics={name: value for name, value in row.items() if value is not None},
+    )
 
 
 def read_result(folder: Path) -> dict[str, Any]:

@@ -125,7 +125,7 @@ def test_crops_are_torchvisions(size: int) -> None:
             top, left, h, w, flip = (
                 int(getattr(boxes, name)[k]) for name in ("top", "left", "height", "width", "flip")
             )
-            windows.append([first, width, top, left, h, w, flip])
+            windows.append([first, height, width, top, left, h, w, flip])
             crop = tv.resized_crop(
                 grid.float(), top, left, h, w, [size, size], InterpolationMode.NEAREST
             )
@@ -140,5 +140,5 @@ def test_nearest_is_torchs_for_every_length() -> None:
     for length in range(1, 130):
         row = torch.arange(length, dtype=torch.float32)[None, None]
         expected = torch.nn.functional.interpolate(row, size=28, mode="nearest")[0, 0].long()
-        window = torch.tensor([[0, length, 0, 0, 1, length, 0]])
+        window = torch.tensor([[0, 1, length, 0, 0, 1, length, 0]])
         assert torch.equal(gather_index(window, 28)[0, 0], expected)

@@ -39,8 +39,50 @@ def test_figures_are_those_worked_out_by_hand(constant: Path, mixed_store: Store
     assert found.splits["val"].top5 == 1
     # Cross entropy: ln(e^0 + e^2 + e^1) less the mean of the biases.
     assert found.splits["val"].loss == pytest.approx(2.407606 - 1.0, abs=1e-5)
+    assert found.splits["val"].per_class == {"glass": 0, "metal": 1, "paper": 0}
     assert found.checkpoint == str(constant / "last.safetensors")
+    assert found.crop == "whole"
     assert found.notes == ()
+
+
+def test_confusion_matrix_is_that_worked_out_by_hand(
+    constant: Path, mixed_store: Store, tmp_path: Path
+) -> None:
+    file = tmp_path / "confusion.csv"
+    evaluate_checkpoint(constant, str(mixed_store.place), splits=["train", "val"], confusion=file)
+    # 16, 15 and 16 samples in train, 8 of each in val; all are taken for metal.
+    assert file.read_text().splitlines() == [
+        "true \\ answered,glass,metal,paper",
+        "glass,0,24,0",
+        "metal,0,23,0",
+        "paper,0,24,0",
+    ]
+
+
+def test_class_without_samples_has_no_accuracy(
+    make_recipe: MakeRecipe, mixed_store: Store, constant: Path, tmp_path: Path
+) -> None:
+    store = write_synthetic_store(
+        tmp_path / "s.zarr", samples=2, classes=("glass", "metal", "paper"), splits=("val",)
+    )
+    found = evaluate_checkpoint(constant, store).splits["val"]
+    assert found.per_class == {"glass": 0, "metal": 1, "paper": None}
+
+
+def test_central_crop_and_full_grid(
+    make_recipe: MakeRecipe, mixed_store: Store, tmp_path: Path
+) -> None:
+    recipe = resolve(make_recipe(data__eval_share=0.5), mixed_store.header, "here")
+    network = build_network(recipe.model)
+    torch.manual_seed(5)
+    record = Record(recipe=recipe, store=StoreRecord.of(mixed_store), epoch=1, metrics={})
+    save_weights(tmp_path / "w.safetensors", network.state_dict(), record)
+    where = str(mixed_store.place)
+    whole = evaluate_checkpoint(tmp_path / "w.safetensors", where, crop="whole")
+    central = evaluate_checkpoint(tmp_path / "w.safetensors", where, crop="central")
+    assert (whole.crop, central.crop) == ("whole", "central")
+    assert whole.splits["val"].loss != central.splits["val"].loss
+    assert whole.splits == evaluate_checkpoint(tmp_path / "w.safetensors", where).splits
 
 
 def test_top5_of_more_classes(make_recipe: MakeRecipe, tmp_path: Path) -> None:
@@ -64,7 +106,7 @@ def test_store_of_another_codec_is_refused(mixed_store: Store) -> None:
     trained = StoreRecord.of(mixed_store)
     given = trained.model_copy(update={"codec": "other", "codec_sha256": "0" * 64})
     with pytest.raises(TrainingError, match=r"expected synthetic .*, got other .*Encode the"):
-        compare_stores(trained, given, "here")
+        compare_stores(trained, given, "here", of_pixels=False)
 
 
 def test_store_of_other_classes_is_refused(constant: Path, tmp_path: Path) -> None:
@@ -88,7 +130,7 @@ def test_another_store_is_used_and_noted(constant: Path, tmp_path: Path) -> None
 def test_another_resize_rule_is_noted(mixed_store: Store) -> None:
     trained = StoreRecord.of(mixed_store)
     given = trained.model_copy(update={"resize": "short:256"})
-    assert compare_stores(trained, given, "here") == (
+    assert compare_stores(trained, given, "here", of_pixels=False) == (
         "resize rule: trained with none, this store has short:256",
     )
 

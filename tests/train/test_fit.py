@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from latentset.datasets.errors import RecipeError, StoreIncompleteError, TrainingError
 from latentset.datasets.store import Store
-from latentset.datasets.store.synthetic import write_synthetic_store
+from latentset.datasets.store.synthetic import write_synthetic_pixels, write_synthetic_store
 from latentset.train.evaluate import evaluate_checkpoint
 from latentset.train.fit import fit
 from latentset.train.models import PixelResNet
@@ -47,6 +47,7 @@ def finished(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_run_leaves_what_it_says(finished: Path, recipe: Recipe, mixed_store: Store) -> None:
     assert sorted(path.name for path in finished.iterdir()) == [
         "best.safetensors",
+        "confusion.csv",
         "last.safetensors",
         "metrics.csv",
         "recipe.json",
@@ -226,6 +227,60 @@ def test_two_phases(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     with (tmp_path / "run" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["frozen"], row["lr_adopted"]) for row in rows] == [("1", "0.0"), ("0", "0.01")]
+
+
+def test_weights_of_other_classes(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    torch.manual_seed(9)
+    given = PixelResNet(7, depths=(1, 1, 1, 1), width=2).state_dict()
+    save_file(given, tmp_path / "anchor.safetensors")
+    options = {
+        "weights__adopt": str(tmp_path / "anchor.safetensors"),
+        "schedule__frozen_epochs": 2,
+        "schedule__epochs": 2,
+        "schedule__decay_epochs": [],
+    }
+    with pytest.raises(TrainingError, match=r"fc.weight: expected \(3, 64\), got \(7, 64\)"):
+        fit(make_recipe(**options), tmp_path / "run")
+    recipe = make_recipe(**options, weights__leave_out=["fc"])
+    fit(recipe, tmp_path / "run", stop_after=1)
+    first = load_file(tmp_path / "run" / "last.safetensors")
+    fit(recipe, tmp_path / "run")  # what is left out trains also in a run that goes on
+    second = load_file(tmp_path / "run" / "last.safetensors")
+    assert torch.equal(second["layer4.0.conv1.weight"], given["layer4.0.conv1.weight"])
+    assert not torch.equal(second["fc.weight"], first["fc.weight"])
+
+
+def test_no_epochs_evaluate_what_is_adopted(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"0 evaluates adopted weights, .*adopt is empty"):
+        make_recipe(schedule__epochs=0)
+    pixels = write_synthetic_pixels(
+        tmp_path / "p.zarr", classes=("glass", "metal", "paper"), splits=("val", "test")
+    )
+    torch.manual_seed(9)
+    given = PixelResNet(3, depths=(1, 1, 1, 1), width=2).state_dict()
+    given["fc.weight"].zero_()
+    given["fc.bias"].copy_(torch.tensor([0.0, 2.0, 1.0]))
+    save_file(given, tmp_path / "anchor.safetensors")
+    recipe = make_recipe(
+        model={"kind": "resnet", "depths": [1, 1, 1, 1], "width": 2},
+        data={
+            "store": str(pixels),
+            "train_split": "val",
+            "val_split": "",
+            "test_split": "test",
+            "batch_size": 4,
+            "size": 16,
+        },
+        weights__adopt=str(tmp_path / "anchor.safetensors"),
+        schedule__epochs=0,
+    )
+    result = fit(recipe, tmp_path / "run")
+    assert result["test"]["per_class"] == {"glass": 0, "metal": 1, "paper": 0}
+    assert result["best"] is result["last"] is None
+    assert result["checkpoint"] == "last.safetensors"
+    assert fit(recipe, tmp_path / "run") == read_result(tmp_path / "run") == result
+    kept = load_file(tmp_path / "run" / "last.safetensors")
+    assert all(torch.equal(kept[name], given[name]) for name in given)
 
 
 def test_learns_what_can_be_learnt(make_recipe: MakeRecipe, tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ import pytest
 
 from latentset.datasets.errors import RecipeError, StoreCorruptError
 from latentset.datasets.store import Store, open_store
+from latentset.datasets.store.arrays import DTYPES
 from latentset.datasets.store.header import ArrayName
 from latentset.datasets.store.synthetic import write_synthetic_store
-from latentset.datasets.store.writer import DTYPES
 from latentset.train.reader import Batch, LatentReader
 from latentset.train.recipe import Data
 from latentset.train.split import select_split, split_names
@@ -38,7 +38,7 @@ def test_values_are_those_that_zarr_reads(mixed_store: Store) -> None:
     for batch in read(mixed_store):
         for k, sample in enumerate(batch.samples.tolist()):
             row = mixed_store.samples.slice(sample, 1).to_pylist()[0]
-            first, width = batch.windows[k, :2].tolist()
+            first, _, width = batch.windows[k, :3].tolist()
             count = row["latent_height"] * row["latent_width"]
             assert width == row["latent_width"]
             assert batch.labels[k] == row["label"] == sample % 3
@@ -69,11 +69,11 @@ def test_ranks_read_what_one_reads(mixed_store: Store) -> None:
     ranks = [read(mixed_store, rank=rank, ranks=2) for rank in (0, 1)]
     for whole, left, right in zip(alone, *ranks, strict=True):
         parts = [
-            (batch.samples[k].item(), batch.windows[k, 2:].tolist())
+            (batch.samples[k].item(), batch.windows[k, 3:].tolist())
             for batch in (left, right)
             for k in range(4)
         ]
-        expected = [(whole.samples[k].item(), whole.windows[k, 2:].tolist()) for k in range(8)]
+        expected = [(whole.samples[k].item(), whole.windows[k, 3:].tolist()) for k in range(8)]
         assert sorted(parts) == sorted(expected)
 
 
@@ -84,7 +84,7 @@ def test_evaluation_reads_everything_in_order(mixed_store: Store) -> None:
     assert len(batches) == len(reader) == 6
     assert [k for b in batches for k in b.samples.tolist()] == train.samples.tolist()
     whole = np.stack([0 * train.heights, 0 * train.widths, train.heights, train.widths], axis=1)
-    boxes = np.concatenate([b.windows[:, 2:6].numpy() for b in batches])
+    boxes = np.concatenate([b.windows[:, 3:7].numpy() for b in batches])
     assert boxes.tolist() == whole.tolist()
 
 

@@ -1,0 +1,99 @@
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from latentset.datasets.store import Store
+from latentset.train.build import build_network
+from latentset.train.fit import fit
+from latentset.train.loss import classification_loss, mix, mixup_share
+from latentset.train.module import Classifier
+from latentset.train.recipe import Distill, Recipe, resolve
+
+MakeRecipe = Callable[..., Recipe]
+LOGITS = torch.tensor([[0.0, math.log(3.0)], [math.log(4.0), 0.0]])  # 1/4, 3/4 and 4/5, 1/5
+LABELS = torch.tensor([1, 1])
+
+
+def test_cross_entropy() -> None:
+    loss = classification_loss(LOGITS, LABELS)
+    assert loss.item() == pytest.approx(-(math.log(3 / 4) + math.log(1 / 5)) / 2)
+
+
+def test_label_smoothing() -> None:
+    # 0.2 spread over two classes: 0.9 of the label's, 0.1 of the other's.
+    loss = classification_loss(LOGITS, LABELS, label_smoothing=0.2)
+    first = 0.9 * math.log(3 / 4) + 0.1 * math.log(1 / 4)
+    second = 0.9 * math.log(1 / 5) + 0.1 * math.log(4 / 5)
+    assert loss.item() == pytest.approx(-(first + second) / 2)
+
+
+def test_mixup_mixes_labels_as_inputs() -> None:
+    values = torch.tensor([[1.0, 10.0], [3.0, 30.0], [5.0, 50.0]])
+    expected = torch.tensor([[2.0, 20.0], [2.5, 25.0], [4.5, 45.0]])
+    assert torch.allclose(mix(values, 0.75), expected)
+    # The first keeps 3/4 of class 1 and takes 1/4 of class 0, the second the other way round.
+    loss = classification_loss(LOGITS, torch.tensor([1, 0]), share=0.75)
+    first = 0.75 * math.log(3 / 4) + 0.25 * math.log(1 / 4)
+    second = 0.75 * math.log(4 / 5) + 0.25 * math.log(1 / 5)
+    assert loss.item() == pytest.approx(-(first + second) / 2)
+
+
+def test_mixup_shares_are_of_the_beta_distribution() -> None:
+    shares = np.array([mixup_share(0.4, seed=3, epoch=1, sample=k) for k in range(4000)])
+    assert shares.min() >= 0.5
+    assert shares.max() <= 1
+    # E|2 x - 1|^2 of Beta(a, a) is 1 / (2 a + 1); five standard errors.
+    square = (2 * shares - 1) ** 2
+    assert square.mean() == pytest.approx(1 / 1.8, abs=5 * square.std() / math.sqrt(4000))
+    assert shares[7] == mixup_share(0.4, seed=3, epoch=1, sample=7)
+    assert shares[7] != mixup_share(0.4, seed=3, epoch=2, sample=7)
+
+
+def test_teacher() -> None:
+    teacher = torch.tensor([[math.log(16.0), 0.0], [0.0, 0.0]])
+    loss = classification_loss(
+        LOGITS, LABELS, teacher=teacher, distill=Distill(logits="f", weight=0.25, temperature=2)
+    )
+    # At temperature 2 the teacher says 4/5, 1/5 and 1/2, 1/2; the student's odds are square roots.
+    student = [1 / (1 + math.sqrt(3)), 2 / 3]
+    divergence = sum(
+        p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
+        for p, q in zip((4 / 5, 1 / 2), student, strict=True)
+    )
+    hard = -(math.log(3 / 4) + math.log(1 / 5)) / 2
+    assert loss.item() == pytest.approx(0.75 * hard + 0.25 * 4 * divergence / 2)
+
+
+def test_moving_average_is_what_is_kept(
+    make_recipe: MakeRecipe, mixed_store: Store, tmp_path: Path
+) -> None:
+    recipe = resolve(make_recipe(schedule__ema_decay=0.75), mixed_store.header, "here")
+    module = Classifier(build_network(recipe.model), recipe, mixed_store.header)
+    assert module.average is not None
+    with torch.no_grad():
+        for value in (0.0, 4.0, 8.0):
+            module.network.get_parameter("fc.bias").fill_(value)
+            module.average.update_parameters(module.network)
+    # The first is taken as it is; then 3/4 of the old and 1/4 of the new.
+    assert module.evaluated.get_parameter("fc.bias").tolist() == pytest.approx([2.75] * 3)
+    # It follows the training and does not change it; one that forgets at once is the weights.
+    plain = fit(make_recipe(), tmp_path / "plain")["last"]
+    slow = fit(make_recipe(schedule__ema_decay=0.75), tmp_path / "slow")["last"]
+    quick = fit(make_recipe(schedule__ema_decay=1e-6), tmp_path / "quick")["last"]
+    assert slow["train_loss"] == quick["train_loss"] == plain["train_loss"]
+    assert slow["val_loss"] != plain["val_loss"]
+    assert quick["val_loss"] == pytest.approx(plain["val_loss"], rel=1e-3)
+
+
+def test_options_reach_the_training(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    options = {"schedule__epochs": 1, "schedule__decay_epochs": []}
+    plain = fit(make_recipe(**options), tmp_path / "plain")["last"]
+    for name, value in (("label_smoothing", 0.3), ("mixup", 1.0)):
+        changed = fit(make_recipe(**options, **{f"schedule__{name}": value}), tmp_path / name)
+        assert changed["last"]["train_loss"] != plain["train_loss"]
+    parts = fit(make_recipe(**options, schedule__accumulate=4), tmp_path / "accumulate")["last"]
+    assert parts["samples_per_s"] > 0

@@ -1,0 +1,93 @@
+"""Several processes, started by torchrun, learn what one learns from the same batches."""
+
+import csv
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from latentset.datasets.errors import RecipeError
+from latentset.datasets.store import Store
+from latentset.train.evaluate import evaluate_checkpoint
+from latentset.train.fit import fit
+from latentset.train.models import PixelResNet
+from latentset.train.ranks import Ranks
+from latentset.train.recipe import Recipe
+from latentset.train.recipe_text import toml_text
+from latentset.train.run_folder import read_result
+
+MakeRecipe = Callable[..., Recipe]
+MAIN = "from latentset.datasets.cli import main; main()"
+
+
+def train_together(recipe: Recipe, run: Path, ranks: int) -> str:
+    text, main = run.with_suffix(".toml"), run.with_suffix(".py")
+    text.write_text(toml_text(recipe.model_dump(exclude_none=True)))
+    main.write_text(MAIN)
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone")
+    done = subprocess.run(
+        [*torchrun, f"--nproc-per-node={ranks}", str(main), "train", str(text), "--out", str(run)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def column(run: Path, name: str) -> list[float]:
+    with (run / "metrics.csv").open() as file:
+        return [float(row[name]) for row in csv.DictReader(file)]
+
+
+def test_two_processes_learn_what_one_does(
+    make_recipe: MakeRecipe, mixed_store: Store, tmp_path: Path
+) -> None:
+    # Batch norm sees a process's share; so the one process divides each batch in two as well.
+    torch.manual_seed(9)
+    anchor = tmp_path / "anchor.safetensors"
+    save_file(PixelResNet(3, depths=(1, 1, 1, 1), width=2).state_dict(), anchor)
+    options = {
+        "weights__adopt": str(anchor),
+        "schedule__epochs": 3,
+        "schedule__frozen_epochs": 1,
+        "schedule__decay_epochs": [],
+        "data__test_split": "test",
+    }
+    fit(make_recipe(**options, schedule__accumulate=2), tmp_path / "one")
+    said = train_together(make_recipe(**options), tmp_path / "two", 2)
+    assert said.count("2 processes") == said.count("epoch 3/3") == said.count("test, best") == 1
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert column(two, "train_loss") == pytest.approx(column(one, "train_loss"), rel=1e-4)
+    assert column(two, "train_top1") == column(one, "train_top1")
+    ours, theirs = (load_file(run / "last.safetensors") for run in (two, one))
+    for name in theirs:
+        if "running" not in name and "num_batches" not in name:
+            torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-5)
+    # What both processes validated together is what one finds.
+    found = evaluate_checkpoint(two / "last.safetensors", str(mixed_store.place), splits=["val"])
+    assert column(two, "val_loss")[-1] == pytest.approx(found.splits["val"].loss, rel=1e-5)
+    assert column(two, "val_top1")[-1] == pytest.approx(found.splits["val"].top1)
+    assert read_result(two)["test"]["samples"] == 24
+
+
+def test_parts_of_a_batch_are_shared_out_evenly(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(schedule__accumulate=2)
+    Ranks(0, 4, 4).check(recipe)
+    with pytest.raises(RecipeError, match=r"multiple of 6 \(3 processes, .*=2\), got 8"):
+        Ranks(0, 3, 3).check(recipe)
+    with pytest.raises(RecipeError, match=r"expected a divisor of data.batch_size \(8\), got 3"):
+        make_recipe(schedule__accumulate=3)
+
+
+def test_batch_norm_in_step_wants_gpus(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    recipe = make_recipe(device={"accelerator": "cpu", "sync_batchnorm": True})
+    with pytest.raises(RecipeError, match="PyTorch has it for GPUs only"):
+        fit(recipe, tmp_path / "run")

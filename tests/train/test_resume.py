@@ -1,0 +1,99 @@
+"""Runs that are killed within an epoch end as those that were not."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from latentset.train.checkpoint import SafetensorsIO
+from latentset.train.fit import fit
+from latentset.train.models import PixelResNet
+from latentset.train.recipe import Recipe
+from latentset.train.run_folder import read_result
+
+MakeRecipe = Callable[..., Recipe]
+TIMED = ("seconds", "samples_per_s")
+
+
+def make(make_recipe: MakeRecipe, **changes: Any) -> Recipe:
+    """23 steps of two samples an epoch; the state is saved after every second one."""
+    options = {"data__batch_size": 2, "schedule__epochs": 2, "schedule__decay_epochs": []}
+    return make_recipe(**options, device__save_steps=2, **changes)
+
+
+def figures(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open() as file:
+        return [
+            {name: row[name] for name in row if name not in TIMED} for row in csv.DictReader(file)
+        ]
+
+
+MAIN = (
+    "import sys; from pathlib import Path; from latentset.train.fit import fit; "
+    "from latentset.train.recipe import Recipe; "
+    "fit(Recipe.model_validate_json(Path(sys.argv[1]).read_bytes()), Path(sys.argv[2]))"
+)
+
+
+def kill_after(saves: int, recipe: Recipe, run: Path) -> None:
+    """Start a run and kill it when its state has been saved so many times, within an epoch."""
+    text = run.with_suffix(".json")
+    text.write_text(recipe.model_dump_json())
+    state, seen, last = run / "resume.safetensors", 0, 0
+    command = [sys.executable, "-c", MAIN, str(text), str(run)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
+        while seen < saves and process.poll() is None:
+            time.sleep(0.001)
+            now = state.stat().st_mtime_ns if state.exists() else 0
+            seen, last = seen + (now != last), now
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert 0 < SafetensorsIO().load_checkpoint(state)["callbacks"]["RunFolder"]["batches"] < 23
+
+
+def assert_equal(run: Path, whole: Path) -> None:
+    assert figures(run) == figures(whole)
+    ours, theirs = (load_file(folder / "last.safetensors") for folder in (run, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    one, other = (read_result(folder) for folder in (run, whole))
+    for result in (one, other):
+        for row in (result, result["best"], result["last"]):
+            for name in TIMED:
+                row.pop(name, None)
+    assert json.dumps(one) == json.dumps(other)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_killed_within_an_epoch(make_recipe: MakeRecipe, tmp_path: Path, seed: int) -> None:
+    recipe = make(make_recipe, schedule__ema_decay=0.9, schedule__mixup=0.4)
+    fit(recipe, tmp_path / "whole")
+    # Each epoch is saved after steps 2, 4, … 22, and at its end.
+    saves = random.Random(seed).choice([k for k in range(1, 24) if k not in (12, 24)])
+    kill_after(saves, recipe, tmp_path / "run")
+    fit(recipe, tmp_path / "run")
+    assert_equal(tmp_path / "run", tmp_path / "whole")
+
+
+def test_killed_in_the_frozen_phase(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    # What is frozen is no part of the weights: it must be set again, also within an epoch.
+    torch.manual_seed(9)
+    anchor = tmp_path / "anchor.safetensors"
+    save_file(PixelResNet(3, depths=(1, 1, 1, 1), width=2).state_dict(), anchor)
+    recipe = make(make_recipe, weights__adopt=str(anchor), schedule__frozen_epochs=1)
+    fit(recipe, tmp_path / "whole")
+    kill_after(4, recipe, tmp_path / "run")
+    anchor.unlink()  # its weights are in the state
+    fit(recipe, tmp_path / "run")
+    assert_equal(tmp_path / "run", tmp_path / "whole")
