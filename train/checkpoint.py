@@ -20,11 +20,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from latentset.datasets.errors import RecipeError, TrainingError
+from latentset.datasets.errors import TrainingError
 from latentset.datasets.store import Store
 from latentset.train.networks import Table
-from latentset.train.pretrained import load_torchvision
-from latentset.train.recipe import FROM_RECIPE, TORCHVISION, Recipe, codec_name
+from latentset.train.recipe import Recipe, codec_name
 
 
 class StoreRecord(Table):
@@ -104,28 +103,22 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], Record]:
         ) from error
 
 
-def find_weights(adopt: str) -> dict[str, Tensor]:
-    """Read the weights that a recipe adopts.
+def read_record(path: Path) -> Record | None:
+    """Read what a file of weights says of itself.
 
     Args:
-        adopt: The recipe's ``weights.adopt``.
+        path: The file.
 
     Returns:
-        Tensors by torchvision's names, on the CPU.
-
-    Raises:
-        RecipeError: They are to come from another recipe's run, which nobody has looked for.
-        TrainingError: There are none, or they cannot be read.
+        Its record; None if it is not a file of weights of a run.
     """
-    if adopt.startswith(FROM_RECIPE):
-        name = adopt.removeprefix(FROM_RECIPE)
-        raise RecipeError(
-            f"weights.adopt: these are the weights of a run of {name}: train that first, then give "
-            f"its best.safetensors (--set weights.adopt=FILE); latentset sweep does both"
-        )
-    if adopt.startswith(TORCHVISION):
-        return load_torchvision(adopt.removeprefix(TORCHVISION))
-    return load_resnet(Path(adopt))
+    if path.suffix != ".safetensors" or not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return Record.model_validate_json((file.metadata() or {})["latentset"])
+    except (SafetensorError, OSError, KeyError, ValidationError):
+        return None
 
 
 def load_resnet(path: Path) -> dict[str, Tensor]:

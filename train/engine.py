@@ -91,12 +91,15 @@ def _without_noise() -> Iterator[None]:
         yield
 
 
-def make_trainer(device: Device, ranks: Ranks = ALONE, **options: Any) -> Trainer:
+def make_trainer(
+    device: Device, ranks: Ranks = ALONE, *, frozen: bool = False, **options: Any
+) -> Trainer:
     """Make a Lightning trainer that says nothing of its own.
 
     Args:
         device: The recipe's table.
         ranks: The processes that train together; alone, also if torchrun has started this process.
+        frozen: Some weights take part in no gradient until the second phase.
         **options: Further arguments of ``lightning.pytorch.Trainer``.
 
     Returns:
@@ -116,8 +119,7 @@ def make_trainer(device: Device, ranks: Ranks = ALONE, **options: Any) -> Traine
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     plugins: list[Any] = [SafetensorsIO()]
     if ranks.ranks > 1:
-        # Frozen weights take part in no gradient until the second phase.
-        options["strategy"] = DDPStrategy(find_unused_parameters=True)
+        options["strategy"] = DDPStrategy(find_unused_parameters=frozen)
         options["sync_batchnorm"] = device.sync_batchnorm
     else:
         plugins.append(LightningEnvironment())

@@ -123,6 +123,7 @@ def export_classifier(checkpoint: Path, store: Path | str, out: Path) -> str:
     of_pixels = isinstance(module.input, PixelInput)
     compare_stores(record.store, StoreRecord.of(opened), str(store), of_pixels=of_pixels)
     network = module.evaluated.eval()
+    out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".partial-{out.name}")
     if out.suffix == ".safetensors":
         save_file(dict(network.state_dict()), partial)

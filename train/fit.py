@@ -1,7 +1,6 @@
 """Training a recipe's network from a store, from the first step to the figures."""
 
 import json
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from latentset.datasets.errors import RecipeError
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.header import ArrayName
 from latentset.train.build import build_network
-from latentset.train.checkpoint import StoreRecord, find_weights, load_weights, save_weights
+from latentset.train.checkpoint import StoreRecord, load_weights, save_weights
 from latentset.train.engine import EpochBar, EpochLoader, make_trainer, run_lightning, uses_cuda
 from latentset.train.evaluate import evaluate_split, write_confusion
 from latentset.train.models import adopt_weights
@@ -42,6 +41,7 @@ from latentset.train.run_folder import (
 )
 from latentset.train.split import Split, select_split
 from latentset.train.teacher import read_logits
+from latentset.train.weights import find_weights
 
 
 class RunData(LightningDataModule):
@@ -133,30 +133,37 @@ def fit(
     store = open_store(recipe.data.store)
     recipe = resolve(recipe, store.header, recipe.data.store)
     ranks.check(recipe)
-    splits = _splits(store, recipe)
+    if recipe.data.test_split:
+        select_split(store, recipe.data.test_split)
+    splits = _splits(store, recipe, ranks) if recipe.schedule.epochs else None
     teacher = None
-    if recipe.distill.logits:
+    if recipe.distill.logits and splits:
         teacher = read_logits(Path(recipe.distill.logits), store, splits[0])
-    start = Start(recipe=recipe, store=StoreRecord.of(store))
     folder = folder or Path("runs") / recipe.name / str(recipe.data.codec) / f"seed-{recipe.seed}"
 
     cuda = uses_cuda(recipe.device)
     torch.manual_seed(recipe.seed)
     network = build_network(recipe.model)
+    found = None
     if (folder / RESUME).exists():
         network.leave_out(recipe.weights.leave_out)
     elif recipe.weights.adopt:
         found = find_weights(recipe.weights.adopt)
-        report = adopt_weights(network, found, leave_out=recipe.weights.leave_out)
-        console.print(
-            f"weights of {recipe.weights.adopt}:\n{report}", highlight=False, soft_wrap=True
-        )
+        if "fc" not in recipe.weights.leave_out:
+            found.check_classes(store.header.source.classes)
+        report = adopt_weights(network, found.tensors, leave_out=recipe.weights.leave_out)
+        console.print(f"weights of {found.where}:\n{report}", highlight=False, soft_wrap=True)
+    start = Start(
+        recipe=recipe,
+        store=StoreRecord.of(store),
+        adopted_sha256=found.sha256 if found else "",
+    )
     resuming = begin(folder, start, write=ranks.is_first)
     if (folder / RESULT).exists():
         console.print(f"{folder} is finished: nothing to do", highlight=False, soft_wrap=True)
         return read_result(folder) if ranks.is_first else {"recipe": recipe.name}
     module = Classifier(network, recipe, store.header)
-    if not recipe.schedule.epochs:
+    if splits is None:
         save_weights(folder / LAST, network.state_dict(), make_record(start, {}))
         return _conclude(start, store, RunFolder(folder, start, console), module)
     if recipe.device.channels_last:
@@ -172,6 +179,7 @@ def fit(
     trainer = make_trainer(
         recipe.device,
         ranks,
+        frozen=recipe.schedule.frozen_epochs > 0,
         max_epochs=min(stop_after or recipe.schedule.epochs, recipe.schedule.epochs),
         callbacks=callbacks,
         logger=[TensorBoardLogger(folder, name="tensorboard", version="")],
@@ -183,35 +191,35 @@ def fit(
     )
     data = RunData(store, recipe, splits, module.input.names, keeper, ranks, teacher)
     _announce(console, start, splits, network, folder, resuming, cuda, ranks)
-    began = time.perf_counter()
     checkpoint = folder / RESUME if resuming else None
     run_lightning(partial(trainer.fit, module, datamodule=data, ckpt_path=checkpoint))
     if ranks.ranks > 1:
         torch.distributed.destroy_process_group()  # the first process evaluates alone
     if len(keeper.rows) < recipe.schedule.epochs or not ranks.is_first:
         return {"recipe": recipe.name, "epochs": len(keeper.rows)}
-    return _conclude(start, store, keeper, module, round(time.perf_counter() - began, 3))
+    return _conclude(start, store, keeper, module)
 
 
-def _splits(store: Store, recipe: Recipe) -> tuple[Split, Split | None]:
+def _splits(store: Store, recipe: Recipe, ranks: Ranks) -> tuple[Split, Split | None]:
     """Select the splits, all of them before anything is trained."""
     data = recipe.data
     train = select_split(store, data.train_split)
     val = select_split(store, data.val_split) if data.val_split else None
-    if data.test_split:
-        select_split(store, data.test_split)
     if len(train) < data.batch_size:
         raise RecipeError(
             f"{store.place}: split {data.train_split!r} has {len(train)} samples, less than one "
             f"batch of data.batch_size={data.batch_size}; "
             f"set data.batch_size to {len(train)} or less"
         )
+    if val and len(val) < ranks.ranks:
+        raise RecipeError(
+            f"{store.place}: split {data.val_split!r} has {len(val)} samples, less than one for "
+            f"each of {ranks.ranks} processes; start fewer, or set data.val_split to another"
+        )
     return train, val
 
 
-def _conclude(
-    start: Start, store: Store, keeper: RunFolder, module: Classifier, seconds: float = 0.0
-) -> dict[str, Any]:
+def _conclude(start: Start, store: Store, keeper: RunFolder, module: Classifier) -> dict[str, Any]:
     """Evaluate the chosen weights, and gather and write the figures of a finished run."""
     recipe, folder = start.recipe, keeper.folder
     chosen = BEST if keeper.best else LAST
@@ -235,7 +243,7 @@ def _conclude(
         found = evaluate_split(module, recipe, store, recipe.data.test_split)
         result["test"] = found.figures.model_dump()
         write_confusion(folder / CONFUSION, found.confusion, store.header.source.classes)
-    result["seconds"] = seconds
+    result["seconds"] = round(sum(row["seconds"] or 0 for row in keeper.rows), 3)
     write_text(folder / RESULT, json.dumps(result, indent=1) + "\n")
     return result
 

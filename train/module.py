@@ -42,7 +42,8 @@ class Classifier(LightningModule):
             self.average = AveragedModel(network, multi_avg_fn=average_fn, use_buffers=True)
             self.average.requires_grad_(False)
         classes = recipe.model.num_classes or 0
-        # A loss that is not a number is to be seen, not left out of the mean.
+        # A loss that is not a number is to be seen, not left out of the mean. With "disable"
+        # MeanMetric takes no notice of weights (torchmetrics 1.9), so it is given none.
         self.train_loss = MeanMetric(nan_strategy="disable")
         self.val_loss = MeanMetric(nan_strategy="disable")
         self.train_top1 = MulticlassAccuracy(classes, average="micro", validate_args=False)
@@ -95,7 +96,7 @@ class Classifier(LightningModule):
             teacher=batch.teacher,
             distill=recipe.distill,
         )
-        self.train_loss(loss.detach(), len(batch.labels))
+        self.train_loss(loss.detach())  # all batches have the same size
         self.train_top1(logits, batch.labels)
         self.log("step/loss", loss, on_step=True, on_epoch=False)
         self.log("train/loss", self.train_loss, on_step=False, on_epoch=True)
@@ -129,7 +130,7 @@ class Classifier(LightningModule):
             Logits, float32 (B, classes).
         """
         logits: Tensor = self(batch)
-        self.val_loss(F.cross_entropy(logits, batch.labels), len(batch.labels))
+        self.val_loss(F.cross_entropy(logits, batch.labels, reduction="none"))
         self.val_top1(logits, batch.labels)
         self.val_top5(logits, batch.labels)
         for name in ("loss", "top1", "top5"):

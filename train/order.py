@@ -8,6 +8,7 @@ chained over the key, and not from a generator with a state.
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -71,18 +72,41 @@ def divide(
     """Divide an order into the batches of one rank.
 
     All ranks cut the same global batches; each takes its share of each, so what is learnt from one
-    step does not depend on the number of ranks.
+    step does not depend on the number of ranks. All have the same number of batches: processes
+    that wait for each other at each must not run out of them one before the other.
 
     Args:
-        order: int64 (N,), the whole epoch's order.
+        order: int64 (N,), the whole epoch's order; N is at least ``ranks``.
         batch_size: Samples of a global batch, over all ranks.
-        drop_last: Whether to leave out a last global batch that is smaller.
+        drop_last: Whether to leave out a last global batch that is smaller. Otherwise one that does
+            not fill a sample a rank goes with the batch before it.
         rank: This rank.
         ranks: Number of ranks.
 
     Yields:
-        int64 (at most ceil(batch_size / ranks),), this rank's share of each global batch.
+        int64, this rank's share of each global batch, at least one sample.
     """
     end = len(order) - len(order) % batch_size if drop_last else len(order)
-    for first in range(0, end, batch_size):
-        yield order[first : min(first + batch_size, end)][rank::ranks]
+    firsts = list(range(0, end, batch_size))
+    if len(firsts) > 1 and end - firsts[-1] < ranks:
+        firsts.pop()
+    for first, last in pairwise([*firsts, end]):
+        yield order[first:last][rank::ranks]
+
+
+def count_batches(samples: int, batch_size: int, *, drop_last: bool, ranks: int = 1) -> int:
+    """Count what :func:`divide` yields.
+
+    Args:
+        samples: N.
+        batch_size: Samples of a global batch.
+        drop_last: As for :func:`divide`.
+        ranks: Number of ranks.
+
+    Returns:
+        Batches of each rank.
+    """
+    whole, rest = divmod(samples, batch_size)
+    if drop_last:
+        return whole
+    return max(1, whole + (rest >= ranks))

@@ -46,7 +46,7 @@ class Phases(Callback):
         """Set phase and rates."""
         self._apply(trainer, pl_module)
         for group in trainer.optimizers[0].param_groups:
-            pl_module.log(f"lr/{group['name']}", group["lr"])
+            pl_module.log(f"lr/{group['name']}", group["lr"], sync_dist=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End the first phase if the loss has reached its plateau."""

@@ -24,7 +24,7 @@ from latentset.datasets.errors import StoreCorruptError
 from latentset.datasets.store import Store
 from latentset.datasets.store.header import ArrayName
 from latentset.train.crop import Boxes, central_boxes, random_resized_boxes, whole_boxes
-from latentset.train.order import Int64s, divide, epoch_order
+from latentset.train.order import Int64s, count_batches, divide, epoch_order
 from latentset.train.recipe import Data
 from latentset.train.rows import UnreadableError, open_rows
 from latentset.train.split import Split
@@ -96,8 +96,13 @@ class LatentReader:
 
     def __len__(self) -> int:
         """Number of batches an epoch."""
-        whole, rest = divmod(len(self.split), self._data.batch_size)
-        return (whole + (rest > 0 and not self._training)) * self._parts
+        batches = count_batches(
+            len(self.split),
+            self._data.batch_size,
+            drop_last=self._training,
+            ranks=self._ranks,
+        )
+        return batches * self._parts
 
     def batches(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
         """Read an epoch.

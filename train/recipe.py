@@ -209,7 +209,7 @@ class Recipe(Table):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
     """Its name, as in ``recipes/``: NAME.toml."""
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Decides the initial weights, the order and the crops."""
     paper: Paper | None = None
     """What it reproduces."""

@@ -61,6 +61,8 @@ class Start(Table):
     """The resolved recipe."""
     store: StoreRecord
     """The store."""
+    adopted_sha256: str = ""
+    """Digest of the weights that were adopted; empty where none were."""
 
 
 def begin(folder: Path, start: Start, *, write: bool = True) -> bool:
@@ -79,13 +81,13 @@ def begin(folder: Path, start: Start, *, write: bool = True) -> bool:
     """
     path = folder / RECIPE
     if not path.exists():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not write:
+            return False
+        if folder.exists() and not (folder.is_dir() and _is_empty(folder)):
             raise TrainingError(
                 f"{folder} is not empty and not the folder of a run (it has no {RECIPE}); "
                 "give another with --out"
             )
-        if not write:
-            return False
         folder.mkdir(parents=True, exist_ok=True)
         write_text(path, start.model_dump_json(indent=1) + "\n")
         return False
@@ -101,6 +103,12 @@ def begin(folder: Path, start: Start, *, write: bool = True) -> bool:
         changed.append(
             f"store: fingerprint {before.store.fingerprint[:12]} -> {start.store.fingerprint[:12]}"
         )
+    adopted = before.recipe.weights.adopt, start.recipe.weights.adopt
+    if bool(adopted[0]) != bool(adopted[1]):
+        changed.append(f"weights.adopt: {adopted[0] or 'none'} -> {adopted[1] or 'none'}")
+    digests = before.adopted_sha256, start.adopted_sha256
+    if "" not in digests and digests[0] != digests[1]:
+        changed.append(f"adopted weights: sha256 {digests[0][:12]} -> {digests[1][:12]}")
     if changed:
         raise TrainingError(
             f"{folder} holds a run that was begun otherwise:\n  "
@@ -108,6 +116,11 @@ def begin(folder: Path, start: Start, *, write: bool = True) -> bool:
             + "\nGo on with its own settings, or give another folder with --out"
         )
     return (folder / RESUME).exists()
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether there is nothing in a folder, or what a run left that was killed as it began."""
+    return all(path.name == f".{RECIPE}.partial" for path in folder.iterdir())
 
 
 class RunFolder(Checkpoint):
@@ -308,6 +321,7 @@ def write_text(path: Path, text: str) -> None:
         path: The file; replaced where it exists.
         text: What it holds.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)

@@ -17,13 +17,14 @@ from latentset.train.split import Split
 
 
 def write_logits(path: Path, logits: Tensor, store: Store) -> None:
-    """Write logits.
+    """Write logits, as float16.
 
     Args:
         path: The file; replaced where it exists.
         logits: Float (samples of the store, classes), NaN where a sample was not evaluated.
         store: The store.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     made_of = {"listing_sha256": store.header.source.listing_sha256}
     save_file({"logits": logits.to(torch.float16)}, partial, metadata=made_of)

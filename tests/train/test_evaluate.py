@@ -9,7 +9,12 @@ from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.synthetic import write_synthetic_store
 from latentset.train.build import build_network
 from latentset.train.checkpoint import Record, StoreRecord, load_weights, save_weights
-from latentset.train.evaluate import compare_stores, evaluate_checkpoint
+from latentset.train.evaluate import (
+    compare_stores,
+    evaluate_checkpoint,
+    evaluate_split,
+    load_classifier,
+)
 from latentset.train.recipe import Recipe, resolve
 
 MakeRecipe = Callable[..., Recipe]
@@ -43,6 +48,21 @@ def test_figures_are_those_worked_out_by_hand(constant: Path, mixed_store: Store
     assert found.checkpoint == str(constant / "last.safetensors")
     assert found.crop == "whole"
     assert found.notes == ()
+
+
+def test_loss_is_the_mean_over_samples(
+    make_recipe: MakeRecipe, mixed_store: Store, tmp_path: Path
+) -> None:
+    # 24 samples in batches of 7: the last has 3, and they count no more than others.
+    recipe = resolve(make_recipe(data__batch_size=7), mixed_store.header, "here")
+    network = build_network(recipe.model)
+    record = Record(recipe=recipe, store=StoreRecord.of(mixed_store), epoch=1, metrics={})
+    save_weights(tmp_path / "w.safetensors", network.state_dict(), record)
+    module, *_ = load_classifier(tmp_path / "w.safetensors", str(mixed_store.place))
+    found = evaluate_split(module, recipe, mixed_store, "val")
+    labels = found.samples % 3  # classes go round
+    chosen = found.logits.double().log_softmax(dim=1)[torch.arange(24), labels]
+    assert found.figures.loss == pytest.approx(-chosen.mean().item(), rel=1e-5)
 
 
 def test_confusion_matrix_is_that_worked_out_by_hand(

@@ -250,11 +250,61 @@ def test_weights_of_other_classes(make_recipe: MakeRecipe, tmp_path: Path) -> No
     assert not torch.equal(second["fc.weight"], first["fc.weight"])
 
 
+def test_what_was_adopted_is_known_again(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    torch.manual_seed(9)
+    given = PixelResNet(3, depths=(1, 1, 1, 1), width=2).state_dict()
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    save_file(given, first)
+    save_file(given | {"fc.bias": given["fc.bias"] + 1}, second)
+    options = {"schedule__epochs": 2, "schedule__decay_epochs": []}
+    run = tmp_path / "run"
+    fit(make_recipe(**options, weights__adopt=str(first)), run, stop_after=1)
+    with pytest.raises(TrainingError, match=r"weights\.adopt: .*first\.safetensors -> none"):
+        fit(make_recipe(**options), run)
+    (run / "resume.safetensors").unlink()  # as if killed before the first state was saved
+    with pytest.raises(TrainingError, match=r"adopted weights: sha256 \w{12} -> \w{12}"):
+        fit(make_recipe(**options, weights__adopt=str(second)), run)
+    moved = tmp_path / "moved.safetensors"
+    first.rename(moved)
+    assert fit(make_recipe(**options, weights__adopt=str(moved)), run)["epochs"] == 2
+
+
+def test_weights_of_classes_in_another_order_are_refused(
+    make_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    pixels = write_synthetic_pixels(
+        tmp_path / "p.zarr", samples=24, classes=("paper", "metal", "glass")
+    )
+    anchor = make_recipe(
+        model={"kind": "resnet", "depths": [1, 1, 1, 1], "width": 2},
+        data={"store": str(pixels), "batch_size": 4, "size": 16, "resize": 16},
+        schedule__epochs=1,
+        schedule__decay_epochs=[],
+    )
+    fit(anchor, tmp_path / "anchor")
+    options = {
+        "weights__adopt": str(tmp_path / "anchor" / "best.safetensors"),
+        "schedule__epochs": 1,
+        "schedule__decay_epochs": [],
+    }
+    with pytest.raises(TrainingError, match="class 0 is 'paper', the store's is 'glass'"):
+        fit(make_recipe(**options), tmp_path / "run")
+    fit(make_recipe(**options, weights__leave_out=["fc"]), tmp_path / "run")
+
+
+def test_folder_of_a_run_that_was_killed_as_it_began(
+    make_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    (tmp_path / ".recipe.json.partial").write_text("{")
+    fit(make_recipe(schedule__epochs=1, schedule__decay_epochs=[]), tmp_path)
+    assert (tmp_path / "result.json").exists()
+
+
 def test_no_epochs_evaluate_what_is_adopted(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"0 evaluates adopted weights, .*adopt is empty"):
         make_recipe(schedule__epochs=0)
     pixels = write_synthetic_pixels(
-        tmp_path / "p.zarr", classes=("glass", "metal", "paper"), splits=("val", "test")
+        tmp_path / "p.zarr", classes=("glass", "metal", "paper"), splits=("test",)
     )
     torch.manual_seed(9)
     given = PixelResNet(3, depths=(1, 1, 1, 1), width=2).state_dict()
@@ -265,7 +315,6 @@ def test_no_epochs_evaluate_what_is_adopted(make_recipe: MakeRecipe, tmp_path: P
         model={"kind": "resnet", "depths": [1, 1, 1, 1], "width": 2},
         data={
             "store": str(pixels),
-            "train_split": "val",
             "val_split": "",
             "test_split": "test",
             "batch_size": 4,

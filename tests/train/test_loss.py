@@ -1,15 +1,19 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from latentset.datasets.store import Store
 from latentset.train.build import build_network
 from latentset.train.fit import fit
 from latentset.train.loss import classification_loss, mix, mixup_share
+from latentset.train.models import FACResNet
 from latentset.train.module import Classifier
 from latentset.train.recipe import Distill, Recipe, resolve
 
@@ -95,5 +99,46 @@ def test_options_reach_the_training(make_recipe: MakeRecipe, tmp_path: Path) -> 
     for name, value in (("label_smoothing", 0.3), ("mixup", 1.0)):
         changed = fit(make_recipe(**options, **{f"schedule__{name}": value}), tmp_path / name)
         assert changed["last"]["train_loss"] != plain["train_loss"]
-    parts = fit(make_recipe(**options, schedule__accumulate=4), tmp_path / "accumulate")["last"]
-    assert parts["samples_per_s"] > 0
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_mixup_mixes_inputs_in_training_alone(
+    make_recipe: MakeRecipe, tmp_path: Path, alpha: float
+) -> None:
+    # y_hat are whole numbers, and mixtures of them are not.
+    whole: dict[bool, list[bool]] = {True: [], False: []}
+
+    def look(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if isinstance(module, FACResNet):
+            whole[module.training].append(bool((inputs[0] == inputs[0].round()).all()))
+
+    recipe = make_recipe(schedule__epochs=1, schedule__decay_epochs=[], schedule__mixup=alpha)
+    handle = register_module_forward_pre_hook(look)
+    try:
+        fit(recipe, tmp_path / "run")
+    finally:
+        handle.remove()
+    assert len(whole[True]) == 5
+    assert set(whole[True]) == {alpha == 0}
+    assert set(whole[False]) == {True}
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_deterministic_mode(make_recipe: MakeRecipe, tmp_path: Path, wanted: bool) -> None:
+    seen = set()
+
+    def look(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        seen.add(torch.are_deterministic_algorithms_enabled())
+
+    recipe = make_recipe(
+        schedule__epochs=1,
+        schedule__decay_epochs=[],
+        device={"accelerator": "cpu", "deterministic": wanted},
+    )
+    handle = register_module_forward_pre_hook(look)
+    try:
+        fit(recipe, tmp_path / "run")
+    finally:
+        handle.remove()
+        torch.use_deterministic_algorithms(False)
+    assert seen == {wanted}

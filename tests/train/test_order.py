@@ -1,6 +1,7 @@
 import numpy as np
+import pytest
 
-from latentset.train.order import divide, epoch_order, random_bits, random_uniform
+from latentset.train.order import count_batches, divide, epoch_order, random_bits, random_uniform
 
 SAMPLES = np.arange(100, 400, 3)
 
@@ -64,3 +65,21 @@ def test_last_batch() -> None:
     assert [len(part) for part in divide(order, 4, drop_last=True)] == [4, 4]
     assert [len(part) for part in divide(order, 4, drop_last=False)] == [4, 4, 2]
     assert [len(part) for part in divide(order, 5, drop_last=True)] == [5, 5]
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("samples", [3, 12, 13, 14, 15, 24, 25])
+def test_all_ranks_have_the_same_number_of_batches(
+    samples: int, ranks: int, drop_last: bool
+) -> None:
+    order = np.arange(samples)
+    shares = [
+        list(divide(order, 12, drop_last=drop_last, rank=rank, ranks=ranks))
+        for rank in range(ranks)
+    ]
+    count = count_batches(samples, 12, drop_last=drop_last, ranks=ranks)
+    assert [len(share) for share in shares] == [count] * ranks
+    assert all(part.size for share in shares for part in share)
+    seen = sorted(k for share in shares for part in share for k in part.tolist())
+    assert seen == list(range(samples - samples % 12 if drop_last else samples))

@@ -1,12 +1,17 @@
+import csv
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import LightningModule
+from safetensors.torch import save_file
 
 from latentset.datasets.errors import RecipeError
+from latentset.train.fit import fit
+from latentset.train.models import PixelResNet
 from latentset.train.phases import Phases
 from latentset.train.recipe import Recipe, Schedule
 
@@ -55,3 +60,39 @@ def test_plateau_wants_a_first_phase_and_a_split(make_recipe: MakeRecipe) -> Non
             weights__adopt="f",
             data__val_split="",
         )
+
+
+def test_plateau_ends_the_first_phase_of_a_run(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    torch.manual_seed(9)
+    anchor = tmp_path / "anchor.safetensors"
+    save_file(PixelResNet(3, depths=(1, 1, 1, 1), width=2).state_dict(), anchor)
+    recipe = make_recipe(
+        weights__adopt=str(anchor),
+        schedule__epochs=8,
+        schedule__frozen_epochs=8,
+        schedule__plateau_epochs=2,
+        schedule__learning_rate=0.3,
+        schedule__decay_epochs=[],
+    )
+    fit(recipe, tmp_path / "whole")
+    rows = metrics(tmp_path / "whole")
+    # By hand from the losses: the first epoch after two that did not fall below the lowest.
+    lowest, waited, frozen = float("inf"), 0, []
+    for row in rows:
+        frozen.append("1" if waited < 2 else "0")
+        if waited < 2:
+            better = float(row["val_loss"]) < lowest
+            lowest, waited = min(lowest, float(row["val_loss"])), 0 if better else waited + 1
+    assert [row["frozen"] for row in rows] == frozen
+    assert 2 < frozen.count("1") < 8
+    # A run that goes on, within the phase and after it, ends it in the same epoch.
+    for stop in (2, frozen.count("1") + 1):
+        fit(recipe, tmp_path / "run", stop_after=stop)
+    fit(recipe, tmp_path / "run")
+    assert [row["frozen"] for row in metrics(tmp_path / "run")] == frozen
+    assert [row["val_loss"] for row in metrics(tmp_path / "run")] == [r["val_loss"] for r in rows]
+
+
+def metrics(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from latentset.datasets.errors import RecipeError
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.synthetic import write_synthetic_pixels
-from latentset.train.evaluate import evaluate_checkpoint
+from latentset.train.evaluate import evaluate_checkpoint, evaluate_split, load_classifier
+from latentset.train.export import export_classifier
 from latentset.train.fit import fit
 from latentset.train.reader import LatentReader
 from latentset.train.recipe import Recipe, resolve
@@ -124,3 +126,25 @@ def test_stores_of_the_other_kind_are_refused(
     fit(make_recipe(schedule__epochs=1, schedule__decay_epochs=[]), tmp_path / "latents")
     with pytest.raises(RecipeError):
         evaluate_checkpoint(tmp_path / "latents", pixels["decoded"])
+
+
+def test_exported_anchor_gives_the_same_logits(
+    anchor: Callable[[str], Recipe], tmp_path: Path
+) -> None:
+    # Photographs of the network's own size: the program takes what the store holds.
+    where = write_synthetic_pixels(
+        tmp_path / "p.zarr", samples=24, sizes=((16, 16),), classes=CLASSES, splits=("train", "val")
+    )
+    recipe = anchor("original")
+    data = recipe.data.model_copy(
+        update={"store": str(where), "resize": 16, "test_split": "", "batch_size": 4}
+    )
+    schedule = recipe.schedule.model_copy(update={"epochs": 1})
+    fit(recipe.model_copy(update={"data": data, "schedule": schedule}), tmp_path / "run")
+    export_classifier(tmp_path / "run", where, tmp_path / "folder" / "net.pt2")
+    module, record, _, store = load_classifier(tmp_path / "run", where)
+    expected = evaluate_split(module, record.recipe, store, "val")
+    pixels = np.stack([store.read_grid(k, "pixels") for k in expected.samples.tolist()])
+    program = torch.export.load(tmp_path / "folder" / "net.pt2").module()
+    logits = program(torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()))
+    torch.testing.assert_close(logits, expected.logits, rtol=1e-4, atol=1e-5)

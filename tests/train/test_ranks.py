@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from latentset.datasets.errors import RecipeError
 from latentset.datasets.store import Store
+from latentset.datasets.store.synthetic import write_synthetic_store
 from latentset.train.evaluate import evaluate_checkpoint
 from latentset.train.fit import fit
 from latentset.train.models import PixelResNet
@@ -76,6 +77,28 @@ def test_two_processes_learn_what_one_does(
     assert column(two, "val_loss")[-1] == pytest.approx(found.splits["val"].loss, rel=1e-5)
     assert column(two, "val_top1")[-1] == pytest.approx(found.splits["val"].top1)
     assert read_result(two)["test"]["samples"] == 24
+
+
+def test_last_batch_smaller_than_the_number_of_processes(
+    make_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    # 23 samples to validate in batches of 22: the last is one sample, for two processes.
+    store = write_synthetic_store(
+        tmp_path / "s.zarr",
+        samples=96,
+        classes=("glass", "metal", "paper"),
+        splits=("train", "train", "val", "test"),
+        failed=(6,),
+    )
+    options = {"schedule__epochs": 1, "schedule__decay_epochs": []}
+    recipe = make_recipe(
+        **options, data={"store": str(store), "batch_size": 22, "size": 4, "val_split": "val"}
+    )
+    train_together(recipe, tmp_path / "two", 2)
+    found = evaluate_checkpoint(tmp_path / "two", store, splits=["val"]).splits["val"]
+    assert found.samples == 23
+    assert column(tmp_path / "two", "val_loss") == [pytest.approx(found.loss, rel=1e-5)]
+    assert column(tmp_path / "two", "val_top1") == [pytest.approx(found.top1)]
 
 
 def test_parts_of_a_batch_are_shared_out_evenly(make_recipe: MakeRecipe) -> None:

@@ -1,0 +1,83 @@
+"""The weights that a run adopts: found, and known again."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from latentset.datasets.errors import RecipeError, TrainingError
+from latentset.train.checkpoint import load_resnet, read_record
+from latentset.train.pretrained import load_torchvision
+from latentset.train.recipe import FROM_RECIPE, TORCHVISION
+
+
+@dataclass(frozen=True)
+class FoundWeights:
+    """Weights of a pixel-domain ResNet."""
+
+    where: str
+    """The recipe's ``weights.adopt``."""
+    tensors: dict[str, Tensor]
+    """By torchvision's names, on the CPU."""
+    classes: tuple[str, ...] | None
+    """Class names in the order of the logits, where the file says them: those of our runs do."""
+
+    @property
+    def sha256(self) -> str:
+        """Digest of names, types, shapes and values."""
+        digest = hashlib.sha256()
+        for name in sorted(self.tensors):
+            tensor = self.tensors[name].contiguous()
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.numpy().tobytes())
+        return digest.hexdigest()
+
+    def check_classes(self, classes: tuple[str, ...]) -> None:
+        """Refuse logits that mean other classes, or the same in another order.
+
+        Args:
+            classes: Of the store that is learnt from.
+
+        Raises:
+            TrainingError: The weights say that they are of others.
+        """
+        if self.classes is None or self.classes == classes:
+            return
+        found, wanted = self.classes, classes
+        if len(found) == len(wanted):
+            k = next(k for k, (a, b) in enumerate(zip(found, wanted, strict=True)) if a != b)
+            what = f"class {k} is {found[k]!r}, the store's is {wanted[k]!r}"
+        else:
+            what = f"{len(found)} classes, the store has {len(wanted)}"
+        raise TrainingError(
+            f"weights.adopt: {self.where} was trained on other classes: {what}; adopt weights that "
+            "were trained on the same classes in the same order, or leave out fc "
+            '(--set weights.leave_out=["fc"])'
+        )
+
+
+def find_weights(adopt: str) -> FoundWeights:
+    """Read the weights that a recipe adopts.
+
+    Args:
+        adopt: The recipe's ``weights.adopt``.
+
+    Returns:
+        The weights.
+
+    Raises:
+        RecipeError: They are to come from another recipe's run, which nobody has looked for.
+        TrainingError: There are none, or they cannot be read.
+    """
+    if adopt.startswith(FROM_RECIPE):
+        name = adopt.removeprefix(FROM_RECIPE)
+        raise RecipeError(
+            f"weights.adopt: these are the weights of a run of {name}: train that first, then give "
+            f"its best.safetensors (--set weights.adopt=FILE); latentset sweep does both"
+        )
+    if adopt.startswith(TORCHVISION):
+        return FoundWeights(adopt, load_torchvision(adopt.removeprefix(TORCHVISION)), None)
+    record = read_record(Path(adopt))
+    classes = record.store.classes if record else None
+    return FoundWeights(adopt, load_resnet(Path(adopt)), classes)
