@@ -94,7 +94,10 @@ def evaluate(
     ] = None,
     confusion: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write the confusion matrix here, CSV."),
+        typer.Option(
+            metavar="FILE",
+            help="Write the confusion matrix here, CSV; all these splits together.",
+        ),
     ] = None,
     logits: Annotated[
         Path | None,
@@ -174,10 +177,14 @@ def export(
 
 
 def report(
-    runs: Annotated[
-        list[Path], typer.Argument(help="Folders of runs, or folders that hold such folders.")
-    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the report.")],
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Folders of runs, or folders that hold such folders. Without: what needs none, "
+            "Table 2's networks of the paper and Figures 2, 5."
+        ),
+    ] = None,
     latents: Annotated[
         list[str] | None,
         typer.Option(metavar="STORE", help="Store of latents, for Figures 2, 5; repeatable."),
@@ -197,14 +204,14 @@ def report(
         bool, typer.Option("--skip-timing", help="Table 2 without inference times.")
     ] = False,
 ) -> None:
-    """Write the paper's tables and figures from finished runs, the paper's own beside."""
+    """Write the paper's tables and figures from runs and stores, the paper's numbers beside."""
     from rich.console import Console
 
     from latentset.train.report.page import PAGE, write_report
     from latentset.train.report.results import make_table
 
     written = write_report(
-        runs,
+        runs or (),
         out,
         latents=latents or (),
         pixels=pixels or (),
@@ -213,7 +220,8 @@ def report(
         timing=not skip_timing,
     )
     console = Console()
-    console.print(make_table(written.lines))
+    if written.lines:
+        console.print(make_table(written.lines))
     remarks: dict[tuple[bool, str], list[str]] = {}
     for name, part in written.parts.items():
         if part.remark:
@@ -222,8 +230,9 @@ def report(
         line = f"{'' if there else 'no '}{', '.join(names)}: {remark}"
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     files = [file for part in written.parts.values() for file in part.files]
-    names = ["results.csv", "results.md", "accuracy.png", *files]
-    console.print(f"written: {out}/{PAGE}, {', '.join(names)}", highlight=False, soft_wrap=True)
+    tables = ["results.csv", "results.md", "accuracy.png"] if written.lines else []
+    written_files = ", ".join([PAGE, *tables, *files])
+    console.print(f"written: {out}/{written_files}", highlight=False, soft_wrap=True)
 
 
 def recipes(

@@ -97,7 +97,8 @@ def plan_sweep(
 
     Raises:
         RecipeError: There is no such table, no recipe fits the pattern, a store is missing or given
-            twice, or a recipe does not fit its store.
+            twice, stores are not of the same photographs or latents, or a recipe does not fit its
+            store.
         StoreError: A store cannot be used.
         TrainingError: A folder holds a run that was begun otherwise.
     """
@@ -152,7 +153,7 @@ def _content(recipe: Recipe) -> Content:
 
 
 def _match(stores: Sequence[Store]) -> dict[Content, Store]:
-    """Sort stores by what they hold."""
+    """Sort stores by what they hold; all must be of the same photographs."""
     found: dict[Content, Store] = {}
     for store in stores:
         content = store.header.pixels is not None, codec_name(store.header)
@@ -162,7 +163,44 @@ def _match(stores: Sequence[Store]) -> dict[Content, Store]:
                 "give one of them"
             )
         found[content] = store
+    _check_photographs(stores)
+    for (_, codec), store in found.items():
+        made = store.header.pixels.latents if store.header.pixels else None
+        latents = found.get((False, codec))
+        if made and latents is not None and made.fingerprint != latents.fingerprint:
+            raise RecipeError(
+                f"{store.place} was not decoded from {latents.place}: both are of {codec}, but "
+                f"expected latents {latents.fingerprint[:12]}, got {made.fingerprint[:12]}; decode "
+                f"again (latentset decode {latents.place} PIXELS), or give the latents that it is "
+                "of: what a network adopts would be of other latents than it learns from"
+            )
     return found
+
+
+def _check_photographs(stores: Sequence[Store]) -> None:
+    """Refuse stores of other ids, paths, labels or splits: a test sample of one may train another.
+
+    Only the listing is compared: that the files behind it were the same, nothing here can tell.
+    """
+    listings: dict[str, list[Store]] = {}
+    for store in stores:
+        listings.setdefault(store.header.source.listing_sha256, []).append(store)
+    if len(listings) < 2:
+        return
+    lines = []
+    for listing, own in listings.items():
+        source = own[0].header.source
+        places = ", ".join(str(store.place) for store in own)
+        lines.append(
+            f"  {source.name}, {source.samples:,} photographs (listing {listing[:12]}): {places}"
+        )
+    raise RecipeError(
+        "the stores are not of the same photographs: expected one listing of ids, paths, labels "
+        f"and splits, got {len(listings)}:\n"
+        + "\n".join(lines)
+        + "\nGive stores of one data set only; where they should be of one, encode those that "
+        "differ again, from the same list or folder"
+    )
 
 
 def _say(header: Header) -> str:

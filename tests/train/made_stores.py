@@ -70,7 +70,14 @@ def codec_info(name: str) -> CodecInfo:
     )
 
 
-def write_latents(path: Path, codec: str, *, rate_bpp: float = 0.5) -> Path:
+def write_latents(
+    path: Path,
+    codec: str,
+    *,
+    rate_bpp: float = 0.5,
+    resize: str = "none",
+    source: SourceInfo = SOURCE,
+) -> Path:
     """32 samples of 48x48 pixels; label k % 2, split by k // 2. val and train cost double."""
     info = codec_info(codec)
 
@@ -84,18 +91,24 @@ def write_latents(path: Path, codec: str, *, rate_bpp: float = 0.5) -> Path:
             buffer.put(row["first_row"], row["z_first_row"], y_hat, scales, z_hat)
         return buffer.rows()
 
-    return _write(path, {"codec": info, "arrays": ARRAYS}, info, rate_bpp, fill)
+    fields = {"codec": info, "arrays": ARRAYS, "resize": resize, "source": source}
+    return _write(path, fields, info, rate_bpp, fill)
 
 
-def write_pixels(path: Path, latents: Path, *, decoded: bool) -> Path:
+def write_pixels(path: Path, latents: Path, *, decoded: bool, resize: str = "none") -> Path:
     """Their pixels. Decoded, PSNR is 30 and MS-SSIM 0.9 on the test split, else 20 and 0.8."""
     store: Store = open_store(latents)
-    info, fields = PixelInfo(kind="original"), {}
+    info = PixelInfo(kind="original")
+    fields: dict[str, Any] = {"resize": resize, "source": store.header.source}
     if decoded:
         made = LatentsInfo(
-            fingerprint=store.fingerprint, resize="none", provenance=PROVENANCE, measured=True
+            fingerprint=store.fingerprint,
+            resize=store.header.resize,
+            provenance=PROVENANCE,
+            measured=True,
         )
-        info, fields = PixelInfo(kind="decoded", latents=made), {"codec": store.header.codec}
+        info = PixelInfo(kind="decoded", latents=made)
+        fields |= {"codec": store.header.codec}
 
     def fill(rows: list[dict[str, Any]], header: Header, index: int) -> Rows:
         buffer = PixelBuffer(header, index)
@@ -123,8 +136,6 @@ def _write(
     )  # fmt: skip
     header = Header(
         format_version=format_version_of(fields["arrays"]),
-        resize="none",
-        source=SOURCE,
         layout=placed.layout,
         provenance=PROVENANCE,
         **fields,

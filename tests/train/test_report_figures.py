@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from latentset.datasets.errors import StoreError
+from latentset.datasets.errors import StoreError, TrainingError
 from latentset.datasets.store import open_store
 from latentset.train.cli import report
 from latentset.train.report.figure2 import nonzero_fractions
@@ -143,6 +143,66 @@ def test_figure_5_without_pixels_says_so(made: Path, tmp_path: Path) -> None:
         write_figure5(stores, "no", tmp_path)
 
 
+def test_figure_5_says_what_was_resized(tmp_path: Path) -> None:
+    latents = made_stores.write_latents(tmp_path / "l", CODEC, resize="short:192")
+    for name, decoded, resize in (("d", True, "exact:40"), ("o", False, "exact:44")):
+        made_stores.write_pixels(tmp_path / name, latents, decoded=decoded, resize=resize)
+    stores = Stores.open([str(latents)], [str(tmp_path / "d"), str(tmp_path / "o")])
+    assert write_figure5(stores, None, tmp_path).caption == (
+        "Pictures are shown as they are stored, resized by exact:40 or exact:44; MS-SSIM is of "
+        "the decoded photograph before that. Bits per pixel are of photographs resized by "
+        "short:192 first, the original's of its file at full size."
+    )
+    alone = Stores.open([str(latents)], [])
+    assert write_figure5(alone, None, tmp_path).caption == (
+        "Bits per pixel are of photographs resized by short:192 first."
+    )
+
+
+def test_captions_are_drawn_and_stand_on_the_page(tmp_path: Path) -> None:
+    folders = {}
+    for rule in ("none", "short:192"):
+        folders[rule] = tmp_path / rule
+        latents = made_stores.write_latents(tmp_path / f"latents-{rule}", CODEC, resize=rule)
+        store = open_store(latents).fingerprint
+        write_run(tmp_path / f"runs-{rule}", "trashnet/cresnet-msssim-4", 0.7, store=store)
+        write_report(
+            [tmp_path / f"runs-{rule}"], folders[rule], latents=[str(latents)], timing=False
+        )
+    for figure in ("figure5", "figure6-trashnet"):
+        plain, said = ((folder / f"{figure}.svg").read_text() for folder in folders.values())
+        assert said.count("<!-- ") > plain.count("<!-- ")  # matplotlib names each text so
+    assert "resized by" not in (folders["none"] / "report.md").read_text()
+    page = (folders["short:192"] / "report.md").read_text()
+    assert page.count("photographs resized by short:192 first") == 1  # Figure 5
+    assert page.count("photographs were resized by short:192 first") == 1  # Figure 6
+
+
+def test_report_of_stores_alone(made: Path, tmp_path: Path) -> None:
+    report = write_report(
+        [],
+        tmp_path,
+        latents=[str(made / "latents")],
+        pixels=[str(made / "decoded"), str(made / "originals")],
+        timing=False,
+    )
+    there = {name for name, part in report.parts.items() if part.files}
+    assert there == {"table2", "figure2", "figure5"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("figure2.csv", "figure2.svg", "figure5.csv", "figure5.svg", "report.md"),
+        *("table2.csv", "table2.md"),
+    ]
+    page = (tmp_path / "report.md").read_text()
+    assert "results.md" not in page
+    assert page.startswith("# Report\n\n## Table 1: accuracy at each rate\n\nLeft out: no runs")
+
+
+def test_report_of_nothing(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"nothing to report on: expected folders of runs .*"):
+        write_report([], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_stores_of_the_wrong_kind(made: Path) -> None:
     with pytest.raises(
         StoreError, match=r"--latents .*decoded: it holds pixels: give it with --pix"
@@ -166,3 +226,19 @@ def test_command(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "no figure2, figure5: no stores of latents (--latents STORE)" in lines
     assert lines[-1].startswith(f"written: {tmp_path}/out/report.md, results.csv, results.md, ")
     assert lines[-1].endswith("figure6-trashnet.svg, figure6.csv")
+
+
+def test_command_without_runs(made: Path, tmp_path: Path) -> None:
+    app = typer.Typer()
+    app.command()(report)
+    words = ["-o", str(tmp_path / "out"), "--skip-timing", "--latents", str(made / "latents")]
+    result = CliRunner().invoke(app, words)
+    assert result.exception is None
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("no table1, table3, figure6, figure7: no runs of the paper's")
+    assert lines[-1] == (
+        f"written: {tmp_path}/out/report.md, table2.md, table2.csv, figure2.svg, figure2.csv, "
+        "figure5.svg, figure5.csv"
+    )
+    result = CliRunner().invoke(app, ["-o", str(tmp_path / "none")])
+    assert isinstance(result.exception, TrainingError)

@@ -136,6 +136,35 @@ def test_wrong_table_and_two_stores_for_one_thing(stores: list[str], tmp_path: P
         plan_sweep("trashnet/table1", [*stores, stores[0]], tmp_path)
 
 
+def test_stores_of_other_photographs_are_refused(stores: list[str], tmp_path: Path) -> None:
+    listing = {"name": "others", "listing_sha256": "b" * 64}
+    source = made_stores.SOURCE.model_copy(update=listing)
+    other = made_stores.write_latents(tmp_path / "other", CODECS[1], source=source)
+    given = [*stores[:4], str(other), *stores[5:]]
+    with pytest.raises(RecipeError) as error:
+        plan_sweep("trashnet/table1", given, tmp_path / "runs")
+    mine = "e3b0c44298fc"  # SHA-256 of nothing
+    assert str(error.value).splitlines() == [
+        "the stores are not of the same photographs: expected one listing of ids, paths, labels "
+        "and splits, got 2:",
+        f"  made-up, 32 photographs (listing {mine}): {', '.join(stores[:4] + stores[5:])}",
+        f"  others, 32 photographs (listing bbbbbbbbbbbb): {other}",
+        "Give stores of one data set only; where they should be of one, encode those that differ "
+        "again, from the same list or folder",
+    ]
+
+
+def test_pixels_decoded_from_other_latents_are_refused(stores: list[str], tmp_path: Path) -> None:
+    again = made_stores.write_latents(tmp_path / "again", CODECS[1], resize="short:24")
+    given = [*stores[:4], str(again), *stores[5:]]
+    with pytest.raises(
+        RecipeError, match=rf"p-{CODECS[1]} was not decoded from .*/again: .* decode again"
+    ):
+        plan_sweep("trashnet/table1", given, tmp_path / "runs")
+    without = [store for store in stores if store != stores[4]]
+    plan_sweep("trashnet/table1", without, tmp_path / "runs", only="*/anchor2-*")
+
+
 def test_trains_in_order_and_then_has_nothing_to_do(stores: list[str], tmp_path: Path) -> None:
     def plan() -> list[Job]:
         return plan_sweep("trashnet/table1", stores, tmp_path, only="*/cresnet*-4", settings=SMALL)

@@ -1,11 +1,13 @@
 """What stands above a table or below a figure, so that no number is taken for another's."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from latentset.train import paper
-from latentset.train.experiments import TITLES, data_sets
-from latentset.train.report.groups import Group
-from latentset.train.report.runs import describe_network, is_slim
+from latentset.train.experiments import TITLES, data_sets, sweeps
+from latentset.train.recipe import Recipe
+from latentset.train.report.groups import DISTILLED, Group, Key
+from latentset.train.report.runs import describe_network, is_papers, is_slim
+from latentset.train.report.stores import Stores
 
 PAPER = data_sets()[paper.DATA_SET].title
 """The data set of the paper's tables."""
@@ -27,12 +29,79 @@ def setting_title(setting: str) -> str:
     """Name a setting.
 
     Args:
-        setting: As a recipe's table [paper] names it.
+        setting: As a recipe's table [paper] names it; of distilled runs as groups name it.
 
     Returns:
         Its name in the paper, or the same.
     """
-    return TITLES.get(setting, setting)
+    plain = setting.removesuffix(DISTILLED)
+    return TITLES.get(plain, plain) + setting[len(plain) :]
+
+
+def papers_top1(data_set: str, setting: str, codec: str) -> float | None:
+    """Look up the top-1 of Table 1 that stands beside ours.
+
+    Args:
+        data_set: First part of the recipes' names.
+        setting: As groups name it.
+        codec: Loss and quality; empty for the originals.
+
+    Returns:
+        Percent, of the paper's data set; None where the paper has no such run, or where its
+        Table 1 is not repeated with this data set: beside ImageNet it says nothing.
+    """
+    return paper.top1(setting, codec) if _repeats_table1(data_set) else None
+
+
+def papers_bpp(data_set: str, codec: str) -> float | None:
+    """Look up the bits per pixel of Table 1 that stand beside ours.
+
+    Args:
+        data_set: First part of the recipes' names.
+        codec: Loss and quality; empty for the originals.
+
+    Returns:
+        Bits per pixel, under the conditions of :func:`papers_top1`.
+    """
+    if not _repeats_table1(data_set):
+        return None
+    return paper.BPP.get(codec) if codec else paper.ORIGINAL_BPP
+
+
+def _repeats_table1(data_set: str) -> bool:
+    return f"{data_set}/table1" in sweeps()
+
+
+def describe_rates(data_set: str, groups: Mapping[Key, Group], stores: Stores) -> str:
+    """Say what bits per pixel are counted over, where photographs were resized first.
+
+    Args:
+        data_set: Name of the data set.
+        groups: All groups of a table or figure.
+        stores: The stores that were given; for others, the rule that their recipes name.
+
+    Returns:
+        Sentences on one line; empty where all were encoded as they are.
+    """
+    rules = set()
+    for (_, codec), group in groups.items():
+        if codec:
+            rule = stores.encoded_after(group)
+            if rule is None and data_set in data_sets():
+                rule = data_sets()[data_set].resize_latents
+            rules.add(rule or "none")
+    rules.discard("none")
+    if not rules:
+        return ""
+    return (
+        "bits per pixel of the photograph as it was encoded; photographs were resized by "
+        f"{' or '.join(sorted(rules))} first, so these do not compare with the paper's"
+        + (
+            ", nor with those of the originals, which are of their files at full size."
+            if any(not codec for _, codec in groups)
+            else "."
+        )
+    )
 
 
 def codec_title(codec: str) -> str:
@@ -62,6 +131,19 @@ def codec_order(codec: str) -> tuple[str, int]:
     return ("" if loss == "msssim" else loss), int(quality) if quality.isdigit() else 0
 
 
+def join_captions(captions: Mapping[str, str]) -> str:
+    """Put the captions of one figure's pictures into one.
+
+    Args:
+        captions: By data set; empty ones are left out.
+
+    Returns:
+        Sentences.
+    """
+    said = (f"{data_set_title(name)}: {text}" for name, text in captions.items() if text)
+    return " ".join(said)
+
+
 def describe_runs(data_set: str, groups: Iterable[Group]) -> list[str]:
     """Say what was measured on what.
 
@@ -81,27 +163,48 @@ def describe_runs(data_set: str, groups: Iterable[Group]) -> list[str]:
         f"{over if len(seeds) > 1 else f'seed {seeds[0]}'}, number of seeds in parentheses."
     ]
     networks: dict[str, list[str]] = {}
-    slim = False
-    for group in groups:
-        if group.first.recipe is not None and group.first.paper is not None:
-            setting = setting_title(group.first.paper.setting)
-            if setting in TITLES.values():
-                said = describe_network(group.first.recipe)
-                epochs = f"{group.first.recipe.schedule.epochs} epochs"
-                networks.setdefault(f"{said}, {epochs}", []).append(setting)
-            slim = slim or is_slim(group.first.recipe)
+    recipes = [group.first.recipe for group in groups if group.first.recipe is not None]
+    for recipe in recipes:
+        setting = setting_title(recipe.paper.setting) if recipe.paper else ""
+        if setting in TITLES.values():
+            said = f"{describe_network(recipe)}, {recipe.schedule.epochs} epochs"
+            networks.setdefault(said, []).append(
+                setting + (DISTILLED if recipe.distill.logits else "")
+            )
     lines += [
         f"{' and '.join(dict.fromkeys(settings))}: {network}."
         for network, settings in networks.items()
     ]
-    if slim:
+    what, beside = name_networks(recipes), _repeats_table1(data_set)
+    if what and beside:
         lines.append(
-            "**Slim networks, not the paper's**: the paper's figures beside them are of other "
-            f"networks, on {PAPER}; only the order of the settings can be compared."
+            f"**{what}**: the paper's figures beside them are of its own networks, on {PAPER}; "
+            "only the order of the settings can be compared."
         )
-    elif data_set != paper.DATA_SET:
+    elif what:
+        lines.append(f"**{what}**.")
+    elif beside and data_set != paper.DATA_SET:
         lines.append(f"The paper's figures beside them are of {PAPER}.")
     return lines
+
+
+def name_networks(recipes: Iterable[Recipe]) -> str:
+    """Say how networks differ in size from the paper's.
+
+    Args:
+        recipes: Recipes of runs.
+
+    Returns:
+        A few words; empty where all are the paper's.
+    """
+    recipes = list(recipes)
+    if any(is_slim(recipe) for recipe in recipes):
+        return "Slim networks, not the paper's"
+    if any((recipe.model.depth, recipe.model.width) != (50, 64) for recipe in recipes):
+        return "Another ResNet than the paper's"
+    if not all(is_papers(recipe) for recipe in recipes):
+        return "Another input, or more blocks, than the paper's"
+    return ""
 
 
 def _measured(group: Group) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from latentset.datasets.errors import StoreError
 from latentset.datasets.store import Store
-from latentset.train.report.pictures import new_figure, save_svg
+from latentset.train.report.pictures import new_figure, save_svg, write_caption
 from latentset.train.report.stores import Stores
 from latentset.train.report.tables import Part, write_csv
 
@@ -34,6 +34,10 @@ class Coded:
     """MS-SSIM of the decoded photograph, where it was measured."""
     decoded: NDArray[np.uint8] | None
     """(H, W, 3), where a store of it was given."""
+    encoded_after: str
+    """Resize rule of the store of latents."""
+    shown_after: str
+    """Resize rule of the store of ``decoded``; ``none`` where there is none."""
     y_hat: NDArray[np.int16]
     """(h, w, SHOWN)."""
     y_channels: tuple[int, ...]
@@ -68,13 +72,32 @@ def write_figure5(stores: Stores, sample: str | None, folder: Path) -> Part:
             f"{_first(stores.latents[0])}"
         )
     coded.sort(key=lambda one: one.rate_bpp or 0)
-    original, rate = _original(stores, sample)
+    original, rate, rule = _original(stores, sample)
+    caption = _caption(coded, rule, rate is not None)
     write_csv(folder / "figure5.csv", [_line(sample, one) for one in coded])
-    _draw(sample, original, rate, coded, folder / "figure5.svg")
+    figure = _draw(sample, original, rate, coded)
+    write_caption(figure, caption)
+    save_svg(figure, folder / "figure5.svg")
     missing = ["the original"] if original is None else []
     missing += [f"what {one.codec} decodes" for one in coded if one.decoded is None]
     remark = f"without {', '.join(missing)} (--pixels STORE)" if missing else ""
-    return Part(("figure5.svg", "figure5.csv"), remark)
+    return Part(("figure5.svg", "figure5.csv"), remark, caption)
+
+
+def _caption(coded: Sequence[Coded], original_after: str, with_rate: bool) -> str:
+    """Say what was resized: pictures before they were stored, photographs before the codec."""
+    said = []
+    shown = {original_after, *(one.shown_after for one in coded)} - {"none"}
+    if shown:
+        text = f"pictures are shown as they are stored, resized by {' or '.join(sorted(shown))}"
+        if any(one.ms_ssim is not None for one in coded):
+            text += "; MS-SSIM is of the decoded photograph before that"
+        said.append(text)
+    encoded = {one.encoded_after for one in coded} - {"none"}
+    if encoded:
+        text = f"bits per pixel are of photographs resized by {' or '.join(sorted(encoded))} first"
+        said.append(text + (", the original's of its file at full size" if with_rate else ""))
+    return "".join(f"{text[0].upper()}{text[1:]}. " for text in said).rstrip()
 
 
 def _first(store: Store) -> str:
@@ -98,17 +121,19 @@ def _code(store: Store, row: dict[str, Any], stores: Stores) -> Coded:
     arrays = store.read_sample(row["index"])
     y_hat, scales, sigma_hat = arrays["y_hat"], arrays["scale_index"], arrays["sigma_hat"]
     y_channels, sigma_channels = busiest(y_hat), busiest(scales)
-    decoded, ms_ssim = None, None
+    decoded, ms_ssim, shown_after = None, None, "none"
     for pixels in stores.pixels:
         made = pixels.header.pixels.latents if pixels.header.pixels else None
         if made and made.fingerprint == store.fingerprint and (found := _row(pixels, row["id"])):
             decoded = pixels.read_sample(found["index"])["pixels"]
-            ms_ssim = found.get("ms_ssim")
+            ms_ssim, shown_after = found.get("ms_ssim"), pixels.header.resize
     return Coded(
         codec=store.header.codec.name if store.header.codec else "",
         rate_bpp=row["rate_bpp"],
         ms_ssim=ms_ssim,
         decoded=decoded,
+        encoded_after=store.header.resize,
+        shown_after=shown_after,
         y_hat=y_hat[:, :, list(y_channels)],
         y_channels=y_channels,
         sigma_hat=sigma_hat[:, :, list(sigma_channels)],
@@ -130,13 +155,15 @@ def busiest(values: NDArray[Any]) -> tuple[int, ...]:
     return tuple(int(channel) for channel in np.lexsort((-sizes, -counts))[:SHOWN])
 
 
-def _original(stores: Stores, sample: str) -> tuple[NDArray[np.uint8] | None, float | None]:
+def _original(stores: Stores, sample: str) -> tuple[NDArray[np.uint8] | None, float | None, str]:
+    """The photograph, the rate of its file, and the resize rule of its store."""
     for store in stores.pixels:
         if store.header.pixels and store.header.pixels.kind == "original":
             row = _row(store, sample)
             if row:
-                return store.read_sample(row["index"])["pixels"], row["rate_bpp"]
-    return None, None
+                pixels = store.read_sample(row["index"])["pixels"]
+                return pixels, row["rate_bpp"], store.header.resize
+    return None, None, "none"
 
 
 def _line(sample: str, one: Coded) -> dict[str, Any]:
@@ -155,8 +182,7 @@ def _draw(
     original: NDArray[np.uint8] | None,
     rate: float | None,
     coded: Sequence[Coded],
-    path: Path,
-) -> None:
+) -> Any:
     rows = len(coded) + (original is not None)
     figure = new_figure(2 * (1 + 2 * SHOWN), 1.9 * rows)
     panels = figure.subplots(rows, 1 + 2 * SHOWN, squeeze=False)
@@ -180,4 +206,4 @@ def _draw(
             cell.imshow(one.sigma_hat[:, :, k], cmap="gray", interpolation="nearest")
             cell.set_title(f"σ̂, channel {channel}", fontsize=7)
     figure.suptitle(sample, fontsize=8)
-    save_svg(figure, path)
+    return figure

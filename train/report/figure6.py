@@ -6,9 +6,15 @@ from typing import Any
 
 from latentset.train import paper
 from latentset.train.experiments import TITLES
-from latentset.train.report.captions import codec_order, data_set_title, setting_title
+from latentset.train.report.captions import (
+    codec_order,
+    data_set_title,
+    describe_rates,
+    join_captions,
+    setting_title,
+)
 from latentset.train.report.groups import NO_RUNS, Group, Key
-from latentset.train.report.pictures import COLOURS, MARKS, new_figure, save_svg
+from latentset.train.report.pictures import COLOURS, MARKS, new_figure, save_svg, write_caption
 from latentset.train.report.stores import Stores
 from latentset.train.report.tables import Part, write_csv
 
@@ -38,14 +44,23 @@ def write_figure6(
         return Part(remark="no runs of known rate" if data_sets else NO_RUNS)
     write_csv(folder / "figure6.csv", rows)
     names = list(dict.fromkeys(row["data_set"] for row in rows))
+    captions: dict[str, str] = {}
     for name in names:
         own = [row for row in rows if row["data_set"] == name]
         figure = new_figure(9, 4)
         for axes, column in zip(figure.subplots(1, 2), ("top1", "top5"), strict=True):
             _draw(axes, name, own, column)
         figure.suptitle(data_set_title(name))
+        shown = {key: data_sets[name][key] for key in data_sets[name] if key in _keys(own)}
+        captions[name] = describe_rates(name, shown, stores)
+        write_caption(figure, captions[name])
         save_svg(figure, folder / f"figure6-{name}.svg")
-    return Part((*(f"figure6-{name}.svg" for name in names), "figure6.csv"))
+    files = (*(f"figure6-{name}.svg" for name in names), "figure6.csv")
+    return Part(files, caption=join_captions(captions))
+
+
+def _keys(rows: list[dict[str, Any]]) -> set[Key]:
+    return {(row["setting"], row["codec"]) for row in rows}
 
 
 def _row(data_set: str, key: Key, group: Group, stores: Stores) -> dict[str, Any]:

@@ -6,10 +6,16 @@ from typing import Any
 
 from latentset.train import paper
 from latentset.train.experiments import TITLES
-from latentset.train.report.captions import codec_order, data_set_title, setting_title
+from latentset.train.report.captions import (
+    codec_order,
+    data_set_title,
+    describe_rates,
+    join_captions,
+    setting_title,
+)
 from latentset.train.report.figure6 import draw_paper
 from latentset.train.report.groups import NO_RUNS, Group, Key
-from latentset.train.report.pictures import COLOURS, MARKS, new_figure, save_svg
+from latentset.train.report.pictures import COLOURS, MARKS, new_figure, save_svg, write_caption
 from latentset.train.report.stores import Stores
 from latentset.train.report.tables import Part, write_csv
 
@@ -54,6 +60,7 @@ def write_figure7(
         return Part(remark=why if data_sets else NO_RUNS)
     write_csv(folder / "figure7.csv", rows)
     names = list(dict.fromkeys(row["data_set"] for row in rows if row["codec"]))
+    captions: dict[str, str] = {}
     for name in names:
         own = [row for row in rows if row["data_set"] == name]
         figure = new_figure(13, 4.2)
@@ -66,11 +73,19 @@ def write_figure7(
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right upper", fontsize="small")
         figure.suptitle(data_set_title(name))
+        shown = {key: data_sets[name][key] for key in data_sets[name] if key in _keys(own)}
+        captions[name] = describe_rates(name, shown, stores)
+        write_caption(figure, captions[name])
         save_svg(figure, folder / f"figure7-{name}.svg")
     losses = {row["codec"].partition("-")[0] for row in rows if row["codec"]}
     missing = [said for loss, (_, said) in LOSSES.items() if loss not in losses]
     remark = f"without runs of {' and '.join(missing)} codecs" if missing else ""
-    return Part((*(f"figure7-{name}.svg" for name in names), "figure7.csv"), remark)
+    files = (*(f"figure7-{name}.svg" for name in names), "figure7.csv")
+    return Part(files, remark, join_captions(captions))
+
+
+def _keys(rows: list[dict[str, Any]]) -> set[Key]:
+    return {(row["setting"], row["codec"]) for row in rows}
 
 
 def _row(data_set: str, key: Key, group: Group, stores: Stores) -> dict[str, Any]:

@@ -1,18 +1,27 @@
 """Runs of the paper's experiments, averaged over their seeds."""
 
+import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from latentset.datasets.errors import TrainingError
-from latentset.train.recipe import differences
+from latentset.train.recipe import FROM_RECIPE, TORCHVISION, Recipe, differences
 from latentset.train.report.runs import Run
 
 NO_RUNS = "no runs of the paper's recipes (latentset recipes lists them)"
 """Why what is made of runs is left out."""
 
 Key = tuple[str, str]
-"""Setting and codec, as a recipe's table [paper] names them."""
+"""Setting and codec, as a recipe's table [paper] names them; :data:`DISTILLED` may follow the
+setting."""
+
+DISTILLED = ", distilled"
+"""How the name of a setting, or of a recipe, ends whose runs learnt from a teacher too."""
+
+RUN = re.compile(r"(.+)/seed-\d+/(?:best|last)\.safetensors")
+"""Weights of a run, as ``latentset sweep`` and ``latentset train`` keep them."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,7 @@ def group_runs(runs: Iterable[Run]) -> dict[str, dict[Key, Group]]:
         runs: Finished runs; those of recipes without a table [paper] are left out.
 
     Returns:
-        By data set, then by setting and codec.
+        By data set, then by setting and codec. Distilled runs are a setting of their own.
 
     Raises:
         TrainingError: Two runs of one experiment have the same seed, or differ by more than it.
@@ -75,7 +84,8 @@ def group_runs(runs: Iterable[Run]) -> dict[str, dict[Key, Group]]:
     sorted_: dict[str, dict[Key, list[Run]]] = {}
     for run in runs:
         if run.paper:
-            key = run.paper.setting, run.paper.codec
+            setting = run.paper.setting + (DISTILLED if run.distilled else "")
+            key = setting, run.paper.codec
             sorted_.setdefault(run.data_set, {}).setdefault(key, []).append(run)
     return {
         data_set: {key: _group(found) for key, found in groups.items()}
@@ -83,32 +93,27 @@ def group_runs(runs: Iterable[Run]) -> dict[str, dict[Key, Group]]:
     }
 
 
-def check_seeds(runs: Sequence[Run]) -> None:
-    """Refuse to average runs of the same seed.
+def check_runs(runs: Sequence[Run]) -> None:
+    """Refuse to average runs that differ by more than their seed.
 
     Args:
         runs: Runs of one recipe.
 
     Raises:
-        TrainingError: Two have the same.
+        TrainingError: Two have the same seed, or differ in their settings, in the store, in where
+            their first weights come from, or in precision.
     """
+    first = runs[0]
     seeds = sorted(run.seed for run in runs)
     if len(set(seeds)) < len(seeds):
         raise TrainingError(
-            f"{runs[0].name}: expected runs of different seeds, got seeds {seeds}; "
+            f"{first.name}: expected runs of different seeds, got seeds {seeds}; "
             "name the folders of the runs that are meant"
         )
-
-
-def _group(runs: list[Run]) -> Group:
-    runs = sorted(runs, key=lambda run: run.seed)
-    check_seeds(runs)
-    first = runs[0]
     for run in runs[1:]:
         changed = []
         if run.recipe and first.recipe:
-            same_seed = run.recipe.model_copy(update={"seed": first.recipe.seed})
-            changed = differences(first.recipe, same_seed)
+            changed = _changes(first.recipe, run.recipe)
         if run.result["store_fingerprint"] != first.result["store_fingerprint"]:
             changed.append("the store")
         if changed:
@@ -116,4 +121,44 @@ def _group(runs: list[Run]) -> Group:
                 f"{first.folder} and {run.folder}: expected runs of {first.name} that differ by "
                 f"their seed alone, got {'; '.join(changed)}; report them apart"
             )
+
+
+def _group(runs: list[Run]) -> Group:
+    runs = sorted(runs, key=lambda run: run.seed)
+    check_runs(runs)
     return Group(tuple(runs))
+
+
+def _changes(before: Recipe, after: Recipe) -> list[str]:
+    """What differs beside the seed, also of what may change when one run goes on."""
+    update: dict[str, Any] = {"seed": before.seed}
+    if before.distill.logits and after.distill.logits:  # a teacher may be of the same seed
+        logits = {"logits": before.distill.logits}
+        update["distill"] = after.distill.model_copy(update=logits)
+    changed = differences(before, after.model_copy(update=update))
+    if before.device.precision != after.device.precision:
+        changed.append(f"device.precision: {before.device.precision} -> {after.device.precision}")
+    if not _same_origin(before.weights.adopt, after.weights.adopt):
+        old, new = (one.weights.adopt or "nothing" for one in (before, after))
+        changed.append(f"weights.adopt: {old} -> {new}")
+    return changed
+
+
+def _same_origin(one: str, other: str) -> bool:
+    """Whether weights come from the same place, as far as their names say; the seed may differ."""
+    if not one or not other:
+        return one == other
+    words, others = _origin(one), _origin(other)
+    # Folders of runs may differ: the last words of the path are the recipe's name.
+    count = min(2, len(words), len(others))
+    return not count or words[-count:] == others[-count:]
+
+
+def _origin(adopt: str) -> tuple[str, ...]:
+    """What weights are called: words of a recipe's name; none for a file of any other name."""
+    if adopt.startswith(TORCHVISION):
+        return (adopt,)
+    if adopt.startswith(FROM_RECIPE):
+        return tuple(adopt.removeprefix(FROM_RECIPE).split("/"))
+    found = RUN.fullmatch(adopt)
+    return tuple(found[1].split("/")) if found else ()

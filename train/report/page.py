@@ -4,14 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from latentset.train.report.captions import data_set_title
+from latentset.datasets.errors import TrainingError
+from latentset.train.report.captions import data_set_title, name_networks
 from latentset.train.report.figure2 import write_figure2
 from latentset.train.report.figure5 import write_figure5
 from latentset.train.report.figure6 import write_figure6
 from latentset.train.report.figure7 import write_figure7
-from latentset.train.report.groups import Group, Key, group_runs
+from latentset.train.report.groups import NO_RUNS, Group, Key, group_runs
 from latentset.train.report.results import Line, draw, gather, write_tables
-from latentset.train.report.runs import find_runs, is_slim
+from latentset.train.report.runs import find_runs
 from latentset.train.report.stores import Stores
 from latentset.train.report.table1 import write_table1
 from latentset.train.report.table2 import read_codec_times, write_table2
@@ -57,7 +58,8 @@ def write_report(
     """Write all that can be made of what is given.
 
     Args:
-        runs: Folders of runs, or folders above them.
+        runs: Folders of runs, or folders above them; none for Table 2's networks of the paper and
+            Figures 2 and 5 alone.
         folder: Where to; made where it is not there.
         latents: Stores of latents.
         pixels: Stores of pixels.
@@ -69,42 +71,55 @@ def write_report(
         What was written.
 
     Raises:
-        TrainingError: A folder holds no finished run, runs cannot be averaged, or a file cannot be
-            read.
+        TrainingError: There is nothing to report on, a folder holds no finished run, runs cannot
+            be averaged, or a file cannot be read.
         StoreError: A store cannot be used.
     """
+    if not runs and not latents and codec_times is None:
+        raise TrainingError(
+            "nothing to report on: expected folders of runs (RUNS…), or a store of latents "
+            "(--latents STORE: Figures 2 and 5, Table 2), or times of the codecs (--codec-times "
+            "FILE: Table 2), got none of them"
+        )
     found = find_runs(runs)
     stores = Stores.open(latents, pixels)
     times = read_codec_times(codec_times) if codec_times else None
     lines, data_sets = gather(found), group_runs(found)
     folder.mkdir(parents=True, exist_ok=True)
-    write_tables(lines, folder)
-    draw(lines, folder / "accuracy.png")
+    if lines:
+        write_tables(lines, folder)
+        draw(lines, folder / "accuracy.png")
+    # Beside runs of other recipes nobody asked for the paper's networks, which take minutes.
+    costs = Part(remark=NO_RUNS)
+    if data_sets or times or not found:
+        costs = write_table2(data_sets, times, folder, timing=timing)
     parts = {
         "table1": write_table1(data_sets, stores, folder),
-        "table2": write_table2(data_sets, times, folder, timing=timing),
+        "table2": costs,
         "table3": write_table3(data_sets, folder),
         "figure2": write_figure2(stores.latents, folder),
         "figure5": write_figure5(stores, sample, folder),
         "figure6": write_figure6(data_sets, stores, folder),
         "figure7": write_figure7(data_sets, stores, folder),
     }
-    write_text(folder / PAGE, _page(data_sets, parts))
+    write_text(folder / PAGE, _page(data_sets, parts, with_runs=bool(lines)))
     return Report(lines, parts)
 
 
-def _page(data_sets: Mapping[str, Mapping[Key, Group]], parts: Mapping[str, Part]) -> str:
+def _page(
+    data_sets: Mapping[str, Mapping[Key, Group]], parts: Mapping[str, Part], *, with_runs: bool
+) -> str:
     lines = ["# Report", ""]
     for name, groups in data_sets.items():
         runs = [run for group in groups.values() for run in group.runs]
         seeds = sorted({run.seed for run in runs})
-        slim = any(run.recipe is not None and is_slim(run.recipe) for run in runs)
+        what = name_networks(run.recipe for run in runs if run.recipe is not None)
         lines.append(
             f"- {data_set_title(name)}: {len(runs)} runs of the paper's experiments, seeds "
-            f"{', '.join(map(str, seeds))}"
-            + ("; **slim networks, not the paper's**" if slim else "")
+            f"{', '.join(map(str, seeds))}" + (f"; **{what[0].lower()}{what[1:]}**" if what else "")
         )
-    lines += ["- all runs: [results.md](results.md), [results.csv](results.csv)", ""]
+    if with_runs:
+        lines += ["- all runs: [results.md](results.md), [results.csv](results.csv)", ""]
     for name, title in ITEMS.items():
         part = parts[name]
         lines += [f"## {title}", ""]
@@ -112,5 +127,6 @@ def _page(data_sets: Mapping[str, Mapping[Key, Group]], parts: Mapping[str, Part
             lines += [", ".join(f"[{file}]({file})" for file in part.files), ""]
         if part.remark:
             lines += [("" if part.files else "Left out: ") + part.remark + ".", ""]
+        lines += [part.caption, ""] if part.caption else []
         lines += [f"![{title}]({file})\n" for file in part.files if file.endswith(".svg")]
     return "\n".join(lines).rstrip() + "\n"

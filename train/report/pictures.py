@@ -1,5 +1,6 @@
 """Figures: made without a display, and the same bytes each time."""
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,18 @@ def new_figure(width: float, height: float) -> Any:
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def write_caption(figure: Any, caption: str) -> None:
+    """Write what must be known to read a figure below it.
+
+    Args:
+        figure: The figure.
+        caption: Text; nothing is written where it is empty.
+    """
+    if caption:
+        width = int(figure.get_figwidth() * 20)
+        figure.supxlabel(textwrap.fill(caption, width), fontsize=7)
 
 
 def save_svg(figure: Any, path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from latentset.train.report.groups import check_seeds
+from latentset.train.report.groups import DISTILLED, check_runs
 from latentset.train.report.pictures import new_figure, save_png
 from latentset.train.report.runs import Run
 from latentset.train.report.tables import markdown, write_csv
@@ -21,7 +21,7 @@ class Line:
     """Runs of one recipe on one store."""
 
     recipe: str
-    """Name of the recipe."""
+    """Name of the recipe, and whether its runs were distilled."""
     model: str
     """Kind of the network."""
     codec: str
@@ -59,13 +59,13 @@ def gather(runs: Sequence[Run]) -> list[Line]:
         One line for each recipe and store, sorted by bits per pixel, then recipe.
 
     Raises:
-        TrainingError: Two of the runs have the same recipe, store and seed.
+        TrainingError: Two of the runs have the same recipe, store and seed, or differ by more.
     """
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
-        groups.setdefault((run.name, run.result["store_fingerprint"]), []).append(run)
+        groups.setdefault((_name(run), run.result["store_fingerprint"]), []).append(run)
     for found in groups.values():
-        check_seeds(found)
+        check_runs(found)
     lines = [_line(found) for found in groups.values()]
     return sorted(lines, key=lambda line: (line.rate_bpp or 0, line.recipe))
 
@@ -120,7 +120,7 @@ def draw(lines: Sequence[Line], path: Path) -> None:
     curves: dict[str, list[Line]] = {}
     for line in sorted(_without_table3(lines), key=lambda line: line.recipe):
         if line.rate_bpp is not None:
-            curves.setdefault(CODEC.sub("", line.recipe), []).append(line)
+            curves.setdefault(CODEC.sub(r"\2", line.recipe), []).append(line)
     for label, own in curves.items():
         own.sort(key=lambda line: line.rate_bpp or 0)
         axes.errorbar(
@@ -144,7 +144,7 @@ TITLES = ("recipe", "codec", "bpp", "store MB", "trained MB", "parameters", "spl
           "top-1 %", "top-5 %")  # fmt: skip
 TERMINAL = ("recipe", "codec", "bpp", "store MB", "top-1 %", "top-5 %")
 LEFT = ("recipe", "codec", "split")
-CODEC = re.compile(r"-(msssim|mse)-\d+$")
+CODEC = re.compile(rf"-(msssim|mse)-\d+({DISTILLED})?$")
 """The end of a recipe's name that names its codec."""
 
 
@@ -168,12 +168,16 @@ def _cells(line: Line) -> list[str]:
     ]
 
 
+def _name(run: Run) -> str:
+    return run.name + (DISTILLED if run.distilled else "")
+
+
 def _line(runs: Sequence[Run]) -> Line:
     first = runs[0].result
     top1 = [run.top1 for run in runs]
     top5 = [run.top5 for run in runs if run.top5 is not None]
     return Line(
-        recipe=first["recipe"],
+        recipe=_name(runs[0]),
         model=first["model"],
         codec=first["codec"],
         rate_bpp=first["rate_bpp"],

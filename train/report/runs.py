@@ -46,6 +46,11 @@ class Run:
         return self.recipe.paper if self.recipe else None
 
     @property
+    def distilled(self) -> bool:
+        """Whether it learnt from a teacher too, which the paper's runs do not."""
+        return self.recipe is not None and bool(self.recipe.distill.logits)
+
+    @property
     def split(self) -> str:
         """Which samples its accuracies are of.
 
@@ -137,19 +142,46 @@ def describe_network(recipe: Recipe) -> str:
     return f"{model.kind}, {blocks}, width {model.width}, {size}x{size} {unit}"
 
 
+BLOCKS: dict[int, tuple[int, ...]] = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+"""Blocks of layer1 to layer4 of the published ResNets (He et al. 2016, Table 1)."""
+
+
 def is_slim(recipe: Recipe) -> bool:
-    """Say whether a network is smaller than the paper's.
+    """Say whether a network is less than the published one of its depth.
 
     Args:
         recipe: The run's recipe.
 
     Returns:
-        Whether it has another width, depth or input.
+        Whether it is narrower, or a layer has fewer blocks.
+    """
+    own, whole = _blocks(recipe)
+    return recipe.model.width < 64 or any(a < b for a, b in zip(own, whole, strict=True))
+
+
+def is_papers(recipe: Recipe) -> bool:
+    """Say whether a network is as large as the paper's, and sees as much.
+
+    Args:
+        recipe: The run's recipe.
+
+    Returns:
+        Whether it is of ResNet-50's blocks and width, at 224x224 pixels or 28x28 positions.
     """
     model = recipe.model
+    own, whole = _blocks(recipe)
     size = 224 if isinstance(model, PixelNetwork) else 28
-    return model.depths is not None or (model.depth, model.width, recipe.data.size) != (
-        50,
-        64,
-        size,
-    )
+    return own == whole and (model.depth, model.width, recipe.data.size) == (50, 64, size)
+
+
+def _blocks(recipe: Recipe) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Blocks of a network's layers, and those of the published one of its depth."""
+    model = recipe.model
+    whole = BLOCKS[model.depth][0 if isinstance(model, PixelNetwork) else 1 :]
+    return model.depths or whole, whole

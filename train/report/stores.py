@@ -74,6 +74,21 @@ class Stores:
                 return store
         return None
 
+    def encoded_after(self, group: Group) -> str | None:
+        """Say what was done to photographs before the codec that runs learnt from saw them.
+
+        Args:
+            group: The runs.
+
+        Returns:
+            A resize rule, ``none`` where nothing was; None where the store was not given.
+        """
+        store = self.of(group)
+        if store is None:
+            return None
+        made = store.header.pixels.latents if store.header.pixels else None
+        return store.header.resize if made is None else made.resize
+
     def rate_bpp(self, group: Group) -> tuple[float | None, str]:
         """Mean rate of what runs learnt from.
 

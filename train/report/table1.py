@@ -1,24 +1,30 @@
 """Table 1: Anchor 1, Anchor 2, cResNet and FA-cResNet at each codec."""
 
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from latentset.train import paper
 from latentset.train.experiments import TITLES
 from latentset.train.report.captions import (
     codec_order,
     data_set_title,
+    describe_rates,
     describe_runs,
+    papers_bpp,
+    papers_top1,
     setting_title,
 )
-from latentset.train.report.groups import NO_RUNS, Group, Key
+from latentset.train.report.groups import DISTILLED, NO_RUNS, Group, Key
 from latentset.train.report.stores import Stores
 from latentset.train.report.tables import NOTHING, Part, markdown, number, write_csv
 from latentset.train.run_folder import write_text
 
 SETTINGS = ("anchor2", "cresnet", "fa-cresnet")
 """Columns beside Anchor 1's."""
+
+FURTHER = tuple(f"{setting}{DISTILLED}" for setting in SETTINGS)
+"""Columns after the paper's, where there are such runs."""
 
 
 def write_table1(
@@ -47,14 +53,15 @@ def write_table1(
     for name, groups in chosen.items():
         text.append(f"\n## {data_set_title(name)}\n\n")
         text += [f"{line}\n" for line in describe_runs(name, groups.values())]
-        text += ["\n", _table(groups, stores), *_differences(groups)]
+        text += [f"bpp: {line}\n" for line in [describe_rates(name, groups, stores)] if line]
+        text += ["\n", _table(name, groups, stores), *_differences(name, groups)]
     write_text(folder / "table1.md", "".join(text))
     return Part(("table1.md", "table1.csv"))
 
 
 def _belongs(key: Key) -> bool:
     setting, codec = key
-    return setting in TITLES and (not codec or codec.startswith("msssim"))
+    return setting in (*TITLES, *FURTHER) and (not codec or codec.startswith("msssim"))
 
 
 def _row(data_set: str, key: Key, group: Group, stores: Stores) -> dict[str, Any]:
@@ -74,37 +81,42 @@ def _row(data_set: str, key: Key, group: Group, stores: Stores) -> dict[str, Any
         "top1": group.top1,
         "top1_spread": group.top1_spread,
         "top5": group.top5,
-        "paper_rate_bpp": paper.BPP.get(codec) if codec else paper.ORIGINAL_BPP,
-        "paper_top1": paper.top1(setting, codec),
+        "paper_rate_bpp": papers_bpp(data_set, codec),
+        "paper_top1": papers_top1(data_set, setting, codec),
     }
 
 
-def _table(groups: Mapping[Key, Group], stores: Stores) -> str:
+def _table(name: str, groups: Mapping[Key, Group], stores: Stores) -> str:
     titles = ["codec", "bpp", "paper's", "Anchor 1", "paper's"]
     for setting in SETTINGS:
         titles += [setting_title(setting), "paper's"]
+    further = [setting for setting in FURTHER if any(setting == own for own, _ in groups)]
+    titles += [setting_title(setting) for setting in further]
     rows = []
     if ("anchor1", "") in groups:
         rate, _ = stores.rate_bpp(groups["anchor1", ""])
-        cells = ["originals", number(rate, 3), str(paper.ORIGINAL_BPP)]
-        rows.append([*cells, _cell(groups["anchor1", ""]), str(paper.ANCHOR1), *6 * [""]])
+        cells = ["originals", number(rate, 3), number(papers_bpp(name, ""), 3)]
+        cells += [_cell(groups["anchor1", ""]), number(papers_top1(name, "anchor1", ""), 1)]
+        rows.append([*cells, *6 * [""], *["" for _ in further]])
     for codec in sorted({codec for _, codec in groups if codec}, key=codec_order):
-        of_codec = [groups[s, codec] for s in SETTINGS if (s, codec) in groups]
+        of_codec = [groups[s, codec] for s in (*further, *SETTINGS) if (s, codec) in groups]
         rate, _ = stores.rate_bpp(of_codec[-1])
-        papers = str(paper.BPP.get(codec, NOTHING))
-        cells = [of_codec[-1].codec_name, number(rate, 4), papers, "", ""]
+        papers = papers_bpp(name, codec)
+        said = NOTHING if papers is None else str(papers)
+        cells = [of_codec[-1].codec_name, number(rate, 4), said, "", ""]
         for setting in SETTINGS:
-            cells.append(_cell(groups[setting, codec]) if (setting, codec) in groups else NOTHING)
-            cells.append(number(paper.top1(setting, codec), 1))
+            cells.append(_cell(groups.get((setting, codec))))
+            cells.append(number(papers_top1(name, setting, codec), 1))
+        cells += [_cell(groups.get((setting, codec))) for setting in further]
         rows.append(cells)
     return markdown(titles, rows, left=("codec",))
 
 
-def _cell(group: Group) -> str:
-    return f"{group.cell} ({len(group.runs)})"
+def _cell(group: Group | None) -> str:
+    return f"{group.cell} ({len(group.runs)})" if group else NOTHING
 
 
-def _differences(groups: Mapping[Key, Group]) -> list[str]:
+def _differences(name: str, groups: Mapping[Key, Group]) -> list[str]:
     """How far FA-cResNet is above the others: the paper's claim."""
     lines = []
     for codec in sorted({codec for _, codec in groups if codec}, key=codec_order):
@@ -113,12 +125,27 @@ def _differences(groups: Mapping[Key, Group]) -> list[str]:
         for other in ("cresnet", "anchor2"):
             if (other, codec) not in groups:
                 continue
-            ours = groups["fa-cresnet", codec].top1 - groups[other, codec].top1
-            theirs = paper.top1("fa-cresnet", codec), paper.top1(other, codec)
+            ours = _paired(groups["fa-cresnet", codec], groups[other, codec])
+            theirs = papers_top1(name, "fa-cresnet", codec), papers_top1(name, other, codec)
             said = f"{theirs[0] - theirs[1]:+.1f}" if theirs[0] and theirs[1] else NOTHING
-            name = groups["fa-cresnet", codec].codec_name
-            lines.append([name, setting_title(other), f"{ours:+.1f}", said])
+            codec_name = groups["fa-cresnet", codec].codec_name
+            lines.append([codec_name, setting_title(other), ours, said])
     if not lines:
         return []
     table = markdown(["codec", "less", "points", "paper's"], lines, left=("codec", "less"))
-    return ["\nFA-cResNet's top-1 less that of another, points:\n\n", table]
+    return [
+        "\nFA-cResNet's top-1 less that of another, points; mean over the seeds that both have, "
+        "± standard deviation of the differences (n - 1), number of those seeds in parentheses:\n"
+        "\n",
+        table,
+    ]
+
+
+def _paired(one: Group, other: Group) -> str:
+    """The difference seed by seed: seeds that only one has say nothing of it."""
+    ours, theirs = ({run.seed: 100 * run.top1 for run in group.runs} for group in (one, other))
+    found = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+    if not found:
+        return f"{NOTHING} (no common seed)"
+    spread = f" ± {statistics.stdev(found):.1f}" if len(found) > 1 else ""
+    return f"{statistics.mean(found):+.1f}{spread} ({len(found)})"

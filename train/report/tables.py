@@ -21,6 +21,8 @@ class Part:
     """Names of its files; none where it was left out."""
     remark: str = ""
     """What was left out of it, or why all of it was; empty where it is whole."""
+    caption: str = ""
+    """What must be known to read it, beside what its files say."""
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
