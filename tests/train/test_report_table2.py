@@ -30,7 +30,11 @@ def test_sizes_are_the_papers(tmp_path: Path) -> None:
     times.write_text(json.dumps({
         "machine": "a machine",
         "codecs": {
-            "demo-hyperprior-msssim-4": {"encode_ms": 41.26, "decode_ms": 50.0, "photographs": 9},
+            "demo-hyperprior-msssim-4": {
+                "encode_ms": 41.26,
+                "decode_ms": 50.0,
+                "image": [362, 256],
+            },
             "some-other": {"encode_ms": 1.0},
         },
     }))  # fmt: skip
@@ -50,7 +54,7 @@ def test_sizes_are_the_papers(tmp_path: Path) -> None:
     assert lines[at + 4].startswith("| demo-hyperprior-msssim-4 | cResNet | – | ")
     assert "| demo-hyperprior-msssim-4 | 41.3 | 484 | 50.0 | 289 |" in lines
     assert "| some-other | 1.0 | – | – | – |" in lines
-    assert "One photograph, on a machine." in lines
+    assert "One photograph of 362x256 pixels, on a machine." in lines
 
 
 def test_time_is_measured() -> None:

@@ -42,6 +42,8 @@ class CodecTime(BaseModel):
     """To encode it, ms."""
     decode_ms: float | None = None
     """To decode it, ms."""
+    image: tuple[int, int] | None = None
+    """Its height and width, pixels."""
 
 
 class CodecTimes(BaseModel):
@@ -149,7 +151,10 @@ def write_table2(
         own = [line for row, line in zip(rows, lines, strict=True) if row.title == title]
         text += [f"\n## {title}\n\n", _table(own)]
     if codec_times:
-        text += ["\n## Codecs\n\n", f"One photograph, on {codec_times.machine}.\n\n"]
+        sizes = dict.fromkeys(time.image for time in codec_times.codecs.values() if time.image)
+        of = " or ".join(f"{height}x{width}" for height, width in sizes)
+        said = f"One photograph{f' of {of} pixels' if of else ''}, on {codec_times.machine}."
+        text += ["\n## Codecs\n\n", f"{said}\n\n"]
         text.append(_codecs(codec_times, folder))
     write_text(folder / "table2.md", "".join(text))
     missing = [] if timing else ["inference times (--skip-timing)"]
