@@ -164,6 +164,8 @@ def fit(
         return read_result(folder) if ranks.is_first else {"recipe": recipe.name}
     module = Classifier(network, recipe, store.header)
     if splits is None:
+        if not ranks.is_first:
+            return {"recipe": recipe.name}
         save_weights(folder / LAST, network.state_dict(), make_record(start, {}))
         return _conclude(start, store, RunFolder(folder, start, console), module)
     if recipe.device.channels_last:

@@ -300,7 +300,9 @@ def test_folder_of_a_run_that_was_killed_as_it_began(
     assert (tmp_path / "result.json").exists()
 
 
-def test_no_epochs_evaluate_what_is_adopted(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+def test_no_epochs_evaluate_what_is_adopted(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(RecipeError, match=r"0 evaluates adopted weights, .*adopt is empty"):
         make_recipe(schedule__epochs=0)
     pixels = write_synthetic_pixels(
@@ -323,6 +325,11 @@ def test_no_epochs_evaluate_what_is_adopted(make_recipe: MakeRecipe, tmp_path: P
         weights__adopt=str(tmp_path / "anchor.safetensors"),
         schedule__epochs=0,
     )
+    with monkeypatch.context() as second:  # of two processes only the first writes
+        second.setenv("RANK", "1")
+        second.setenv("WORLD_SIZE", "2")
+        assert fit(recipe, tmp_path / "run") == {"recipe": "tests/tiny"}
+    assert not (tmp_path / "run").exists()
     result = fit(recipe, tmp_path / "run")
     assert result["test"]["per_class"] == {"glass": 0, "metal": 1, "paper": 0}
     assert result["best"] is result["last"] is None
