@@ -16,6 +16,7 @@ NAME       a setting of Table 3, not the default             minc2500/table3/NAM
 """
 
 import tomllib
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -247,7 +248,7 @@ def compose(experiment: Experiment) -> dict[str, Any]:
         experiment: The experiment.
 
     Returns:
-        The tables of a recipe file.
+        The tables of a recipe file, the caller's own to change.
     """
     data_set = data_sets()[experiment.data_set]
     pixels = learns_pixels(experiment)
@@ -265,7 +266,7 @@ def compose(experiment: Experiment) -> dict[str, Any]:
         tables["weights"] = shared["weights"]
     tables |= {key: shared[key] for key in ("schedule", "device") if key in shared}
     own = data_set.own.get(experiment.setting, {})
-    return tables | {key: tables.get(key, {}) | keys for key, keys in own.items()}
+    return deepcopy(tables | {key: tables.get(key, {}) | keys for key, keys in own.items()})
 
 
 def _model(experiment: Experiment) -> dict[str, Any]:

@@ -137,6 +137,13 @@ def test_table_3_has_the_papers_figures() -> None:
     assert swept == seen
 
 
+def test_a_changed_recipe_leaves_those_that_share_its_tables_as_they_are() -> None:
+    before = load_recipe("trashnet/cresnet-msssim-8")
+    changed = load_recipe("trashnet/fa-cresnet-msssim-4", ["schedule.momentum=0.5"])
+    assert changed.schedule.momentum == 0.5
+    assert load_recipe("trashnet/cresnet-msssim-8") == before
+
+
 def test_figures_6_and_7() -> None:
     assert [e.name for e in sweeps()["imagenet/figure6"]] == ["imagenet/anchor1"] + [
         f"imagenet/{s}-msssim-{q}" for s in ("anchor2", "fa-cresnet") for q in (1, 3, 4, 5)

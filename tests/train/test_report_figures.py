@@ -74,9 +74,7 @@ def test_whole_report(made: Path, tmp_path: Path) -> None:
         "figure7": "without runs of HyperMSE codecs",
     }
     page = (tmp_path / "a/report.md").read_text()
-    assert (
-        "- TrashNet, slim networks: 4 runs of the paper's experiments, seeds 0, 1; **slim" in page
-    )
+    assert "- TrashNet: 4 runs of the paper's experiments, seeds 0, 1; **slim" in page
     assert (
         "## Table 3: what each part is worth\n\nLeft out: no runs of Table 3's recipes.\n" in page
     )

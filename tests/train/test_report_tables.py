@@ -84,7 +84,7 @@ def test_slim_networks_are_never_taken_for_the_papers(tmp_path: Path) -> None:
     assert "cResNet: cresnet, ResNet-50, width 32, 28x28 positions, 70 epochs." in text
     write_table1(group_runs(find_runs([tmp_path / "slim"])), NO_STORES, tmp_path)
     text = (tmp_path / "table1.md").read_text()
-    assert "## TrashNet, slim networks\n" in text
+    assert "## TrashNet\n" in text
     assert "blocks 2/2/2, width 16, 16x16 positions, 20 epochs" in text
 
 
@@ -270,10 +270,10 @@ def test_rates_of_resized_photographs_are_explained(given: bool, tmp_path: Path)
         f"{rule} first, so these do not compare with the paper's"
     )
     assert f"bpp: {said}.\n" in (tmp_path / "table1.md").read_text()
-    assert write_figure6(groups, stores, tmp_path).caption == f"TrashNet, slim networks: {said}."
+    assert write_figure6(groups, stores, tmp_path).caption == f"TrashNet: {said}."
     if given:
         caption = write_figure7(groups, stores, tmp_path).caption
-        assert caption == f"TrashNet, slim networks: {said}."
+        assert caption == f"TrashNet: {said}."
     write_run(tmp_path / "runs", "trashnet/anchor1", 0.7)
     write_table1(group_runs(find_runs([tmp_path / "runs"])), stores, tmp_path)
     text = (tmp_path / "table1.md").read_text()
