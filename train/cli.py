@@ -114,7 +114,7 @@ def evaluate(
     from rich.table import Table
 
     from latentset.train.evaluate import evaluate_checkpoint
-    from latentset.train.run_folder import write_text
+    from latentset.train.run_files import write_text
 
     found = evaluate_checkpoint(
         checkpoint,
@@ -222,6 +222,9 @@ def report(
     console = Console()
     if written.lines:
         console.print(make_table(written.lines))
+    for unfinished in written.unfinished:
+        line = f"left out: {unfinished} is not finished"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     remarks: dict[tuple[bool, str], list[str]] = {}
     for name, part in written.parts.items():
         if part.remark:

@@ -22,7 +22,7 @@ from latentset.train.module import Classifier
 from latentset.train.networks import Table
 from latentset.train.reader import Batch, LatentReader
 from latentset.train.recipe import Accelerator, EvalCrop, Recipe
-from latentset.train.run_folder import BEST, LAST, write_text
+from latentset.train.run_files import BEST, LAST, write_text
 from latentset.train.split import select_split, split_names
 from latentset.train.teacher import write_logits
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,22 +27,20 @@ from latentset.train.phases import Phases
 from latentset.train.ranks import Ranks
 from latentset.train.reader import LatentReader
 from latentset.train.recipe import Recipe, resolve
-from latentset.train.run_folder import (
+from latentset.train.run_files import (
     BEST,
     CONFUSION,
     LAST,
     RESULT,
     RESUME,
-    RunFolder,
-    Start,
-    begin,
-    make_record,
+    only_one,
     read_result,
     write_text,
 )
+from latentset.train.run_folder import RunFolder, Start, begin, make_record
 from latentset.train.split import Split, select_split
 from latentset.train.teacher import read_logits
-from latentset.train.weights import find_weights
+from latentset.train.weights import digest, find_weights
 
 
 class RunData(LightningDataModule):
@@ -141,7 +140,6 @@ def fit(
         teacher = read_logits(Path(recipe.distill.logits), store, splits[0])
     folder = folder or Path("runs") / recipe.name / str(recipe.data.codec) / f"seed-{recipe.seed}"
 
-    cuda = uses_cuda(recipe.device)
     torch.manual_seed(recipe.seed)
     network = build_network(recipe.model)
     found = None
@@ -153,29 +151,54 @@ def fit(
             found.check_classes(store.header.source.classes)
         report = adopt_weights(network, found.tensors, leave_out=recipe.weights.leave_out)
         console.print(f"weights of {found.where}:\n{report}", highlight=False, soft_wrap=True)
+    if recipe.schedule.frozen_epochs and not any(True for _ in network.new_parameters()):
+        raise RecipeError(
+            f"schedule.frozen_epochs: expected 0, got {recipe.schedule.frozen_epochs}: all of "
+            f"{recipe.model.kind} is adopted, and nothing would train while it is frozen; leave "
+            "out what is new (weights.leave_out), or set schedule.frozen_epochs=0"
+        )
     start = Start(
         recipe=recipe,
         store=StoreRecord.of(store),
         adopted_sha256=found.sha256 if found else "",
+        teacher_sha256=digest({"logits": teacher}) if teacher is not None else "",
     )
-    resuming = begin(folder, start, write=ranks.is_first)
-    if (folder / RESULT).exists():
-        console.print(f"{folder} is finished: nothing to do", highlight=False, soft_wrap=True)
-        return read_result(folder) if ranks.is_first else {"recipe": recipe.name}
-    module = Classifier(network, recipe, store.header)
-    if splits is None:
-        if not ranks.is_first:
-            return {"recipe": recipe.name}
-        save_weights(folder / LAST, network.state_dict(), make_record(start, {}))
-        return _conclude(start, store, RunFolder(folder, start, console), module)
+    with only_one(folder) if ranks.is_first else nullcontext():
+        resuming = begin(folder, start, write=ranks.is_first)
+        if (folder / RESULT).exists():
+            result = read_result(folder) if ranks.is_first else {"recipe": recipe.name}
+            console.print(f"{folder} is finished: nothing to do", highlight=False, soft_wrap=True)
+            return result
+        module = Classifier(network, recipe, store.header)
+        keeper = RunFolder(folder, start, console)
+        if splits is not None:
+            _train(module, splits, keeper, store, ranks, teacher, stop_after, resuming)
+        elif ranks.is_first:
+            save_weights(folder / LAST, network.state_dict(), make_record(start, {}))
+        if len(keeper.rows) < recipe.schedule.epochs or not ranks.is_first:
+            return {"recipe": recipe.name, "epochs": len(keeper.rows)}
+        return _conclude(start, store, keeper, module)
+
+
+def _train(
+    module: Classifier,
+    splits: tuple[Split, Split | None],
+    keeper: RunFolder,
+    store: Store,
+    ranks: Ranks,
+    teacher: Tensor | None,
+    stop_after: int | None,
+    resuming: bool,
+) -> None:
+    """Train what is left of a run; the keeper has the figures of all epochs then."""
+    recipe, network, folder = keeper.start.recipe, module.network, keeper.folder
     if recipe.device.channels_last:
         network.to(memory_format=torch.channels_last)
     if recipe.device.compile:
         network.compile()
-
-    keeper = RunFolder(folder, start, console)
     callbacks: list[Callback] = [Phases(recipe.schedule), keeper]
-    if console.is_terminal:
+    in_terminal = keeper.console.is_terminal
+    if in_terminal:
         callbacks.append(EpochBar(refresh_rate=1))
     steps = len(splits[0]) // recipe.data.batch_size
     trainer = make_trainer(
@@ -185,21 +208,18 @@ def fit(
         max_epochs=min(stop_after or recipe.schedule.epochs, recipe.schedule.epochs),
         callbacks=callbacks,
         logger=[TensorBoardLogger(folder, name="tensorboard", version="")],
-        enable_progress_bar=console.is_terminal,
+        enable_progress_bar=in_terminal,
         log_every_n_steps=min(50, steps),
         limit_val_batches=None if splits[1] else 0,
         accumulate_grad_batches=recipe.schedule.accumulate,
         reload_dataloaders_every_n_epochs=1,
     )
     data = RunData(store, recipe, splits, module.input.names, keeper, ranks, teacher)
-    _announce(console, start, splits, network, folder, resuming, cuda, ranks)
+    _announce(keeper, splits, network, resuming, ranks)
     checkpoint = folder / RESUME if resuming else None
     run_lightning(partial(trainer.fit, module, datamodule=data, ckpt_path=checkpoint))
     if ranks.ranks > 1:
         torch.distributed.destroy_process_group()  # the first process evaluates alone
-    if len(keeper.rows) < recipe.schedule.epochs or not ranks.is_first:
-        return {"recipe": recipe.name, "epochs": len(keeper.rows)}
-    return _conclude(start, store, keeper, module)
 
 
 def _splits(store: Store, recipe: Recipe, ranks: Ranks) -> tuple[Split, Split | None]:
@@ -263,24 +283,23 @@ def _rates(store: Store) -> dict[str, Any]:
 
 
 def _announce(
-    console: Console,
-    start: Start,
+    keeper: RunFolder,
     splits: tuple[Split, Split | None],
     network: torch.nn.Module,
-    folder: Path,
     resuming: bool,
-    cuda: bool,
     ranks: Ranks,
 ) -> None:
-    recipe, (train, val) = start.recipe, splits
+    start, (train, val) = keeper.start, splits
+    recipe = start.recipe
     parameters = sum(p.numel() for p in network.parameters())
+    cuda = uses_cuda(recipe.device)
     where = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads"
     if ranks.ranks > 1:
         where = f"{ranks.ranks} processes, each {where}"
     sizes = f"{train.name} {len(train):,}" + (f", {val.name} {len(val):,}" if val else "")
-    console.print(
+    keeper.console.print(
         f"{recipe.name}, seed {recipe.seed}: {recipe.model.kind}, {parameters:,} parameters\n"
-        f"from {recipe.data.store} ({start.store.codec}; {sizes}) into {folder}\n"
+        f"from {recipe.data.store} ({start.store.codec}; {sizes}) into {keeper.folder}\n"
         f"on {where}, {recipe.device.precision}, {recipe.schedule.epochs} epochs"
         + ("; going on where it stopped" if resuming else ""),
         highlight=False,

@@ -43,7 +43,7 @@ def models(
     from rich.markup import escape
     from rich.table import Table
 
-    from latentset.train.run_folder import write_text
+    from latentset.train.run_files import write_text
     from latentset.train.sizes import measure_settings
 
     found = list(measure_settings(channels, classes, depths_n, depth))

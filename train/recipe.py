@@ -19,9 +19,13 @@ from latentset.datasets.errors import RecipeError
 from latentset.datasets.store import Header
 from latentset.train.networks import AnyNetwork, Table
 
-WHERE_NOT_WHAT = frozenset({"data.store", "data.read_ahead", "device", "weights.adopt", "paper"})
+WHERE_NOT_WHAT = frozenset({"data.store", "data.read_ahead", "device", "paper"})
 """Keys that say where, how fast or why, not what is learnt: they may change when a run goes on.
-(The store is held to its fingerprint; adopted weights are in the checkpoint.)"""
+(The store is held to its fingerprint.)"""
+
+FILES = frozenset({"weights.adopt", "distill.logits"})
+"""Keys that name a file: it may lie elsewhere when a run goes on, but not be gone or new. (What is
+in it is held to its digest.)"""
 
 FROM_RECIPE = "recipe:"
 """How ``weights.adopt`` begins where it names another recipe, whose run gives the weights."""
@@ -235,6 +239,16 @@ class Recipe(Table):
                 "(--set weights.adopt=FILE), or train from scratch "
                 "(--set schedule.frozen_epochs=0)"
             )
+        if self.weights.leave_out and not self.weights.adopt:
+            raise ValueError(
+                "weights.leave_out: it names what is not adopted, but weights.adopt is empty; "
+                "give a checkpoint, or leave the key out"
+            )
+        if not self.distill.logits and self.distill != Distill():
+            raise ValueError(
+                "distill.logits: expected a teacher's logits, because distill.weight or "
+                ".temperature is set (latentset evaluate RUN STORE --logits FILE makes them)"
+            )
         if not self.schedule.epochs and not self.weights.adopt:
             raise ValueError(
                 "schedule.epochs: 0 evaluates adopted weights, but weights.adopt is empty; give a "
@@ -316,15 +330,21 @@ def differences(before: Recipe, after: Recipe) -> list[str]:
         after: Another.
 
     Returns:
-        One line a key, ``key: before -> after``; keys of ``WHERE_NOT_WHAT`` are left out.
+        One line a key, ``key: before -> after``; keys of :data:`WHERE_NOT_WHAT` are left out, and
+        those of :data:`FILES` where both recipes name one.
     """
     old, new = _flatten(before.model_dump()), _flatten(after.model_dump())
     return [
-        f"{key}: {old.get(key)} -> {new.get(key)}"
+        f"{key}: {_say(old.get(key))} -> {_say(new.get(key))}"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
         and not any(key == skip or key.startswith(f"{skip}.") for skip in WHERE_NOT_WHAT)
+        and not (key in FILES and old.get(key) and new.get(key))
     ]
+
+
+def _say(value: Any) -> str:
+    return "none" if value == "" else str(value)
 
 
 def _flatten(tables: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -51,7 +51,7 @@ def parse_recipe(tables: dict[str, Any], where: str) -> Recipe:
     try:
         return Recipe.model_validate(tables)
     except ValidationError as error:
-        lines = [_word(item, tables) for item in error.errors()]
+        lines = dict.fromkeys(_word(item, tables) for item in error.errors())
         raise RecipeError(f"{where}: " + "; ".join(lines)) from error
 
 
@@ -123,6 +123,8 @@ def _word(item: Any, tables: dict[str, Any]) -> str:
         return f"unknown key {key}" + (
             _suggest(path[-1], known) or f"; expected one of {', '.join(known)}"
         )
+    if item["type"] == "missing" and path[-1].isdigit():  # one of a tuple's values
+        return f"{'.'.join(path[:-1])}: expected more values, got {item['input']}"
     if item["type"] == "missing":
         return f"{key}: missing; it has no default"
     if item["type"] == "union_tag_not_found":

@@ -14,7 +14,6 @@
 
 import csv
 import io
-import json
 import math
 import time
 from pathlib import Path
@@ -29,10 +28,7 @@ from latentset.datasets.errors import TrainingError
 from latentset.train.checkpoint import Record, StoreRecord, save_weights
 from latentset.train.networks import Table
 from latentset.train.recipe import Recipe, differences
-
-RECIPE, METRICS, RESULT = "recipe.json", "metrics.csv", "result.json"
-CONFUSION = "confusion.csv"
-LAST, BEST, RESUME = "last.safetensors", "best.safetensors", "resume.safetensors"
+from latentset.train.run_files import BEST, LAST, METRICS, RECIPE, RESUME, write_text
 
 COLUMNS = (
     "epoch",
@@ -63,6 +59,8 @@ class Start(Table):
     """The store."""
     adopted_sha256: str = ""
     """Digest of the weights that were adopted; empty where none were."""
+    teacher_sha256: str = ""
+    """Digest of the teacher's logits; empty where there is none."""
 
 
 def begin(folder: Path, start: Start, *, write: bool = True) -> bool:
@@ -103,12 +101,12 @@ def begin(folder: Path, start: Start, *, write: bool = True) -> bool:
         changed.append(
             f"store: fingerprint {before.store.fingerprint[:12]} -> {start.store.fingerprint[:12]}"
         )
-    adopted = before.recipe.weights.adopt, start.recipe.weights.adopt
-    if bool(adopted[0]) != bool(adopted[1]):
-        changed.append(f"weights.adopt: {adopted[0] or 'none'} -> {adopted[1] or 'none'}")
-    digests = before.adopted_sha256, start.adopted_sha256
-    if "" not in digests and digests[0] != digests[1]:
-        changed.append(f"adopted weights: sha256 {digests[0][:12]} -> {digests[1][:12]}")
+    for what, old, new in (
+        ("adopted weights", before.adopted_sha256, start.adopted_sha256),
+        ("teacher's logits", before.teacher_sha256, start.teacher_sha256),
+    ):
+        if "" not in (old, new) and old != new:
+            changed.append(f"{what}: sha256 {old[:12]} -> {new[:12]}")
     if changed:
         raise TrainingError(
             f"{folder} holds a run that was begun otherwise:\n  "
@@ -141,8 +139,8 @@ class RunFolder(Checkpoint):
         self.best: Row | None = None
         self.batches = 0  # of the epoch that was begun, when the state was saved
         self.folder = folder
-        self._start = start
-        self._console = console
+        self.start = start
+        self.console = console
         self._began = self._trained = 0.0
 
     def state_dict(self) -> dict[str, Any]:
@@ -178,7 +176,7 @@ class RunFolder(Checkpoint):
         batch_idx: int,
     ) -> None:
         """Save the state now and then, after a whole step."""
-        recipe, done = self._start.recipe, batch_idx + 1
+        recipe, done = self.start.recipe, batch_idx + 1
         every = recipe.device.save_steps * recipe.schedule.accumulate
         if done % every == 0 and done < trainer.num_training_batches:
             self.batches = done
@@ -191,15 +189,17 @@ class RunFolder(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write everything; Lightning calls this after the validation of the epoch."""
         row = self._row(trainer, pl_module)
-        loss = row["train_loss"]
-        if loss is None or not math.isfinite(loss):
+        # NaN in the network may show on the validation split first.
+        losses = [row["train_loss"], row["val_loss"]]
+        wrong = [loss for loss in losses if loss is not None and not math.isfinite(loss)]
+        if wrong:
             raise TrainingError(
-                f"epoch {row['epoch']:.0f}: the loss is {loss}; expected a finite number. "
+                f"epoch {row['epoch']:.0f}: the loss is {wrong[0]}; expected a finite number. "
                 "Lower schedule.learning_rate; if it is so from the first epoch on, check the "
                 f"store. The last good state is in {self.folder}"
             )
         self.rows.append(row)
-        record = make_record(self._start, row)
+        record = make_record(self.start, row)
         module: Any = pl_module
         tensors, best = module.evaluated.state_dict(), self._is_best(row)
         if best:
@@ -211,11 +211,11 @@ class RunFolder(Checkpoint):
             self._write_metrics()
         self.batches = 0
         trainer.save_checkpoint(self.folder / RESUME)
-        line = describe(row, self._start.recipe.schedule.epochs)
-        self._console.print(line, highlight=False, soft_wrap=True)
+        line = describe(row, self.start.recipe.schedule.epochs)
+        self.console.print(line, highlight=False, soft_wrap=True)
 
     def _row(self, trainer: Trainer, module: Any) -> Row:
-        recipe, epoch = self._start.recipe, trainer.current_epoch
+        recipe, epoch = self.start.recipe, trainer.current_epoch
         figures = {name: value.item() for name, value in trainer.callback_metrics.items()}
         seconds = (self._trained or time.perf_counter()) - self._began
         new, adopted = (group["lr"] for group in trainer.optimizers[0].param_groups)
@@ -290,41 +290,6 @@ def make_record(start: Start, row: Row) -> Record:
         epoch=int(row.get("epoch") or 0),
         metrics={name: value for name, value in row.items() if value is not None},
     )
-
-
-def read_result(folder: Path) -> dict[str, Any]:
-    """Read the figures of a finished run.
-
-    Args:
-        folder: The run's folder.
-
-    Returns:
-        What result.json holds.
-
-    Raises:
-        TrainingError: The run is not finished, or there is none.
-    """
-    try:
-        result: dict[str, Any] = json.loads((folder / RESULT).read_bytes())
-    except FileNotFoundError as error:
-        state = "is not finished" if (folder / RECIPE).exists() else "is not the folder of a run"
-        raise TrainingError(f"{folder} {state}: it has no {RESULT}") from error
-    except ValueError as error:
-        raise TrainingError(f"{folder / RESULT} cannot be read: {error}") from error
-    return result
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole.
-
-    Args:
-        path: The file; replaced where it exists.
-        text: What it holds.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def _percent(share: float | None) -> str:

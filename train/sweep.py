@@ -22,9 +22,7 @@ from latentset.train.experiments import Experiment, experiments, learns_pixels, 
 from latentset.train.networks import PixelNetwork
 from latentset.train.recipe import FROM_RECIPE, Recipe, codec_name, differences, resolve
 from latentset.train.recipe_file import load_recipe
-
-START, RESULT = "recipe.json", "result.json"
-"""Files of a run's folder (run_folder.py): written first, and last."""
+from latentset.train.run_files import BEST, LAST, RECIPE, RESULT, read_result
 
 Content = tuple[bool, str]
 """What a store holds, as far as recipes care: whether pixels, and the codec's name."""
@@ -100,8 +98,14 @@ def plan_sweep(
             twice, stores are not of the same photographs or latents, or a recipe does not fit its
             store.
         StoreError: A store cannot be used.
-        TrainingError: A folder holds a run that was begun otherwise.
+        TrainingError: A folder holds a run that was begun otherwise, or figures that cannot be
+            read.
     """
+    for setting in settings:
+        key = setting.partition("=")[0].strip()
+        if key in ("seed", "data.store"):
+            option = f"--{key.rpartition('.')[2]}"
+            raise RecipeError(f"--set {setting}: a sweep sets {key} itself; give it with {option}")
     wanted = [e for e in _experiments(table) if fnmatch(e.name, only)]
     if not wanted:
         raise RecipeError(
@@ -118,7 +122,7 @@ def plan_sweep(
         raise RecipeError(_missing(table, missing.values()))
     jobs = [
         _job(recipe, opened[_content(recipe)], out, s, settings)
-        for s in seeds
+        for s in dict.fromkeys(seeds)
         for recipe in recipes
     ]
     for job in jobs:
@@ -231,8 +235,8 @@ def _job(recipe: Recipe, store: Store, out: Path, seed: int, settings: Sequence[
     if adopted := _adopted(recipe):
         needs = out / adopted / f"seed-{seed}"
         # Which file a run keeps its chosen weights in: fit.py.
-        chosen = "best" if load_recipe(adopted, settings).data.val_split else "last"
-        own.append(f"weights.adopt={needs / f'{chosen}.safetensors'}")
+        chosen = BEST if load_recipe(adopted, settings).data.val_split else LAST
+        own.append(f"weights.adopt={needs / chosen}")
     where = str(store.place)
     loaded = load_recipe(recipe.name, [*own, f"data.store={where}"])
     return Job(
@@ -246,9 +250,11 @@ def _job(recipe: Recipe, store: Store, out: Path, seed: int, settings: Sequence[
 
 def _check_begun(job: Job) -> None:
     """A folder that is there must hold this very run: what is finished is not looked at again."""
-    path = job.folder / START
+    path = job.folder / RECIPE
     if not path.exists():
         return
+    if job.is_finished():
+        read_result(job.folder)
     try:
         start: dict[str, Any] = json.loads(path.read_bytes())
         before = Recipe.model_validate(start["recipe"])

@@ -7,7 +7,6 @@ waited for; if it ends without a result, it is taken up.
 """
 
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -22,7 +21,8 @@ from typing import IO
 from rich.console import Console
 
 from latentset.datasets.errors import TrainingError
-from latentset.train.sweep import RESULT, START, Job
+from latentset.train.run_files import RECIPE, RESULT, read_result
+from latentset.train.sweep import Job
 
 PROGRAM = "from latentset.datasets.cli import main; main()"
 """The command line of this very installation."""
@@ -69,7 +69,8 @@ class Sweep:
 
         Raises:
             TrainingError: Some runs failed; all others have ended.
-            KeyboardInterrupt: Ctrl-C, or SIGTERM; the runs were stopped and can go on.
+            KeyboardInterrupt: Ctrl-C, or SIGTERM; the runs were stopped and can go on, as after any
+                other exception.
         """
         with _terminable():
             try:
@@ -78,7 +79,7 @@ class Sweep:
                     self._collect()
                     if self._running or self._waiting:
                         time.sleep(POLL_S)
-            except KeyboardInterrupt:
+            except BaseException:  # whatever it was: nothing trains on unseen
                 self._stop()
                 raise
         if self._failed:
@@ -118,7 +119,7 @@ class Sweep:
             if job.is_finished():  # by the one who held the log until now
                 return
             self._waiting.remove(job)
-            self._say(job, "going on" if (job.folder / START).exists() else "begins")
+            self._say(job, "going on" if (job.folder / RECIPE).exists() else "begins")
             process = subprocess.Popen(
                 # -P: a folder `datasets` where the command runs is not ours.
                 [sys.executable, "-P", "-c", PROGRAM, *job.arguments],
@@ -151,6 +152,8 @@ class Sweep:
 
     def _stop(self) -> None:
         """Let what runs end by itself, as after Ctrl-C; a second Ctrl-C ends it at once."""
+        if not self._running:
+            return
         count = len(self._running)
         self._print(f"stopping {count} runs; the same command goes on with them")
         self._signal(signal.SIGINT)
@@ -186,7 +189,7 @@ def describe_result(job: Job) -> str:
     Returns:
         Such as ``test top-1 77.3 %``.
     """
-    result = json.loads((job.folder / RESULT).read_bytes())
+    result = read_result(job.folder)
     if result["test"]:
         return f"test top-1 {100 * result['test']['top1']:.1f} %"
     if result["best"]:

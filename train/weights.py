@@ -1,6 +1,7 @@
 """The weights that a run adopts: found, and known again."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from latentset.datasets.errors import RecipeError, TrainingError
 from latentset.train.checkpoint import load_resnet, read_record
 from latentset.train.pretrained import load_torchvision
 from latentset.train.recipe import FROM_RECIPE, TORCHVISION
+from latentset.train.run_files import BEST, LAST
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,8 @@ class FoundWeights:
 
     @property
     def sha256(self) -> str:
-        """Digest of names, types, shapes and values."""
-        digest = hashlib.sha256()
-        for name in sorted(self.tensors):
-            tensor = self.tensors[name].contiguous()
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(tensor.numpy().tobytes())
-        return digest.hexdigest()
+        """Digest of the tensors."""
+        return digest(self.tensors)
 
     def check_classes(self, classes: tuple[str, ...]) -> None:
         """Refuse logits that mean other classes, or the same in another order.
@@ -57,6 +54,23 @@ class FoundWeights:
         )
 
 
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """Compute the SHA-256 of tensors: of their names, types, shapes and values.
+
+    Args:
+        tensors: By name, on the CPU.
+
+    Returns:
+        The digest in hexadecimal.
+    """
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(tensor.numpy().tobytes())
+    return found.hexdigest()
+
+
 def find_weights(adopt: str) -> FoundWeights:
     """Read the weights that a recipe adopts.
 
@@ -78,6 +92,11 @@ def find_weights(adopt: str) -> FoundWeights:
         )
     if adopt.startswith(TORCHVISION):
         return FoundWeights(adopt, load_torchvision(adopt.removeprefix(TORCHVISION)), None)
+    if Path(adopt).is_dir():
+        raise TrainingError(
+            f"weights.adopt: expected a file, got the folder {adopt}; a run's weights are its "
+            f"{BEST}, or {LAST}"
+        )
     record = read_record(Path(adopt))
     classes = record.store.classes if record else None
     return FoundWeights(adopt, load_resnet(Path(adopt)), classes)

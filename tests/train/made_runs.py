@@ -20,6 +20,7 @@ def write_run(
     seed: int = 0,
     store: str = NOWHERE,
     settings: Sequence[str] = (),
+    resize: str = "none",
     **changes: Any,
 ) -> Path:
     """A run of a recipe that ships: its recipe.json and result.json, no weights."""
@@ -44,7 +45,14 @@ def write_run(
     }
     folder = out / name / f"seed-{seed}"
     folder.mkdir(parents=True)
-    start = {"recipe": recipe.model_dump(mode="json"), "store": {"fingerprint": store}}
+    record = {
+        "fingerprint": store,
+        "codec": recipe.data.codec or "demo-4",
+        "codec_sha256": "c" * 64,
+        "resize": resize,
+        "classes": ["glass"],
+    }
+    start = {"recipe": recipe.model_dump(mode="json"), "store": record}
     (folder / "recipe.json").write_text(json.dumps(start))
     (folder / "result.json").write_text(json.dumps(result | changes))
     return folder

@@ -20,7 +20,7 @@ from latentset.train.evaluate import evaluate_checkpoint
 from latentset.train.fit import fit
 from latentset.train.models import PixelResNet
 from latentset.train.recipe import Recipe
-from latentset.train.run_folder import read_result
+from latentset.train.run_files import read_result
 
 MakeRecipe = Callable[..., Recipe]
 LEARNT = ("epoch", "lr_new", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5")
@@ -328,7 +328,7 @@ def test_no_epochs_evaluate_what_is_adopted(
     with monkeypatch.context() as second:  # of two processes only the first writes
         second.setenv("RANK", "1")
         second.setenv("WORLD_SIZE", "2")
-        assert fit(recipe, tmp_path / "run") == {"recipe": "tests/tiny"}
+        assert fit(recipe, tmp_path / "run") == {"recipe": "tests/tiny", "epochs": 0}
     assert not (tmp_path / "run").exists()
     result = fit(recipe, tmp_path / "run")
     assert result["test"]["per_class"] == {"glass": 0, "metal": 1, "paper": 0}
@@ -369,6 +369,33 @@ def test_loss_that_is_not_finite_ends_the_run(make_recipe: MakeRecipe, tmp_path:
     with pytest.raises(TrainingError, match=r"epoch 1: the loss is (nan|inf); .*learning_rate"):
         fit(recipe, tmp_path / "run")
     assert not (tmp_path / "run" / "last.safetensors").exists()
+    # One step an epoch: its loss is of the weights before it, that on val of those after.
+    recipe = make_recipe(schedule__learning_rate=1e30, data__batch_size=47)
+    with pytest.raises(TrainingError, match=r"epoch 1: the loss is (nan|inf); .*learning_rate"):
+        fit(recipe, tmp_path / "other")
+
+
+def test_nothing_to_train_while_the_trunk_is_frozen(
+    make_recipe: MakeRecipe, mixed_store: Store, tmp_path: Path
+) -> None:
+    pixels = write_synthetic_pixels(tmp_path / "pixels.zarr", classes=("a", "b"), seed=1)
+    network = PixelResNet(2, depths=(1, 1, 1, 1), width=2)
+    save_file(network.state_dict(), tmp_path / "anchor.safetensors")
+    recipe = make_recipe(
+        model={"kind": "resnet", "depths": [1, 1, 1, 1], "width": 2},
+        data__store=str(pixels),
+        data__size=32,
+        weights__adopt=str(tmp_path / "anchor.safetensors"),
+        schedule__frozen_epochs=1,
+    )
+    with pytest.raises(RecipeError, match=r"frozen_epochs: expected 0, got 1: all of resnet is"):
+        fit(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_weights_is_no_file(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"expected a file, got the folder .*best.safetensors"):
+        fit(make_recipe(weights__adopt=str(tmp_path)), tmp_path / "run")
 
 
 def _toml(tables: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from latentset.train.export import export_classifier
 from latentset.train.fit import fit
 from latentset.train.reader import LatentReader
 from latentset.train.recipe import Recipe, resolve
-from latentset.train.run_folder import read_result
+from latentset.train.run_files import read_result
 from latentset.train.split import select_split
 
 MakeRecipe = Callable[..., Recipe]

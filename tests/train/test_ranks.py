@@ -20,7 +20,7 @@ from latentset.train.models import PixelResNet
 from latentset.train.ranks import Ranks
 from latentset.train.recipe import Recipe
 from latentset.train.recipe_text import toml_text
-from latentset.train.run_folder import read_result
+from latentset.train.run_files import read_result
 
 MakeRecipe = Callable[..., Recipe]
 MAIN = "from latentset.datasets.cli import main; main()"

@@ -81,6 +81,9 @@ def test_set_parses_toml(written: str) -> None:
         ("schedule.frozen_epochs=4", r"frozen_epochs: expected at most epochs \(3\), got 4"),
         ("schedule.frozen_epochs=2", r"weights\.adopt: expected a checkpoint, .*from scratch"),
         ("schedule.learning_rate=nan", r"schedule\.learning_rate: .*finite number, got nan"),
+        ('weights.leave_out=["fc"]', r"weights\.leave_out: .* but weights\.adopt is empty"),
+        ("distill.weight=0.3", r"distill\.logits: expected a teacher's logits, because"),
+        ("model.depths=[1]", r"model\.depths: expected more values, got \[1\]$"),
         ("epochs", r"--set: expected key=value, got 'epochs'"),
         ("name.x=1", r"'name' is a value, not a table"),
     ],
@@ -148,3 +151,15 @@ def test_differences_leave_out_where_and_how_fast(make_recipe: MakeRecipe) -> No
         data__store="elsewhere", data__read_ahead=9, device__precision="bf16", seed=1, data__size=9
     )
     assert differences(before, after) == ["data.size: 8 -> 9", "seed: 0 -> 1"]
+
+
+def test_a_file_may_lie_elsewhere_but_not_be_gone(make_recipe: MakeRecipe) -> None:
+    first, second = (
+        make_recipe(weights__adopt=f"{name}.pth", distill__logits=f"{name}.safetensors")
+        for name in ("a", "b")
+    )
+    assert differences(first, second) == []
+    assert differences(first, make_recipe()) == [
+        "distill.logits: a.safetensors -> none",
+        "weights.adopt: a.pth -> none",
+    ]

@@ -3,11 +3,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from PIL import Image
+from typer.testing import CliRunner
 
 from latentset.datasets.errors import TrainingError
+from latentset.train.cli import report
 from latentset.train.report.results import draw, gather, write_tables
-from latentset.train.report.runs import find_runs
+from latentset.train.report.runs import find_runs, find_unfinished
+from tests.train import made_runs
 
 
 def write_run(folder: Path, **changes: Any) -> None:
@@ -91,6 +95,19 @@ def test_same_run_twice_is_refused(tmp_path: Path) -> None:
 def test_folder_without_runs(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="expected finished runs"):
         find_runs([tmp_path])
+
+
+def test_runs_that_are_not_finished(tmp_path: Path) -> None:
+    made_runs.write_run(tmp_path, "trashnet/anchor1", 0.5)
+    begun = made_runs.write_run(tmp_path, "trashnet/anchor1", 0.5, seed=3)
+    (begun / "result.json").unlink()
+    assert len(find_runs([tmp_path])) == 1
+    assert find_unfinished([tmp_path]) == [begun]
+    out, app = tmp_path / "report", typer.Typer()
+    app.command()(report)
+    printed = CliRunner().invoke(app, ["-o", str(out), "--skip-timing", str(tmp_path)])
+    assert f"left out: {begun} is not finished\n" in printed.output
+    assert "\n- 1 runs are not finished, and left out\n\n" in (out / "report.md").read_text()
 
 
 def test_rate_that_no_store_says(tmp_path: Path) -> None:

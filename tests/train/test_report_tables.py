@@ -143,7 +143,7 @@ NO_FREEZE = "schedule.frozen_epochs=0"
 @pytest.mark.parametrize(
     ("first", "second", "refused"),
     [
-        (ADOPT, f"{ADOPT}teacher.pth", "nothing -> teacher.pth"),
+        (ADOPT, f"{ADOPT}teacher.pth", "none -> teacher.pth"),
         (
             f"{ADOPT}a/minc2500/anchor2-msssim-4/seed-0/best.safetensors",
             f"{ADOPT}/b/c/minc2500/anchor2-msssim-4/seed-1/last.safetensors",
@@ -255,19 +255,20 @@ def test_the_papers_figures_do_not_stand_beside_imagenets(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("given", [True, False])
 def test_rates_of_resized_photographs_are_explained(given: bool, tmp_path: Path) -> None:
-    # Of stores that are not given, recipes/experiments.toml says how they are made: short:192.
-    codec, rule = "demo-hyperprior-msssim-4", "short:96" if given else "short:192"
+    # Of stores that are not given, the runs of latents say how they were made.
+    codec = "demo-hyperprior-msssim-4"
     latents = made_stores.write_latents(tmp_path / "l", codec, resize="short:96")
     decoded = made_stores.write_pixels(tmp_path / "d", latents, decoded=True, resize="exact:40")
     for name, path in (("cresnet", latents), ("anchor2", decoded)):
-        store = open_store(path).fingerprint
-        write_run(tmp_path / "runs", f"trashnet/{name}-msssim-4", 0.7, store=store)
+        store = open_store(path)
+        recipe, found = f"trashnet/{name}-msssim-4", store.fingerprint
+        write_run(tmp_path / "runs", recipe, 0.7, store=found, resize=store.header.resize)
     stores = Stores.open([str(latents)], [str(decoded)]) if given else NO_STORES
     groups = group_runs(find_runs([tmp_path / "runs"]))
     write_table1(groups, stores, tmp_path)
     said = (
         "bits per pixel of the photograph as it was encoded; photographs were resized by "
-        f"{rule} first, so these do not compare with the paper's"
+        "short:96 first, so these do not compare with the paper's"
     )
     assert f"bpp: {said}.\n" in (tmp_path / "table1.md").read_text()
     assert write_figure6(groups, stores, tmp_path).caption == f"TrashNet: {said}."
@@ -278,6 +279,12 @@ def test_rates_of_resized_photographs_are_explained(given: bool, tmp_path: Path)
     write_table1(group_runs(find_runs([tmp_path / "runs"])), stores, tmp_path)
     text = (tmp_path / "table1.md").read_text()
     assert "nor with those of the originals, which are of their files at full size.\n" in text
+
+
+def test_nothing_is_said_of_a_size_that_nobody_knows(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs", "trashnet/anchor2-msssim-4", 0.7, resize="exact:40")
+    write_table1(group_runs(find_runs([tmp_path / "runs"])), NO_STORES, tmp_path)
+    assert "\nbpp:" not in (tmp_path / "table1.md").read_text()
 
 
 def test_table_3_stands_in_the_papers_order(tmp_path: Path) -> None:

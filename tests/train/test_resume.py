@@ -20,7 +20,7 @@ from latentset.train.checkpoint import SafetensorsIO
 from latentset.train.fit import fit
 from latentset.train.models import PixelResNet
 from latentset.train.recipe import Recipe
-from latentset.train.run_folder import read_result
+from latentset.train.run_files import read_result
 
 MakeRecipe = Callable[..., Recipe]
 TIMED = ("seconds", "samples_per_s")

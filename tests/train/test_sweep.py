@@ -18,6 +18,7 @@ from latentset.datasets.errors import RecipeError, TrainingError
 from latentset.train.sweep import Job, plan_sweep
 from latentset.train.sweep_run import PROGRAM, Sweep
 from tests.train import made_stores
+from tests.train.made_runs import write_run
 
 SMALL = (
     "model.width=2",
@@ -255,9 +256,7 @@ def test_a_run_of_another_sweep_is_waited_for(stores: list[str], tmp_path: Path)
 
     def finish() -> None:
         time.sleep(1)
-        jobs[0].folder.mkdir()
-        figures = {"test": {"top1": 0.625}, "best": None}
-        (jobs[0].folder / "result.json").write_text(json.dumps(figures))
+        write_run(tmp_path / "made", "trashnet/anchor1", 0.625).rename(jobs[0].folder)
         log.close()
 
     other = threading.Thread(target=finish)
@@ -268,6 +267,43 @@ def test_a_run_of_another_sweep_is_waited_for(stores: list[str], tmp_path: Path)
         "[1/1] trashnet/anchor1, seed 0: is being trained by somebody else: waiting for it",
         "[1/1] trashnet/anchor1, seed 0: done elsewhere: test top-1 62.5 %",
     ]
+
+
+def test_figures_that_cannot_be_read_stop_everything(stores: list[str], tmp_path: Path) -> None:
+    settings = (*SMALL, "schedule.epochs=5000")
+    jobs = plan_sweep("trashnet/table1", stores, tmp_path, only="*/anchor*", settings=settings)
+    first, other = jobs[:2]
+
+    def tear() -> None:
+        while not (first.folder / "metrics.csv").exists():
+            time.sleep(0.02)
+        other.folder.mkdir(parents=True)
+        (other.folder / "result.json").write_text('{"test":')
+
+    someone = threading.Thread(target=tear)
+    someone.start()
+    text = run(jobs)
+    someone.join()
+    assert "stopping 1 runs; the same command goes on with them" in text
+    assert f"error: {other.folder}/result.json cannot be read: " in text
+    with first.log.open("ab") as log:  # its process has ended, and the lock with it
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert not first.is_finished()
+
+    (other.folder / "recipe.json").write_bytes((first.folder / "recipe.json").read_bytes())
+    with pytest.raises(TrainingError, match=r"result.json cannot be read: "):
+        plan_sweep("trashnet/table1", stores, tmp_path, only="*/anchor*", settings=settings)
+
+
+@pytest.mark.parametrize(("key", "option"), [("seed", "--seed"), ("data.store", "--store")])
+def test_what_a_sweep_sets_itself(stores: list[str], tmp_path: Path, key: str, option: str) -> None:
+    with pytest.raises(RecipeError, match=f"--set {key}=3: .* give it with {option}$"):
+        plan_sweep("trashnet/table1", stores, tmp_path, settings=[f"{key}=3"])
+
+
+def test_a_seed_that_is_given_twice(stores: list[str], tmp_path: Path) -> None:
+    jobs = plan_sweep("trashnet/table1", stores, tmp_path, only="*/anchor1", seeds=(1, 1))
+    assert [job.recipe.seed for job in jobs] == [1]
 
 
 def test_ctrl_c_stops_the_runs_and_a_repeat_goes_on(stores: list[str], tmp_path: Path) -> None:

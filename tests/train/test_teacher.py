@@ -40,6 +40,24 @@ def test_student_learns_from_logits_alone(
     assert fit(student, tmp_path / "student")["last"]["val_top1"] >= 0.9
 
 
+def test_the_teacher_is_known_again(
+    make_recipe: MakeRecipe, mixed_store: Store, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    write_logits(first, torch.zeros(96, 3), mixed_store)
+    write_logits(second, torch.ones(96, 3), mixed_store)
+    options = {"schedule__epochs": 2, "schedule__decay_epochs": []}
+    run = tmp_path / "run"
+    fit(make_recipe(**options, distill__logits=str(first)), run, stop_after=1)
+    with pytest.raises(TrainingError, match=r"distill\.logits: .*first -> none"):
+        fit(make_recipe(**options), run)
+    with pytest.raises(TrainingError, match=r"teacher's logits: sha256 \w{12} -> \w{12}"):
+        fit(make_recipe(**options, distill__logits=str(second)), run)
+    first.rename(tmp_path / "moved")
+    moved = make_recipe(**options, distill__logits=str(tmp_path / "moved"))
+    assert fit(moved, run)["epochs"] == 2
+
+
 def test_logits_of_other_photographs_are_refused(mixed_store: Store, tmp_path: Path) -> None:
     other = open_store(write_synthetic_store(tmp_path / "s.zarr", classes=("a", "b", "c")))
     write_logits(tmp_path / "f", torch.zeros(24, 3), other)

@@ -72,25 +72,19 @@ def _repeats_table1(data_set: str) -> bool:
     return f"{data_set}/table1" in sweeps()
 
 
-def describe_rates(data_set: str, groups: Mapping[Key, Group], stores: Stores) -> str:
+def describe_rates(groups: Mapping[Key, Group], stores: Stores) -> str:
     """Say what bits per pixel are counted over, where photographs were resized first.
 
     Args:
-        data_set: Name of the data set.
         groups: All groups of a table or figure.
-        stores: The stores that were given; for others, the rule that their recipes name.
+        stores: The stores that were given.
 
     Returns:
-        Sentences on one line; empty where all were encoded as they are.
+        Sentences on one line; empty where all were encoded as they are, as far as stores and runs
+        say.
     """
-    rules = set()
-    for (_, codec), group in groups.items():
-        if codec:
-            rule = stores.encoded_after(group)
-            if rule is None and data_set in data_sets():
-                rule = data_sets()[data_set].resize_latents
-            rules.add(rule or "none")
-    rules.discard("none")
+    found = [stores.encoded_after(group) for (_, codec), group in groups.items() if codec]
+    rules = {rule for rule in found if rule} - {"none"}
     if not rules:
         return ""
     return (

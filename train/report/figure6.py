@@ -52,7 +52,7 @@ def write_figure6(
             _draw(axes, name, own, column)
         figure.suptitle(data_set_title(name))
         shown = {key: data_sets[name][key] for key in data_sets[name] if key in _keys(own)}
-        captions[name] = describe_rates(name, shown, stores)
+        captions[name] = describe_rates(shown, stores)
         write_caption(figure, captions[name])
         save_svg(figure, folder / f"figure6-{name}.svg")
     files = (*(f"figure6-{name}.svg" for name in names), "figure6.csv")

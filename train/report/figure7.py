@@ -74,7 +74,7 @@ def write_figure7(
         figure.legend(handles, labels, loc="outside right upper", fontsize="small")
         figure.suptitle(data_set_title(name))
         shown = {key: data_sets[name][key] for key in data_sets[name] if key in _keys(own)}
-        captions[name] = describe_rates(name, shown, stores)
+        captions[name] = describe_rates(shown, stores)
         write_caption(figure, captions[name])
         save_svg(figure, folder / f"figure7-{name}.svg")
     losses = {row["codec"].partition("-")[0] for row in rows if row["codec"]}

@@ -4,7 +4,6 @@ import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from latentset.datasets.errors import TrainingError
 from latentset.train.recipe import FROM_RECIPE, TORCHVISION, Recipe, differences
@@ -131,23 +130,17 @@ def _group(runs: list[Run]) -> Group:
 
 def _changes(before: Recipe, after: Recipe) -> list[str]:
     """What differs beside the seed, also of what may change when one run goes on."""
-    update: dict[str, Any] = {"seed": before.seed}
-    if before.distill.logits and after.distill.logits:  # a teacher may be of the same seed
-        logits = {"logits": before.distill.logits}
-        update["distill"] = after.distill.model_copy(update=logits)
-    changed = differences(before, after.model_copy(update=update))
+    changed = differences(before, after.model_copy(update={"seed": before.seed}))
     if before.device.precision != after.device.precision:
         changed.append(f"device.precision: {before.device.precision} -> {after.device.precision}")
-    if not _same_origin(before.weights.adopt, after.weights.adopt):
-        old, new = (one.weights.adopt or "nothing" for one in (before, after))
+    old, new = before.weights.adopt, after.weights.adopt
+    if old and new and not _same_origin(old, new):
         changed.append(f"weights.adopt: {old} -> {new}")
     return changed
 
 
 def _same_origin(one: str, other: str) -> bool:
     """Whether weights come from the same place, as far as their names say; the seed may differ."""
-    if not one or not other:
-        return one == other
     words, others = _origin(one), _origin(other)
     # Folders of runs may differ: the last words of the path are the recipe's name.
     count = min(2, len(words), len(others))

@@ -12,13 +12,13 @@ from latentset.train.report.figure6 import write_figure6
 from latentset.train.report.figure7 import write_figure7
 from latentset.train.report.groups import NO_RUNS, Group, Key, group_runs
 from latentset.train.report.results import Line, draw, gather, write_tables
-from latentset.train.report.runs import find_runs
+from latentset.train.report.runs import find_runs, find_unfinished
 from latentset.train.report.stores import Stores
 from latentset.train.report.table1 import write_table1
 from latentset.train.report.table2 import read_codec_times, write_table2
 from latentset.train.report.table3 import write_table3
 from latentset.train.report.tables import Part
-from latentset.train.run_folder import write_text
+from latentset.train.run_files import write_text
 
 PAGE = "report.md"
 """The index."""
@@ -43,6 +43,8 @@ class Report:
     """Every recipe and store."""
     parts: dict[str, Part]
     """The tables and figures, by the keys of :data:`ITEMS`."""
+    unfinished: list[Path]
+    """Folders of runs that were begun and have no figures: left out."""
 
 
 def write_report(
@@ -81,7 +83,7 @@ def write_report(
             "(--latents STORE: Figures 2 and 5, Table 2), or times of the codecs (--codec-times "
             "FILE: Table 2), got none of them"
         )
-    found = find_runs(runs)
+    found, unfinished = find_runs(runs), find_unfinished(runs)
     stores = Stores.open(latents, pixels)
     times = read_codec_times(codec_times) if codec_times else None
     lines, data_sets = gather(found), group_runs(found)
@@ -102,12 +104,16 @@ def write_report(
         "figure6": write_figure6(data_sets, stores, folder),
         "figure7": write_figure7(data_sets, stores, folder),
     }
-    write_text(folder / PAGE, _page(data_sets, parts, with_runs=bool(lines)))
-    return Report(lines, parts)
+    write_text(folder / PAGE, _page(data_sets, parts, len(unfinished), with_runs=bool(lines)))
+    return Report(lines, parts, unfinished)
 
 
 def _page(
-    data_sets: Mapping[str, Mapping[Key, Group]], parts: Mapping[str, Part], *, with_runs: bool
+    data_sets: Mapping[str, Mapping[Key, Group]],
+    parts: Mapping[str, Part],
+    unfinished: int,
+    *,
+    with_runs: bool,
 ) -> str:
     lines = ["# Report", ""]
     for name, groups in data_sets.items():
@@ -119,7 +125,10 @@ def _page(
             f"{', '.join(map(str, seeds))}" + (f"; **{what[0].lower()}{what[1:]}**" if what else "")
         )
     if with_runs:
-        lines += ["- all runs: [results.md](results.md), [results.csv](results.csv)", ""]
+        lines.append("- all runs: [results.md](results.md), [results.csv](results.csv)")
+    if unfinished:
+        lines.append(f"- {unfinished} runs are not finished, and left out")
+    lines += [""] if lines[-1] else []
     for name, title in ITEMS.items():
         part = parts[name]
         lines += [f"## {title}", ""]

@@ -13,7 +13,7 @@ from latentset.train.report.groups import DISTILLED, check_runs
 from latentset.train.report.pictures import new_figure, save_png
 from latentset.train.report.runs import Run
 from latentset.train.report.tables import markdown, write_csv
-from latentset.train.run_folder import write_text
+from latentset.train.run_files import write_text
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Finished runs, as the report sees them."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ from pydantic import ValidationError
 from latentset.datasets.errors import TrainingError
 from latentset.train.networks import PixelNetwork
 from latentset.train.recipe import Paper, Recipe
-from latentset.train.run_folder import RECIPE, RESULT, read_result
+from latentset.train.run_files import RECIPE, RESULT, read_result
+from latentset.train.run_folder import Start
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,13 @@ class Run:
     """Where it is kept."""
     result: dict[str, Any]
     """What its result.json holds."""
-    recipe: Recipe | None
-    """Its resolved recipe; None where only its figures are there."""
+    start: Start | None
+    """What its recipe.json holds; None where only its figures are there."""
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """Its resolved recipe."""
+        return self.start.recipe if self.start else None
 
     @property
     def name(self) -> str:
@@ -108,17 +113,30 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
                 f"{folder}: expected finished runs ({RESULT}) in it, found none; "
                 "latentset train writes that file when it ends"
             )
-        runs += [Run(path.parent, read_result(path.parent), _recipe(path.parent)) for path in found]
+        runs += [Run(path.parent, read_result(path.parent), _start(path.parent)) for path in found]
     return runs
 
 
-def _recipe(folder: Path) -> Recipe | None:
+def find_unfinished(folders: Iterable[Path]) -> list[Path]:
+    """Find runs that were begun and have no figures.
+
+    Args:
+        folders: Folders of runs, or folders above them.
+
+    Returns:
+        Folders of such runs, in the order of their paths.
+    """
+    begun = [path.parent for folder in folders for path in sorted(folder.rglob(RECIPE))]
+    return [folder for folder in begun if not (folder / RESULT).exists()]
+
+
+def _start(folder: Path) -> Start | None:
     path = folder / RECIPE
     if not path.exists():
         return None
     try:
-        return Recipe.model_validate(json.loads(path.read_bytes())["recipe"])
-    except (ValueError, KeyError, ValidationError) as error:
+        return Start.model_validate_json(path.read_bytes())
+    except ValidationError as error:
         raise TrainingError(
             f"{path} cannot be read; was it written by another version? Leave the run out, or "
             f"train it again. {error}"

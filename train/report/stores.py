@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from latentset.datasets.errors import StoreError
 from latentset.datasets.store import Store, open_store
+from latentset.train.networks import LatentNetwork
 from latentset.train.report.groups import Group
 
 
@@ -81,11 +82,14 @@ class Stores:
             group: The runs.
 
         Returns:
-            A resize rule, ``none`` where nothing was; None where the store was not given.
+            A resize rule, ``none`` where nothing was; None where nobody says: of decoded
+            photographs, when their store was not given.
         """
         store = self.of(group)
         if store is None:
-            return None
+            start = group.first.start
+            of_latents = start is not None and isinstance(start.recipe.model, LatentNetwork)
+            return start.store.resize if start and of_latents else None
         made = store.header.pixels.latents if store.header.pixels else None
         return store.header.resize if made is None else made.resize
 

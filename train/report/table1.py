@@ -18,7 +18,7 @@ from latentset.train.report.captions import (
 from latentset.train.report.groups import DISTILLED, NO_RUNS, Group, Key
 from latentset.train.report.stores import Stores
 from latentset.train.report.tables import NOTHING, Part, markdown, number, write_csv
-from latentset.train.run_folder import write_text
+from latentset.train.run_files import write_text
 
 SETTINGS = ("anchor2", "cresnet", "fa-cresnet")
 """Columns beside Anchor 1's."""
@@ -53,7 +53,7 @@ def write_table1(
     for name, groups in chosen.items():
         text.append(f"\n## {data_set_title(name)}\n\n")
         text += [f"{line}\n" for line in describe_runs(name, groups.values())]
-        text += [f"bpp: {line}\n" for line in [describe_rates(name, groups, stores)] if line]
+        text += [f"bpp: {line}\n" for line in [describe_rates(groups, stores)] if line]
         text += ["\n", _table(name, groups, stores), *_differences(name, groups)]
     write_text(folder / "table1.md", "".join(text))
     return Part(("table1.md", "table1.csv"))

@@ -18,7 +18,7 @@ from latentset.train.report.captions import codec_order, codec_title, data_set_t
 from latentset.train.report.groups import Group, Key
 from latentset.train.report.tables import Part, markdown, number, write_csv
 from latentset.train.report.timing import Cost, describe_machine, measure_costs
-from latentset.train.run_folder import write_text
+from latentset.train.run_files import write_text
 
 CLASSES = 23
 """Of MINC-2500, which Table 2 is of."""

@@ -13,7 +13,7 @@ from latentset.train.report.captions import (
 )
 from latentset.train.report.groups import NO_RUNS, Group, Key
 from latentset.train.report.tables import NOTHING, Part, markdown, number, write_csv
-from latentset.train.run_folder import write_text
+from latentset.train.run_files import write_text
 from latentset.train.table3 import SETTINGS, Setting
 
 DEFAULT = "fa-cresnet"

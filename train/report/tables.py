@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latentset.train.run_folder import write_text
+from latentset.train.run_files import write_text
 
 NOTHING = "–"
 """Cell of what was not measured, or is not in the paper."""

@@ -1,0 +1,116 @@
+"""The files of a run's folder: their names, a lock on it, and the figures of a finished run.
+
+What is in them: ``run_folder``, which writes most of them.
+"""
+
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from latentset.datasets.errors import TrainingError
+
+RECIPE, METRICS, RESULT = "recipe.json", "metrics.csv", "result.json"
+CONFUSION = "confusion.csv"
+LAST, BEST, RESUME = "last.safetensors", "best.safetensors", "resume.safetensors"
+
+FIGURES = frozenset(
+    {
+        "recipe",
+        "model",
+        "seed",
+        "codec",
+        "store_fingerprint",
+        "parameters",
+        "rate_bpp",
+        "store_bytes",
+        "trained_bytes",
+        "last",
+        "best",
+        "test",
+    }
+)
+"""Keys of result.json that others read."""
+
+REMEDY = f"remove {RESULT} and give the command again: what was trained is kept"
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """Read the figures of a finished run.
+
+    Args:
+        folder: The run's folder.
+
+    Returns:
+        What result.json holds.
+
+    Raises:
+        TrainingError: The run is not finished, there is none, or the file is not one of a run.
+    """
+    path = folder / RESULT
+    try:
+        result: Any = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        state = "is not finished" if (folder / RECIPE).exists() else "is not the folder of a run"
+        raise TrainingError(f"{folder} {state}: it has no {RESULT}") from error
+    except ValueError as error:
+        raise TrainingError(f"{path} cannot be read: {error}; {REMEDY}") from error
+    missing = sorted(FIGURES - result.keys()) if isinstance(result, dict) else ["a table"]
+    if missing:
+        raise TrainingError(
+            f"{path}: expected the figures of a run, it lacks {', '.join(missing)}; {REMEDY}"
+        )
+    return dict(result)
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Keep other processes from training in a folder; the lock ends with this one.
+
+    Args:
+        folder: The run's folder; made where it is not there.
+
+    Yields:
+        While nobody else trains in it. File systems that know no locks let anybody in.
+
+    Raises:
+        TrainingError: Somebody else trains in it, or it is no folder.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise TrainingError(f"{folder} is a file; give another folder with --out") from error
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno == errno.EWOULDBLOCK:
+            os.close(opened)
+            raise TrainingError(
+                f"{folder} is being trained in by another process; wait until it ends, or give "
+                "another folder with --out"
+            ) from error
+    try:
+        yield
+    finally:
+        os.close(opened)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole: after a crash it is the old one or the new.
+
+    Args:
+        path: The file; replaced where it exists.
+        text: What it holds.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
