@@ -137,7 +137,7 @@ def choose_fa(network: FeatureAdaptation) -> MakeFA:
     cau = CAUS[network.cau](network.r)
     match network.fa:
         case "pre":
-            return partial(FA, cau=cau)
+            return partial(FA, cau=cau, near_identity=network.near_identity)
         case "skip":
             return partial(FASkip, cau=cau)
         case "inner":

@@ -68,9 +68,17 @@ class FeatureAdaptation(Table):
     cau: Attention = "affine"
     """The CAU: the paper's "affine"; "scale" or "bias" alone; pooling by "max", "avg", "max-avg" or
     one "shared" attention; or "one-fc" without a bottleneck."""
+    near_identity: bool = False
+    """Begin with FA modules that change little, so that adopted blocks see nearly what they have
+    learnt; else, as the paper says nothing of it, with PyTorch's default initialisation."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.near_identity and (self.fa, self.cau) != ("pre", "affine"):
+            raise ValueError(
+                'model.near_identity: expected false beside any but fa = "pre" and cau = "affine", '
+                f"the paper's FA module, got fa = {self.fa!r} and cau = {self.cau!r}"
+            )
         if self.fa == "feu" and self.cau != "affine":
             raise ValueError(
                 f'model.cau: expected none beside fa = "feu", which has no CAU, got {self.cau!r}'

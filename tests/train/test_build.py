@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
@@ -108,6 +109,21 @@ def test_caus(fa: str, cau: str, unit: type[nn.Module], pooling: type[nn.Module]
 def test_an_feu_alone_has_no_cau_to_choose() -> None:
     with pytest.raises(ValidationError, match="which has no CAU, got 'scale'"):
         ADAPTER.validate_python({"kind": "fa-cresnet", "fa": "feu", "cau": "scale"})
+
+
+def test_near_the_identity() -> None:
+    given = {"kind": "fa-cresnet", "depths": [1, 1, 1], "width": 2, "channels": 8, "num_classes": 3}
+    torch.manual_seed(0)
+    usual = build_network(ADAPTER.validate_python(given)).state_dict()
+    torch.manual_seed(0)
+    near = build_network(ADAPTER.validate_python(given | {"near_identity": True})).state_dict()
+    other = {name for name, value in near.items() if not torch.equal(value, usual[name])}
+    last = [f"fc_{k}.3.{name}" for k in "wb" for name in ("weight", "bias")]
+    modules = ("head.y_hat", "head.sigma_hat", "layer3.fa", "layer4.fa")
+    scales = {"layer3.fa.feu.blocks.4.1.weight", "layer4.fa.feu.blocks.5.1.weight"}
+    assert other == {f"{module}.cau.{name}" for module in modules for name in last} | scales
+    with pytest.raises(ValidationError, match=r"near_identity: expected false .* fa = 'skip'"):
+        ADAPTER.validate_python(given | {"near_identity": True, "fa": "skip"})
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from latentset.datasets.errors import RecipeError
@@ -44,6 +45,14 @@ class CAU(nn.Module):
         self.pool_b = pooling(channels)
         self.fc_w = fc_bottleneck(channels, r)
         self.fc_b = fc_bottleneck(channels, r)
+
+    @torch.no_grad()
+    def begin_near_identity(self) -> None:
+        """Set the last layers so that w is near 1 (0.98) and b near 0, whatever f is."""
+        for fc, bias in ((self.fc_w, 4.0), (self.fc_b, 0.0)):
+            weights, biases = list(fc.parameters())[-2:]
+            weights.mul_(0.1)
+            biases.fill_(bias)
 
     def forward(self, f: Tensor) -> Tensor:
         """Transform a feature map.

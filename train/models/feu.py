@@ -1,5 +1,6 @@
 """FEU: the feature enhancement unit, a residual block of cascaded convolutions."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -49,6 +50,13 @@ class FEU(nn.Module):
                 nn.BatchNorm2d(out_channels),
             )
         initialise_convolutions(self)
+
+    @torch.no_grad()
+    def begin_near_identity(self) -> None:
+        """Let the blocks add a tenth of what they would, where the skip is the identity."""
+        if isinstance(self.skip, nn.Identity):
+            scale, _ = list(self.blocks.parameters())[-2:]  # of the last batch norm
+            scale.fill_(0.1)
 
     def forward(self, f: Tensor) -> Tensor:
         """Enhance a feature map.

@@ -1,9 +1,11 @@
 from functools import partial
 
+import pytest
 import torch
 from torch import nn
 
-from latentset.train.models import CAU, FA
+from latentset.datasets.errors import RecipeError
+from latentset.train.models import CAU, FA, ScaleCAU
 
 
 def test_attention_comes_before_the_skip_of_the_enhancement() -> None:
@@ -32,3 +34,33 @@ def test_arguments_reach_both_units() -> None:
 
     assert fa.get_parameter("cau.fc_w.0.weight").shape == (8, 64)
     assert len(fa.feu.blocks) == 3 + 2
+
+
+def changed(fa: FA, f: torch.Tensor) -> float:
+    """By how much of itself a feature map is changed."""
+    difference = fa(f) - f
+    return float((difference.norm() / f.norm()).detach())
+
+
+def test_near_the_identity() -> None:
+    torch.manual_seed(2)
+    f = torch.rand(4, 64, 6, 6)
+    usual, near = FA(64, 64, 3), FA(64, 64, 3, near_identity=True)
+    assert changed(usual, f) > 0.4
+    assert changed(near, f) < 0.15
+    assert isinstance(near.cau, CAU)
+    w, b = near.cau.fc_w(f[:, :, 0, 0]).sigmoid(), near.cau.fc_b(f[:, :, 0, 0])
+    torch.testing.assert_close(w, torch.full_like(w, 0.98), atol=0.005, rtol=0)
+    torch.testing.assert_close(b, torch.zeros_like(b), atol=0.2, rtol=0)
+    near(f).sum().backward()
+    learning = {name for name, p in near.named_parameters() if p.grad is not None and p.grad.any()}
+    # Softmax takes the bias of the pooling out again (docs/models.md).
+    still = {"cau.pool_w.conv.bias", "cau.pool_b.conv.bias"}
+    assert {name for name, _ in near.named_parameters()} - learning <= still
+
+
+def test_only_the_papers_attention_begins_near_the_identity() -> None:
+    with pytest.raises(RecipeError, match="near_identity: expected CAU, got ScaleCAU"):
+        FA(8, 8, 1, cau=ScaleCAU, near_identity=True)
+    head = FA(8, 16, 1, near_identity=True)  # where channels change the FEU begins as usual
+    assert torch.equal(head.get_parameter("feu.blocks.2.1.weight"), torch.ones(16))
