@@ -163,8 +163,8 @@ def fit(
         adopted_sha256=found.sha256 if found else "",
         teacher_sha256=digest({"logits": teacher}) if teacher is not None else "",
     )
+    resuming = begin(folder, start, write=ranks.is_first)
     with only_one(folder) if ranks.is_first else nullcontext():
-        resuming = begin(folder, start, write=ranks.is_first)
         if (folder / RESULT).exists():
             result = read_result(folder) if ranks.is_first else {"recipe": recipe.name}
             console.print(f"{folder} is finished: nothing to do", highlight=False, soft_wrap=True)
@@ -190,7 +190,7 @@ def _train(
     stop_after: int | None,
     resuming: bool,
 ) -> None:
-    """Train what is left of a run; the keeper has the figures of all epochs then."""
+    """Train what is left of a run, or up to ``stop_after``; the keeper gathers the figures."""
     recipe, network, folder = keeper.start.recipe, module.network, keeper.folder
     if recipe.device.channels_last:
         network.to(memory_format=torch.channels_last)

@@ -24,8 +24,9 @@ WHERE_NOT_WHAT = frozenset({"data.store", "data.read_ahead", "device", "paper"})
 (The store is held to its fingerprint.)"""
 
 FILES = frozenset({"weights.adopt", "distill.logits"})
-"""Keys that name a file: it may lie elsewhere when a run goes on, but not be gone or new. (What is
-in it is held to its digest.)"""
+"""Keys that name a file: it may lie elsewhere when a run goes on, but the key may not be set anew
+or taken away. (A teacher is held to its digest; adopted weights are, until a state is saved, which
+then has them.)"""
 
 FROM_RECIPE = "recipe:"
 """How ``weights.adopt`` begins where it names another recipe, whose run gives the weights."""
@@ -238,11 +239,6 @@ class Recipe(Table):
                 f"{self.schedule.frozen_epochs} and random weights would be frozen; give one "
                 "(--set weights.adopt=FILE), or train from scratch "
                 "(--set schedule.frozen_epochs=0)"
-            )
-        if self.weights.leave_out and not self.weights.adopt:
-            raise ValueError(
-                "weights.leave_out: it names what is not adopted, but weights.adopt is empty; "
-                "give a checkpoint, or leave the key out"
             )
         if not self.distill.logits and self.distill != Distill():
             raise ValueError(

@@ -29,14 +29,16 @@ FIGURES = frozenset(
         "rate_bpp",
         "store_bytes",
         "trained_bytes",
+        "checkpoint",
         "last",
         "best",
         "test",
+        "seconds",
     }
 )
 """Keys of result.json that others read."""
 
-REMEDY = f"remove {RESULT} and give the command again: what was trained is kept"
+REMEDY = f"remove {RESULT} and repeat the run's `latentset train`: what was trained is kept"
 
 
 def read_result(folder: Path) -> dict[str, Any]:
@@ -69,35 +71,29 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def only_one(folder: Path) -> Iterator[None]:
-    """Keep other processes from training in a folder; the lock ends with this one.
+    """Keep other processes from training a run that has begun; the lock ends with this one.
+
+    The lock is on recipe.json, which is written once. File systems without locks let anybody in.
 
     Args:
-        folder: The run's folder; made where it is not there.
+        folder: The run's folder.
 
     Yields:
-        While nobody else trains in it. File systems that know no locks let anybody in.
+        While nobody else trains it.
 
     Raises:
-        TrainingError: Somebody else trains in it, or it is no folder.
+        TrainingError: Somebody else does.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise TrainingError(f"{folder} is a file; give another folder with --out") from error
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno == errno.EWOULDBLOCK:
-            os.close(opened)
-            raise TrainingError(
-                f"{folder} is being trained in by another process; wait until it ends, or give "
-                "another folder with --out"
-            ) from error
-    try:
+    with (folder / RECIPE).open("r+b") as file:  # NFS wants it open for writing
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise TrainingError(
+                    f"{folder} is being trained by another process; wait until it ends, or give "
+                    "another folder with --out"
+                ) from error
         yield
-    finally:
-        os.close(opened)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,7 +2,8 @@
 
 ::
 
-    RUN/recipe.json          the resolved recipe and the store it was held against; written first
+    RUN/recipe.json          the resolved recipe, the store it was held against, and digests of the
+                             weights and logits that it was given; written first, locked
     RUN/metrics.csv          one row an epoch
     RUN/tensorboard/         the same and the loss of steps, for TensorBoard
     RUN/last.safetensors     weights after the last epoch (checkpoint.py)
@@ -86,7 +87,12 @@ def begin(folder: Path, start: Start, *, write: bool = True) -> bool:
                 f"{folder} is not empty and not the folder of a run (it has no {RECIPE}); "
                 "give another with --out"
             )
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except NotADirectoryError as error:
+            raise TrainingError(
+                f"{folder} lies in something that is no folder; give another with --out"
+            ) from error
         write_text(path, start.model_dump_json(indent=1) + "\n")
         return False
     try:

@@ -50,7 +50,7 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """File of what it prints, beside its folder. Whoever trains the run holds a lock on it."""
+        """File of what it prints, beside its folder; locked by the sweep that trains it."""
         return self.folder.with_name(f"{self.folder.name}.log")
 
     @property

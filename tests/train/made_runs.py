@@ -1,5 +1,6 @@
 """Finished runs, written by hand: what a report reads of them."""
 
+import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,7 +40,9 @@ def write_run(
         "rate_bpp": 0.4,
         "store_bytes": 9_000_000,
         "trained_bytes": 8_000_000,
+        "checkpoint": "best.safetensors",
         "last": {"train_top1": 0.99},
+        "seconds": 60.0,
         "best": {"val_top1": 0.75, "val_top5": 0.95},
         "test": {"top1": top1, "top5": 0.96, "samples": 430},
     }
@@ -56,3 +59,12 @@ def write_run(
     (folder / "recipe.json").write_text(json.dumps(start))
     (folder / "result.json").write_text(json.dumps(result | changes))
     return folder
+
+
+LEARNT = ("epoch", "lr_new", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5")
+
+
+def figures(folder: Path) -> list[tuple[str, ...]]:
+    """What an uninterrupted and a resumed run have in common, digit for digit."""
+    with (folder / "metrics.csv").open() as file:
+        return [tuple(row[name] for name in LEARNT) for row in csv.DictReader(file)]

@@ -81,7 +81,6 @@ def test_set_parses_toml(written: str) -> None:
         ("schedule.frozen_epochs=4", r"frozen_epochs: expected at most epochs \(3\), got 4"),
         ("schedule.frozen_epochs=2", r"weights\.adopt: expected a checkpoint, .*from scratch"),
         ("schedule.learning_rate=nan", r"schedule\.learning_rate: .*finite number, got nan"),
-        ('weights.leave_out=["fc"]', r"weights\.leave_out: .* but weights\.adopt is empty"),
         ("distill.weight=0.3", r"distill\.logits: expected a teacher's logits, because"),
         ("model.depths=[1]", r"model\.depths: expected more values, got \[1\]$"),
         ("epochs", r"--set: expected key=value, got 'epochs'"),

@@ -25,7 +25,9 @@ def write_run(folder: Path, **changes: Any) -> None:
         "rate_bpp": 0.4,
         "store_bytes": 9_000_000,
         "trained_bytes": 8_000_000,
+        "checkpoint": "best.safetensors",
         "last": {"train_top1": 0.99},
+        "seconds": 60.0,
         "best": {"val_top1": 0.75, "val_top5": 0.95},
         "test": {"top1": 0.7, "top5": 0.9, "samples": 430},
     }
@@ -107,7 +109,7 @@ def test_runs_that_are_not_finished(tmp_path: Path) -> None:
     app.command()(report)
     printed = CliRunner().invoke(app, ["-o", str(out), "--skip-timing", str(tmp_path)])
     assert f"left out: {begun} is not finished\n" in printed.output
-    assert "\n- 1 runs are not finished, and left out\n\n" in (out / "report.md").read_text()
+    assert "\n- left out, because not finished: 1 runs\n\n" in (out / "report.md").read_text()
 
 
 def test_rate_that_no_store_says(tmp_path: Path) -> None:

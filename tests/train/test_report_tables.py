@@ -94,12 +94,15 @@ def test_slim_networks_are_never_taken_for_the_papers(tmp_path: Path) -> None:
         ((), None),
         (["model.depths=[3,6,3]"], "Slim networks, not the paper's"),
         (["model.depths=[4,6,3]"], None),
-        (["model.depths=[5,6,3]"], "Another input, or more blocks, than the paper's"),
+        (
+            ["model.depths=[5,6,3]"],
+            "Another input, another beginning, or more blocks, than the paper's",
+        ),
         (["model.depth=101"], "Another ResNet than the paper's"),
         (["model.depth=18"], "Another ResNet than the paper's"),
         (["model.depth=101", "model.width=63"], "Slim networks, not the paper's"),
         (["model.width=128"], "Another ResNet than the paper's"),
-        (["data.size=14"], "Another input, or more blocks, than the paper's"),
+        (["data.size=14"], "Another input, another beginning, or more blocks, than the paper's"),
     ],
 )
 def test_networks_are_called_what_they_are(
@@ -279,6 +282,15 @@ def test_rates_of_resized_photographs_are_explained(given: bool, tmp_path: Path)
     write_table1(group_runs(find_runs([tmp_path / "runs"])), stores, tmp_path)
     text = (tmp_path / "table1.md").read_text()
     assert "nor with those of the originals, which are of their files at full size.\n" in text
+
+
+def test_another_beginning_than_the_papers_is_named(tmp_path: Path) -> None:
+    near = ["model.near_identity=true"]
+    write_run(tmp_path / "runs", "minc2500/fa-cresnet-msssim-4", 0.77, settings=near)
+    write_table1(group_runs(find_runs([tmp_path / "runs"])), NO_STORES, tmp_path)
+    text = (tmp_path / "table1.md").read_text()
+    assert "FA-cResNet: fa-cresnet (begins near the identity), ResNet-50, width 64, 28x28" in text
+    assert "**Another input, another beginning, or more blocks, than the paper's**" in text
 
 
 def test_nothing_is_said_of_a_size_that_nobody_knows(tmp_path: Path) -> None:

@@ -17,19 +17,23 @@ MakeRecipe = Callable[..., Recipe]
 
 
 def test_two_do_not_train_in_one_folder(make_recipe: MakeRecipe, tmp_path: Path) -> None:
-    recipe = make_recipe(schedule__epochs=1, schedule__decay_epochs=[])
-    with only_one(tmp_path / "run"):
-        with pytest.raises(TrainingError, match=r"run is being trained in by another process"):
-            fit(recipe, tmp_path / "run")
-        assert not list((tmp_path / "run").iterdir())
-    assert fit(recipe, tmp_path / "run")["epochs"] == 1  # the lock has ended
+    recipe = make_recipe(schedule__epochs=2, schedule__decay_epochs=[])
+    fit(recipe, tmp_path / "run", stop_after=1)
+    metrics = (tmp_path / "run/metrics.csv").read_bytes()
+    with (
+        only_one(tmp_path / "run"),
+        pytest.raises(TrainingError, match=r"run is being trained by another process"),
+    ):
+        fit(recipe, tmp_path / "run")
+    assert (tmp_path / "run/metrics.csv").read_bytes() == metrics
+    assert fit(recipe, tmp_path / "run")["epochs"] == 2  # the lock has ended
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ('{"recipe": ', "cannot be read: "),
-        ("{}", "it lacks best, codec, last, "),
+        ("{}", "it lacks best, checkpoint, codec, last, "),
         ("[]", "it lacks a table"),
     ],
 )
@@ -46,7 +50,7 @@ def test_without_its_figures_a_run_ends_once_more(make_recipe: MakeRecipe, tmp_p
     before = fit(recipe, tmp_path / "run")
     metrics = (tmp_path / "run/metrics.csv").read_bytes()
     (tmp_path / "run/result.json").write_text("{")
-    with pytest.raises(TrainingError, match=r"remove result\.json and give the command again"):
+    with pytest.raises(TrainingError, match=r"remove result\.json and repeat the run's"):
         fit(recipe, tmp_path / "run")
     (tmp_path / "run/result.json").unlink()
     assert fit(recipe, tmp_path / "run") == before

@@ -183,7 +183,7 @@ def describe_runs(data_set: str, groups: Iterable[Group]) -> list[str]:
 
 
 def name_networks(recipes: Iterable[Recipe]) -> str:
-    """Say how networks differ in size from the paper's.
+    """Say how networks differ from the paper's.
 
     Args:
         recipes: Recipes of runs.
@@ -197,7 +197,7 @@ def name_networks(recipes: Iterable[Recipe]) -> str:
     if any((recipe.model.depth, recipe.model.width) != (50, 64) for recipe in recipes):
         return "Another ResNet than the paper's"
     if not all(is_papers(recipe) for recipe in recipes):
-        return "Another input, or more blocks, than the paper's"
+        return "Another input, another beginning, or more blocks, than the paper's"
     return ""
 
 

@@ -127,7 +127,7 @@ def _page(
     if with_runs:
         lines.append("- all runs: [results.md](results.md), [results.csv](results.csv)")
     if unfinished:
-        lines.append(f"- {unfinished} runs are not finished, and left out")
+        lines.append(f"- left out, because not finished: {unfinished} runs")
     lines += [""] if lines[-1] else []
     for name, title in ITEMS.items():
         part = parts[name]

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from latentset.datasets.errors import TrainingError
-from latentset.train.networks import PixelNetwork
+from latentset.train.networks import FeatureAdaptation, PixelNetwork
 from latentset.train.recipe import Paper, Recipe
 from latentset.train.run_files import RECIPE, RESULT, read_result
 from latentset.train.run_folder import Start
@@ -126,7 +126,7 @@ def find_unfinished(folders: Iterable[Path]) -> list[Path]:
     Returns:
         Folders of such runs, in the order of their paths.
     """
-    begun = [path.parent for folder in folders for path in sorted(folder.rglob(RECIPE))]
+    begun = dict.fromkeys(path.parent for one in folders for path in sorted(one.rglob(RECIPE)))
     return [folder for folder in begun if not (folder / RESULT).exists()]
 
 
@@ -157,7 +157,12 @@ def describe_network(recipe: Recipe) -> str:
     blocks = (
         f"blocks {'/'.join(map(str, model.depths))}" if model.depths else f"ResNet-{model.depth}"
     )
-    return f"{model.kind}, {blocks}, width {model.width}, {size}x{size} {unit}"
+    begins = " (begins near the identity)" if _near_identity(recipe) else ""
+    return f"{model.kind}{begins}, {blocks}, width {model.width}, {size}x{size} {unit}"
+
+
+def _near_identity(recipe: Recipe) -> bool:
+    return isinstance(recipe.model, FeatureAdaptation) and recipe.model.near_identity
 
 
 BLOCKS: dict[int, tuple[int, ...]] = {
@@ -184,18 +189,20 @@ def is_slim(recipe: Recipe) -> bool:
 
 
 def is_papers(recipe: Recipe) -> bool:
-    """Say whether a network is as large as the paper's, and sees as much.
+    """Say whether a network is as large as the paper's, sees as much, and begins as usual.
 
     Args:
         recipe: The run's recipe.
 
     Returns:
-        Whether it is of ResNet-50's blocks and width, at 224x224 pixels or 28x28 positions.
+        Whether it is of ResNet-50's blocks and width, at 224x224 pixels or 28x28 positions, and
+        not ``near_identity``.
     """
     model = recipe.model
     own, whole = _blocks(recipe)
     size = 224 if isinstance(model, PixelNetwork) else 28
-    return own == whole and (model.depth, model.width, recipe.data.size) == (50, 64, size)
+    like = own == whole and (model.depth, model.width, recipe.data.size) == (50, 64, size)
+    return like and not _near_identity(recipe)
 
 
 def _blocks(recipe: Recipe) -> tuple[tuple[int, ...], tuple[int, ...]]:
