@@ -127,3 +127,26 @@ class TrainingError(LatentSetError, RuntimeError):
 
 class MissingEnvironmentError(LatentSetError, ImportError):
     """This environment lacks the framework that a command needs."""
+
+
+def describe_invalid(error: Exception) -> str:
+    """Say why a file's content was refused, for the end of a message.
+
+    Args:
+        error: What reading it raised.
+
+    Returns:
+        Of a validation error one line: each field, what was wrong, and what was found; of any
+        other error its text.
+    """
+    from pydantic import ValidationError  # here, so that --help need not wait for it
+
+    if not isinstance(error, ValidationError):
+        return str(error)
+    parts = []
+    for item in error.errors():
+        field = ".".join(str(part) for part in item["loc"])
+        message = item["msg"].removeprefix("Value error, ")
+        found = f", got {item['input']!r:.80}" if item["type"] != "value_error" else ""
+        parts.append(f"{field}: {message}{found}" if field else f"{message}{found}")
+    return "; ".join(parts)

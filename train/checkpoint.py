@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from latentset.datasets.errors import TrainingError
+from latentset.datasets.errors import TrainingError, describe_invalid
 from latentset.datasets.store import Store
 from latentset.train.networks import Table
 from latentset.train.recipe import Recipe, codec_name
@@ -99,7 +99,8 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], Record]:
         ) from error
     except ValidationError as error:
         raise TrainingError(
-            f"{path}: its record cannot be read; was it written by another version? {error}"
+            f"{path}: its record cannot be read; was it written by another version? "
+            f"{describe_invalid(error)}"
         ) from error
 
 

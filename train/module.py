@@ -11,12 +11,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from latentset.datasets.errors import TrainingError
 from latentset.datasets.store import Header
 from latentset.train.inputs import Input, make_input
 from latentset.train.loss import classification_loss, mix, mixup_share
 from latentset.train.models import AdoptingModel
 from latentset.train.reader import Batch
 from latentset.train.recipe import Recipe
+from latentset.train.run_files import RESUME
 
 TOP = 5
 """k of the second accuracy; the number of classes where that is smaller."""
@@ -102,6 +104,27 @@ class Classifier(LightningModule):
         self.log("train/loss", self.train_loss, on_step=False, on_epoch=True)
         self.log("train/top1", self.train_top1, on_step=False, on_epoch=True)
         return loss
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Look whether the state of a run is one of this network.
+
+        Args:
+            checkpoint: Lightning's, which is loaded next.
+
+        Raises:
+            TrainingError: Its tensors have other names or shapes.
+        """
+        saved, own = checkpoint["state_dict"], self.state_dict()
+        differ = sorted(
+            name
+            for name in saved.keys() | own.keys()
+            if name not in saved or name not in own or saved[name].shape != own[name].shape
+        )
+        if differ:
+            raise TrainingError(
+                f"{RESUME} is of another network: {len(differ)} tensors differ in name or shape, "
+                f"{differ[0]} first; was it copied here? Remove it, and the run begins anew"
+            )
 
     def on_train_epoch_start(self) -> None:
         """Begin the figures anew; an epoch that is taken up in its middle goes on with them."""

@@ -25,7 +25,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from pydantic import ValidationError
 from rich.console import Console
 
-from latentset.datasets.errors import TrainingError
+from latentset.datasets.errors import TrainingError, describe_invalid
 from latentset.train.checkpoint import Record, StoreRecord, save_weights
 from latentset.train.networks import Table
 from latentset.train.recipe import Recipe, differences
@@ -100,7 +100,7 @@ def begin(folder: Path, start: Start, *, write: bool = True) -> bool:
     except ValidationError as error:
         raise TrainingError(
             f"{path} cannot be read; was it written by another version? "
-            f"Give another folder with --out. {error}"
+            f"Give another folder with --out. {describe_invalid(error)}"
         ) from error
     changed = differences(before.recipe, start.recipe)
     if before.store.fingerprint != start.store.fingerprint:

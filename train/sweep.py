@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from latentset.datasets.errors import RecipeError, TrainingError
+from latentset.datasets.errors import RecipeError, TrainingError, describe_invalid
 from latentset.datasets.store import Header, Store, open_store
 from latentset.train.commands import store_commands
 from latentset.train.experiments import Experiment, experiments, learns_pixels, sweeps
@@ -262,7 +262,7 @@ def _check_begun(job: Job) -> None:
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         raise TrainingError(
             f"{path} cannot be read; was it written by another version? "
-            f"Give another folder with --out. {error}"
+            f"Give another folder with --out. {describe_invalid(error)}"
         ) from error
     changed = differences(before, job.recipe)
     if fingerprint != job.fingerprint:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
-from latentset.datasets.errors import StoreFormatError
+from latentset.datasets.errors import StoreFormatError, describe_invalid
 from latentset.datasets.store.content import (
     CodecInfo,
     Frozen,
@@ -38,7 +38,6 @@ __all__ = [
     "Provenance",
     "Sha256",
     "SourceInfo",
-    "describe",
     "format_version_of",
     "parse_header",
 ]
@@ -232,22 +231,4 @@ def parse_header(value: Any, where: str) -> Header:
     try:
         return Header.model_validate(value)
     except ValidationError as error:
-        raise StoreFormatError(f"{where}: header: {describe(error)}") from error
-
-
-def describe(error: ValidationError) -> str:
-    """Put a validation error into one line: each field, what was wrong, and what was found.
-
-    Args:
-        error: The error.
-
-    Returns:
-        Text for the end of a message.
-    """
-    parts = []
-    for item in error.errors():
-        field = ".".join(str(part) for part in item["loc"])
-        message = item["msg"].removeprefix("Value error, ")
-        found = f", got {item['input']!r:.80}" if item["type"] != "value_error" else ""
-        parts.append(f"{field}: {message}{found}" if field else f"{message}{found}")
-    return "; ".join(parts)
+        raise StoreFormatError(f"{where}: header: {describe_invalid(error)}") from error

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import NonNegativeInt, ValidationError, model_validator
 
-from latentset.datasets.errors import StoreCorruptError
-from latentset.datasets.store.header import FormatVersion, Frozen, Sha256, describe
+from latentset.datasets.errors import StoreCorruptError, describe_invalid
+from latentset.datasets.store.header import FormatVersion, Frozen, Sha256
 from latentset.datasets.store.objects import StoredObject, sha256_of
 from latentset.datasets.store.samples import OK
 
@@ -112,7 +112,7 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
         raise StoreCorruptError(
-            f"{where}: {MANIFEST} is not valid: {describe(error)}. It was torn or altered"
+            f"{where}: {MANIFEST} is not valid: {describe_invalid(error)}. It was torn or altered"
         ) from error
     if manifest.format_version == "0.1":
         return manifest

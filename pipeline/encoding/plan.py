@@ -28,7 +28,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import NonNegativeInt, ValidationError
 
-from latentset.datasets.errors import JobError, PhotographError, SourceError, StoreError
+from latentset.datasets.errors import (
+    JobError,
+    PhotographError,
+    SourceError,
+    StoreError,
+    describe_invalid,
+)
 from latentset.datasets.photographs import read_size
 from latentset.datasets.sources import Source, resolve_inside
 from latentset.datasets.store.arrays import Rows, Sizes
@@ -303,7 +309,7 @@ class PlanFile:
             document = PlanDocument.model_validate_json(job.read("plan.json"))
             content = job.read("plan.parquet")
         except (OSError, ValidationError) as error:
-            raise JobError(f"{job}: the plan cannot be read: {error}") from error
+            raise JobError(f"{job}: the plan cannot be read: {describe_invalid(error)}") from error
         if sha256_of(content) != document.table_sha256:
             raise JobError(f"{job}: plan.parquet differs from its digest in plan.json")
         self.header = document.header

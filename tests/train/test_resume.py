@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from latentset.datasets.errors import TrainingError
 from latentset.train.checkpoint import SafetensorsIO
 from latentset.train.fit import fit
 from latentset.train.models import PixelResNet
@@ -97,3 +98,32 @@ def test_killed_in_the_frozen_phase(make_recipe: MakeRecipe, tmp_path: Path) -> 
     anchor.unlink()  # its weights are in the state
     fit(recipe, tmp_path / "run")
     assert_equal(tmp_path / "run", tmp_path / "whole")
+
+
+def test_the_state_of_another_network(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    run, wider = tmp_path / "run", tmp_path / "wider"
+    fit(make(make_recipe), run, stop_after=1)
+    fit(make(make_recipe, model__width=4), wider, stop_after=1)
+    before = (run / "last.safetensors").read_bytes()
+    (run / "resume.safetensors").write_bytes((wider / "resume.safetensors").read_bytes())
+    with pytest.raises(TrainingError, match=r"of another network: \d+ tensors differ.*Remove it"):
+        fit(make(make_recipe), run)
+    assert (run / "last.safetensors").read_bytes() == before
+    (run / "resume.safetensors").unlink()
+    fit(make(make_recipe), run)
+    fit(make(make_recipe), tmp_path / "whole")
+    assert_equal(run, tmp_path / "whole")
+
+
+def test_why_a_run_of_another_version_is_refused(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    fit(make(make_recipe), run, stop_after=1)
+    start = json.loads((run / "recipe.json").read_text())
+    start["recipe"]["schedule"]["epochs"] = "many"
+    (run / "recipe.json").write_text(json.dumps(start))
+    with pytest.raises(TrainingError, match=r"recipe.json cannot be read") as caught:
+        fit(make(make_recipe), run)
+    message = str(caught.value)
+    assert "recipe.schedule.epochs: Input should be a valid integer" in message
+    assert "got 'many'" in message
+    assert "pydantic" not in message

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from latentset.datasets.errors import TrainingError
+from latentset.datasets.errors import TrainingError, describe_invalid
 from latentset.train.networks import FeatureAdaptation, PixelNetwork
 from latentset.train.recipe import Paper, Recipe
 from latentset.train.run_files import RECIPE, RESULT, read_result
@@ -139,7 +139,7 @@ def _start(folder: Path) -> Start | None:
     except ValidationError as error:
         raise TrainingError(
             f"{path} cannot be read; was it written by another version? Leave the run out, or "
-            f"train it again. {error}"
+            f"train it again. {describe_invalid(error)}"
         ) from error
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from latentset.datasets.errors import TrainingError
+from latentset.datasets.errors import TrainingError, describe_invalid
 from latentset.train import paper
 from latentset.train.networks import FACResNetNetwork, Network, ResNetNetwork
 from latentset.train.report.captions import codec_order, codec_title, data_set_title, setting_title
@@ -108,7 +108,8 @@ def read_codec_times(path: Path) -> CodecTimes:
         return CodecTimes.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         raise TrainingError(
-            f"--codec-times {path}: expected what `latentset codec time --json` writes: {error}"
+            f"--codec-times {path}: expected what `latentset codec time --json` writes: "
+            f"{describe_invalid(error)}"
         ) from error
 
 
