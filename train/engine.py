@@ -1,16 +1,19 @@
 """Lightning's trainer, set up the way every command of this package uses it."""
 
 import logging
+import os
 import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, Literal, TypeVar
 
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.strategies import DDPStrategy
 
 from latentset.datasets.errors import RecipeError
@@ -138,13 +141,55 @@ def make_trainer(
         )
 
 
-def run_lightning(action: Callable[[], Result]) -> Result:
+class StopBetweenBatches(Callback):
+    """Ends training before its next batch once Ctrl-C was pressed; a second Ctrl-C ends it at once.
+
+    An exception out of the signal's handler would come anywhere, also where Python can but report
+    and forget it (a generator that is closed, a weak reference's callback): the run would go on.
+    """
+
+    def __init__(self) -> None:
+        self.pressed = False
+
+    def press(self, number: int, frame: FrameType | None) -> None:
+        """Handle the signal.
+
+        Args:
+            number: The signal's.
+            frame: Where it came.
+
+        Raises:
+            KeyboardInterrupt: It is the second one.
+        """
+        if self.pressed:
+            raise KeyboardInterrupt
+        self.pressed = True
+        # Not by print: the signal may have come within one.
+        os.write(2, b"stopping after this step; Ctrl-C again stops at once\n")
+
+    def check(self, *_: Any) -> None:
+        """Look whether to end.
+
+        Args:
+            *_: Lightning's.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C was pressed.
+        """
+        if self.pressed:
+            raise KeyboardInterrupt
+
+    on_train_batch_start = on_validation_batch_start = check
+
+
+def run_lightning(trainer: Trainer, action: Callable[[], Result]) -> Result:
     """Run Lightning without its noise, and so that Ctrl-C comes out as KeyboardInterrupt.
 
     Lightning ends the process with status 1 instead, and leaves Ctrl-C ignored.
 
     Args:
-        action: What to run.
+        trainer: The trainer.
+        action: What to run with it.
 
     Returns:
         Its result.
@@ -152,12 +197,22 @@ def run_lightning(action: Callable[[], Result]) -> Result:
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed.
     """
-    handler = signal.getsignal(signal.SIGINT)
+    stop, before = StopBetweenBatches(), signal.getsignal(signal.SIGINT)
+    trainer.callbacks.append(stop)
+    # Python lets the main thread alone handle signals; a Ctrl-C that is ignored, as in a shell's
+    # background jobs, or handled by the caller stays so.
+    ours = threading.current_thread() is threading.main_thread()
+    if ours and before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, stop.press)
     try:
         with _without_noise():
-            return action()
+            result = action()
+        stop.check()  # it came within the last batch
+        return result
     except SystemExit as end:
         if isinstance(end.__context__, KeyboardInterrupt):
-            signal.signal(signal.SIGINT, handler)
             raise KeyboardInterrupt from end
         raise
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, before)

@@ -249,7 +249,7 @@ def evaluate_split(module: Classifier, recipe: Recipe, store: Store, name: str) 
         enable_progress_bar=False,
     )
     validate = partial(trainer.validate, module, EpochLoader(reader, 0), verbose=False)
-    found = run_lightning(validate)[0]
+    found = run_lightning(trainer, validate)[0]
     labels, logits = torch.cat(answers.labels), torch.cat(answers.logits)
     classes = store.header.source.classes
     confusion = (

@@ -217,7 +217,7 @@ def _train(
     data = RunData(store, recipe, splits, module.input.names, keeper, ranks, teacher)
     _announce(keeper, splits, network, resuming, ranks)
     checkpoint = folder / RESUME if resuming else None
-    run_lightning(partial(trainer.fit, module, datamodule=data, ckpt_path=checkpoint))
+    run_lightning(trainer, partial(trainer.fit, module, datamodule=data, ckpt_path=checkpoint))
     if ranks.ranks > 1:
         torch.distributed.destroy_process_group()  # the first process evaluates alone
 

@@ -24,8 +24,12 @@ from latentset.datasets.errors import TrainingError
 from latentset.train.run_files import RECIPE, RESULT, read_result
 from latentset.train.sweep import Job
 
-PROGRAM = "from latentset.datasets.cli import main; main()"
-"""The command line of this very installation."""
+PROGRAM = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from latentset.datasets.cli import main; main()"
+)
+"""The command line of this very installation. It listens to Ctrl-C, by which a sweep stops it, also
+where the sweep does not: a script's background jobs inherit that it is ignored."""
 
 POLL_S = 0.2
 """Between two looks at what runs, seconds."""

@@ -16,6 +16,7 @@ from latentset.datasets.errors import RecipeError, StoreIncompleteError, Trainin
 from latentset.datasets.store import Store
 from latentset.datasets.store.synthetic import write_synthetic_store
 from latentset.train.evaluate import evaluate_checkpoint
+from latentset.train.engine import StopBetweenBatches
 from latentset.train.fit import fit
 from latentset.train.recipe import Recipe
 from latentset.train.run_files import read_result
@@ -116,17 +117,54 @@ def test_killed_run_goes_on(finished: Path, recipe: Recipe, tmp_path: Path) -> N
     assert figures(run) == figures(finished)
 
 
-def test_ctrl_c_stops_and_the_run_goes_on(recipe: Recipe, tmp_path: Path) -> None:
-    class Interrupting(Console):
-        def print(self, *objects: Any, **options: Any) -> None:
-            if str(objects[0]).startswith("epoch 1/4"):
-                raise KeyboardInterrupt
+class Pressing(Console):
+    """Presses Ctrl-C after the first epoch, so many times."""
 
+    def __init__(self, times: int) -> None:
+        super().__init__(quiet=True)
+        self.left = times
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        while self.left and str(objects[0]).startswith("epoch 1/4"):
+            self.left -= 1
+            Finalised()
+
+
+class Finalised:
+    """Ctrl-C comes where Python forgets exceptions: the handler must not count on raising one."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_stops_before_the_next_step_and_the_run_goes_on(
+    finished: Path, recipe: Recipe, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        fit(recipe, tmp_path / "run", console=Interrupting())
+        fit(recipe, tmp_path / "run", console=Pressing(times=1))
     assert signal.getsignal(signal.SIGINT) is handler
+    assert capfd.readouterr().err == "stopping after this step; Ctrl-C again stops at once\n"
     assert len(figures(tmp_path / "run")) == 1
+    fit(recipe, tmp_path / "run", console=Console(quiet=True))
+    assert figures(tmp_path / "run") == figures(finished)
+
+
+def test_a_second_ctrl_c_stops_at_once() -> None:
+    stop = StopBetweenBatches()
+    stop.press(signal.SIGINT, None)
+    with pytest.raises(KeyboardInterrupt):
+        stop.press(signal.SIGINT, None)
+
+
+def test_ctrl_c_that_is_ignored_stays_so(recipe: Recipe, tmp_path: Path) -> None:
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        fit(recipe, tmp_path / "run", console=Pressing(times=1))
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert len(figures(tmp_path / "run")) == 4
 
 
 def test_terminal_has_a_bar_that_counts_from_one(
