@@ -248,11 +248,10 @@ def recipes(
     from rich.console import Console
     from rich.table import Table
 
-    from latentset.train.recipe_file import load_recipe
     from latentset.train.recipe_text import recipe_lines, recipe_text
 
     if name is not None:
-        typer.echo(recipe_text(load_recipe(name).name), nl=False)
+        typer.echo(recipe_text(name), nl=False)
         return
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("recipe", no_wrap=True)
@@ -279,6 +278,14 @@ def sweep(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Set a key of all recipes; repeatable."),
     ] = None,
+    latent_settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set-latents",
+            metavar="KEY=VALUE",
+            help="Set a key of the recipes of latents; the anchors stay as they are. Repeatable.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the commands, and train nothing.")
     ] = False,
@@ -289,7 +296,15 @@ def sweep(
     from latentset.train.sweep import plan_sweep
     from latentset.train.sweep_run import Sweep
 
-    planned = plan_sweep(table, store, out, seeds=seed or (0,), only=only, settings=settings or ())
+    planned = plan_sweep(
+        table,
+        store,
+        out,
+        seeds=seed or (0,),
+        only=only,
+        settings=settings or (),
+        latent_settings=latent_settings or (),
+    )
     if dry_run:
         for job in planned:
             typer.echo(f"{job.command}{'  # is finished' if job.is_finished() else ''}")

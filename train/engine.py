@@ -12,9 +12,10 @@ from typing import Any, Literal, TypeVar
 
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 
 from latentset.datasets.errors import RecipeError
 from latentset.train.checkpoint import SafetensorsIO
@@ -141,8 +142,12 @@ def make_trainer(
         )
 
 
-class StopBetweenBatches(Callback):
-    """Ends training before its next batch once Ctrl-C was pressed; a second Ctrl-C ends it at once.
+class StoppedBetweenSteps(KeyboardInterrupt):
+    """Ctrl-C, taken before a step of training began: the state is whole."""
+
+
+class StopBetweenSteps(Callback):
+    """Ends training before its next step once Ctrl-C was pressed; a second Ctrl-C ends it at once.
 
     An exception out of the signal's handler would come anywhere, also where Python can but report
     and forget it (a generator that is closed, a weak reference's callback): the run would go on.
@@ -167,19 +172,17 @@ class StopBetweenBatches(Callback):
         # Not by print: the signal may have come within one.
         os.write(2, b"stopping after this step; Ctrl-C again stops at once\n")
 
-    def check(self, *_: Any) -> None:
-        """Look whether to end.
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Look whether to end, unless the batch is a further part of a step."""
+        if self.pressed and batch_idx % trainer.accumulate_grad_batches == 0:
+            raise StoppedBetweenSteps
 
-        Args:
-            *_: Lightning's.
-
-        Raises:
-            KeyboardInterrupt: Ctrl-C was pressed.
-        """
-        if self.pressed:
+    def on_validation_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Look whether to end; that of an epoch is finished first, so that nothing is lost."""
+        if self.pressed and trainer.state.fn != TrainerFn.FITTING:
             raise KeyboardInterrupt
-
-    on_train_batch_start = on_validation_batch_start = check
 
 
 def run_lightning(trainer: Trainer, action: Callable[[], Result]) -> Result:
@@ -197,7 +200,7 @@ def run_lightning(trainer: Trainer, action: Callable[[], Result]) -> Result:
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed.
     """
-    stop, before = StopBetweenBatches(), signal.getsignal(signal.SIGINT)
+    stop, before = StopBetweenSteps(), signal.getsignal(signal.SIGINT)
     trainer.callbacks.append(stop)
     # Python lets the main thread alone handle signals; a Ctrl-C that is ignored, as in a shell's
     # background jobs, or handled by the caller stays so.
@@ -207,11 +210,12 @@ def run_lightning(trainer: Trainer, action: Callable[[], Result]) -> Result:
     try:
         with _without_noise():
             result = action()
-        stop.check()  # it came within the last batch
+        if stop.pressed:  # within the last batch
+            raise KeyboardInterrupt
         return result
     except SystemExit as end:
         if isinstance(end.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from end
+            raise end.__context__ from None
         raise
     finally:
         if ours:

@@ -28,11 +28,11 @@ from latentset.train.ranks import Ranks
 from latentset.train.reader import LatentReader
 from latentset.train.recipe import Recipe, resolve
 from latentset.train.run_files import (
-    BEST,
     CONFUSION,
     LAST,
     RESULT,
     RESUME,
+    chosen_weights,
     only_one,
     read_result,
     write_text,
@@ -135,10 +135,10 @@ def fit(
     if recipe.data.test_split:
         select_split(store, recipe.data.test_split)
     splits = _splits(store, recipe, ranks) if recipe.schedule.epochs else None
-    teacher = None
-    if recipe.distill.logits and splits:
-        teacher = read_logits(Path(recipe.distill.logits), store, splits[0])
     folder = folder or Path("runs") / recipe.name / str(recipe.data.codec) / f"seed-{recipe.seed}"
+    teacher = None
+    if recipe.distill.logits and splits and not (folder / RESULT).exists():
+        teacher = read_logits(Path(recipe.distill.logits), store, splits[0])
 
     torch.manual_seed(recipe.seed)
     network = build_network(recipe.model)
@@ -244,7 +244,7 @@ def _splits(store: Store, recipe: Recipe, ranks: Ranks) -> tuple[Split, Split | 
 def _conclude(start: Start, store: Store, keeper: RunFolder, module: Classifier) -> dict[str, Any]:
     """Evaluate the chosen weights, and gather and write the figures of a finished run."""
     recipe, folder = start.recipe, keeper.folder
-    chosen = BEST if keeper.best else LAST
+    chosen = chosen_weights(recipe)
     result: dict[str, Any] = {
         "recipe": recipe.name,
         "model": recipe.model.kind,

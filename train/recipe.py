@@ -19,7 +19,18 @@ from latentset.datasets.errors import RecipeError
 from latentset.datasets.store import Header
 from latentset.train.networks import AnyNetwork, Table
 
-WHERE_NOT_WHAT = frozenset({"data.store", "data.read_ahead", "device", "paper"})
+WHERE_NOT_WHAT = frozenset(
+    {
+        "data.store",
+        "data.read_ahead",
+        "device.accelerator",
+        "device.channels_last",
+        "device.compile",
+        "device.deterministic",
+        "device.save_steps",
+        "paper",
+    }
+)
 """Keys that say where, how fast or why, not what is learnt: they may change when a run goes on.
 (The store is held to its fingerprint.)"""
 
@@ -121,7 +132,8 @@ class Schedule(Table):
     weight_decay: NonNegativeFloat = 0.0
     """L2 penalty of SGD, on every parameter."""
     accumulate: PositiveInt = 1
-    """Parts that each batch is divided into: less memory for the same step."""
+    """Parts that each batch is divided into: less memory for a step of the same batch (batch norm
+    takes the statistics of each part)."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay, a step, of the moving average of the weights that is evaluated and kept; 0 = none."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0

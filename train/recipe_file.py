@@ -88,10 +88,21 @@ def _read(name: str) -> dict[str, Any]:
         raise RecipeError(f"{name}: the recipe cannot be read: {error}") from error
     if shipped in experiments():
         return compose(experiments()[shipped])
-    raise RecipeError(
-        f"no recipe {name!r}: expected the path of a TOML file, or a name that "
-        "`latentset recipes` lists" + _suggest(name, recipe_names())
-    )
+    raise no_recipe(name, "the path of a TOML file, or a name that `latentset recipes` lists")
+
+
+def no_recipe(name: str, expected: str) -> RecipeError:
+    """Say that there is no such recipe.
+
+    Args:
+        name: What was given.
+        expected: What may be given.
+
+    Returns:
+        The error, with the name that is nearest, if one is near.
+    """
+    near = _suggest(name, recipe_names())
+    return RecipeError(f"no recipe {name!r}: expected {expected}{near}")
 
 
 def _set(tables: dict[str, Any], setting: str) -> None:

@@ -18,7 +18,8 @@ from latentset.train.experiments import (
     learns_pixels,
     sweeps,
 )
-from latentset.train.recipe_file import recipe_files
+from latentset.train.recipe_file import no_recipe, parse_recipe, recipe_files
+from latentset.train.run_files import chosen_weights
 
 
 def recipe_text(name: str) -> str:
@@ -29,9 +30,14 @@ def recipe_text(name: str) -> str:
 
     Returns:
         TOML with a comment at its head: what it is, how to run it, what the paper found.
+
+    Raises:
+        RecipeError: No recipe of this name ships.
     """
     if name in recipe_files():
         return recipe_files()[name].read_text(encoding="utf-8")
+    if name not in experiments():
+        raise no_recipe(name, "a name that `latentset recipes` lists")
     experiment = experiments()[name]
     header = "\n".join(f"# {line}".rstrip() for line in _header(experiment))
     return f"{header}\n\n{toml_text(compose(experiment))}"
@@ -107,7 +113,8 @@ def _header(experiment: Experiment) -> Iterator[str]:
         yield "      --set weights.adopt=ANCHOR2"
         anchor2 = Experiment(experiment.data_set, "anchor2", experiment.codec)
         yield ""
-        yield f"ANCHOR2: best.safetensors of a run of {anchor2.name}. All at once, in order:"
+        chosen = chosen_weights(parse_recipe(compose(anchor2), anchor2.name))
+        yield f"ANCHOR2: {chosen} of a run of {anchor2.name}. All at once, in order:"
     else:
         yield ""
         yield "With all others of its table, in order:"
@@ -128,7 +135,8 @@ def _expectation(experiment: Experiment) -> Iterator[str]:
         yield f"Expected: top-1 {figure:.1f} % on the test split (the paper's figure)."
     elif figure is not None and experiment.data_set != "imagenet":
         yield "Expected: the paper has no figure for this data set and these slim networks; for"
-        yield f"MINC-2500 and the full ones it has {figure:.1f} %. docs/results.md has ours."
+        yield f"MINC-2500 and the full ones it has {figure:.1f} %. docs/results.md has ours,"
+        yield "of those that were run."
     else:
         yield "Expected: a point that the paper draws and gives no number for."
     if experiment.setting == "cresnet":

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from latentset.datasets.errors import TrainingError
+from latentset.train.recipe import Recipe
 
 RECIPE, METRICS, RESULT = "recipe.json", "metrics.csv", "result.json"
 CONFUSION = "confusion.csv"
@@ -39,6 +40,18 @@ FIGURES = frozenset(
 """Keys of result.json that others read."""
 
 REMEDY = f"remove {RESULT} and repeat the run's `latentset train`: what was trained is kept"
+
+
+def chosen_weights(recipe: Recipe) -> str:
+    """Say which weights of a run are evaluated and adopted.
+
+    Args:
+        recipe: The run's recipe.
+
+    Returns:
+        Name of their file: the best by the validation split, or the last where there is none.
+    """
+    return BEST if recipe.data.val_split and recipe.schedule.epochs else LAST
 
 
 def read_result(folder: Path) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from rich.console import Console
 
 from latentset.datasets.errors import TrainingError, describe_invalid
 from latentset.train.checkpoint import Record, StoreRecord, save_weights
+from latentset.train.engine import StoppedBetweenSteps
 from latentset.train.networks import Table
 from latentset.train.recipe import Recipe, differences
 from latentset.train.run_files import BEST, LAST, METRICS, RECIPE, RESUME, write_text
@@ -185,6 +186,15 @@ class RunFolder(Checkpoint):
         recipe, done = self.start.recipe, batch_idx + 1
         every = recipe.device.save_steps * recipe.schedule.accumulate
         if done % every == 0 and done < trainer.num_training_batches:
+            self.batches = done
+            trainer.save_checkpoint(self.folder / RESUME)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Save the state at Ctrl-C; of several processes each may have stopped at another step."""
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.completed
+        if isinstance(exception, StoppedBetweenSteps) and done and trainer.world_size == 1:
             self.batches = done
             trainer.save_checkpoint(self.folder / RESUME)
 

@@ -22,7 +22,7 @@ from latentset.train.experiments import Experiment, experiments, learns_pixels, 
 from latentset.train.networks import PixelNetwork
 from latentset.train.recipe import FROM_RECIPE, Recipe, codec_name, differences, resolve
 from latentset.train.recipe_file import load_recipe
-from latentset.train.run_files import BEST, LAST, RECIPE, RESULT, read_result
+from latentset.train.run_files import RECIPE, RESULT, chosen_weights, read_result
 
 Content = tuple[bool, str]
 """What a store holds, as far as recipes care: whether pixels, and the codec's name."""
@@ -78,6 +78,7 @@ def plan_sweep(
     seeds: Sequence[int] = (0,),
     only: str = "*",
     settings: Sequence[str] = (),
+    latent_settings: Sequence[str] = (),
 ) -> list[Job]:
     """Decide what a sweep trains. Nothing is written, and nothing is trained yet.
 
@@ -89,6 +90,7 @@ def plan_sweep(
         only: Pattern (``*`` and ``?``) of the recipes that are wanted; what they adopt from comes
             with them.
         settings: Keys of all recipes to set, ``key=value``.
+        latent_settings: Keys of the recipes of latents alone to set; the anchors stay as they are.
 
     Returns:
         The runs, each after the one that it adopts from.
@@ -101,7 +103,7 @@ def plan_sweep(
         TrainingError: A folder holds a run that was begun otherwise, or figures that cannot be
             read.
     """
-    for setting in settings:
+    for setting in (*settings, *latent_settings):
         key = setting.partition("=")[0].strip()
         if key in ("seed", "data.store"):
             option = f"--{key.rpartition('.')[2]}"
@@ -113,7 +115,8 @@ def plan_sweep(
             f"{_experiments(table)[0].name}; latentset recipes lists them"
         )
     opened = _match([open_store(store) for store in stores])
-    recipes = _with_adopted([load_recipe(e.name, settings) for e in wanted], settings)
+    recipes = _with_adopted([e.name for e in wanted], settings, latent_settings)
+    _check_teacher(settings, recipes)
     missing: dict[Content, list[Recipe]] = {}
     for recipe in recipes:
         if _content(recipe) not in opened:
@@ -121,7 +124,7 @@ def plan_sweep(
     if missing:
         raise RecipeError(_missing(table, missing.values()))
     jobs = [
-        _job(recipe, opened[_content(recipe)], out, s, settings)
+        _job(recipe, opened[_content(recipe)], out, s, settings, latent_settings)
         for s in dict.fromkeys(seeds)
         for recipe in recipes
     ]
@@ -136,14 +139,37 @@ def _experiments(table: str) -> tuple[Experiment, ...]:
     return sweeps()[table]
 
 
-def _with_adopted(recipes: Iterable[Recipe], settings: Sequence[str]) -> list[Recipe]:
+def _with_adopted(
+    names: Iterable[str], settings: Sequence[str], latent_settings: Sequence[str]
+) -> list[Recipe]:
     """The recipes, each after the one that it adopts from."""
     ordered: dict[str, Recipe] = {}
-    for recipe in recipes:
+    for name in names:
+        recipe = _load(name, settings, latent_settings)
         if adopted := _adopted(recipe):
-            ordered.setdefault(adopted, load_recipe(adopted, settings))
-        ordered.setdefault(recipe.name, recipe)
+            ordered.setdefault(adopted, _load(adopted, settings, latent_settings))
+        ordered.setdefault(name, recipe)
     return list(ordered.values())
+
+
+def _load(name: str, settings: Sequence[str], latent_settings: Sequence[str]) -> Recipe:
+    return load_recipe(name, _own(name, settings, latent_settings))
+
+
+def _own(name: str, settings: Sequence[str], latent_settings: Sequence[str]) -> list[str]:
+    """What is set of one recipe."""
+    return [*settings, *(() if learns_pixels(experiments()[name]) else latent_settings)]
+
+
+def _check_teacher(settings: Sequence[str], recipes: Iterable[Recipe]) -> None:
+    """A teacher for all would teach the anchors too, which nobody means who names the option."""
+    given = [setting for setting in settings if setting.strip().startswith("distill.")]
+    anchors = [r.name for r in recipes if learns_pixels(experiments()[r.name])]
+    if given and anchors:
+        raise RecipeError(
+            f"--set {given[0]}: it would teach {anchors[0]} too; give it with --set-latents, which "
+            "is of the recipes of latents alone"
+        )
 
 
 def _adopted(recipe: Recipe) -> str:
@@ -230,12 +256,18 @@ def _missing(table: str, groups: Iterable[list[Recipe]]) -> str:
     return "\n".join(lines)
 
 
-def _job(recipe: Recipe, store: Store, out: Path, seed: int, settings: Sequence[str]) -> Job:
-    needs, own = None, [*settings, f"seed={seed}"]
+def _job(
+    recipe: Recipe,
+    store: Store,
+    out: Path,
+    seed: int,
+    settings: Sequence[str],
+    latent_settings: Sequence[str],
+) -> Job:
+    needs, own = None, [*_own(recipe.name, settings, latent_settings), f"seed={seed}"]
     if adopted := _adopted(recipe):
         needs = out / adopted / f"seed-{seed}"
-        # Which file a run keeps its chosen weights in: fit.py.
-        chosen = BEST if load_recipe(adopted, settings).data.val_split else LAST
+        chosen = chosen_weights(_load(adopted, settings, latent_settings))
         own.append(f"weights.adopt={needs / chosen}")
     where = str(store.place)
     loaded = load_recipe(recipe.name, [*own, f"data.store={where}"])

@@ -88,7 +88,8 @@ def find_weights(adopt: str) -> FoundWeights:
         name = adopt.removeprefix(FROM_RECIPE)
         raise RecipeError(
             f"weights.adopt: these are the weights of a run of {name}: train that first, then give "
-            f"its best.safetensors (--set weights.adopt=FILE); latentset sweep does both"
+            f"its {BEST}, or {LAST} where it has no validation split "
+            "(--set weights.adopt=FILE); latentset sweep does both"
         )
     if adopt.startswith(TORCHVISION):
         return FoundWeights(adopt, load_torchvision(adopt.removeprefix(TORCHVISION)), None)

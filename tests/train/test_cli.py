@@ -75,6 +75,11 @@ def test_train_evaluate_report(run: Run, recipe: str, mixed_store: Store, tmp_pa
     assert f"{100 * found['splits']['test']['top1']:.2f}" in row
     assert json.loads(run("evaluate", out, store, "--split", "test", "--json", "-")) == found
 
+    text = run("evaluate", out, store, "--split", "test", "--per-class")
+    for cls, share in found["splits"]["test"]["per_class"].items():
+        row = next(line for line in text.splitlines() if f" {cls} " in line)
+        assert f" {100 * share:.2f} " in row
+
     text = run("report", out, "-o", str(tmp_path / "report"))
     assert "results.md" in text
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == [

@@ -103,6 +103,15 @@ def test_central_crop_and_full_grid(
     assert (whole.crop, central.crop) == ("whole", "central")
     assert whole.splits["val"].loss != central.splits["val"].loss
     assert whole.splits == evaluate_checkpoint(tmp_path / "w.safetensors", where).splits
+    # The share is the recipe's: of a larger square the network answers otherwise.
+    larger = recipe.model_copy(update={"data": recipe.data.model_copy(update={"eval_share": 1})})
+    save_weights(
+        tmp_path / "l.safetensors",
+        network.state_dict(),
+        record.model_copy(update={"recipe": larger}),
+    )
+    other = evaluate_checkpoint(tmp_path / "l.safetensors", where, crop="central")
+    assert other.splits["val"].loss != central.splits["val"].loss
 
 
 def test_top5_of_more_classes(make_recipe: MakeRecipe, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from latentset.datasets.errors import RecipeError, StoreIncompleteError, TrainingError
 from latentset.datasets.store import Store
 from latentset.datasets.store.synthetic import write_synthetic_store
+from latentset.train.engine import StopBetweenSteps
 from latentset.train.evaluate import evaluate_checkpoint
-from latentset.train.engine import StopBetweenBatches
 from latentset.train.fit import fit
 from latentset.train.recipe import Recipe
 from latentset.train.run_files import read_result
@@ -151,7 +151,7 @@ def test_ctrl_c_stops_before_the_next_step_and_the_run_goes_on(
 
 
 def test_a_second_ctrl_c_stops_at_once() -> None:
-    stop = StopBetweenBatches()
+    stop = StopBetweenSteps()
     stop.press(signal.SIGINT, None)
     with pytest.raises(KeyboardInterrupt):
         stop.press(signal.SIGINT, None)

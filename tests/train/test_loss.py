@@ -72,6 +72,23 @@ def test_teacher() -> None:
     assert loss.item() == pytest.approx(0.75 * hard + 0.25 * 4 * divergence / 2)
 
 
+def test_mixup_mixes_the_teachers_answers() -> None:
+    teacher = torch.tensor([[math.log(3.0), 0.0], [0.0, 0.0]])  # 3/4, 1/4 and 1/2, 1/2
+    loss = classification_loss(
+        LOGITS,
+        LABELS,
+        share=0.75,
+        teacher=teacher,
+        distill=Distill(logits="f", weight=1.0, temperature=1),
+    )
+    # 3/4 of its own and 1/4 of the other's: 11/16, 5/16 and 9/16, 7/16.
+    pairs = (((11 / 16, 5 / 16), (1 / 4, 3 / 4)), ((9 / 16, 7 / 16), (4 / 5, 1 / 5)))
+    divergence = sum(
+        p * math.log(p / q) for wanted, said in pairs for p, q in zip(wanted, said, strict=True)
+    )
+    assert loss.item() == pytest.approx(divergence / 2)
+
+
 def test_moving_average_is_what_is_kept(
     make_recipe: MakeRecipe, mixed_store: Store, tmp_path: Path
 ) -> None:

@@ -2,13 +2,14 @@
 
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import typer
+from torch import Tensor
 from typer.testing import CliRunner
 
 from latentset.datasets.errors import RecipeError
@@ -16,11 +17,11 @@ from latentset.datasets.store import Store, open_store
 from latentset.train.build import build_network
 from latentset.train.cli import recipes
 from latentset.train.experiments import sweeps
-from latentset.train.loss import classification_loss
+from latentset.train.models import adopt_weights
 from latentset.train.module import Classifier
 from latentset.train.networks import PixelNetwork
 from latentset.train.reader import LatentReader
-from latentset.train.recipe import Recipe, resolve
+from latentset.train.recipe import FROM_RECIPE, Recipe, resolve
 from latentset.train.recipe_file import load_recipe, parse_recipe, recipe_names
 from latentset.train.recipe_text import recipe_lines, recipe_text, toml_text
 from latentset.train.split import select_split
@@ -157,7 +158,9 @@ def test_figures_6_and_7() -> None:
             for q in (1, 4, 8)
         ),
     }
-    drawn = load_recipe("minc2500/fa-cresnet-mse-8")
+    for quality in (1, 4, 8):  # 2/3/4 is of HyperMS-SSIM-1 alone (section 5.3)
+        drawn = load_recipe(f"minc2500/fa-cresnet-mse-{quality}")
+        assert drawn.model.model_dump()["n"] == (3, 4, 5)
     assert drawn.paper
     assert (drawn.paper.items, drawn.paper.top1) == (("Figure 7",), None)
     assert drawn.data.codec == "bmshj2018-hyperprior-mse-8"
@@ -198,10 +201,16 @@ def test_imagenet_is_trained_as_sections_5_2_and_5_3_say() -> None:
     latents = load_recipe("imagenet/fa-cresnet-msssim-4")
     assert (latents.data.batch_size, latents.schedule.epochs) == (64, 35)
     assert (latents.schedule.frozen_epochs, latents.schedule.weight_decay) == (15, 5e-4)
+    assert latents.schedule.momentum == 0.9
+    assert (latents.data.size, latents.data.flip) == (28, False)
+    assert latents.data.codec == "bmshj2018-hyperprior-msssim-4"
+    assert latents.weights.adopt == "recipe:imagenet/anchor2-msssim-4"
     rates = [latents.schedule.rates(epoch) for epoch in (9, 10, 24, 25)]
     assert [new for new, _ in rates] == pytest.approx([0.01, 1e-3, 1e-3, 1e-4])
     assert {adopted for _, adopted in rates} == {1e-4}
+    assert "ANCHOR2: last.safetensors of a run of imagenet/anchor2" in recipe_text(latents.name)
     pixels = load_recipe("imagenet/anchor2-msssim-3")
+    assert (pixels.data.size, pixels.data.resize, pixels.data.flip) == (224, 256, True)
     assert pixels.weights.adopt == "torchvision:ResNet50_Weights.IMAGENET1K_V1"
     assert (pixels.data.batch_size, pixels.schedule.epochs) == (64, 5)
     assert {pixels.schedule.rates(epoch) for epoch in range(5)} == {(1e-4, 1e-4)}
@@ -240,42 +249,65 @@ SMALL_LATENTS = [*SMALL, "model.depths=[1, 1, 1]", "data.size=4"]
 SMALL_PIXELS = [*SMALL, "model.depths=[1, 1, 1, 1]", "data.size=32", "data.resize=40"]
 
 
+def load_small(name: str, store: Store, *, pixels: bool) -> Recipe:
+    settings = SMALL_PIXELS if pixels else SMALL_LATENTS
+    known = "num_classes" in load_recipe(name).model.model_fields_set
+    recipe = load_recipe(name, [*settings, *(["model.num_classes=2"] if known else [])])
+    return resolve(recipe, store.header, name)
+
+
 def test_one_step_of_every_recipe(stores: dict[bool, Store]) -> None:
     done = set()
     for name in recipe_names():
         pixels = isinstance(load_recipe(name).model, PixelNetwork)
-        settings = SMALL_PIXELS if pixels else SMALL_LATENTS
-        known = "num_classes" in load_recipe(name).model.model_fields_set
-        recipe = load_recipe(name, [*settings, *(["model.num_classes=2"] if known else [])])
-        recipe = resolve(recipe, stores[pixels].header, name)
-        step = repr((recipe.model, recipe.data, recipe.device))
-        if step not in done:  # many recipes differ in their codec and schedule alone
+        recipe = load_small(name, stores[pixels], pixels=pixels)
+        step = repr((recipe.model, recipe.data, recipe.schedule, recipe.device))
+        if step not in done:  # many recipes differ in their codec alone
             done.add(step)
-            take_step(recipe, stores[pixels])
+            take_steps(recipe, stores)
     assert len(done) > 30
 
 
-def take_step(recipe: Recipe, store: Store) -> None:
-    module = Classifier(build_network(recipe.model), recipe, store.header)
+def take_steps(recipe: Recipe, stores: dict[bool, Store]) -> None:
+    """One of the first phase, where there is one, and one of all weights."""
+    store = stores[isinstance(recipe.model, PixelNetwork)]
+    network = build_network(recipe.model)
+    adopt = recipe.weights.adopt
+    if adopt:
+        anchor = recipe
+        if adopt.startswith(FROM_RECIPE):
+            anchor = load_small(adopt.removeprefix(FROM_RECIPE), stores[True], pixels=True)
+        adopt_weights(network, build_network(anchor.model).state_dict())
+    module = Classifier(network, recipe, store.header)
+    module.log = lambda *_, **__: None  # type: ignore[method-assign]  # no trainer takes it
     split = select_split(store, recipe.data.train_split)
     reader = LatentReader(
         store, split, recipe.data, seed=0, training=True, names=module.input.names
     )
-    before = [p.detach().clone() for p in module.network.parameters()]
-    optimiser = module.configure_optimizers()
     batch = next(iter(reader.batches(0)))
-    logits = module.network(*module.input(batch))
-    assert logits.shape == (4, 2)
-    loss = classification_loss(
-        logits, batch.labels, label_smoothing=0, share=1, teacher=None, distill=recipe.distill
-    )
-    assert torch.isfinite(loss), recipe.name
-    torch.autograd.backward(loss)
-    optimiser.step()
-    moved = [
-        not torch.equal(a, b) for a, b in zip(before, module.network.parameters(), strict=True)
-    ]
-    assert sum(moved) > len(moved) / 2, recipe.name
+    optimiser = module.configure_optimizers()
+    phases = [True, False] if recipe.schedule.frozen_epochs else [False]
+    for frozen in phases:
+        if frozen:
+            network.freeze_adopted()
+        else:
+            network.unfreeze()
+        adopted = [p.detach().clone() for p in network.adopted_parameters()]
+        new = [p.detach().clone() for p in network.new_parameters()]
+        optimiser.zero_grad()
+        loss = module.training_step(batch, 0)
+        assert torch.isfinite(loss), recipe.name
+        torch.autograd.backward(loss)
+        optimiser.step()
+        assert moved(adopted, network.adopted_parameters()) == (not frozen), recipe.name
+        assert not new or moved(new, network.new_parameters()), recipe.name
+
+
+def moved(before: list[Tensor], after: Iterable[Tensor]) -> bool:
+    """Whether most did; False only where none did."""
+    differ = [not torch.equal(a, b) for a, b in zip(before, after, strict=True)]
+    assert not any(differ) or sum(differ) > len(differ) / 2
+    return any(differ)
 
 
 def test_toml_keeps_texts_numbers_and_lists() -> None:
@@ -310,6 +342,10 @@ def test_command_lists_and_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     path = tmp_path / "recipe.toml"
     path.write_text(printed.stdout)
     assert load_recipe(str(path)) == load_recipe("trashnet/fa-cresnet-msssim-8")
+    for name in ("trashnet/facresnet-msssim-8", str(path)):
+        wrong = CliRunner().invoke(app, [name])
+        assert isinstance(wrong.exception, RecipeError)
+        assert "expected a name that `latentset recipes` lists" in str(wrong.exception)
     wrong = CliRunner().invoke(app, ["trashnet/facresnet-msssim-8"])
     assert isinstance(wrong.exception, RecipeError)
     assert "did you mean trashnet/fa-cresnet-msssim-8?" in str(wrong.exception)

@@ -14,7 +14,10 @@ from latentset.datasets.store import open_store
 from latentset.train.cli import report
 from latentset.train.report.figure2 import nonzero_fractions
 from latentset.train.report.figure5 import busiest, write_figure5
+from latentset.train.report.figure6 import draw_paper
+from latentset.train.report.figure7 import draw_accuracies as draw_figure7
 from latentset.train.report.page import write_report
+from latentset.train.report.pictures import new_figure
 from latentset.train.report.stores import Stores
 from tests.train import made_stores
 from tests.train.made_runs import write_run
@@ -103,6 +106,38 @@ def test_whole_report(made: Path, tmp_path: Path) -> None:
             "sigma_channels": "0 1 2",
         }
     ]
+
+
+def test_the_papers_points_are_drawn(made: Path, tmp_path: Path) -> None:
+    axes = new_figure(4, 3).subplots()
+    draw_paper(axes)
+    drawn = {
+        line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines
+    }
+    rates = [0.0888, 0.309, 1.366]
+    assert drawn == {
+        "Anchor 1, paper (MINC-2500)": ([2.604], [75.7]),
+        "Anchor 2, paper (MINC-2500)": (rates, [71.8, 75.3, 75.9]),
+        "cResNet, paper (MINC-2500)": (rates, [70.3, 72.9, 74.4]),
+        "FA-cResNet, paper (MINC-2500)": (rates, [73.2, 76.5, 77.9]),
+    }
+    # Beside data sets that Table 1 is repeated with, and no others.
+    write_run(tmp_path / "runs", "imagenet/anchor1", 0.7, settings=["data.codec=none"])
+    write_report([made / "runs"], tmp_path / "a", pixels=[str(made / "decoded")], timing=False)
+    write_report([tmp_path / "runs"], tmp_path / "b", timing=False)
+    for figure, beside in (("a/figure6-trashnet", True), ("a/figure7-trashnet", True),
+                           ("b/figure6-imagenet", False)):  # fmt: skip
+        text = (tmp_path / f"{figure}.svg").read_text()
+        assert ("Anchor 1, paper (MINC-2500)" in text) == beside
+
+
+def test_losses_of_figure_7_look_different() -> None:
+    axes = new_figure(4, 3).subplots()
+    row = {"setting": "cresnet", "rate_bpp": 0.5, "top1": 70.0, "top1_spread": None}
+    draw_figure7(axes, [row | {"codec": "msssim-4"}, row | {"codec": "mse-4"}], "rate_bpp")
+    lines = [container.lines[0] for container in axes.containers]
+    looks = [(line.get_linestyle(), line.get_fillstyle()) for line in lines]
+    assert looks == [("-", "full"), ("--", "bottom")]
 
 
 def test_fractions_of_figure_2(made: Path) -> None:

@@ -112,7 +112,23 @@ def test_networks_are_called_what_they_are(
     write_table1(group_runs(find_runs([tmp_path / "runs"])), NO_STORES, tmp_path)
     text = (tmp_path / "table1.md").read_text()
     bold = [line.split("**")[1] for line in text.splitlines() if "**" in line]
+    assert bool(settings) == any("changed from the recipe" in words for words in bold)
+    bold = [words for words in bold if "changed from the recipe" not in words]
     assert bold == ([said] if said else [])
+
+
+def test_recipes_that_were_changed_are_named(tmp_path: Path) -> None:
+    changed = ["schedule.mixup=0.4", "schedule.frozen_epochs=0", "seed=3", "device.compile=true"]
+    for codec in ("msssim-1", "msssim-4"):
+        name = f"minc2500/fa-cresnet-{codec}"
+        write_run(tmp_path / "runs", name, 0.7, seed=3, settings=changed)
+    write_run(tmp_path / "runs", "minc2500/cresnet-msssim-4", 0.7)
+    write_table1(group_runs(find_runs([tmp_path / "runs"])), NO_STORES, tmp_path)
+    lines = (tmp_path / "table1.md").read_text().splitlines()
+    assert [line for line in lines if "changed" in line] == [
+        "**FA-cResNet changed from the recipe**: schedule.frozen_epochs: 20 -> 0; "
+        "schedule.mixup: 0.0 -> 0.4."
+    ]
 
 
 def test_rate_is_of_the_split_that_is_measured(tmp_path: Path) -> None:

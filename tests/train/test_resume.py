@@ -15,12 +15,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from latentset.datasets.errors import TrainingError
 from latentset.train.checkpoint import SafetensorsIO
 from latentset.train.fit import fit
-from latentset.train.models import PixelResNet
-from latentset.train.recipe import Recipe
+from latentset.train.models import FACResNet, PixelResNet
+from latentset.train.recipe import Device, Recipe
 from latentset.train.run_files import read_result
 
 MakeRecipe = Callable[..., Recipe]
@@ -83,6 +85,31 @@ def test_killed_within_an_epoch(make_recipe: MakeRecipe, tmp_path: Path, seed: i
     # Each epoch is saved after steps 2, 4, … 22, and at its end.
     saves = random.Random(seed).choice([k for k in range(1, 24) if k not in (12, 24)])
     kill_after(saves, recipe, tmp_path / "run")
+    fit(recipe, tmp_path / "run")
+    assert_equal(tmp_path / "run", tmp_path / "whole")
+
+
+def test_ctrl_c_within_an_epoch_loses_no_step(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    recipe = make(make_recipe, schedule__ema_decay=0.9, schedule__accumulate=2)
+    recipe = recipe.model_copy(update={"device": Device(accelerator="cpu", save_steps=1000)})
+    fit(recipe, tmp_path / "whole")
+    seen = 0
+
+    def press(module: nn.Module, inputs: Any) -> None:
+        nonlocal seen
+        if isinstance(module, FACResNet) and module.training:
+            seen += 1
+            if seen == 9:  # the first of two parts of the fifth step
+                signal.raise_signal(signal.SIGINT)
+
+    handle = register_module_forward_pre_hook(press)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fit(recipe, tmp_path / "run")
+    finally:
+        handle.remove()
+    state = SafetensorsIO().load_checkpoint(tmp_path / "run" / "resume.safetensors")
+    assert state["callbacks"]["RunFolder"]["batches"] == 10
     fit(recipe, tmp_path / "run")
     assert_equal(tmp_path / "run", tmp_path / "whole")
 

@@ -301,6 +301,26 @@ def test_what_a_sweep_sets_itself(stores: list[str], tmp_path: Path, key: str, o
         plan_sweep("trashnet/table1", stores, tmp_path, settings=[f"{key}=3"])
 
 
+def test_settings_of_latents_leave_the_anchors_as_they_are(
+    stores: list[str], tmp_path: Path
+) -> None:
+    latent = ("model.near_identity=true", "schedule.plateau_epochs=2", "distill.logits=f")
+    only = "*/fa-cresnet-msssim-4"
+    jobs = plan_sweep(
+        "trashnet/table1", stores, tmp_path, only=only, settings=SMALL, latent_settings=latent
+    )
+    plain = plan_sweep("trashnet/table1", stores, tmp_path, only=only, settings=SMALL)
+    assert [job.recipe == other.recipe for job, other in zip(jobs, plain, strict=True)] == [
+        True,
+        False,
+    ]
+    assert jobs[1].recipe.model.model_dump()["near_identity"]
+    assert jobs[1].recipe.schedule.plateau_epochs == 2
+    assert jobs[1].recipe.distill.logits == "f"
+    with pytest.raises(RecipeError, match=r"would teach trashnet/anchor2-msssim-4 too; give it wi"):
+        plan_sweep("trashnet/table1", stores, tmp_path, only=only, settings=["distill.logits=f"])
+
+
 def test_a_seed_that_is_given_twice(stores: list[str], tmp_path: Path) -> None:
     jobs = plan_sweep("trashnet/table1", stores, tmp_path, only="*/anchor1", seeds=(1, 1))
     assert [job.recipe.seed for job in jobs] == [1]

@@ -31,13 +31,20 @@ def test_student_learns_from_logits_alone(
     val = select_split(mixed_store, "val")
     right = logits[val.samples].argmax(dim=1) == torch.from_numpy(val.labels)
     assert right.float().mean().item() == pytest.approx(found.splits["val"].top1)
-    # The teacher alone, without a single label: the weight of the labels is 0.
+    # The teacher alone, without a single label: one that says class k + 1 of what is of class k.
+    write_logits(file, logits.roll(1, dims=1), mixed_store)
     student = make_recipe(
         data__crop_scale=[0.5, 1],
         distill={"logits": str(file), "weight": 1.0, "temperature": 2.0},
         schedule__epochs=8,
     )
-    assert fit(student, tmp_path / "student")["last"]["val_top1"] >= 0.9
+    assert fit(student, tmp_path / "student")["last"]["val_top1"] <= 0.1
+    taught, last = tmp_path / "taught.safetensors", tmp_path / "student" / "last.safetensors"
+    evaluate_checkpoint(last, str(mixed_store.place), logits=taught)
+    with safe_open(taught, framework="pt") as opened:
+        answered = opened.get_tensor("logits").float()[val.samples].argmax(dim=1)
+    expected = (torch.from_numpy(val.labels) + 1) % 3
+    assert (answered == expected).float().mean().item() >= 0.9
 
 
 def test_the_teacher_is_known_again(

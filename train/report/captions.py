@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping
 
 from latentset.train import paper
-from latentset.train.experiments import TITLES, data_sets, sweeps
-from latentset.train.recipe import Recipe
+from latentset.train.experiments import TITLES, data_sets, experiments, sweeps
+from latentset.train.recipe import Recipe, differences
+from latentset.train.recipe_file import load_recipe
 from latentset.train.report.groups import DISTILLED, Group, Key
 from latentset.train.report.runs import describe_network, is_papers, is_slim
 from latentset.train.report.stores import Stores
@@ -50,7 +51,7 @@ def papers_top1(data_set: str, setting: str, codec: str) -> float | None:
         Percent, of the paper's data set; None where the paper has no such run, or where its
         Table 1 is not repeated with this data set: beside ImageNet it says nothing.
     """
-    return paper.top1(setting, codec) if _repeats_table1(data_set) else None
+    return paper.top1(setting, codec) if repeats_table1(data_set) else None
 
 
 def papers_bpp(data_set: str, codec: str) -> float | None:
@@ -63,12 +64,20 @@ def papers_bpp(data_set: str, codec: str) -> float | None:
     Returns:
         Bits per pixel, under the conditions of :func:`papers_top1`.
     """
-    if not _repeats_table1(data_set):
+    if not repeats_table1(data_set):
         return None
     return paper.BPP.get(codec) if codec else paper.ORIGINAL_BPP
 
 
-def _repeats_table1(data_set: str) -> bool:
+def repeats_table1(data_set: str) -> bool:
+    """Say whether Table 1 is repeated with a data set: then the paper's figures stand beside ours.
+
+    Args:
+        data_set: First part of the recipes' names.
+
+    Returns:
+        Whether it is.
+    """
     return f"{data_set}/table1" in sweeps()
 
 
@@ -169,7 +178,8 @@ def describe_runs(data_set: str, groups: Iterable[Group]) -> list[str]:
         f"{' and '.join(dict.fromkeys(settings))}: {network}."
         for network, settings in networks.items()
     ]
-    what, beside = name_networks(recipes), _repeats_table1(data_set)
+    lines += _changes(recipes)
+    what, beside = name_networks(recipes), repeats_table1(data_set)
     if what and beside:
         lines.append(
             f"**{what}**: the paper's figures beside them are of its own networks, on {PAPER}; "
@@ -180,6 +190,38 @@ def describe_runs(data_set: str, groups: Iterable[Group]) -> list[str]:
     elif beside and data_set != paper.DATA_SET:
         lines.append(f"The paper's figures beside them are of {PAPER}.")
     return lines
+
+
+def _changes(recipes: Iterable[Recipe]) -> list[str]:
+    """Say where runs were not trained by the recipe that ships under their name."""
+    said: dict[str, list[str]] = {}
+    for recipe in recipes:
+        changed = "; ".join(_differs(recipe))
+        if changed:
+            setting = recipe.paper.setting if recipe.paper else recipe.name
+            taught = DISTILLED if recipe.distill.logits else ""
+            said.setdefault(changed, []).append(setting_title(setting) + taught)
+    return [
+        f"**{' and '.join(dict.fromkeys(settings))} changed from the recipe**: {changed}."
+        for changed, settings in said.items()
+    ]
+
+
+def _differs(recipe: Recipe) -> list[str]:
+    if recipe.name not in experiments():
+        return [f"{recipe.name} is no recipe that ships"]
+    shipped = load_recipe(recipe.name)
+    # What a store fills in, and what tells runs of one recipe apart.
+    facts = {
+        key: getattr(recipe.model, key)
+        for key in ("num_classes", "channels")
+        if getattr(shipped.model, key, 0) is None
+    }
+    shipped = shipped.model_copy(
+        update={"model": shipped.model.model_copy(update=facts), "seed": recipe.seed}
+    )
+    changed = differences(shipped, recipe)
+    return [line for line in changed if not line.startswith("distill.logits: ")]
 
 
 def name_networks(recipes: Iterable[Recipe]) -> str:

@@ -7,10 +7,12 @@ from typing import Any
 from latentset.train import paper
 from latentset.train.experiments import TITLES
 from latentset.train.report.captions import (
+    PAPER,
     codec_order,
     data_set_title,
     describe_rates,
     join_captions,
+    repeats_table1,
     setting_title,
 )
 from latentset.train.report.groups import NO_RUNS, Group, Key
@@ -92,7 +94,7 @@ def _draw(axes: Any, data_set: str, rows: list[dict[str, Any]], column: str) -> 
                 linestyle="-" if setting != "anchor1" else "none",
                 label=setting_title(setting),
             )
-    if data_set == paper.DATA_SET and column == "top1":
+    if column == "top1" and repeats_table1(data_set):
         draw_paper(axes)
     axes.set_xlabel("bits per pixel (mean)")
     axes.set_ylabel(f"top-{column[3:]} accuracy, %")
@@ -102,19 +104,21 @@ def _draw(axes: Any, data_set: str, rows: list[dict[str, Any]], column: str) -> 
 
 
 def draw_paper(axes: Any) -> None:
-    """Draw the points of Table 1, hollow and dashed.
+    """Draw the points of the paper's Table 1, hollow and dotted.
 
     Args:
         axes: Of a picture of top-1 against bits per pixel.
     """
     rates = list(paper.BPP.values())
-    for setting, row in paper.TABLE1.items():
+    points = {"anchor1": ([paper.ORIGINAL_BPP], (paper.ANCHOR1,))}
+    points |= {setting: (rates, row) for setting, row in paper.TABLE1.items()}
+    for setting, (at, top1) in points.items():
         axes.plot(
-            rates,
-            row,
+            at,
+            top1,
             marker=MARKS[setting],
             color=COLOURS[setting],
             linestyle=":",
             fillstyle="none",
-            label=f"{setting_title(setting)}, paper",
+            label=f"{setting_title(setting)}, paper ({PAPER})",
         )

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from latentset.train import paper
 from latentset.train.experiments import TITLES
 from latentset.train.report.captions import (
     codec_order,
     data_set_title,
     describe_rates,
     join_captions,
+    repeats_table1,
     setting_title,
 )
 from latentset.train.report.figure6 import draw_paper
@@ -26,8 +26,8 @@ AXES = {
 }
 """Columns of figure7.csv, and what their axes are called."""
 
-LOSSES = {"msssim": ("-", "HyperMS-SSIM"), "mse": ("--", "HyperMSE")}
-"""Line of each loss, and its name in the paper."""
+LOSSES = {"msssim": ("-", "full", "HyperMS-SSIM"), "mse": ("--", "bottom", "HyperMSE")}
+"""Line and filling of the marks of each loss, and its name in the paper."""
 
 
 def write_figure7(
@@ -66,8 +66,8 @@ def write_figure7(
         figure = new_figure(13, 4.2)
         panels = figure.subplots(1, 3, sharey=True)
         for axes, column in zip(panels, AXES, strict=True):
-            _draw(axes, own, column)
-        if name == paper.DATA_SET:
+            draw_accuracies(axes, own, column)
+        if repeats_table1(name):
             draw_paper(panels[0])
         panels[0].set_ylabel("top-1 accuracy, %")
         handles, labels = panels[0].get_legend_handles_labels()
@@ -78,7 +78,7 @@ def write_figure7(
         write_caption(figure, captions[name])
         save_svg(figure, folder / f"figure7-{name}.svg")
     losses = {row["codec"].partition("-")[0] for row in rows if row["codec"]}
-    missing = [said for loss, (_, said) in LOSSES.items() if loss not in losses]
+    missing = [said for loss, (*_, said) in LOSSES.items() if loss not in losses]
     remark = f"without runs of {' and '.join(missing)} codecs" if missing else ""
     files = (*(f"figure7-{name}.svg" for name in names), "figure7.csv")
     return Part(files, remark, join_captions(captions))
@@ -104,9 +104,16 @@ def _row(data_set: str, key: Key, group: Group, stores: Stores) -> dict[str, Any
     }
 
 
-def _draw(axes: Any, rows: list[dict[str, Any]], column: str) -> None:
+def draw_accuracies(axes: Any, rows: list[dict[str, Any]], column: str) -> None:
+    """Draw accuracies against one column.
+
+    Args:
+        axes: Where to.
+        rows: Rows of figure7.csv.
+        column: One of :data:`AXES`.
+    """
     for setting in TITLES:
-        for loss, (line, name) in LOSSES.items():
+        for loss, (line, filling, name) in LOSSES.items():
             own = [
                 row
                 for row in rows
@@ -121,6 +128,7 @@ def _draw(axes: Any, rows: list[dict[str, Any]], column: str) -> None:
                     marker=MARKS[setting],
                     color=COLOURS[setting],
                     linestyle=line,
+                    fillstyle=filling,
                     capsize=3,
                     label=f"{setting_title(setting)}, {name}",
                 )

@@ -129,10 +129,8 @@ def _group(runs: list[Run]) -> Group:
 
 
 def _changes(before: Recipe, after: Recipe) -> list[str]:
-    """What differs beside the seed, also of what may change when one run goes on."""
+    """What differs beside the seed, and where the first weights come from."""
     changed = differences(before, after.model_copy(update={"seed": before.seed}))
-    if before.device.precision != after.device.precision:
-        changed.append(f"device.precision: {before.device.precision} -> {after.device.precision}")
     old, new = before.weights.adopt, after.weights.adopt
     if old and new and not _same_origin(old, new):
         changed.append(f"weights.adopt: {old} -> {new}")
