@@ -201,7 +201,7 @@ def run_lightning(trainer: Trainer, action: Callable[[], Result]) -> Result:
         KeyboardInterrupt: Ctrl-C was pressed.
     """
     stop, before = StopBetweenSteps(), signal.getsignal(signal.SIGINT)
-    trainer.callbacks.append(stop)
+    trainer.callbacks.append(stop)  # type: ignore[attr-defined]  # set by one of its parts
     # Python lets the main thread alone handle signals; a Ctrl-C that is ignored, as in a shell's
     # background jobs, or handled by the caller stays so.
     ours = threading.current_thread() is threading.main_thread()

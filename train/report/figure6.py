@@ -110,7 +110,9 @@ def draw_paper(axes: Any) -> None:
         axes: Of a picture of top-1 against bits per pixel.
     """
     rates = list(paper.BPP.values())
-    points = {"anchor1": ([paper.ORIGINAL_BPP], (paper.ANCHOR1,))}
+    points: dict[str, tuple[list[float], tuple[float, ...]]] = {
+        "anchor1": ([paper.ORIGINAL_BPP], (paper.ANCHOR1,))
+    }
     points |= {setting: (rates, row) for setting, row in paper.TABLE1.items()}
     for setting, (at, top1) in points.items():
         axes.plot(
