@@ -264,11 +264,14 @@ def recipes(
 
 def sweep(
     table: Annotated[str, typer.Argument(help="Such as minc2500/table1, trashnet/table3.")],
-    store: Annotated[
-        list[str],
-        typer.Option(help="A store; repeat for each. Which recipe each is for is in its header."),
-    ],
     out: Annotated[Path, typer.Option(help="Folder of runs: RUNS/RECIPE/seed-SEED.")],
+    store: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A store; repeat for each. Which recipe each is for is in its header. What is "
+            "missing is listed, with the commands that make it."
+        ),
+    ] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Seed; repeatable. Default: 0.")] = None,
     only: Annotated[
         str, typer.Option(metavar="GLOB", help="Recipes that are wanted, and what they adopt from.")
@@ -298,7 +301,7 @@ def sweep(
 
     planned = plan_sweep(
         table,
-        store,
+        store or (),
         out,
         seeds=seed or (0,),
         only=only,

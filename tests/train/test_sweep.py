@@ -12,9 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 from rich.console import Console
+from typer.testing import CliRunner
 
 from latentset.datasets.errors import RecipeError, TrainingError
+from latentset.train.cli import sweep
 from latentset.train.sweep import Job, plan_sweep
 from latentset.train.sweep_run import PATIENCE_S, Sweep
 from tests.train import made_stores
@@ -128,6 +131,15 @@ def test_missing_stores_are_all_named_before_anything_starts(
         "--codec demo-hyperprior-msssim-8 --root TRASHNET_FOLDER --resize short:192"
     )
     assert not (tmp_path / "runs").exists()
+
+
+def test_without_stores_the_command_says_how_to_make_them(tmp_path: Path) -> None:
+    app = typer.Typer()
+    app.command()(sweep)
+    result = CliRunner().invoke(app, ["trashnet/table1", "--out", str(tmp_path / "runs")])
+    assert isinstance(result.exception, RecipeError)
+    assert str(result.exception).count("    latentset encode ") == 7
+    assert "latentset decode trashnet-msssim-8.zarr" in str(result.exception)
 
 
 def test_wrong_table_and_two_stores_for_one_thing(stores: list[str], tmp_path: Path) -> None:

@@ -49,9 +49,12 @@ def write_figure6(
     captions: dict[str, str] = {}
     for name in names:
         own = [row for row in rows if row["data_set"] == name]
-        figure = new_figure(9, 4)
-        for axes, column in zip(figure.subplots(1, 2), ("top1", "top5"), strict=True):
+        figure = new_figure(11, 4)
+        panels = figure.subplots(1, 2)
+        for axes, column in zip(panels, ("top1", "top5"), strict=True):
             _draw(axes, name, own, column)
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right upper", fontsize="small")
         figure.suptitle(data_set_title(name))
         shown = {key: data_sets[name][key] for key in data_sets[name] if key in _keys(own)}
         captions[name] = describe_rates(shown, stores)
@@ -99,8 +102,6 @@ def _draw(axes: Any, data_set: str, rows: list[dict[str, Any]], column: str) -> 
     axes.set_xlabel("bits per pixel (mean)")
     axes.set_ylabel(f"top-{column[3:]} accuracy, %")
     axes.grid(visible=True, alpha=0.3)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize="small")
 
 
 def draw_paper(axes: Any) -> None:
