@@ -146,10 +146,19 @@ def test_store_that_does_not_fit(
 
 def test_differences_leave_out_where_and_how_fast(make_recipe: MakeRecipe) -> None:
     before = make_recipe()
+    where = {"accelerator": "auto", "compile": True, "channels_last": True, "save_steps": 3}
     after = make_recipe(
-        data__store="elsewhere", data__read_ahead=9, device__precision="bf16", seed=1, data__size=9
+        data__store="elsewhere", data__read_ahead=9, device=where, seed=1, data__size=9
     )
     assert differences(before, after) == ["data.size: 8 -> 9", "seed: 0 -> 1"]
+
+
+@pytest.mark.parametrize(("key", "value"), [("precision", "bf16"), ("sync_batchnorm", True)])
+def test_what_is_computed_otherwise_differs(
+    make_recipe: MakeRecipe, key: str, value: str | bool
+) -> None:
+    changed = differences(make_recipe(), make_recipe(**{f"device__{key}": value}))
+    assert [line.partition(":")[0] for line in changed] == [f"device.{key}"]
 
 
 def test_a_file_may_lie_elsewhere_but_not_be_gone(make_recipe: MakeRecipe) -> None:
