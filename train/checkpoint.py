@@ -144,7 +144,9 @@ def load_resnet(path: Path) -> dict[str, Tensor]:
         raise TrainingError(
             f"{path}: expected a safetensors file, or a .pth that holds tensors alone: {error}"
         ) from error
-    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
+    if not isinstance(loaded, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in loaded.items()
+    ):
         raise TrainingError(
             f"{path}: expected a table of tensors (a state_dict), got {type(loaded).__name__}; "
             "save model.state_dict()"

@@ -1,6 +1,6 @@
 """One step of training or evaluation: a batch as it is stored, to loss and accuracy."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -24,6 +24,27 @@ TOP = 5
 """k of the second accuracy; the number of classes where that is smaller."""
 
 
+def moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Any], None]:
+    """Make what AveragedModel averages by: torch's own, but counters are taken as they are.
+
+    Args:
+        decay: Share that stays, a step.
+
+    Returns:
+        A function of averaged tensors, current tensors, both of one type, and the number of steps.
+    """
+    average: Any = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+
+    def update(averaged: list[Tensor], current: list[Tensor], steps: Any) -> None:
+        if averaged[0].is_floating_point():
+            average(averaged, current, steps)
+            return
+        for own, tensor in zip(averaged, current, strict=True):
+            own.copy_(tensor)
+
+    return update
+
+
 class Classifier(LightningModule):
     """A network, what it is fed, its loss and its optimiser.
 
@@ -40,8 +61,9 @@ class Classifier(LightningModule):
         self._recipe = recipe
         self.average: AveragedModel | None = None
         if decay := recipe.schedule.ema_decay:
-            average_fn = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-            self.average = AveragedModel(network, multi_avg_fn=average_fn, use_buffers=True)
+            self.average = AveragedModel(
+                network, multi_avg_fn=moving_average(decay), use_buffers=True
+            )
             self.average.requires_grad_(False)
         classes = recipe.model.num_classes or 0
         # A loss that is not a number is to be seen, not left out of the mean. With "disable"

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from latentset.datasets.errors import RecipeError, TrainingError
@@ -65,9 +66,9 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     """
     found = hashlib.sha256()
     for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
+        tensor = tensors[name].detach().contiguous()
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        found.update(tensor.numpy().tobytes())
+        found.update(tensor.flatten().view(torch.uint8).numpy().tobytes())  # bfloat16 too
     return found.hexdigest()
 
 

@@ -267,14 +267,25 @@ class Codec:
             CodecGraphError: The codec has no receiver, its symbols cannot be told in it, or it
                 fails.
         """
-        if self._synthesis is None:
-            self._synthesis = self._make_synthesis()
+        self.check_decoding()
+        assert self._synthesis is not None  # check_decoding has made it
         if self._together or len(y_hat) == 1:
             return self._synthesis.run(y_hat, z_hat, size)
         parts = [
             self._synthesis.run(y_hat[k : k + 1], z_hat[k : k + 1], size) for k in range(len(y_hat))
         ]
         return np.concatenate(parts)
+
+    def check_decoding(self) -> None:
+        """Find the synthesis; with the self-check, hold it against the receiver's own images.
+
+        ``decode`` does so when it is first called; a job asks before anything is written.
+
+        Raises:
+            CodecGraphError: The codec cannot decode, or decodes otherwise than its receiver.
+        """
+        if self._synthesis is None:
+            self._synthesis = self._make_synthesis()
 
     def _make_synthesis(self) -> Synthesis:
         """Find the synthesis; with the self-check, hold it against the receiver's own images."""

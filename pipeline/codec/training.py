@@ -144,7 +144,7 @@ class Trainer:
                     weight = settings.mse_warmup_lmbda if warmup else settings.lmbda
                     loss = rate_bpp + weight * mse
                 else:
-                    quality = tf.reduce_mean(ms_ssim(x, x_hat))
+                    quality = tf.reduce_mean(ms_ssim(x, x_hat, least=1e-6))
                     loss = rate_bpp + settings.lmbda * (1 - quality)
             gradients = tape.gradient(loss, variables)
             # A crop without any texture yields MS-SSIM gradients that are large, rarely.

@@ -138,8 +138,10 @@ def decode(
             seconds = time.monotonic() - started
         lease.check()
         finish(target, plan, partial(lease.check))
+    made_store = open_store(target.store)
+    _say_what_is_new(latents, made_store, view)  # a retry may have come while it was interrupted
     return EncodeResult(
-        open_store(target.store),
+        made_store,
         was_complete=False,
         encoded=tally.encoded[0],
         reused=tally.reused[0],
@@ -161,16 +163,17 @@ def _require_latents(latents: Store) -> CodecInfo:
 
 
 def _find_codec(latents: Store, info: CodecInfo, codec: str | None, engine: Engine) -> str:
-    """Name or path of the codec, which is loaded to see whether it is the one."""
+    """Name or path of the codec, which is loaded to see whether it is the one and can decode."""
     name = codec or info.name
     if Path(name).is_file():
         name = str(Path(name).absolute())
-    found = engine.load(name, self_check=True).info
-    if found.sha256 != info.sha256:
+    found = engine.load(name, self_check=True)
+    if found.info.sha256 != info.sha256:
         raise CodecError(
             f"{latents.place} was encoded by {info.name} with sha256 {info.sha256}, but {name} has "
-            f"{found.sha256}: give the codec's file with --codec"
+            f"{found.info.sha256}: give the codec's file with --codec"
         )
+    found.check_decoding()
     return name
 
 

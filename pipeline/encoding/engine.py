@@ -45,6 +45,9 @@ class Coder(Protocol):
     ) -> NDArray[np.uint8]:
         """Decode symbols (N, h, w, C) and (N, hz, wz, Cz) to images (N, H, W, 3) of a size."""
 
+    def check_decoding(self) -> None:
+        """Find what decodes, and hold it against the codec's own receiver."""
+
 
 class Loader(Protocol):
     """Loads a codec by name or path, for one thread."""

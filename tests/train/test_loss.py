@@ -101,6 +101,12 @@ def test_moving_average_is_what_is_kept(
             module.average.update_parameters(module.network)
     # The first is taken as it is; then 3/4 of the old and 1/4 of the new.
     assert module.evaluated.get_parameter("fc.bias").tolist() == pytest.approx([2.75] * 3)
+    # Counters are no quantities to average.
+    counter = "layer3.0.bn1.num_batches_tracked"
+    module.network.get_buffer(counter).fill_(7)
+    module.average.update_parameters(module.network)
+    module.average.update_parameters(module.network)
+    assert module.evaluated.get_buffer(counter).item() == 7
     # It follows the training and does not change it; one that forgets at once is the weights.
     plain = fit(make_recipe(), tmp_path / "plain")["last"]
     slow = fit(make_recipe(schedule__ema_decay=0.75), tmp_path / "slow")["last"]

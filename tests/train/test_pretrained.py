@@ -9,6 +9,7 @@ import torchvision
 from latentset.datasets.errors import TrainingError
 from latentset.train.models import FACResNet, PixelResNet, adopt_weights
 from latentset.train.pretrained import load_torchvision
+from latentset.train.weights import find_weights
 
 RESNET_18 = "resnet18-f37072fd.pth"
 """The file of ResNet18_Weights.IMAGENET1K_V1 on torchvision's server."""
@@ -41,6 +42,26 @@ def test_weights_by_name_are_those_of_the_file(hub: Path) -> None:
     assert adopt_weights(anchor, loaded).newly_made == ()
     report = adopt_weights(FACResNet(8, 6, depth=18), loaded, leave_out=("fc.",))
     assert "layer2.1.conv1.weight" in report.adopted
+
+
+def test_a_recipe_adopts_them_by_name(hub: Path) -> None:
+    torch.manual_seed(0)
+    given = torchvision.models.resnet18().state_dict()
+    torch.save(given, hub / RESNET_18)
+    found = find_weights("torchvision:ResNet18_Weights.IMAGENET1K_V1")
+    assert found.where == "torchvision:ResNet18_Weights.IMAGENET1K_V1"
+    assert all(torch.equal(found.tensors[name], given[name]) for name in given)
+
+
+def test_weights_of_half_precision_and_parameters_have_a_digest(tmp_path: Path) -> None:
+    weights = {"fc.weight": torch.nn.Parameter(torch.ones(2, 3, dtype=torch.bfloat16))}
+    torch.save(weights, tmp_path / "w.pth")
+    digests = [find_weights(str(tmp_path / "w.pth")).sha256]
+    weights["fc.weight"].data[1, 2] = 2
+    torch.save(weights, tmp_path / "w.pth")
+    digests.append(find_weights(str(tmp_path / "w.pth")).sha256)
+    assert digests[0] != digests[1]
+    assert {len(digest) for digest in digests} == {64}
 
 
 def test_each_published_resnet_has_weights() -> None:

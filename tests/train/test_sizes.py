@@ -154,7 +154,12 @@ def test_the_command_lists_networks_and_settings(tmp_path: Path) -> None:
     assert by_name["input-y"]["model"]["n"] == [1, 1, 2]
     assert by_name["fa-cresnet"]["parameters"] == by_name["cau-position-pre"]["parameters"]
     lines = [line.split() for line in done.output.splitlines()]
-    assert ["r8", f"{by_name['cau-bottleneck-r8']['parameters']:,}"] in [x[:2] for x in lines]
+    r8 = by_name["cau-bottleneck-r8"]
+    assert [
+        *("r8", f"{r8['parameters']:,}"),
+        *(f"{r8['mult_adds'] / 1e9:.3f}", "G", f"{r8['pass_bytes'] / 1e6:.2f}", "MB"),
+        "model.r=8",
+    ] in lines
     assert all(f"model.n=[{n}]" in done.output for n in ("2,3,4,5", "4,5,6"))
 
 

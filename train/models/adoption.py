@@ -164,6 +164,14 @@ def adopt_weights(
         and not (name.endswith(_OPTIONAL) and name not in given)
     ]
     mismatches += [
+        f"{name}: expected finite {_kind(wanted[name])} numbers, got {_kind(tensor)} ones"
+        + (" that are not all finite" if _kind(tensor) == _kind(wanted[name]) else "")
+        for name, tensor in given.items()
+        if name in wanted
+        and _shape(tensor) == _shape(wanted[name])
+        and (_kind(tensor) != _kind(wanted[name]) or not _is_finite(tensor))
+    ]
+    mismatches += [
         f"{name}: expected no such tensor, got {_shape(tensor)}"
         for name, tensor in given.items()
         if name not in wanted
@@ -207,10 +215,22 @@ def _module_names(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
     return found
 
 
+def _is_finite(tensor: Tensor) -> bool:
+    return tensor.is_meta or bool(tensor.isfinite().all())
+
+
+def _kind(tensor: Tensor) -> str:
+    if tensor.is_floating_point():
+        return "floating-point"
+    return "complex" if tensor.is_complex() else "whole"
+
+
 def _shape(value: object) -> str:
     match value:
-        case Tensor():
+        case Tensor() if value.layout == torch.strided:
             return str(tuple(value.shape))
+        case Tensor():
+            return f"a tensor of {value.layout}"
         case None:
             return "nothing"
         case _:

@@ -27,6 +27,7 @@ from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.convert import convert
 from latentset.datasets.store.places import Folder, open_place
 from latentset.datasets.store.verify import verify
+from latentset.pipeline.encoding.engine import Engine
 from latentset.pipeline.encoding.job import EncodeResult
 from latentset.pipeline.encoding.progress import Silence
 
@@ -413,6 +414,20 @@ def test_latents_that_came_later_are_told_of(
     assert "Name another PIXELS to decode all again" in text
     everything = decode_it(latents, tmp_path / "all").store
     assert everything.read_sample(number_of(everything, FAILED))["pixels"].shape == (64, 64, 3)
+
+
+def test_a_codec_that_cannot_decode_is_refused_before_anything_is_written(
+    decode_it: Decode, latents: Path, tmp_path: Path, standin: Any
+) -> None:
+    class NoReceiver(standin.StandIn):  # type: ignore[misc]
+        def check_decoding(self) -> None:
+            raise CodecError("decodes otherwise than its receiver")
+
+    engine = Engine(lambda name, *, self_check: NoReceiver(name), standin.read_environment)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(CodecError, match="decodes otherwise than its receiver"):
+        decode_it(latents, tmp_path / "pixels", engine=engine)
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_the_latents_themselves_are_no_target(

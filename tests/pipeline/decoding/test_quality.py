@@ -22,6 +22,16 @@ def test_ms_ssim_is_tensorflows(size: tuple[int, int]) -> None:
     assert measure(photograph, decoded).ms_ssim == pytest.approx(expected, abs=4e-6)
 
 
+def test_structure_that_is_turned_over_has_none_of_it() -> None:
+    """A scale whose mean similarity is negative makes the whole 0, as in TensorFlow."""
+    random = np.random.default_rng(0)
+    noise = random.integers(-40, 41, (176, 176, 3))
+    photograph, decoded = (np.full(noise.shape, 128, np.uint8) + sign * noise for sign in (1, -1))
+    images = [image.astype(np.uint8) for image in (photograph, decoded)]
+    assert float(tf.image.ssim_multiscale(*map(tf.constant, images), 255)) == 0
+    assert measure(*images).ms_ssim == 0
+
+
 def test_small_images_have_none() -> None:
     image = np.zeros((160, 300, 3), np.uint8)
     assert measure(image, image).ms_ssim is None

@@ -137,6 +137,9 @@ class StandIn:
         large = mean.repeat(16, 1).repeat(16, 2)[:, : size[0], : size[1], None]
         return np.repeat(large, 3, -1).astype(np.uint8)
 
+    def check_decoding(self) -> None:
+        pass
+
     def rate_bits(self, latents: StandInLatents) -> NDArray[np.float64]:
         bits = np.asarray(np.abs(latents.y_hat).sum((1, 2, 3)), np.float64)
         if self.kind == "bits":

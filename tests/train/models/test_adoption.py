@@ -391,3 +391,25 @@ def test_parameters_are_either_adopted_or_new(make: Make) -> None:
     assert sorted(adopted + new) == sorted(names.values())
     assert all(map(is_new, new))
     assert not any(map(is_new, adopted))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t.to(torch.int8), "expected finite floating-point numbers, got whole ones"),
+        (lambda t: t + 1j, "expected finite floating-point numbers, got complex ones"),
+        (lambda t: t.log().neg().log(), "got floating-point ones that are not all finite"),
+        (lambda t: t.to_sparse(), "got a tensor of torch.sparse_coo"),
+    ],
+)
+def test_values_that_are_no_weights_are_refused(
+    change: Callable[[Tensor], Tensor], said: str
+) -> None:
+    given = trained_resnet().state_dict()
+    name = "layer3.0.conv1.weight"
+    given[name] = change(given[name])
+    model = FACResNet(CHANNELS, CLASSES, depths=DEPTHS[1:], width=8)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    with pytest.raises(TrainingError, match=f"{name}: .*{said}"):
+        adopt_weights(model, given)
+    assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
