@@ -20,11 +20,13 @@ from latentset.train.reader import Batch
 from latentset.train.recipe import Recipe
 from latentset.train.run_files import RESUME
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
 TOP = 5
 """k of the second accuracy; the number of classes where that is smaller."""
 
 
-def moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Any], None]:
+def moving_average(decay: float) -> Callable[[Tensors, Tensors, Any], None]:
     """Make what AveragedModel averages by: torch's own, but counters are taken as they are.
 
     Args:
@@ -35,7 +37,7 @@ def moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Any], 
     """
     average: Any = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
 
-    def update(averaged: list[Tensor], current: list[Tensor], steps: Any) -> None:
+    def update(averaged: Tensors, current: Tensors, steps: Any) -> None:
         if averaged[0].is_floating_point():
             average(averaged, current, steps)
             return
