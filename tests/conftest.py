@@ -29,6 +29,12 @@ def photographs() -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages are not wrapped, wherever the paths within them would wrap them."""
+    monkeypatch.setenv("COLUMNS", "1000")
+
+
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """A bucket of an S3 server on loopback; credentials and endpoint are in the environment."""

@@ -14,17 +14,16 @@ def store(tmp_path: Path) -> Path:
 
 
 def printed(
-    store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    store: Path, capsys: pytest.CaptureFixture[str]
 ) -> str:
-    monkeypatch.setenv("COLUMNS", "200")
     inspect(str(store))
     return " ".join(capsys.readouterr().out.replace("│", " ").split())
 
 
 def test_a_store_is_summarised(
-    store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = printed(store, capsys, monkeypatch)
+    text = printed(store, capsys)
     for part in (
         "complete yes",
         "samples 8: 7 with latents, 1 failed",
@@ -49,10 +48,10 @@ def test_a_store_is_summarised(
 
 
 def test_an_incomplete_store_is_summarised_too(
-    store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (store / "manifest.json").unlink()
-    text = printed(store, capsys, monkeypatch)
+    text = printed(store, capsys)
     assert "complete no: run the same latentset encode again" in text
     assert "photographs 8 listed" in text
 
@@ -63,10 +62,10 @@ def test_what_is_no_store_is_said_to_be_none(tmp_path: Path) -> None:
 
 
 def test_names_cannot_command_the_terminal(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = write_synthetic_store(tmp_path / "store", classes=("red\x1b[31m", "b"), failed=(0,))
-    text = printed(store, capsys, monkeypatch)
+    text = printed(store, capsys)
     assert "\x1b" not in text
     assert "red\N{REPLACEMENT CHARACTER}[31m" in text
     assert "red\N{REPLACEMENT CHARACTER}[31m/000000.png: truncated" in text

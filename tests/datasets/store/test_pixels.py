@@ -222,9 +222,8 @@ def test_stores_of_latents_stay_1_0(tmp_path: Path) -> None:
 
 
 def test_they_are_summarised(
-    path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
     inspect(str(path))
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     parts = ["samples 12: 11 with pixels, 1 failed", "stored images 2 sizes, 20x30 to 40x17"]

@@ -365,7 +365,7 @@ def test_a_store_far_away(
 
 def test_the_command(store: Path) -> None:
     run = CliRunner().invoke
-    sound = run(app, ["verify", str(store)], terminal_width=200)
+    sound = run(app, ["verify", str(store)])
     assert sound.exit_code == 0, sound.output
     assert "store.zarr is sound." in sound.output
     assert "12: 11 with latents, 1 failed" in sound.output
@@ -413,12 +413,12 @@ def test_what_encoding_again_needs_is_looked_at_first(
     command = ["verify", str(made), "--recompute", "3", "--source", str(tmp_path)]
     with monkeypatch.context() as patch:
         patch.setattr("latentset.datasets.store.verify.verify", forbidden)
-        done = CliRunner().invoke(app, command, env={"COLUMNS": "1000"})
+        done = CliRunner().invoke(app, command)
         assert done.exit_code == 2, done.output
         assert "Invalid value for --source" in done.output
         assert "is not the root of the photographs" in done.output
         patch.setitem(sys.modules, "latentset.pipeline.recompute", None)
-        done = CliRunner().invoke(app, command, env={"COLUMNS": "1000"})
+        done = CliRunner().invoke(app, command)
         assert done.exit_code == 2, done.output
         assert "which this environment lacks: run it in the environment that encodes" in done.output
 
@@ -426,7 +426,7 @@ def test_what_encoding_again_needs_is_looked_at_first(
 def test_a_store_that_cannot_be_opened_is_not_encoded_again(store: Path, tmp_path: Path) -> None:
     (store / "samples.parquet").write_bytes(b"?")
     command = ["verify", str(store), "--recompute", "3", "--source", str(tmp_path)]
-    done = CliRunner().invoke(app, command, env={"COLUMNS": "200"})
+    done = CliRunner().invoke(app, command)
     assert done.exit_code == 1, done.output
     assert "no sample was encoded again: the store cannot be opened" in done.output
     assert "wrong: samples.parquet: expected" in done.output

@@ -14,7 +14,7 @@ NAME = "bmshj2018-hyperprior-msssim-2"
 
 
 def _run(*arguments: str) -> Result:
-    result = CliRunner(env={"COLUMNS": "160"}).invoke(app, list(arguments))
+    result = CliRunner().invoke(app, list(arguments))
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result

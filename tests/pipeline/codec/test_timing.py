@@ -18,7 +18,7 @@ from latentset.pipeline.codec.timing import describe_machine, time_codec
 
 
 def run(*arguments: str) -> Result:
-    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["time", *arguments])
+    result = CliRunner().invoke(app, ["time", *arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result

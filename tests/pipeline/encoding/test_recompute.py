@@ -177,11 +177,11 @@ def test_the_command_with_a_real_codec(scheduler: str, tmp_path: Path) -> None:
     source = open_source(tmp_path / "photographs")
     encode(source, tmp_path / "store", "demo-hyperprior-msssim-4", scheduler=scheduler)
     command = ["verify", str(tmp_path / "store"), "--recompute", "2", "--source"]
-    done = CliRunner().invoke(app, [*command, str(source.root)], terminal_width=200)
+    done = CliRunner().invoke(app, [*command, str(source.root)])
     assert done.exit_code == 0, done.output
     assert "2 samples: 0 of" in done.output
     for path in (source.root / "a").iterdir():
         path.unlink()
     done = CliRunner().invoke(app, [*command, str(source.root)])
     assert done.exit_code == 2
-    assert "is not the root of the photographs" in " ".join(done.output.split())
+    assert "is not the root of the photographs" in done.output
