@@ -27,6 +27,7 @@ from latentset.train.models import (
     PixelResNet,
     ScaleCAU,
     SharedPoolingCAU,
+    fa_near_identity,
 )
 from latentset.train.networks import (
     Attention,
@@ -134,10 +135,12 @@ def choose_fa(network: FeatureAdaptation) -> MakeFA:
     Returns:
         From channels that enter, channels that leave and n to a module.
     """
+    if network.near_identity:
+        return partial(fa_near_identity, r=network.r)
     cau = CAUS[network.cau](network.r)
     match network.fa:
         case "pre":
-            return partial(FA, cau=cau, near_identity=network.near_identity)
+            return partial(FA, cau=cau)
         case "skip":
             return partial(FASkip, cau=cau)
         case "inner":

@@ -177,7 +177,7 @@ def fit(
             save_weights(folder / LAST, network.state_dict(), make_record(start, {}))
         if len(keeper.rows) < recipe.schedule.epochs or not ranks.is_first:
             return {"recipe": recipe.name, "epochs": len(keeper.rows)}
-        return _conclude(start, store, keeper, module)
+        return _conclude(start, store, keeper, module, ranks)
 
 
 def _train(
@@ -241,7 +241,9 @@ def _splits(store: Store, recipe: Recipe, ranks: Ranks) -> tuple[Split, Split | 
     return train, val
 
 
-def _conclude(start: Start, store: Store, keeper: RunFolder, module: Classifier) -> dict[str, Any]:
+def _conclude(
+    start: Start, store: Store, keeper: RunFolder, module: Classifier, ranks: Ranks
+) -> dict[str, Any]:
     """Evaluate the chosen weights, and gather and write the figures of a finished run."""
     recipe, folder = start.recipe, keeper.folder
     chosen = chosen_weights(recipe)
@@ -253,6 +255,7 @@ def _conclude(start: Start, store: Store, keeper: RunFolder, module: Classifier)
         "codec": start.store.codec,
         "store_fingerprint": start.store.fingerprint,
         "parameters": sum(p.numel() for p in module.network.parameters()),
+        "processes": ranks.ranks,
         **_rates(store),
         "checkpoint": chosen,
         "last": keeper.rows[-1] if keeper.rows else None,

@@ -34,13 +34,14 @@ class Ranks:
         return self.rank == 0
 
     def check(self, recipe: Recipe) -> None:
-        """Refuse a batch that cannot be shared out evenly.
+        """Refuse a batch that cannot be shared out.
 
         Args:
             recipe: The recipe.
 
         Raises:
-            RecipeError: ``data.batch_size`` is no multiple of ranks times parts.
+            RecipeError: ``data.batch_size`` is no multiple of ranks times parts, or leaves mixup
+                nothing to mix.
         """
         shares = self.ranks * recipe.schedule.accumulate
         if recipe.data.batch_size % shares:
@@ -48,4 +49,10 @@ class Ranks:
                 f"data.batch_size: expected a multiple of {shares} ({self.ranks} processes, "
                 f"schedule.accumulate={recipe.schedule.accumulate}), got {recipe.data.batch_size}; "
                 "every process must get the same number of samples"
+            )
+        if recipe.schedule.mixup and recipe.data.batch_size == shares:
+            raise RecipeError(
+                f"schedule.mixup: expected at least 2 samples in each of {shares} parts of a "
+                f"batch, got 1 (data.batch_size={recipe.data.batch_size}): each is mixed with "
+                "another of its part; raise data.batch_size, or set schedule.mixup=0"
             )

@@ -1,6 +1,7 @@
 """Reading a recipe: a TOML file or one of the paper's, with keys set on the command line."""
 
 import difflib
+import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,7 +50,9 @@ def parse_recipe(tables: dict[str, Any], where: str) -> Recipe:
         RecipeError: A key is missing or not known, or a value is not valid; all are named.
     """
     try:
-        return Recipe.model_validate(tables)
+        # As JSON, whose lists may stand for tuples; strict, so that true is no number. Dates, which
+        # TOML has and JSON has not, are texts then, which no key takes for anything else.
+        return Recipe.model_validate_json(json.dumps(tables, default=str), strict=True)
     except ValidationError as error:
         lines = dict.fromkeys(_word(item, tables) for item in error.errors())
         raise RecipeError(f"{where}: " + "; ".join(lines)) from error

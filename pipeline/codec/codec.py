@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,6 @@ class Codec:
     def _load(self, file: CodecFile, named: dict[str, str], threads: int, self_check: bool) -> None:
         self._file, self._threads = file, threads
         self._signatures = Signatures(file, threads)
-        self._synthesis: Synthesis | None = None
         producer_ops = producer_ops_of(file)
         image = TensorRef.parse(file.input_tensor)
 
@@ -267,8 +267,6 @@ class Codec:
             CodecGraphError: The codec has no receiver, its symbols cannot be told in it, or it
                 fails.
         """
-        self.check_decoding()
-        assert self._synthesis is not None  # check_decoding has made it
         if self._together or len(y_hat) == 1:
             return self._synthesis.run(y_hat, z_hat, size)
         parts = [
@@ -284,10 +282,10 @@ class Codec:
         Raises:
             CodecGraphError: The codec cannot decode, or decodes otherwise than its receiver.
         """
-        if self._synthesis is None:
-            self._synthesis = self._make_synthesis()
+        _ = self._synthesis
 
-    def _make_synthesis(self) -> Synthesis:
+    @cached_property
+    def _synthesis(self) -> Synthesis:
         """Find the synthesis; with the self-check, hold it against the receiver's own images."""
         image = make_test_photographs()[0]
         height, width = image.shape[:2]

@@ -2,8 +2,10 @@
 
 import csv
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from latentset.datasets.errors import RecipeError
 from latentset.datasets.store import Store
 from latentset.datasets.store.synthetic import write_synthetic_store
+from latentset.train.checkpoint import SafetensorsIO
 from latentset.train.evaluate import evaluate_checkpoint
 from latentset.train.fit import fit
 from latentset.train.models import PixelResNet
@@ -26,14 +29,22 @@ MakeRecipe = Callable[..., Recipe]
 MAIN = "from latentset.datasets.cli import main; main()"
 
 
-def train_together(recipe: Recipe, run: Path, ranks: int) -> str:
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def torchrun(recipe: Recipe, run: Path, ranks: int) -> list[str]:
+    """The command that trains a recipe in several processes."""
     text, main = run.with_suffix(".toml"), run.with_suffix(".py")
     text.write_text(toml_text(recipe.model_dump(exclude_none=True)))
     main.write_text(MAIN)
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone")
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return [*start, f"--nproc-per-node={ranks}", str(main), "train", str(text), "--out", str(run)]
+
+
+def train_together(recipe: Recipe, run: Path, ranks: int) -> str:
     done = subprocess.run(
-        [*torchrun, f"--nproc-per-node={ranks}", str(main), "train", str(text), "--out", str(run)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        torchrun(recipe, run, ranks),
+        env=ONE_THREAD,
         capture_output=True,
         text=True,
         check=False,
@@ -77,6 +88,44 @@ def test_two_processes_learn_what_one_does(
     assert column(two, "val_loss")[-1] == pytest.approx(found.splits["val"].loss, rel=1e-5)
     assert column(two, "val_top1")[-1] == pytest.approx(found.splits["val"].top1)
     assert read_result(two)["test"]["samples"] == 24
+    assert [read_result(run)["processes"] for run in (one, two)] == [1, 2]
+
+
+def children(process: int) -> list[int]:
+    found = Path(f"/proc/{process}/task/{process}/children").read_text()
+    return [int(word) for word in found.split()]
+
+
+def test_killed_together_they_go_on(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    # 23 steps an epoch; the state is saved after every second one. Killed in the second epoch.
+    options = {"data__batch_size": 2, "schedule__epochs": 3, "schedule__decay_epochs": []}
+    recipe = make_recipe(**options, schedule__ema_decay=0.9, device__save_steps=2)
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    state = run / "resume.safetensors"
+    with subprocess.Popen(
+        torchrun(recipe, run, 2), env=ONE_THREAD, stdout=subprocess.DEVNULL
+    ) as launcher:
+        while launcher.poll() is None:
+            if state.exists():
+                progress = SafetensorsIO().load_checkpoint(state)["callbacks"]["RunFolder"]
+                if len(progress["rows"]) == 1 and progress["batches"] >= 6:
+                    break
+            time.sleep(0.001)
+        workers = children(launcher.pid)
+        for process in (launcher.pid, *workers):
+            os.kill(process, signal.SIGKILL)
+    assert launcher.returncode == -signal.SIGKILL
+    assert len(workers) == 2
+    saved = SafetensorsIO().load_checkpoint(state)["callbacks"]["RunFolder"]
+    assert len(saved["rows"]) == 1
+    assert 6 <= saved["batches"] < 23
+    assert "going on where it stopped" in train_together(recipe, run, 2)
+    train_together(recipe, whole, 2)
+    ours, theirs = (load_file(folder / "last.safetensors") for folder in (run, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert column(run, "val_loss") == column(whole, "val_loss")
+    # Training figures of the epoch that was taken up are of the first process's share.
+    assert column(run, "train_loss")[::2] == column(whole, "train_loss")[::2]
 
 
 def test_last_batch_smaller_than_the_number_of_processes(
@@ -108,6 +157,13 @@ def test_parts_of_a_batch_are_shared_out_evenly(make_recipe: MakeRecipe) -> None
         Ranks(0, 3, 3).check(recipe)
     with pytest.raises(RecipeError, match=r"expected a divisor of data.batch_size \(8\), got 3"):
         make_recipe(schedule__accumulate=3)
+
+
+def test_a_share_of_one_sample_has_nothing_to_mix(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(schedule__accumulate=2, schedule__mixup=0.2)
+    Ranks(0, 2, 2).check(recipe)
+    with pytest.raises(RecipeError, match=r"schedule\.mixup: .* each of 8 parts of a batch, got 1"):
+        Ranks(0, 4, 4).check(recipe)
 
 
 def test_batch_norm_in_step_wants_gpus(make_recipe: MakeRecipe, tmp_path: Path) -> None:

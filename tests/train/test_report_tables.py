@@ -153,6 +153,10 @@ def test_runs_that_differ_in_more_than_their_seed_are_refused(tmp_path: Path) ->
     write_run(tmp_path, "minc2500/cresnet-msssim-4", 0.7, seed=1, store="e" * 64)
     with pytest.raises(TrainingError, match=r"got the store; report them apart"):
         group_runs(find_runs([tmp_path / "minc2500"]))
+    write_run(tmp_path / "shared", "minc2500/cresnet-msssim-4", 0.7)
+    write_run(tmp_path / "shared", "minc2500/cresnet-msssim-4", 0.7, seed=1, processes=2)
+    with pytest.raises(TrainingError, match=r"got processes: 1 -> 2; report them apart"):
+        group_runs(find_runs([tmp_path / "shared"]))
 
 
 ADOPT = "weights.adopt="

@@ -25,7 +25,7 @@ from latentset.train.models.cau_variants import (
     SharedPoolingCAU,
 )
 from latentset.train.models.cresnet import CompressedNet, CResNet
-from latentset.train.models.fa import FA, MakeCAU, MakeFA
+from latentset.train.models.fa import FA, MakeCAU, MakeFA, fa_near_identity
 from latentset.train.models.fa_cresnet import FACResNet, FACResNetPost, FACResNetY
 from latentset.train.models.fa_resnet import FAResNet
 from latentset.train.models.fa_variants import CAUOnly, FAInner, FAPost, FASkip
@@ -63,4 +63,5 @@ __all__ = [
     "ScaleCAU",
     "SharedPoolingCAU",
     "adopt_weights",
+    "fa_near_identity",
 ]

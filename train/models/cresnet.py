@@ -26,6 +26,8 @@ class CompressedNet(AdoptingModel):
     y_hat and sigma_hat enter as they are, symbols and standard deviations as floats: the paper
     states no normalisation, and none is added.
 
+    Deviations: none known.
+
     The trunk's tensors have torchvision's names (``layer3.0.conv1.weight``), so that a ResNet's
     weights are adopted by name; what is new has names of its own.
 

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from latentset.datasets.errors import RecipeError
 from latentset.train.models.cau import CAU
 from latentset.train.models.feu import FEU
 
@@ -32,31 +31,15 @@ class FA(nn.Module):
         out_channels: Channels that leave.
         n: Number of 3x3 convolutional blocks of the FEU.
         cau: Makes the CAU.
-        near_identity: Begin with a module that changes little of what it is given, where channels
-            stay the same: adopted blocks behind it see nearly what they have learnt. The CAU must
-            be ``CAU`` then. Not the paper's, which says nothing of initialisation.
 
     Raises:
-        RecipeError: ``near_identity`` with another CAU, or the CAU or FEU is not possible.
+        RecipeError: The CAU or FEU is not possible.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        n: int,
-        *,
-        cau: MakeCAU = CAU,
-        near_identity: bool = False,
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, n: int, *, cau: MakeCAU = CAU) -> None:
         super().__init__()
         self.cau = cau(in_channels)
         self.feu = FEU(in_channels, out_channels, n)
-        if near_identity:
-            if not isinstance(self.cau, CAU):
-                raise RecipeError(f"near_identity: expected CAU, got {type(self.cau).__name__}")
-            self.cau.begin_near_identity()
-            self.feu.begin_near_identity()
 
     def forward(self, f: Tensor) -> Tensor:
         """Adapt a feature map.
@@ -69,3 +52,28 @@ class FA(nn.Module):
         """
         adapted: Tensor = self.feu(self.cau(f))
         return adapted
+
+
+def fa_near_identity(in_channels: int, out_channels: int, n: int, *, r: int = 16) -> FA:
+    """Make an FA module that at first changes little, where channels stay the same.
+
+    Adopted blocks behind it then see nearly what they have learnt. Not the paper's, which says
+    nothing of initialisation.
+
+    Args:
+        in_channels: C.
+        out_channels: Channels that leave.
+        n: Number of 3x3 convolutional blocks of the FEU.
+        r: Reduction ratio of the CAU.
+
+    Returns:
+        The module.
+
+    Raises:
+        RecipeError: The CAU or FEU is not possible.
+    """
+    cau = CAU(in_channels, r)
+    cau.begin_near_identity()
+    fa = FA(in_channels, out_channels, n, cau=lambda _: cau)
+    fa.feu.begin_near_identity()
+    return fa

@@ -20,6 +20,8 @@ class PixelNet(AdoptingModel):
         x (3,H,W) -> conv 7x7 /2 -> max 3x3 /2 -> layer1 -> layer2 /2 -> layer3 /2 -> layer4 /2
           -> average -> fc -> logits
 
+    Deviations: none known.
+
     Args:
         layers: Layers 1 to 4.
         width: Channels of the stem.

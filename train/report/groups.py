@@ -100,7 +100,7 @@ def check_runs(runs: Sequence[Run]) -> None:
 
     Raises:
         TrainingError: Two have the same seed, or differ in their settings, in the store, in where
-            their first weights come from, or in precision.
+            their first weights come from, in precision, or in how many processes trained.
     """
     first = runs[0]
     seeds = sorted(run.seed for run in runs)
@@ -115,11 +115,17 @@ def check_runs(runs: Sequence[Run]) -> None:
             changed = _changes(first.recipe, run.recipe)
         if run.result["store_fingerprint"] != first.result["store_fingerprint"]:
             changed.append("the store")
+        if _processes(run) != _processes(first):
+            changed.append(f"processes: {_processes(first)} -> {_processes(run)}")
         if changed:
             raise TrainingError(
                 f"{first.folder} and {run.folder}: expected runs of {first.name} that differ by "
                 f"their seed alone, got {'; '.join(changed)}; report them apart"
             )
+
+
+def _processes(run: Run) -> int:
+    return int(run.result.get("processes", 1))  # older files do not say
 
 
 def _group(runs: list[Run]) -> Group:

@@ -13,16 +13,12 @@ def store(tmp_path: Path) -> Path:
     return write_synthetic_store(tmp_path / "made", samples=8, sizes=((64, 64),), failed=(7,))
 
 
-def printed(
-    store: Path, capsys: pytest.CaptureFixture[str]
-) -> str:
+def printed(store: Path, capsys: pytest.CaptureFixture[str]) -> str:
     inspect(str(store))
     return " ".join(capsys.readouterr().out.replace("│", " ").split())
 
 
-def test_a_store_is_summarised(
-    store: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_store_is_summarised(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(store, capsys)
     for part in (
         "complete yes",

@@ -1,11 +1,9 @@
 from functools import partial
 
-import pytest
 import torch
 from torch import nn
 
-from latentset.datasets.errors import RecipeError
-from latentset.train.models import CAU, FA, ScaleCAU
+from latentset.train.models import CAU, FA, fa_near_identity
 
 
 def test_attention_comes_before_the_skip_of_the_enhancement() -> None:
@@ -45,7 +43,7 @@ def changed(fa: FA, f: torch.Tensor) -> float:
 def test_near_the_identity() -> None:
     torch.manual_seed(2)
     f = torch.rand(4, 64, 6, 6)
-    usual, near = FA(64, 64, 3), FA(64, 64, 3, near_identity=True)
+    usual, near = FA(64, 64, 3), fa_near_identity(64, 64, 3)
     assert changed(usual, f) > 0.4
     assert changed(near, f) < 0.15
     assert isinstance(near.cau, CAU)
@@ -59,8 +57,7 @@ def test_near_the_identity() -> None:
     assert {name for name, _ in near.named_parameters()} - learning <= still
 
 
-def test_only_the_papers_attention_begins_near_the_identity() -> None:
-    with pytest.raises(RecipeError, match="near_identity: expected CAU, got ScaleCAU"):
-        FA(8, 8, 1, cau=ScaleCAU, near_identity=True)
-    head = FA(8, 16, 1, near_identity=True)  # where channels change the FEU begins as usual
+def test_where_channels_change_the_enhancement_begins_as_usual() -> None:
+    head = fa_near_identity(8, 16, 1, r=4)
+    assert head.get_parameter("cau.fc_w.0.weight").shape == (2, 8)
     assert torch.equal(head.get_parameter("feu.blocks.2.1.weight"), torch.ones(16))

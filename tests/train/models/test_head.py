@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 
@@ -22,3 +23,11 @@ def test_mapping_is_one_1x1_convolutional_block() -> None:
 
     assert [type(layer) for layer in mapping] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU]
     assert sum(p.numel() for p in mapping.parameters()) == 516 * 512 + 2 * 512
+
+
+def test_mapping_begins_as_torchvisions_convolutions() -> None:
+    """Kaiming normal, fan out: variance 2 / 512; PyTorch's default would have 1 / (3 * 516)."""
+    torch.manual_seed(0)
+    mapping = Head(nn.Identity(), nn.Identity(), features=512, sigma_features=4).mapping
+
+    assert mapping.get_parameter("0.weight").var().item() == pytest.approx(2 / 512, rel=0.02)
