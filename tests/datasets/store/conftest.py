@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from latentset.datasets.store.synthetic import write_synthetic_store
 
 
 def _write_manifest(store: Path, manifest: dict[str, Any]) -> None:
@@ -34,3 +37,22 @@ def sign() -> Callable[[Path], None]:
         _write_manifest(store, manifest)
 
     return sign_it
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 images of 64x64 and 100x50 pixels, number 3 failed, in several shards; not to change."""
+    return write_synthetic_store(
+        tmp_path_factory.mktemp("made") / "store.zarr",
+        samples=12,
+        sizes=((64, 64), (100, 50)),
+        failed=(3,),
+        sigma_hat=True,
+        shard_bytes=1 << 10,
+    )
+
+
+@pytest.fixture
+def store(made: Path, tmp_path: Path) -> Path:
+    """A copy of it, to damage."""
+    return Path(shutil.copytree(made, tmp_path / "store.zarr"))

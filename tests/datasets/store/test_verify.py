@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
 
-from latentset.datasets.cli import app
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.convert import convert, read_shard
 from latentset.datasets.store.hdf5 import assemble, encode_part
@@ -35,24 +31,6 @@ def silence(what: str, done: int, total: int) -> None:
 
 def problems(path: Path) -> list[str]:
     return verify(path, silence).problems
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """12 images of 64x64 and 100x50 pixels, one failed, in several shards."""
-    return write_synthetic_store(
-        tmp_path_factory.mktemp("made") / "store.zarr",
-        samples=12,
-        sizes=((64, 64), (100, 50)),
-        failed=(FAILED,),
-        sigma_hat=True,
-        shard_bytes=1 << 10,
-    )
-
-
-@pytest.fixture
-def store(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "store.zarr"))
 
 
 def test_what_a_sound_store_says(made: Path) -> None:
@@ -361,79 +339,3 @@ def test_a_store_far_away(
     found = sorted(verify(web, silence).problems)
     assert found[0] == "scale_index/c/1/0 is missing"
     assert found[1].startswith("z_hat/c/1/0: expected ")
-
-
-def test_the_command(store: Path) -> None:
-    run = CliRunner().invoke
-    sound = run(app, ["verify", str(store)])
-    assert sound.exit_code == 0, sound.output
-    assert "store.zarr is sound." in sound.output
-    assert "12: 11 with latents, 1 failed" in sound.output
-    assert "even" in sound.output
-    (store / "y_hat/c/1/0").unlink()
-    (store / "z_hat/c/1/0").unlink()
-    damaged = run(app, ["verify", str(store)])
-    assert damaged.exit_code == 1
-    assert "wrong: y_hat/c/1/0 is missing" in damaged.output
-    assert "store.zarr is damaged: 2 problems. Fetch it again" in damaged.output
-
-
-def test_the_command_where_there_is_nothing_to_check(store: Path, tmp_path: Path) -> None:
-    run = CliRunner().invoke
-    (store / "manifest.json").unlink()
-    begun = run(app, ["verify", str(store)])
-    assert begun.exit_code == 2, begun.output
-    assert "not checked: manifest.json is missing" in begun.output
-    assert "run the same latentset encode again" in begun.output
-    assert "store.zarr is not complete; nothing that was read is wrong." in begun.output
-    misspelt = run(app, ["verify", str(tmp_path / "storr.zarr")])
-    assert misspelt.exit_code == 2, misspelt.output
-    assert "look at the spelling" in misspelt.output
-    assert "storr.zarr could not be checked" in misspelt.output
-    for done in (begun, misspelt):
-        assert "damaged" not in done.output
-        assert "encode the store again" not in done.output
-
-
-def test_the_command_says_how_many_lines_it_leaves_out(store: Path) -> None:
-    for k in range(130):
-        (store / f"stray{k}").touch()
-    done = CliRunner().invoke(app, ["verify", str(store)])
-    assert done.output.count("is not listed in manifest.json") == 100
-    assert "wrong: … and 30 more" in done.output
-    assert "is damaged: 130 problems" in done.output
-
-
-def test_what_encoding_again_needs_is_looked_at_first(
-    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def forbidden(*args: object) -> None:
-        raise AssertionError("the store was read")
-
-    command = ["verify", str(made), "--recompute", "3", "--source", str(tmp_path)]
-    with monkeypatch.context() as patch:
-        patch.setattr("latentset.datasets.store.verify.verify", forbidden)
-        done = CliRunner().invoke(app, command)
-        assert done.exit_code == 2, done.output
-        assert "Invalid value for --source" in done.output
-        assert "is not the root of the photographs" in done.output
-        patch.setitem(sys.modules, "latentset.pipeline.recompute", None)
-        done = CliRunner().invoke(app, command)
-        assert done.exit_code == 2, done.output
-        assert "which this environment lacks: run it in the environment that encodes" in done.output
-
-
-def test_a_store_that_cannot_be_opened_is_not_encoded_again(store: Path, tmp_path: Path) -> None:
-    (store / "samples.parquet").write_bytes(b"?")
-    command = ["verify", str(store), "--recompute", "3", "--source", str(tmp_path)]
-    done = CliRunner().invoke(app, command)
-    assert done.exit_code == 1, done.output
-    assert "no sample was encoded again: the store cannot be opened" in done.output
-    assert "wrong: samples.parquet: expected" in done.output
-
-
-@pytest.mark.parametrize(
-    "options", [["--recompute", "3"], ["--source", "x"], ["--codec", "x"], ["--recompute", "0"]]
-)
-def test_options_that_do_not_go_together(options: list[str], made: Path) -> None:
-    assert CliRunner().invoke(app, ["verify", str(made), *options]).exit_code == 2

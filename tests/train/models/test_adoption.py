@@ -1,138 +1,33 @@
 from collections.abc import Callable
-from functools import partial
 
 import pytest
 import torch
-import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
 from latentset.datasets.errors import TrainingError
 from latentset.train.models import (
-    CAU,
-    FA,
-    FEU,
-    AdoptingModel,
-    AveragePooling,
-    BiasCAU,
-    CAUOnly,
     CResNet,
     FACResNet,
     FACResNetPost,
-    FACResNetY,
-    FAInner,
-    FAPost,
     FAResNet,
-    FASkip,
-    MakeCAU,
-    MakeFA,
-    MaxAverageCAU,
-    MaxPooling,
-    OneLayerCAU,
     PixelResNet,
-    ScaleCAU,
-    SharedPoolingCAU,
     adopt_weights,
 )
-
-DEPTHS = (1, 3, 2, 2)
-CHANNELS = 32
-CLASSES = 5
-Make = Callable[[], AdoptingModel]
-
-
-def trained_resnet(
-    depths: tuple[int, int, int, int] = DEPTHS, *, classes: int = CLASSES, width: int = 8
-) -> PixelResNet:
-    """A slim ResNet with no tensor left at its initial value."""
-    model = PixelResNet(classes, depths=depths, width=width)
-    for tensor in model.state_dict().values():
-        if tensor.is_floating_point():
-            tensor.uniform_(0.5, 1.5)
-        else:
-            tensor.fill_(7)
-    return model
-
-
-CAU_8 = partial(CAU, r=8)
-FA_8 = partial(FA, cau=CAU_8)
-
-
-def cresnet() -> AdoptingModel:
-    return CResNet(CHANNELS, CLASSES, depths=DEPTHS[1:], width=8)
-
-
-def fa_cresnet(fa: MakeFA = FA_8) -> AdoptingModel:
-    return FACResNet(CHANNELS, CLASSES, depths=DEPTHS[1:], width=8, n=(1, 1, 2), fa=fa)
-
-
-def y_only() -> AdoptingModel:
-    return FACResNetY(CHANNELS, CLASSES, depths=DEPTHS[1:], width=8, n=(1, 1, 2), fa=FA_8)
-
-
-def post() -> AdoptingModel:
-    return FACResNetPost(CHANNELS, CLASSES, depths=DEPTHS[1:], width=8, n=(1, 1, 2), fa=FA_8)
-
-
-def fa_resnet() -> AdoptingModel:
-    return FAResNet(CLASSES, depths=DEPTHS, width=8, n=(1, 1, 1, 2), fa=FA_8)
-
-
-def with_cau(cau: MakeCAU) -> Make:
-    return partial(fa_cresnet, partial(FA, cau=cau))
-
-
-def cau_only(in_channels: int, out_channels: int, n: int) -> nn.Module:
-    return CAUOnly(in_channels, out_channels, cau=CAU_8)
-
-
-NETWORKS: dict[str, Make] = {
-    "cresnet": cresnet,
-    "fa-cresnet": fa_cresnet,
-    "y-only": y_only,
-    "post": post,
-    "fa-resnet": fa_resnet,
-    "fa-skip": partial(fa_cresnet, partial(FASkip, cau=CAU_8)),
-    "fa-inner": partial(fa_cresnet, partial(FAInner, cau=CAU_8)),
-    "fa-post": partial(fa_cresnet, partial(FAPost, cau=CAU_8)),
-    "fa-cau": partial(fa_cresnet, cau_only),
-    "fa-feu": partial(fa_cresnet, FEU),
-    "cau-scale": with_cau(partial(ScaleCAU, r=8)),
-    "cau-bias": with_cau(partial(BiasCAU, r=8)),
-    "cau-max": with_cau(partial(CAU_8, pooling=MaxPooling)),
-    "cau-avg": with_cau(partial(CAU_8, pooling=AveragePooling)),
-    "cau-max-avg": with_cau(partial(MaxAverageCAU, r=8)),
-    "cau-shared": with_cau(partial(SharedPoolingCAU, r=8)),
-    "cau-one-fc": with_cau(OneLayerCAU),
-}
-both_networks = pytest.mark.parametrize("make", [cresnet, fa_cresnet])
-every_network = pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
-
-
-def copy_of(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def is_new(name: str) -> bool:
-    return name.startswith("head.") or ".fa." in name
-
-
-def train_one_step(model: AdoptingModel, optimizer: torch.optim.Optimizer) -> None:
-    model.train()
-    y_hat = torch.randn(8, CHANNELS, 8, 8).mul(3).round()
-    given = {
-        "y_hat": y_hat,
-        "sigma_hat": 0.11 + torch.rand(8, CHANNELS, 8, 8),
-        "pixels": torch.randn(8, 3, 64, 64),
-    }
-    logits = model(*(given[name] for name in model.inputs))
-    optimizer.zero_grad()
-    torch.autograd.backward(F.cross_entropy(logits, torch.arange(8) % CLASSES))
-    optimizer.step()
-
-
-def sgd(model: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-3)
+from tests.train.models.adopting import (
+    CHANNELS,
+    CLASSES,
+    DEPTHS,
+    Make,
+    copy_of,
+    every_network,
+    fa_cresnet,
+    fa_resnet,
+    is_new,
+    sgd,
+    train_one_step,
+    trained_resnet,
+)
 
 
 @every_network
@@ -311,86 +206,6 @@ def test_a_whole_checkpoint_in_place_of_its_weights_is_refused() -> None:
 
     with pytest.raises(TrainingError, match=r"got nothing\n(.|\n)*and \d+ more"):
         adopt_weights(fa_cresnet(), checkpoint)  # type: ignore[arg-type]
-
-
-@every_network
-def test_frozen_tensors_do_not_change_by_a_bit_and_new_ones_do(make: Make) -> None:
-    torch.manual_seed(0)
-    model = make()
-    adopt_weights(model, trained_resnet().state_dict())
-    model.freeze_adopted()
-    before = copy_of(model)
-
-    optimizer = sgd(model)
-    for _ in range(2):
-        train_one_step(model, optimizer)
-
-    for name, tensor in model.state_dict().items():
-        same = torch.equal(tensor, before[name])
-        assert same != is_new(name), name
-
-
-@both_networks
-def test_freezing_after_a_step_leaves_no_gradient_behind(make: Make) -> None:
-    torch.manual_seed(0)
-    model = make()
-    optimizer = sgd(model)
-    train_one_step(model, optimizer)
-    model.freeze_adopted()
-    before = copy_of(model)
-
-    optimizer.step()
-
-    for name, tensor in model.state_dict().items():
-        assert is_new(name) or torch.equal(tensor, before[name]), f"{name} changed"
-
-
-@every_network
-def test_unfrozen_all_tensors_change(make: Make) -> None:
-    torch.manual_seed(0)
-    model = make()
-    model.freeze_adopted()
-    model.unfreeze()
-    before = copy_of(model)
-
-    train_one_step(model, sgd(model))
-
-    # The attention's biases too, whose gradient is zero: by weight decay.
-    for name, tensor in model.state_dict().items():
-        assert not torch.equal(tensor, before[name]), name
-
-
-@every_network
-def test_frozen_blocks_stay_in_evaluation_mode(make: Make) -> None:
-    model = make().eval()
-    norms = {n: m for n, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)}
-    new = {name for name in norms if is_new(name)}
-
-    model.freeze_adopted()
-    assert not any(norm.training for norm in norms.values())
-    model.train()
-    assert {name for name, norm in norms.items() if norm.training} == new
-    model.unfreeze()
-    assert all(norm.training for norm in norms.values())
-
-    model.freeze_adopted()  # while it trains: at once, without another call of train()
-    assert {name for name, norm in norms.items() if norm.training} == new
-    model.eval()
-    model.unfreeze()
-    assert not any(norm.training for norm in norms.values())
-
-
-@every_network
-def test_parameters_are_either_adopted_or_new(make: Make) -> None:
-    model = make()
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-
-    adopted = [names[id(parameter)] for parameter in model.adopted_parameters()]
-    new = [names[id(parameter)] for parameter in model.new_parameters()]
-
-    assert sorted(adopted + new) == sorted(names.values())
-    assert all(map(is_new, new))
-    assert not any(map(is_new, adopted))
 
 
 @pytest.mark.parametrize(
