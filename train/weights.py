@@ -9,10 +9,14 @@ import torch
 from torch import Tensor
 
 from latentset.datasets.errors import RecipeError, TrainingError
+from latentset.datasets.sources.devkit import WNID
 from latentset.train.checkpoint import load_resnet, read_record
 from latentset.train.pretrained import load_torchvision
 from latentset.train.recipe import FROM_RECIPE, TORCHVISION
 from latentset.train.run_files import BEST, LAST
+
+IMAGENET_CLASSES = 1000
+"""Classes of all of torchvision's weights."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,16 @@ class FoundWeights:
             classes: Of the store that is learnt from.
 
         Raises:
-            TrainingError: The weights say that they are of others.
+            TrainingError: The weights say that they are of others, or are torchvision's, and the
+                store's classes are not ImageNet's, named by their WNIDs.
         """
+        if self.where.startswith(TORCHVISION) and not _are_imagenets(classes):
+            shown = ", ".join(classes[:3]) + (", …" if len(classes) > 3 else "")
+            raise TrainingError(
+                f"weights.adopt: {self.where} answers {IMAGENET_CLASSES} classes in the order of "
+                f"their WNIDs (n01440764, …), the store has {len(classes)}: {shown}; leave out fc "
+                '(--set weights.leave_out=["fc"])'
+            )
         if self.classes is None or self.classes == classes:
             return
         found, wanted = self.classes, classes
@@ -53,6 +65,13 @@ class FoundWeights:
             "were trained on the same classes in the same order, or leave out fc "
             '(--set weights.leave_out=["fc"])'
         )
+
+
+def _are_imagenets(classes: tuple[str, ...]) -> bool:
+    """Whether these are ImageNet's classes, as far as their names say, in torchvision's order."""
+    return len(classes) == IMAGENET_CLASSES and list(classes) == sorted(
+        name for name in classes if WNID.fullmatch(name)
+    )
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
