@@ -97,7 +97,8 @@ def children(process: int) -> list[int]:
 
 
 def test_killed_together_they_go_on(make_recipe: MakeRecipe, tmp_path: Path) -> None:
-    # 23 steps an epoch; the state is saved after every second one. Killed in the second epoch.
+    # 23 steps an epoch; the state is saved after every second one. Killed in the first half of the
+    # second or third epoch.
     options = {"data__batch_size": 2, "schedule__epochs": 3, "schedule__decay_epochs": []}
     recipe = make_recipe(**options, schedule__ema_decay=0.9, device__save_steps=2)
     run, whole = tmp_path / "run", tmp_path / "whole"
@@ -108,7 +109,7 @@ def test_killed_together_they_go_on(make_recipe: MakeRecipe, tmp_path: Path) -> 
         while launcher.poll() is None:
             if state.exists():
                 progress = SafetensorsIO().load_checkpoint(state)["callbacks"]["RunFolder"]
-                if len(progress["rows"]) == 1 and progress["batches"] >= 6:
+                if progress["rows"] and 0 < progress["batches"] < 12:
                     break
             time.sleep(0.001)
         workers = children(launcher.pid)
@@ -117,15 +118,15 @@ def test_killed_together_they_go_on(make_recipe: MakeRecipe, tmp_path: Path) -> 
     assert launcher.returncode == -signal.SIGKILL
     assert len(workers) == 2
     saved = SafetensorsIO().load_checkpoint(state)["callbacks"]["RunFolder"]
-    assert len(saved["rows"]) == 1
-    assert 6 <= saved["batches"] < 23
+    assert 0 < saved["batches"] < 23
     assert "going on where it stopped" in train_together(recipe, run, 2)
     train_together(recipe, whole, 2)
     ours, theirs = (load_file(folder / "last.safetensors") for folder in (run, whole))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert column(run, "val_loss") == column(whole, "val_loss")
     # Training figures of the epoch that was taken up are of the first process's share.
-    assert column(run, "train_loss")[::2] == column(whole, "train_loss")[::2]
+    for epoch in {0, 1, 2} - {len(saved["rows"])}:
+        assert column(run, "train_loss")[epoch] == column(whole, "train_loss")[epoch]
 
 
 def test_last_batch_smaller_than_the_number_of_processes(
