@@ -101,13 +101,13 @@ def test_flip_is_off_unless_asked_for() -> None:
 
 
 def test_boxes_of_evaluation() -> None:
-    height, width = np.array([16, 1]), np.array([24, 3])
+    height, width = np.array([16, 1, 9]), np.array([24, 3, 12])  # 9 * 0.875 is 7.875
     whole = whole_boxes(height, width)
-    assert [whole.top.tolist(), whole.left.tolist()] == [[0, 0], [0, 0]]
-    assert [whole.height.tolist(), whole.width.tolist()] == [[16, 1], [24, 3]]
+    assert [whole.top.tolist(), whole.left.tolist()] == [[0, 0, 0], [0, 0, 0]]
+    assert [whole.height.tolist(), whole.width.tolist()] == [[16, 1, 9], [24, 3, 12]]
     central = central_boxes(height, width, 0.875)
-    assert [central.top.tolist(), central.left.tolist()] == [[1, 0], [5, 1]]
-    assert [central.height.tolist(), central.width.tolist()] == [[14, 1], [14, 1]]
+    assert [central.top.tolist(), central.left.tolist()] == [[1, 0, 0], [5, 1, 2]]
+    assert [central.height.tolist(), central.width.tolist()] == [[14, 1, 8], [14, 1, 8]]
 
 
 @pytest.mark.parametrize("size", [28, 7, 1])

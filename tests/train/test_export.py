@@ -30,13 +30,17 @@ save_file({"logits": network(*(given[name] for name in sorted(given, reverse=Tru
 """
 
 
-@pytest.mark.parametrize("kind", ["fa-cresnet", "fa-cresnet-y"])
+@pytest.mark.parametrize(("kind", "ema_decay"), [("fa-cresnet", 0.0), ("fa-cresnet-y", 0.9)])
 def test_program_gives_the_same_logits(
-    make_recipe: MakeRecipe, mixed_store: Store, tmp_path: Path, kind: str
+    make_recipe: MakeRecipe, mixed_store: Store, tmp_path: Path, kind: str, ema_decay: float
 ) -> None:
     # Grids of 4x4 as they are, so that the program's input is what the store holds.
     recipe = make_recipe(
-        model__kind=kind, data__size=4, schedule__epochs=1, schedule__decay_epochs=[]
+        model__kind=kind,
+        data__size=4,
+        schedule__epochs=1,
+        schedule__decay_epochs=[],
+        schedule__ema_decay=ema_decay,
     )
     fit(recipe, tmp_path / "run")
     where = str(mixed_store.place)
@@ -64,9 +68,9 @@ def test_program_gives_the_same_logits(
     torch.testing.assert_close(logits, expected.logits[square], rtol=1e-4, atol=1e-5)
     export_classifier(tmp_path / "run", where, tmp_path / "net.safetensors")
     weights = load_file(tmp_path / "net.safetensors")
-    network = module.network.state_dict()
-    assert weights.keys() == network.keys()
-    assert all(torch.equal(weights[name], network[name]) for name in weights)
+    kept = load_file(tmp_path / "run" / "best.safetensors")
+    assert weights.keys() == kept.keys()
+    assert all(torch.equal(weights[name], kept[name]) for name in weights)
 
 
 def test_what_cannot_be_exported(

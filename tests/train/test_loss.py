@@ -15,7 +15,9 @@ from latentset.train.fit import fit
 from latentset.train.loss import classification_loss, mix, mixup_share
 from latentset.train.models import FACResNet
 from latentset.train.module import Classifier
+from latentset.train.reader import LatentReader
 from latentset.train.recipe import Distill, Recipe, resolve
+from latentset.train.split import select_split
 
 MakeRecipe = Callable[..., Recipe]
 LOGITS = torch.tensor([[0.0, math.log(3.0)], [math.log(4.0), 0.0]])  # 1/4, 3/4 and 4/5, 1/5
@@ -44,6 +46,50 @@ def test_mixup_mixes_labels_as_inputs() -> None:
     first = 0.75 * math.log(3 / 4) + 0.25 * math.log(1 / 4)
     second = 0.75 * math.log(4 / 5) + 0.25 * math.log(1 / 5)
     assert loss.item() == pytest.approx(-(first + second) / 2)
+
+
+def test_labels_are_mixed_with_those_of_the_inputs_before_and_smoothed() -> None:
+    # Of three, so that the one before is not the one after; logits of 0 but one class each.
+    logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0]])
+    e = math.exp(2)
+    right, wrong = math.log(e / (e + 2)), math.log(1 / (e + 2))
+    for label_smoothing, of_label in ((0.0, 1.0), (0.3, 0.8)):  # 0.3 / 3 for each class
+        rest = (1 - of_label) / 2
+        loss = classification_loss(
+            logits, torch.tensor([0, 0, 1]), share=0.75, label_smoothing=label_smoothing
+        )
+        # Their labels: 3/4 of 0 and 1/4 of 1; of 0 alone; 3/4 of 1 and 1/4 of 0.
+        shares = [(0.75, 0.25, 0.0), (1.0, 0.0, 0.0), (0.25, 0.75, 0.0)]
+        expected = 0.0
+        for k, labels in enumerate(shares):
+            for cls, share in enumerate(labels):
+                target = share * of_label + (1 - share) * rest
+                expected -= target * (right if cls == k else wrong)
+        assert loss.item() == pytest.approx(expected / 3)
+
+
+def test_a_training_step_mixes_all_inputs_and_labels(
+    make_recipe: MakeRecipe, mixed_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"schedule__mixup": 1.0, "schedule__label_smoothing": 0.1}
+    recipe = resolve(make_recipe(**options), mixed_store.header, "here")
+    module = Classifier(build_network(recipe.model), recipe, mixed_store.header).train()
+    monkeypatch.setattr(module, "log", lambda *_, **__: None)  # there is no trainer
+    split = select_split(mixed_store, "train")
+    reader = LatentReader(mixed_store, split, recipe.data, seed=0, training=True)
+    shares = set()
+    for batch in reader.batches(0):
+        share = mixup_share(1.0, seed=0, epoch=0, sample=int(batch.samples[0]))
+        shares.add(share)
+        mixed = []
+        for values in module.input(batch):
+            before = torch.cat([values[-1:], values[:-1]])
+            mixed.append(share * values + (1 - share) * before)
+        expected = classification_loss(
+            module.network(*mixed), batch.labels, label_smoothing=0.1, share=share
+        )
+        assert module.training_step(batch, 0).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert len(shares) == 5
 
 
 def test_mixup_shares_are_of_the_beta_distribution() -> None:
@@ -101,7 +147,14 @@ def test_moving_average_is_what_is_kept(
             module.average.update_parameters(module.network)
     # The first is taken as it is; then 3/4 of the old and 1/4 of the new.
     assert module.evaluated.get_parameter("fc.bias").tolist() == pytest.approx([2.75] * 3)
-    # Counters are no quantities to average.
+    # Batch norm's statistics as well, but counters are no quantities to average.
+    with torch.no_grad():
+        mean = module.network.get_buffer("layer3.0.bn1.running_mean")
+        averaged = module.evaluated.get_buffer("layer3.0.bn1.running_mean")
+        mean.fill_(8)
+        averaged.fill_(4)
+    module.average.update_parameters(module.network)
+    assert set(averaged.tolist()) == {5.0}
     counter = "layer3.0.bn1.num_batches_tracked"
     module.network.get_buffer(counter).fill_(7)
     module.average.update_parameters(module.network)

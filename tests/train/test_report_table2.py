@@ -1,5 +1,6 @@
 """Table 2: the paper's sizes come out, and times are written where they were measured."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from latentset.datasets.errors import TrainingError
 from latentset.train.networks import CResNetNetwork
+from latentset.train.recipe_file import load_recipe
 from latentset.train.report.groups import group_runs
 from latentset.train.report.runs import find_runs
 from latentset.train.report.table2 import read_codec_times, write_table2
@@ -66,6 +68,31 @@ def test_time_is_measured() -> None:
     assert large.inference_ms is not None
     assert 0.1 < small.inference_ms < large.inference_ms < 10_000
     assert measure_costs([(network, 8)], timing=False)[0].inference_ms is None
+
+
+def test_time_is_the_median(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = CResNetNetwork(kind="cresnet", channels=4, num_classes=2, width=2, depths=(1, 1, 1))
+    passes = [[0.001, 0.002, 0.009]]
+    monkeypatch.setattr("latentset.train.report.timing._time", lambda *_: passes)
+    (cost,) = measure_costs([(network, 8)], timing=True)
+    assert (cost.inference_ms, cost.passes) == (2.0, 3)
+
+
+def test_networks_of_the_runs_are_measured_at_the_size_that_they_see(tmp_path: Path) -> None:
+    for name in ("anchor2-msssim-4", "cresnet-msssim-4"):
+        write_run(tmp_path / "runs", f"trashnet/{name}", 0.7)
+    write_table2(group_runs(find_runs([tmp_path / "runs"])), None, tmp_path, timing=False)
+    with (tmp_path / "table2.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if "runs" in row["networks"]]
+    assert [(row["setting"], row["input"]) for row in rows] == [
+        ("anchor2", "128"),
+        ("cresnet", "16"),
+    ]
+    network = load_recipe("trashnet/cresnet-msssim-4").model
+    channels = {"channels": 72, "num_classes": 6}
+    network = network.model_copy(update=channels)
+    (here,), (larger,) = (measure_costs([(network, n)], timing=False) for n in (16, 28))
+    assert int(rows[1]["mult_adds"]) == here.mult_adds < larger.mult_adds
 
 
 def test_file_of_times_that_is_none(tmp_path: Path) -> None:
