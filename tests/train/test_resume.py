@@ -114,6 +114,21 @@ def test_ctrl_c_within_an_epoch_loses_no_step(make_recipe: MakeRecipe, tmp_path:
     assert_equal(tmp_path / "run", tmp_path / "whole")
 
 
+def test_the_state_is_saved_between_steps(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, save = [], SafetensorsIO.save_checkpoint
+
+    def look(self: SafetensorsIO, checkpoint: dict[str, Any], *rest: Any) -> None:
+        seen.append(checkpoint["callbacks"]["RunFolder"]["batches"])
+        save(self, checkpoint, *rest)
+
+    monkeypatch.setattr(SafetensorsIO, "save_checkpoint", look)
+    options = {"data__batch_size": 4, "schedule__epochs": 1, "schedule__decay_epochs": []}
+    fit(make_recipe(**options, schedule__accumulate=2, device__save_steps=3), tmp_path / "run")
+    assert seen == [6, 12, 18, 0]  # parts: 11 steps of two; 0 at the end of the epoch
+
+
 def test_killed_in_the_frozen_phase(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     # What is frozen is no part of the weights: it must be set again, also within an epoch.
     torch.manual_seed(9)
