@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from latentset.datasets.errors import TrainingError
 from latentset.datasets.store import Store
+from latentset.train import checkpoint
 from latentset.train.checkpoint import (
     Record,
     SafetensorsIO,
@@ -38,6 +40,22 @@ def test_weights_come_back_with_their_record(tmp_path: Path, record: Record) -> 
     assert loaded.keys() == tensors.keys()
     assert all(torch.equal(loaded[name], tensors[name]) for name in tensors)
     assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_a_file_is_replaced_whole(
+    tmp_path: Path, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "w.safetensors"
+    save_weights(path, {"x": torch.ones(2)}, record)
+
+    def fail(tensors: dict[str, Tensor], where: Path, metadata: dict[str, str]) -> None:
+        where.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", fail)
+    with pytest.raises(OSError, match="no space left"):
+        save_weights(path, {"x": torch.zeros(2)}, record)
+    assert load_weights(path)[0]["x"].tolist() == [1, 1]
 
 
 def test_weights_are_plain_safetensors(tmp_path: Path, record: Record) -> None:

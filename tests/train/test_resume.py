@@ -119,14 +119,29 @@ def test_the_state_is_saved_between_steps(
 ) -> None:
     seen, save = [], SafetensorsIO.save_checkpoint
 
-    def look(self: SafetensorsIO, checkpoint: dict[str, Any], *rest: Any) -> None:
+    def look(self: SafetensorsIO, checkpoint: dict[str, Any], *args: Any, **more: Any) -> None:
         seen.append(checkpoint["callbacks"]["RunFolder"]["batches"])
-        save(self, checkpoint, *rest)
+        save(self, checkpoint, *args, **more)
 
     monkeypatch.setattr(SafetensorsIO, "save_checkpoint", look)
     options = {"data__batch_size": 4, "schedule__epochs": 1, "schedule__decay_epochs": []}
     fit(make_recipe(**options, schedule__accumulate=2, device__save_steps=3), tmp_path / "run")
     assert seen == [6, 12, 18, 0]  # parts: 11 steps of two; 0 at the end of the epoch
+
+
+def test_the_best_epoch_is_remembered(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    # Of three epochs the second is the best; a run that goes on after it knows.
+    recipe = make_recipe(schedule__epochs=3, data__test_split="test")
+    run = tmp_path / "run"
+    fit(recipe, run, stop_after=2)
+    state = SafetensorsIO().load_checkpoint(run / "resume.safetensors")
+    kept = state["callbacks"]["RunFolder"]
+    kept["rows"][1]["val_top1"] = kept["best"]["val_top1"] = 1.0
+    kept["best"]["epoch"] = 2
+    SafetensorsIO().save_checkpoint(state, run / "resume.safetensors")
+    best = (run / "best.safetensors").read_bytes()
+    assert fit(recipe, run)["best"]["epoch"] == 2
+    assert (run / "best.safetensors").read_bytes() == best
 
 
 def test_killed_in_the_frozen_phase(make_recipe: MakeRecipe, tmp_path: Path) -> None:
