@@ -169,6 +169,20 @@ def test_moving_average_is_what_is_kept(
     assert quick["val_loss"] == pytest.approx(plain["val_loss"], rel=1e-3)
 
 
+def test_the_optimiser_is_the_recipes(make_recipe: MakeRecipe, mixed_store: Store) -> None:
+    options = {"momentum": 0.5, "weight_decay": 0.01, "adopted_learning_rate": 0.002}
+    changes = {f"schedule__{name}": value for name, value in options.items()}
+    recipe = resolve(make_recipe(**changes), mixed_store.header, "here")
+    module = Classifier(build_network(recipe.model), recipe, mixed_store.header)
+    optimiser = module.configure_optimizers()
+    assert type(optimiser) is torch.optim.SGD
+    said = [
+        (group["name"], group["lr"], group["momentum"], group["weight_decay"], group["nesterov"])
+        for group in optimiser.param_groups
+    ]
+    assert said == [("new", 0.05, 0.5, 0.01, False), ("adopted", 0.002, 0.5, 0.01, False)]
+
+
 def test_options_reach_the_training(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     options = {"schedule__epochs": 1, "schedule__decay_epochs": []}
     plain = fit(make_recipe(**options), tmp_path / "plain")["last"]

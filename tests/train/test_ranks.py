@@ -17,11 +17,12 @@ from latentset.datasets.errors import RecipeError
 from latentset.datasets.store import Store
 from latentset.datasets.store.synthetic import write_synthetic_store
 from latentset.train.checkpoint import SafetensorsIO
+from latentset.train.engine import make_trainer
 from latentset.train.evaluate import evaluate_checkpoint
 from latentset.train.fit import fit
 from latentset.train.models import PixelResNet
 from latentset.train.ranks import Ranks
-from latentset.train.recipe import Recipe
+from latentset.train.recipe import Device, Recipe
 from latentset.train.recipe_text import toml_text
 from latentset.train.run_files import read_result
 
@@ -149,6 +150,20 @@ def test_last_batch_smaller_than_the_number_of_processes(
     assert found.samples == 23
     assert column(tmp_path / "two", "val_loss") == [pytest.approx(found.loss, rel=1e-5)]
     assert column(tmp_path / "two", "val_top1") == [pytest.approx(found.top1)]
+
+
+def test_torchrun_says_which_of_them_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert Ranks.of_environment() == Ranks(0, 1, 1)
+    # The second of two processes of the third of three machines.
+    of_torchrun = {"WORLD_SIZE": 6, "RANK": 5, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 2}
+    for name, value in of_torchrun.items():
+        monkeypatch.setenv(name, str(value))
+    ranks = Ranks.of_environment()
+    assert ranks == Ranks(rank=5, ranks=6, ranks_a_node=2)
+    trainer = make_trainer(Device(accelerator="cpu"), ranks, logger=False)
+    assert (trainer.num_nodes, trainer.num_devices, trainer.world_size) == (3, 2, 6)
 
 
 def test_parts_of_a_batch_are_shared_out_evenly(make_recipe: MakeRecipe) -> None:

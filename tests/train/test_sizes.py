@@ -160,6 +160,14 @@ def test_the_command_lists_networks_and_settings(tmp_path: Path) -> None:
         *(f"{r8['mult_adds'] / 1e9:.3f}", "G", f"{r8['pass_bytes'] / 1e6:.2f}", "MB"),
         "model.r=8",
     ] in lines
+    # The default has a star, in Table 3 and alone among the networks.
+    starred = [line[0] for line in lines if "*" in line[:-1]]
+    titles = [s.title for s in SETTINGS if s.default]
+    assert starred == ["FA-cResNet", *(title.partition(" ")[0] for title in titles)]
+    # What --channels says reaches all networks of latents: first convolutions of 8 channels.
+    for row in rows:
+        of_pixels = row["model"]["kind"] in ("resnet", "fa-resnet")
+        assert row["model"].get("channels") == (None if of_pixels else 8)
     assert all(f"model.n=[{n}]" in done.output for n in ("2,3,4,5", "4,5,6"))
 
 
