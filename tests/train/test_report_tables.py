@@ -245,6 +245,13 @@ def test_distilled_runs_stand_apart(tmp_path: Path) -> None:
     assert [row["setting"] for row in read_csv(tmp_path / "figure6.csv")] == ["fa-cresnet"]
 
 
+def test_figure_6_is_of_ms_ssim_codecs(tmp_path: Path) -> None:
+    for codec in ("msssim-4", "mse-4"):  # whose runs are Figure 7's
+        write_run(tmp_path / "runs", f"minc2500/fa-cresnet-{codec}", 0.7)
+    write_figure6(group_runs(find_runs([tmp_path / "runs"])), NO_STORES, tmp_path)
+    assert [row["codec"] for row in read_csv(tmp_path / "figure6.csv")] == ["msssim-4"]
+
+
 def test_differences_are_of_the_seeds_that_both_have(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     for seed, top1 in enumerate((0.70, 0.72, 0.40)):

@@ -66,9 +66,7 @@ def nonzero_fractions(store: Store) -> NDArray[np.float64]:
     nonzero = np.zeros(array.shape[1], np.int64)
     for first in range(0, array.shape[0], shard_rows):
         nonzero += np.count_nonzero(array[first : first + shard_rows], axis=0)
-    # Rows between samples are zero: they add nothing above, and are not counted here.
-    table = store.samples
-    heights, widths = (table[f"latent_{side}"].to_numpy() for side in ("height", "width"))
-    ok = np.array([status == "ok" for status in table["status"].to_pylist()], bool)
-    rows = int((heights.astype(np.int64) * widths)[ok].sum())
-    return nonzero / max(1, rows)
+    # Rows between samples are zero: they add nothing above, and are not counted here. A sample that
+    # failed has none.
+    heights, widths = (store.samples[f"latent_{side}"].to_numpy() for side in ("height", "width"))
+    return nonzero / max(1, int((heights.astype(np.int64) * widths).sum()))
