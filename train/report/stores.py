@@ -149,10 +149,12 @@ def mean_of(store: Store, column: str, split: str) -> float | None:
         split: Name of the split.
 
     Returns:
-        Over the split's samples that have a value; None where there is none.
+        Over the split's samples that have a finite value (PSNR is infinite where a photograph is
+        decoded exactly); None where there is none.
     """
     if column not in store.samples.column_names:
         return None
     rows = store.samples.filter(pc.equal(store.samples["split"], split))
     values = rows[column].drop_null().to_numpy()
+    values = values[np.isfinite(values)]
     return float(np.mean(values)) if len(values) else None

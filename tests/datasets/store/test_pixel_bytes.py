@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from latentset.datasets.store import open_store
+from latentset.datasets.store.cli import inspect
 from latentset.datasets.store.header import parse_header
 from latentset.datasets.store.verify import verify
 from latentset.datasets.store.writer import PixelBuffer, metadata_objects, shard_objects
@@ -126,6 +127,16 @@ def test_the_reader_reads_it(store: Path, kind: str) -> None:
     if kind == "decoded":
         assert opened.samples["psnr_db"].to_pylist() == [31.5, float("inf")]
         assert opened.samples["ms_ssim"].to_pylist() == [0.75, None]
+
+
+@pytest.mark.parametrize("kind", ["decoded"], indirect=True)
+def test_an_image_that_is_exact_is_not_averaged(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inspect(str(store))
+    said = capsys.readouterr().out
+    assert "31.5000 dB on average of 1; 1 more are equal to their photographs" in said
+    assert "0.7500 on average of 1 " in said  # MS-SSIM: the other is too small for it
 
 
 def test_it_is_sound(store: Path) -> None:
