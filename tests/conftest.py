@@ -29,9 +29,9 @@ def photographs() -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Messages are not wrapped, wherever the paths within them would wrap them."""
+    """Tables and the boxes of usage errors are not wrapped, however long the paths in them are."""
     monkeypatch.setenv("COLUMNS", "1000")
 
 

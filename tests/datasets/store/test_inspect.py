@@ -7,6 +7,8 @@ from latentset.datasets.store.cli import inspect
 from latentset.datasets.store.summary import format_bytes
 from latentset.datasets.store.synthetic import write_synthetic_store
 
+pytestmark = pytest.mark.usefixtures("wide_terminal")
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:

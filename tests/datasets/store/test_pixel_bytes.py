@@ -129,6 +129,7 @@ def test_the_reader_reads_it(store: Path, kind: str) -> None:
         assert opened.samples["ms_ssim"].to_pylist() == [0.75, None]
 
 
+@pytest.mark.usefixtures("wide_terminal")
 @pytest.mark.parametrize("kind", ["decoded"], indirect=True)
 def test_an_image_that_is_exact_is_not_averaged(
     store: Path, capsys: pytest.CaptureFixture[str]

@@ -221,6 +221,7 @@ def test_stores_of_latents_stay_1_0(tmp_path: Path) -> None:
     assert "pixels" not in (tmp_path / "s.zarr" / "zarr.json").read_text()
 
 
+@pytest.mark.usefixtures("wide_terminal")
 def test_they_are_summarised(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     inspect(str(path))
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())

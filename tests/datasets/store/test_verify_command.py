@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from latentset.datasets.cli import app
 
 
+@pytest.mark.usefixtures("wide_terminal")
 def test_the_command(store: Path) -> None:
     run = CliRunner().invoke
     sound = run(app, ["verify", str(store)])
@@ -50,6 +51,7 @@ def test_the_command_says_how_many_lines_it_leaves_out(store: Path) -> None:
     assert "is damaged: 130 problems" in done.output
 
 
+@pytest.mark.usefixtures("wide_terminal")
 def test_what_encoding_again_needs_is_looked_at_first(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,6 +71,7 @@ def test_what_encoding_again_needs_is_looked_at_first(
         assert "which this environment lacks: run it in the environment that encodes" in done.output
 
 
+@pytest.mark.usefixtures("wide_terminal")
 def test_a_store_that_cannot_be_opened_is_not_encoded_again(store: Path, tmp_path: Path) -> None:
     (store / "samples.parquet").write_bytes(b"?")
     command = ["verify", str(store), "--recompute", "3", "--source", str(tmp_path)]

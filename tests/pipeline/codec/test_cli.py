@@ -10,6 +10,8 @@ from typer.testing import CliRunner, Result
 from latentset.datasets.errors import CodecGraphError, CodecNotFoundError, TrainingError
 from latentset.pipeline.codec.cli import app
 
+pytestmark = pytest.mark.usefixtures("wide_terminal")
+
 NAME = "bmshj2018-hyperprior-msssim-2"
 
 

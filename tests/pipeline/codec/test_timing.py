@@ -16,6 +16,8 @@ from latentset.pipeline.codec.cli import app
 from latentset.pipeline.codec.codec import Codec, load_codec
 from latentset.pipeline.codec.timing import describe_machine, time_codec
 
+pytestmark = pytest.mark.usefixtures("wide_terminal")
+
 
 def run(*arguments: str) -> Result:
     result = CliRunner().invoke(app, ["time", *arguments])

@@ -233,6 +233,7 @@ def test_to_and_from_object_storage(
     assert {path: place.read(path) for path in place.sizes() or {}} == content(tmp_path / "near")
 
 
+@pytest.mark.usefixtures("wide_terminal")
 def test_pixels_are_not_encoded_again(
     decode_it: Decode, latents: Path, mixed: Source, tmp_path: Path
 ) -> None:

@@ -168,6 +168,7 @@ def test_other_software_is_said(
     assert ("note", f"not as when the store was made: {result.software[0]}") in result.rows()
 
 
+@pytest.mark.usefixtures("wide_terminal")
 def test_the_command_with_a_real_codec(scheduler: str, tmp_path: Path) -> None:
     (tmp_path / "photographs" / "a").mkdir(parents=True)
     random = np.random.default_rng(0)
