@@ -146,9 +146,9 @@ def fit(
     if (folder / RESUME).exists():
         network.leave_out(recipe.weights.leave_out)
     elif recipe.weights.adopt:
-        found = find_weights(recipe.weights.adopt)
-        if "fc" not in recipe.weights.leave_out:
-            found.check_classes(store.header.source.classes)
+        with_fc = "fc" not in recipe.weights.leave_out
+        classes = store.header.source.classes if with_fc else None
+        found = find_weights(recipe.weights.adopt, classes)
         report = adopt_weights(network, found.tensors, leave_out=recipe.weights.leave_out)
         console.print(f"weights of {found.where}:\n{report}", highlight=False, soft_wrap=True)
     if recipe.schedule.frozen_epochs and not any(True for _ in network.new_parameters()):

@@ -4,7 +4,7 @@
 column of Table 3, and ``table3`` lists them.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
@@ -22,6 +22,16 @@ class Table(BaseModel):
     """One table of a recipe: fixed keys, checked when parsed, never changed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_truth_values(cls, given: Any) -> Any:
+        """Refuse true and false for numbers: pydantic would take them for 1 and 0."""
+        for name, value in given.items() if isinstance(given, dict) else ():
+            field = cls.model_fields.get(name)
+            if isinstance(value, bool) and field and field.annotation is not bool:
+                raise ValueError(f"{name}: expected no truth value, got {str(value).lower()}")
+        return given
 
 
 class Network(Table):

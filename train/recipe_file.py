@@ -1,7 +1,7 @@
 """Reading a recipe: a TOML file or one of the paper's, with keys set on the command line."""
 
 import difflib
-import json
+import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +10,14 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from latentset.datasets.errors import RecipeError
-from latentset.train.experiments import compose, experiments
+from latentset.train.experiments import Experiment, compose, experiments, standard
 from latentset.train.recipe import Recipe
 from latentset.train.shipped import shipped_folder
+from latentset.train.table3 import SETTINGS
+
+
+_OF_TABLE3 = re.compile(r"([^/]+)/table3/(.+)-((?:msssim|mse)-\d+)")
+"""How recipes of Table 3 are named: data set, setting, loss and quality."""
 
 
 def load_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
@@ -50,9 +55,7 @@ def parse_recipe(tables: dict[str, Any], where: str) -> Recipe:
         RecipeError: A key is missing or not known, or a value is not valid; all are named.
     """
     try:
-        # As JSON, whose lists may stand for tuples; strict, so that true is no number. Dates, which
-        # TOML has and JSON has not, are texts then, which no key takes for anything else.
-        return Recipe.model_validate_json(json.dumps(tables, default=str), strict=True)
+        return Recipe.model_validate(tables)
     except ValidationError as error:
         lines = dict.fromkeys(_word(item, tables) for item in error.errors())
         raise RecipeError(f"{where}: " + "; ".join(lines)) from error
@@ -104,8 +107,12 @@ def no_recipe(name: str, expected: str) -> RecipeError:
     Returns:
         The error, with the name that is nearest, if one is near.
     """
-    near = _suggest(name, recipe_names())
-    return RecipeError(f"no recipe {name!r}: expected {expected}{near}")
+    said = _suggest(name, recipe_names())
+    found = _OF_TABLE3.fullmatch(name)
+    if found and found[2] in {setting.name for setting in SETTINGS}:
+        run = standard(Experiment(*found.groups())).name
+        said = f"; that setting is FA-cResNet as it is, {run}" if run in experiments() else said
+    return RecipeError(f"no recipe {name!r}: expected {expected}{said}")
 
 
 def _set(tables: dict[str, Any], setting: str) -> None:

@@ -18,6 +18,9 @@ from latentset.train.run_files import BEST, LAST
 IMAGENET_CLASSES = 1000
 """Classes of all of torchvision's weights."""
 
+NO_FC = """--set 'weights.leave_out=["fc"]'"""
+"""What leaves out fc on the command line."""
+
 
 @dataclass(frozen=True)
 class FoundWeights:
@@ -27,51 +30,11 @@ class FoundWeights:
     """The recipe's ``weights.adopt``."""
     tensors: dict[str, Tensor]
     """By torchvision's names, on the CPU."""
-    classes: tuple[str, ...] | None
-    """Class names in the order of the logits, where the file says them: those of our runs do."""
 
     @property
     def sha256(self) -> str:
         """Digest of the tensors."""
         return digest(self.tensors)
-
-    def check_classes(self, classes: tuple[str, ...]) -> None:
-        """Refuse logits that mean other classes, or the same in another order.
-
-        Args:
-            classes: Of the store that is learnt from.
-
-        Raises:
-            TrainingError: The weights say that they are of others, or are torchvision's, and the
-                store's classes are not ImageNet's, named by their WNIDs.
-        """
-        if self.where.startswith(TORCHVISION) and not _are_imagenets(classes):
-            shown = ", ".join(classes[:3]) + (", …" if len(classes) > 3 else "")
-            raise TrainingError(
-                f"weights.adopt: {self.where} answers {IMAGENET_CLASSES} classes in the order of "
-                f"their WNIDs (n01440764, …), the store has {len(classes)}: {shown}; leave out fc "
-                '(--set weights.leave_out=["fc"])'
-            )
-        if self.classes is None or self.classes == classes:
-            return
-        found, wanted = self.classes, classes
-        if len(found) == len(wanted):
-            k = next(k for k, (a, b) in enumerate(zip(found, wanted, strict=True)) if a != b)
-            what = f"class {k} is {found[k]!r}, the store's is {wanted[k]!r}"
-        else:
-            what = f"{len(found)} classes, the store has {len(wanted)}"
-        raise TrainingError(
-            f"weights.adopt: {self.where} was trained on other classes: {what}; adopt weights that "
-            "were trained on the same classes in the same order, or leave out fc "
-            '(--set weights.leave_out=["fc"])'
-        )
-
-
-def _are_imagenets(classes: tuple[str, ...]) -> bool:
-    """Whether these are ImageNet's classes, as far as their names say, in torchvision's order."""
-    return len(classes) == IMAGENET_CLASSES and list(classes) == sorted(
-        name for name in classes if WNID.fullmatch(name)
-    )
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
@@ -91,18 +54,22 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     return found.hexdigest()
 
 
-def find_weights(adopt: str) -> FoundWeights:
+def find_weights(adopt: str, classes: tuple[str, ...] | None = None) -> FoundWeights:
     """Read the weights that a recipe adopts.
 
     Args:
         adopt: The recipe's ``weights.adopt``.
+        classes: Those of the store that is learnt from, whose logits are adopted too; None where fc
+            is left out.
 
     Returns:
         The weights.
 
     Raises:
         RecipeError: They are to come from another recipe's run, which nobody has looked for.
-        TrainingError: There are none, or they cannot be read.
+        TrainingError: There are none, they cannot be read, or their logits mean other classes, or
+            the same in another order, as far as anybody says: files of our runs do, and
+            torchvision's are ImageNet's, whose names are WNIDs.
     """
     if adopt.startswith(FROM_RECIPE):
         name = adopt.removeprefix(FROM_RECIPE)
@@ -112,12 +79,43 @@ def find_weights(adopt: str) -> FoundWeights:
             "(--set weights.adopt=FILE); latentset sweep does both"
         )
     if adopt.startswith(TORCHVISION):
-        return FoundWeights(adopt, load_torchvision(adopt.removeprefix(TORCHVISION)), None)
+        if classes is not None:
+            _check_imagenets(adopt, classes)  # before anything is downloaded
+        return FoundWeights(adopt, load_torchvision(adopt.removeprefix(TORCHVISION)))
     if Path(adopt).is_dir():
         raise TrainingError(
             f"weights.adopt: expected a file, got the folder {adopt}; a run's weights are its "
             f"{BEST}, or {LAST}"
         )
     record = read_record(Path(adopt))
-    classes = record.store.classes if record else None
-    return FoundWeights(adopt, load_resnet(Path(adopt)), classes)
+    if classes is not None and record:
+        _check_classes(adopt, record.store.classes, classes)
+    return FoundWeights(adopt, load_resnet(Path(adopt)))
+
+
+def _check_imagenets(adopt: str, classes: tuple[str, ...]) -> None:
+    """Refuse classes that are not ImageNet's in torchvision's order, as far as their names say."""
+    wnids = sorted(name for name in classes if WNID.fullmatch(name))
+    if len(classes) == IMAGENET_CLASSES and list(classes) == wnids:
+        return
+    shown = ", ".join(classes[:3]) + (", …" if len(classes) > 3 else "")
+    raise TrainingError(
+        f"weights.adopt: {adopt} answers {IMAGENET_CLASSES} classes in the order of their WNIDs "
+        f"(n01440764, …), the store has {len(classes)}: {shown}; leave out fc ({NO_FC}), or encode "
+        "photographs of ImageNet in folders named by WNIDs"
+    )
+
+
+def _check_classes(adopt: str, found: tuple[str, ...], wanted: tuple[str, ...]) -> None:
+    """Refuse logits that mean other classes, or the same in another order."""
+    if found == wanted:
+        return
+    if len(found) == len(wanted):
+        k = next(k for k, (a, b) in enumerate(zip(found, wanted, strict=True)) if a != b)
+        what = f"class {k} is {found[k]!r}, the store's is {wanted[k]!r}"
+    else:
+        what = f"{len(found)} classes, the store has {len(wanted)}"
+    raise TrainingError(
+        f"weights.adopt: {adopt} was trained on other classes: {what}; adopt weights that were "
+        f"trained on the same classes in the same order, or leave out fc ({NO_FC})"
+    )

@@ -182,11 +182,11 @@ def _size(store: Store) -> Rows:
     for name, title, unit in (("psnr_db", "PSNR", " dB"), ("ms_ssim", "MS-SSIM", "")):
         measured = ok.column(name).drop_null().to_numpy() if name in ok.column_names else rate[:0]
         finite = measured[np.isfinite(measured)]  # PSNR is infinite where images are equal
-        if measured.size:
-            mean = f"{finite.mean():.4f}{unit}" if finite.size else "none"
-            equal = measured.size - finite.size
-            said = f"; {equal} more are equal to their photographs" if equal else ""
-            rows.append((title, f"{mean} on average of {finite.size}{said}"))
+        said = [f"{finite.mean():.4f}{unit} on average of {finite.size}"] if finite.size else []
+        if exact := measured.size - finite.size:
+            said.append(f"infinite for {exact}")
+        if said:
+            rows.append((title, ", ".join(said)))
     rows.append(("store", f"{format_bytes(total)} in {len(store.manifest.objects)} objects"))
     for name in (*store.header.arrays, "samples.parquet"):
         rows.append((f"  {name}", f"{format_bytes(stored[name])} ({stored[name] / total:.1%})"))

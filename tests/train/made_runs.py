@@ -37,6 +37,7 @@ def write_run(
         "codec": recipe.data.codec,
         "store_fingerprint": store,
         "parameters": 1234567,
+        "processes": 1,
         "rate_bpp": 0.4,
         "store_bytes": 9_000_000,
         "trained_bytes": 8_000_000,

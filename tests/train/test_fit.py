@@ -217,6 +217,7 @@ def test_folder_of_something_else_is_refused(recipe: Recipe, tmp_path: Path) -> 
         ({"data__batch_size": 48}, "has 47 samples, less than one batch of data.batch_size=48"),
         ({"model__channels": 192}, "expected 192, got 8"),
         ({"weights__adopt": "absent.pth"}, "no weights at absent.pth"),
+        ({"schedule__mixup": 1.0, "schedule__accumulate": 8}, "at least 2 samples in each of 8"),
     ],
 )
 def test_refused_before_anything_is_written(

@@ -47,7 +47,8 @@ def test_set_parses_toml(written: str) -> None:
         'data.codec="1"',
         "data.store=stores/a b.zarr",
         "data.val_split=",
-        "device.compile=true",
+        "device.compile=True",
+        "schedule.learning_rate=.5",
         "seed=3",
     ]
     recipe = load_recipe(written, settings)
@@ -58,6 +59,7 @@ def test_set_parses_toml(written: str) -> None:
     assert recipe.data.store == "stores/a b.zarr"
     assert recipe.data.val_split == ""
     assert recipe.device.compile is True
+    assert recipe.schedule.learning_rate == 0.5
     assert recipe.seed == 3
 
 
@@ -80,10 +82,10 @@ def test_set_parses_toml(written: str) -> None:
         ),
         ("schedule.frozen_epochs=4", r"frozen_epochs: expected at most epochs \(3\), got 4"),
         ("schedule.frozen_epochs=2", r"weights\.adopt: expected a checkpoint, .*from scratch"),
-        ("schedule.mixup=true", r"schedule\.mixup: input should be a valid number, got True"),
-        ("seed=true", r"seed: input should be a valid integer, got True"),
-        ('data.batch_size="8"', r"data\.batch_size: input should be a valid integer, got '8'"),
-        ("schedule.epochs=2026-01-01", r"schedule\.epochs: .*valid integer, got '2026-01-01'"),
+        ("schedule.mixup=true", r"mixup: expected no truth value, got true"),
+        ("seed=false", r"seed: expected no truth value, got false"),
+        ("model.width=true", r"width: expected no truth value, got true"),
+        ("name=2026-01-01", r"name: input should be a valid string, got .*2026"),
         ("schedule.learning_rate=nan", r"schedule\.learning_rate: .*finite number, got nan"),
         ("distill.weight=0.3", r"distill\.logits: expected a teacher's logits, because"),
         ("model.depths=[1]", r"model\.depths: expected more values, got \[1\]$"),
@@ -109,6 +111,20 @@ def test_missing_keys_are_all_named() -> None:
 def test_no_such_recipe_suggests_one() -> None:
     with pytest.raises(RecipeError, match=r"did you mean trashnet/fa-cresnet-slim\?"):
         load_recipe("trashnet/facresnet-slim")
+
+
+@pytest.mark.parametrize(
+    ("name", "run"),
+    [
+        ("trashnet/table3/cau-bottleneck-r16-msssim-4", "trashnet/fa-cresnet-msssim-4"),
+        ("minc2500/table3/feu-depth-2-3-4-msssim-1", "minc2500/fa-cresnet-msssim-1"),
+        ("minc2500/table3/feu-depth-3-4-5-msssim-8", "minc2500/fa-cresnet-msssim-8"),
+    ],
+)
+def test_the_default_of_table_3_names_its_recipe(name: str, run: str) -> None:
+    with pytest.raises(RecipeError, match=rf"; that setting is FA-cResNet as it is, {run}$"):
+        load_recipe(name)
+    assert load_recipe(run).name == run
 
 
 def test_no_toml(tmp_path: Path) -> None:

@@ -115,17 +115,14 @@ def check_runs(runs: Sequence[Run]) -> None:
             changed = _changes(first.recipe, run.recipe)
         if run.result["store_fingerprint"] != first.result["store_fingerprint"]:
             changed.append("the store")
-        if _processes(run) != _processes(first):
-            changed.append(f"processes: {_processes(first)} -> {_processes(run)}")
+        before, after = (one.result.get("processes") for one in (first, run))
+        if None not in (before, after) and before != after:  # older files do not say
+            changed.append(f"processes: {before} -> {after}")
         if changed:
             raise TrainingError(
                 f"{first.folder} and {run.folder}: expected runs of {first.name} that differ by "
                 f"their seed alone, got {'; '.join(changed)}; report them apart"
             )
-
-
-def _processes(run: Run) -> int:
-    return int(run.result.get("processes", 1))  # older files do not say
 
 
 def _group(runs: list[Run]) -> Group:
