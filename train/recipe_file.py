@@ -15,7 +15,6 @@ from latentset.train.recipe import Recipe
 from latentset.train.shipped import shipped_folder
 from latentset.train.table3 import SETTINGS
 
-
 _OF_TABLE3 = re.compile(r"([^/]+)/table3/(.+)-((?:msssim|mse)-\d+)")
 """How recipes of Table 3 are named: data set, setting, loss and quality."""
 
