@@ -10,7 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from latentset.datasets.errors import RecipeError
-from latentset.train.experiments import Experiment, compose, experiments, standard
+from latentset.train.experiments import Experiment, compose, data_sets, experiments, standard
 from latentset.train.recipe import Recipe
 from latentset.train.shipped import shipped_folder
 from latentset.train.table3 import SETTINGS
@@ -108,7 +108,8 @@ def no_recipe(name: str, expected: str) -> RecipeError:
     """
     said = _suggest(name, recipe_names())
     found = _OF_TABLE3.fullmatch(name)
-    if found and found[2] in {setting.name for setting in SETTINGS}:
+    settings = {setting.name for setting in SETTINGS}
+    if found and found[1] in data_sets() and found[2] in settings:
         run = standard(Experiment(*found.groups())).name
         said = f"; that setting is FA-cResNet as it is, {run}" if run in experiments() else said
     return RecipeError(f"no recipe {name!r}: expected {expected}{said}")

@@ -127,6 +127,13 @@ def test_the_default_of_table_3_names_its_recipe(name: str, run: str) -> None:
     assert load_recipe(run).name == run
 
 
+@pytest.mark.parametrize("name", ["foo/table3/cau-position-pre", "trashnet/table3/fa-module-fa"])
+def test_a_default_of_no_recipe_names_none(name: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        load_recipe(f"{name}-msssim-5")
+    assert "FA-cResNet as it is" not in str(error.value)
+
+
 def test_no_toml(tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
     path.write_text("name = \n")
