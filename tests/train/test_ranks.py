@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from latentset.datasets.errors import RecipeError
 from latentset.datasets.store import Store
-from latentset.datasets.store.synthetic import write_synthetic_store
+from latentset.datasets.store.synthetic import write_synthetic_pixels, write_synthetic_store
 from latentset.train.checkpoint import SafetensorsIO
 from latentset.train.engine import make_trainer
 from latentset.train.evaluate import evaluate_checkpoint
@@ -90,6 +90,38 @@ def test_two_processes_learn_what_one_does(
     assert column(two, "val_top1")[-1] == pytest.approx(found.splits["val"].top1)
     assert read_result(two)["test"]["samples"] == 24
     assert [read_result(run)["processes"] for run in (one, two)] == [1, 2]
+
+
+def test_where_statistics_stand_still_two_are_one_with_the_whole_batch(
+    make_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    # All but fc is adopted and frozen, with batch norm: nothing depends on how a batch is shared.
+    store = write_synthetic_pixels(
+        tmp_path / "pixels.zarr",
+        samples=96,
+        classes=("glass", "metal", "paper"),
+        splits=("train", "train", "val", "test"),
+    )
+    torch.manual_seed(9)
+    anchor = tmp_path / "anchor.safetensors"
+    save_file(PixelResNet(3, depths=(1, 1, 1, 1), width=2).state_dict(), anchor)
+    recipe = make_recipe(
+        model={"kind": "resnet", "depths": [1, 1, 1, 1], "width": 2},
+        data={"store": str(store), "batch_size": 8, "size": 16, "resize": 20, "flip": True},
+        weights={"adopt": str(anchor), "leave_out": ["fc"]},
+        schedule__epochs=3,
+        schedule__frozen_epochs=3,
+        schedule__decay_epochs=[2],
+    )
+    fit(recipe, tmp_path / "one")
+    train_together(recipe, tmp_path / "two", 2)
+    one, two = tmp_path / "one", tmp_path / "two"
+    for name in ("train_loss", "train_top1", "val_loss", "val_top1"):
+        assert column(two, name) == pytest.approx(column(one, name), rel=1e-5), name
+    assert column(one, "train_loss")[0] > column(one, "train_loss")[2]
+    ours, theirs = (load_file(run / "last.safetensors") for run in (two, one))
+    for name in theirs:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-6)
 
 
 def children(process: int) -> list[int]:
