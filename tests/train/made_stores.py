@@ -101,7 +101,8 @@ def write_pixels(path: Path, latents: Path, *, decoded: bool, resize: str = "non
 
     But the last one's PSNR is infinite, as if it was decoded exactly.
 
-    Red is 7 in originals, and in what is decoded 10 times the bits per pixel of the test split.
+    Red in the upper left corner is 7 in originals, and in what is decoded 10 times the bits per
+    pixel of the test split.
     """
     store: Store = open_store(latents)
     info = PixelInfo(kind="original")
@@ -123,7 +124,7 @@ def write_pixels(path: Path, latents: Path, *, decoded: bool, resize: str = "non
         for row in rows:
             pixels = np.full((SIDE, SIDE, 3), 50 + 150 * row["label"], np.uint8)
             pixels[::2] += 20
-            pixels[..., 0] = round(10 * rate) if decoded else 7
+            pixels[0, 0, 0] = round(10 * rate) if decoded else 7
             buffer.put(row["first_row"], pixels)
         return buffer.rows()
 
