@@ -1,13 +1,16 @@
 """Stores and recipes small enough to train on in a second."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.synthetic import write_synthetic_store
+from latentset.train.models import PixelResNet
 from latentset.train.recipe import Recipe
 from latentset.train.recipe_file import parse_recipe
 
@@ -33,6 +36,15 @@ def mixed_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         seed=3,
     )
     return open_store(path)
+
+
+@pytest.fixture
+def resnet_file(tmp_path: Path) -> Path:
+    """Weights of the ResNet that the tiny network is made of, to adopt; random ones."""
+    torch.manual_seed(9)
+    path = tmp_path / "anchor.safetensors"
+    save_file(PixelResNet(3, depths=(1, 1, 1, 1), width=2).state_dict(), path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,9 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningModule
-from safetensors.torch import save_file
 
 from latentset.datasets.errors import RecipeError
 from latentset.train.fit import fit
-from latentset.train.models import PixelResNet
 from latentset.train.phases import Phases
 from latentset.train.recipe import Recipe, Schedule
 
@@ -62,12 +60,11 @@ def test_plateau_wants_a_first_phase_and_a_split(make_recipe: MakeRecipe) -> Non
         )
 
 
-def test_plateau_ends_the_first_phase_of_a_run(make_recipe: MakeRecipe, tmp_path: Path) -> None:
-    torch.manual_seed(9)
-    anchor = tmp_path / "anchor.safetensors"
-    save_file(PixelResNet(3, depths=(1, 1, 1, 1), width=2).state_dict(), anchor)
+def test_plateau_ends_the_first_phase_of_a_run(
+    make_recipe: MakeRecipe, resnet_file: Path, tmp_path: Path
+) -> None:
     recipe = make_recipe(
-        weights__adopt=str(anchor),
+        weights__adopt=str(resnet_file),
         schedule__epochs=8,
         schedule__frozen_epochs=8,
         schedule__plateau_epochs=2,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from latentset.datasets.errors import RecipeError
 from latentset.datasets.store import Store
@@ -20,7 +20,6 @@ from latentset.train.checkpoint import SafetensorsIO
 from latentset.train.engine import make_trainer
 from latentset.train.evaluate import evaluate_checkpoint
 from latentset.train.fit import fit
-from latentset.train.models import PixelResNet
 from latentset.train.ranks import Ranks
 from latentset.train.recipe import Device, Recipe
 from latentset.train.recipe_text import toml_text
@@ -61,14 +60,11 @@ def column(run: Path, name: str) -> list[float]:
 
 
 def test_two_processes_learn_what_one_does(
-    make_recipe: MakeRecipe, mixed_store: Store, tmp_path: Path
+    make_recipe: MakeRecipe, mixed_store: Store, resnet_file: Path, tmp_path: Path
 ) -> None:
     # Batch norm sees a process's share; so the one process divides each batch in two as well.
-    torch.manual_seed(9)
-    anchor = tmp_path / "anchor.safetensors"
-    save_file(PixelResNet(3, depths=(1, 1, 1, 1), width=2).state_dict(), anchor)
     options = {
-        "weights__adopt": str(anchor),
+        "weights__adopt": str(resnet_file),
         "schedule__epochs": 3,
         "schedule__frozen_epochs": 1,
         "schedule__decay_epochs": [],
@@ -93,7 +89,7 @@ def test_two_processes_learn_what_one_does(
 
 
 def test_where_statistics_stand_still_two_are_one_with_the_whole_batch(
-    make_recipe: MakeRecipe, tmp_path: Path
+    make_recipe: MakeRecipe, resnet_file: Path, tmp_path: Path
 ) -> None:
     # All but fc is adopted and frozen, with batch norm: nothing depends on how a batch is shared.
     store = write_synthetic_pixels(
@@ -102,13 +98,10 @@ def test_where_statistics_stand_still_two_are_one_with_the_whole_batch(
         classes=("glass", "metal", "paper"),
         splits=("train", "train", "val", "test"),
     )
-    torch.manual_seed(9)
-    anchor = tmp_path / "anchor.safetensors"
-    save_file(PixelResNet(3, depths=(1, 1, 1, 1), width=2).state_dict(), anchor)
     recipe = make_recipe(
         model={"kind": "resnet", "depths": [1, 1, 1, 1], "width": 2},
         data={"store": str(store), "batch_size": 8, "size": 16, "resize": 20, "flip": True},
-        weights={"adopt": str(anchor), "leave_out": ["fc"]},
+        weights={"adopt": str(resnet_file), "leave_out": ["fc"]},
         schedule__epochs=3,
         schedule__frozen_epochs=3,
         schedule__decay_epochs=[2],

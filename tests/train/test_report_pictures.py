@@ -9,6 +9,7 @@ import pytest
 from latentset.datasets.store import open_store
 from latentset.train.report import figure2, figure5, figure6, figure7, results
 from latentset.train.report.page import write_report
+from latentset.train.report.runs import find_runs
 from tests.train import made_stores
 from tests.train.made_runs import write_run
 
@@ -151,6 +152,19 @@ def test_figure_7_has_an_axis_a_measure(drawn: Drawn) -> None:
         assert halves(axes, "FA-cResNet, HyperMS-SSIM") == [SPREAD] * 3
         (line,) = (line for line in axes.lines if line.get_label() == "Anchor 1")
         assert set(line.get_ydata()) == {80.0}
+
+
+def test_accuracies_are_joined_in_order_of_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[Any] = []
+    monkeypatch.setattr(results, "save_png", lambda figure, path: kept.append(figure))
+    for quality, rate in (("1", 3.0), ("4", 1.0), ("8", 2.0)):
+        name = f"trashnet/cresnet-msssim-{quality}"
+        write_run(tmp_path, name, 0.7 + rate / 100, rate_bpp=rate)
+    results.draw(results.gather(find_runs([tmp_path])), tmp_path / "accuracy.png")
+    (axes,) = kept[0].axes
+    assert points(axes) == {"trashnet/cresnet": ([1.0, 2.0, 3.0], [71.0, 72.0, 73.0])}
 
 
 def test_accuracy_of_all_recipes(drawn: Drawn) -> None:

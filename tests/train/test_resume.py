@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from latentset.datasets.errors import TrainingError
 from latentset.train.checkpoint import SafetensorsIO
 from latentset.train.fit import fit
-from latentset.train.models import FACResNet, PixelResNet
+from latentset.train.models import FACResNet
 from latentset.train.recipe import Device, Recipe
 from latentset.train.run_files import read_result
 
@@ -144,15 +144,14 @@ def test_the_best_epoch_is_remembered(make_recipe: MakeRecipe, tmp_path: Path) -
     assert (run / "best.safetensors").read_bytes() == best
 
 
-def test_killed_in_the_frozen_phase(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+def test_killed_in_the_frozen_phase(
+    make_recipe: MakeRecipe, resnet_file: Path, tmp_path: Path
+) -> None:
     # What is frozen is no part of the weights: it must be set again, also within an epoch.
-    torch.manual_seed(9)
-    anchor = tmp_path / "anchor.safetensors"
-    save_file(PixelResNet(3, depths=(1, 1, 1, 1), width=2).state_dict(), anchor)
-    recipe = make(make_recipe, weights__adopt=str(anchor), schedule__frozen_epochs=1)
+    recipe = make(make_recipe, weights__adopt=str(resnet_file), schedule__frozen_epochs=1)
     fit(recipe, tmp_path / "whole")
     kill_after(4, recipe, tmp_path / "run")
-    anchor.unlink()  # its weights are in the state
+    resnet_file.unlink()  # its weights are in the state
     fit(recipe, tmp_path / "run")
     assert_equal(tmp_path / "run", tmp_path / "whole")
 

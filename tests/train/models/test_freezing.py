@@ -3,9 +3,7 @@
 import torch
 from torch import nn
 
-from latentset.train.models import (
-    adopt_weights,
-)
+from latentset.train.models import adopt_weights
 from tests.train.models.adopting import (
     Make,
     both_networks,
