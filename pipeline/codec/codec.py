@@ -20,7 +20,9 @@ from latentset.pipeline.codec.constants import (
     read_constants,
     read_z_offset,
 )
-from latentset.pipeline.codec.graph import Graph, TensorRef, extract, flatten
+from latentset.pipeline.codec.decoders import skip_coding
+from latentset.pipeline.codec.graph import Graph, TensorRef, divide_exactly, extract, flatten
+from latentset.pipeline.codec.integer_network import find_exact_limit
 from latentset.pipeline.codec.metagraph import CodecFile, Signature, read_codec_file
 from latentset.pipeline.codec.program import Program
 from latentset.pipeline.codec.selfcheck import (
@@ -64,7 +66,10 @@ class GraphReport:
     op_counts: Mapping[str, int]
     """Op types of the sub-graph that computes latents."""
     scale_distance: float
-    """Median total variation distance of y's rows to the Gaussians of the scale table."""
+    """Largest total variation distance of y's rows to the Gaussians of the scale table."""
+    exact_limit: int | None
+    """Magnitude of z_hat up to which h_s is exact in integers, so that the scale index is the same
+    on every device; None: h_s computes with fractions, or may pass what float32 holds."""
 
 
 class Codec:
@@ -117,11 +122,13 @@ class Codec:
         graph = Graph(flatten(sender, file.sender.nodes()))
 
         structure = find_structure(graph, image)
+        graph, decoded_z = skip_coding(graph, structure)
         refs = _latent_refs(graph, structure, named)
         latents = graph.extract([*(ref.node for ref in refs.values()), image.node])
         check_latent_ops(file.name, latents)
+        latents = divide_exactly(latents)
 
-        constants = read_constants(graph, structure, producer_ops)
+        constants = read_constants(graph, structure, decoded_z, producer_ops)
         self._y_table = read_code_table(structure.y, constants)
         self._z_table = read_code_table(structure.z, constants)
         scales, distance = find_scales(
@@ -147,6 +154,7 @@ class Codec:
             },
             op_counts=Counter(node.op for node in latents.node),
             scale_distance=distance,
+            exact_limit=find_exact_limit(graph, structure.scale_index, structure.z.symbols),
         )
         sizes = check_sizes(self._run)
         if self._z_table.rows != sizes.z_channels:
@@ -164,7 +172,7 @@ class Codec:
             channels=sizes.channels,
             z_channels=sizes.z_channels,
             scale_table=tuple(float(s) for s in scales),
-            z_offset=read_z_offset(graph, structure, constants, sizes.z_channels),
+            z_offset=read_z_offset(graph, structure, constants, sizes.z_channels, decoded_z),
             y_downsampling=sizes.y_downsampling,
             z_downsampling=sizes.z_downsampling,
         )

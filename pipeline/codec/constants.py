@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentset.datasets.errors import CodecGraphError
+from latentset.pipeline.codec.decoders import DecodedZ
 from latentset.pipeline.codec.graph import Graph, TensorRef, extract
 from latentset.pipeline.codec.program import evaluate_constants
 from latentset.pipeline.codec.structure import (
@@ -22,18 +23,23 @@ Constants = Mapping[TensorRef, NDArray[Any]]
 """Values of tensors that do not depend on the photograph."""
 
 
-def read_constants(graph: Graph, structure: Structure, producer_ops: Any = None) -> Constants:
-    """Compute the tables and the quantisation shifts of y and z.
+def read_constants(
+    graph: Graph, structure: Structure, decoded_z: DecodedZ | None, producer_ops: Any = None
+) -> Constants:
+    """Compute the tables, the quantisation shifts of y and z, and the offset of decoded z.
 
     Args:
         graph: The flat sub-graph of the sender, its ops checked.
         structure: What was found in it.
+        decoded_z: As for :func:`read_z_offset`.
         producer_ops: As for ``Program``.
 
     Raises:
         CodecGraphError: One of them depends on the photograph.
     """
     refs = [*_table_refs(structure.y.tables), *_table_refs(structure.z.tables)]
+    if decoded_z is not None and decoded_z.offset is not None:
+        refs.append(decoded_z.offset)
     for encoder in (structure.y, structure.z):
         quantizer = find_quantizer(graph, encoder.symbols, structure.image)
         refs += [shift.ref for shift in quantizer.shifts] if quantizer else []
@@ -86,18 +92,20 @@ def list_scale_tables(graph: Graph, structure: Structure, rows: int) -> list[NDA
 
 
 def read_z_offset(
-    graph: Graph, structure: Structure, constants: Constants, channels: int
+    graph: Graph,
+    structure: Structure,
+    constants: Constants,
+    channels: int,
+    decoded_z: DecodedZ | None,
 ) -> tuple[float, ...]:
-    """Work out what to add to the symbols of z, from how they are rounded.
+    """Return what h_s takes beyond the symbols of z, one value a channel.
 
     Args:
         graph: The flat sub-graph of the sender.
         structure: What was found in it.
         constants: As from ``read_constants``.
         channels: Channels of z.
-
-    Returns:
-        The offset of each channel.
+        decoded_z: z as the sender decodes it; None: the offset is that of the rounding.
 
     Raises:
         CodecGraphError: y or z is not rounded in a known form, or y has an offset.
@@ -111,6 +119,9 @@ def read_z_offset(
             "y is quantised with an offset, so its symbols are not y_hat; a scale hyperprior was "
             "expected"
         )
+    if decoded_z is not None:
+        added = decoded_z.offset
+        z_offset = np.zeros(1) if added is None else constants[added].astype(np.float64)
     if z_offset.size not in (1, channels):
         raise CodecGraphError(
             f"expected one quantisation offset a channel of z ({channels}), found {z_offset.size}"

@@ -1,251 +1,146 @@
 """Export of a trained scale hyperprior as one MetaGraphDef file in the published form."""
 
-import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from latentset.pipeline.codec.bmshj2018 import (
-    GDN,
-    SCALE_COUNT,
-    ScaleHyperprior,
-    normalize,
-    scale_of_index,
+from latentset.pipeline.codec.bmshj2018 import SCALE_COUNT, ScaleHyperprior
+from latentset.pipeline.codec.integer_network import quantize
+from latentset.pipeline.codec.published_form import (
+    PRECISION,
+    Layer,
+    Norm,
+    Parameters,
+    build_metagraph,
 )
+from latentset.pipeline.codec.tables import PaddedRows, log_spaced_scales
 from latentset.pipeline.tensorflow_setup import tf, tfc
 
-RANGE_CODER_PRECISION = 12
-"""Bits of a quantized probability; tensorflow-compression's default."""
+TAIL_MASS = 2**-8
+"""Share of a scale's Gaussian that its row leaves to the escape; of the published codecs."""
 
 
-def export_metagraph(model: ScaleHyperprior, path: Path) -> None:
+def export_metagraph(
+    model: ScaleHyperprior, path: Path, images: Iterable[NDArray[np.uint8]]
+) -> None:
     """Write a codec as a MetaGraphDef with the signatures ``sender`` and ``receiver``.
 
-    Both signatures live in one graph and share its constants: weights and range-coder tables.
     There are no variables, so that ``tf.compat.v1.train.import_meta_graph`` needs no saver.
-
-    ``sender``: ``input_image`` uint8 (B, H, W, 3) to ``channel:0`` strings of y (B,),
-    ``channel:1`` strings of z (B,), ``channel:2`` to ``channel:4`` the int32 (2,) sizes of x, y
-    and z.  ``receiver``: those five to ``output_image`` uint8 (B, H, W, 3).
 
     Args:
         model: Trained model.
         path: File to write, under a temporary name first.
+        images: Batches (B, H, W, 3) that show how large the activations of h_s are.
 
     Source:
         tensorflow/compression, ``models/tfci.py``: names of signatures and their keys.
     """
-    metagraph = build_metagraph(model)
+    metagraph = build_metagraph(parameters_of(model, images))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_bytes(metagraph.SerializeToString(deterministic=True))
     temporary.replace(path)
 
 
-def build_metagraph(model: ScaleHyperprior) -> Any:
-    """Return the codec as a ``tf.compat.v1.MetaGraphDef``; see ``export_metagraph``."""
-    tables = _range_coder_tables(model)
-    transforms = (model.g_a, model.g_s, model.h_a, model.h_s)
-    parameters = [[_layer_values(layer) for layer in t.layers] for t in transforms]
-    # Not tf.Graph: a Keras layer made in one breaks every layer made outside, the model's too.
-    graph = tf.__internal__.FuncGraph("codec")
-    with graph.as_default():
-        frozen = [_frozen_transform(t, p) for t, p in zip(transforms, parameters, strict=True)]
-        codec = _FrozenCodec(frozen, tables)
-        image = tf.compat.v1.placeholder(tf.uint8, (None, None, None, 3), name="input_image")
-        sent = codec.compress(image)
-        received = [
-            tf.compat.v1.placeholder(tensor.dtype, tensor.shape, name=f"received_{i}")
-            for i, tensor in enumerate(sent)
-        ]
-        output = codec.decompress(*received)
-        metagraph = tf.compat.v1.MetaGraphDef()
-        metagraph.graph_def.CopyFrom(graph.as_graph_def())
-    metagraph.meta_info_def.tensorflow_version = tf.__version__
-    metagraph.meta_info_def.tags.append("serve")
-    sender, receiver = (metagraph.signature_def[key] for key in ("sender", "receiver"))
-    _describe(sender.inputs["input_image"], image)
-    _describe(receiver.outputs["output_image"], output)
-    for i, (sent_channel, received_channel) in enumerate(zip(sent, received, strict=True)):
-        _describe(sender.outputs[f"channel:{i}"], sent_channel)
-        _describe(receiver.inputs[f"channel:{i}"], received_channel)
-    return metagraph
+def parameters_of(model: ScaleHyperprior, images: Iterable[NDArray[np.uint8]]) -> Parameters:
+    """Return all numbers of a codec, h_s as integers; see ``export_metagraph``."""
+    g_a, g_s, h_a = (
+        [_layer(layer) for layer in t.layers] for t in (model.g_a, model.g_s, model.h_a)
+    )
+    gdn, igdn = (
+        [_norm(layer.activation) for layer in t.layers[:-1]] for t in (model.g_a, model.g_s)
+    )
+    h_s = [_layer(layer) for layer in model.h_s.layers]
+    # The last one has no stride, and is a correlation in the published form.
+    h_s[-1] = Layer(h_s[-1].kernel[::-1, ::-1], h_s[-1].bias)
+    return Parameters(
+        g_a=g_a,
+        gdn=gdn,
+        g_s=g_s,
+        igdn=igdn,
+        h_a=h_a,
+        h_s=quantize(h_s, measure_ceilings(model, images)),
+        median=np.zeros(model.N, np.float32),
+        z_offset=np.zeros(model.N, np.int32),
+        y_rows=gaussian_rows(log_spaced_scales(SCALE_COUNT)),
+        z_rows=_z_rows(model),
+        norm="abs",
+    )
 
 
-def _describe(info: Any, tensor: tf.Tensor) -> None:
-    """Fill a ``TensorInfo`` of a signature."""
-    info.name = tensor.name
-    info.dtype = tensor.dtype.as_datatype_enum
-    info.tensor_shape.CopyFrom(tensor.shape.as_proto())
+def measure_ceilings(
+    model: ScaleHyperprior, images: Iterable[NDArray[np.uint8]]
+) -> list[NDArray[np.float32]]:
+    """Return the largest activation of each hidden channel of h_s on some images."""
+    hidden = model.h_s.layers[:-1]
+    ceilings = [np.zeros(model.N, np.float32) for _ in hidden]
+    for batch in images:
+        y = model.g_a(tf.cast(batch, tf.float32) / 255.0)
+        x = tf.floor(model.h_a(tf.abs(y)) + 0.5)
+        for ceiling, layer in zip(ceilings, hidden, strict=True):
+            x = layer(x)
+            np.maximum(ceiling, tf.reduce_max(x, (0, 1, 2)).numpy(), out=ceiling)
+    return ceilings
 
 
-class _Tables(NamedTuple):
-    """Range-coder tables of one entropy model."""
+def gaussian_rows(scales: NDArray[np.float64], tail_mass: float = TAIL_MASS) -> PaddedRows:
+    """Return the range coder's rows of zero-mean Gaussians.
 
-    cdf: NDArray[np.int32]
-    """All rows one after the other, each begun by its negative precision."""
-    cdf_offset: NDArray[np.int32]
-    """Smallest symbol of each row."""
+    Source:
+        tensorflow/compression 1.3, ``layers/entropy_models.py``, ``SymmetricConditional.build``.
+    """
+    quantile = -float(tf.math.ndtri(tf.constant(tail_mass / 2, tf.float64)))
+    center = np.ceil(scales * quantile).astype(np.int32)
+    rows = []
+    for sigma, half in zip(scales, center, strict=True):
+        edges = (np.arange(-half, half + 2) - 0.5) / sigma
+        cumulative = 0.5 * tf.math.erfc(-edges / np.sqrt(2)).numpy()
+        rows.append(quantize_row(np.diff(cumulative)))
+    return pad_rows(rows, -center)
 
 
-def _range_coder_tables(model: ScaleHyperprior) -> tuple[_Tables, _Tables]:
-    """Compute the tables of y (one row a scale) and z (one row a channel), once for all."""
+def quantize_row(pmf: NDArray[np.float64]) -> NDArray[np.int32]:
+    """Return the cumulative counts of probabilities; what they lack of 1 goes to the escape."""
+    whole = np.append(pmf, max(1 - pmf.sum(), 0.0)).astype(np.float32)
+    cdf: NDArray[np.int32] = tfc.pmf_to_quantized_cdf(whole, precision=PRECISION).numpy()
+    return cdf
 
+
+def pad_rows(rows: list[NDArray[np.int32]], offset: NDArray[np.int32]) -> PaddedRows:
+    """Put rows of cumulative counts into one matrix."""
+    cdf = np.zeros((len(rows), max(map(len, rows))), np.int32)
+    for padded, row in zip(cdf, rows, strict=True):
+        padded[: len(row)] = row
+    return PaddedRows(cdf, np.array([len(r) for r in rows], np.int32), offset.astype(np.int32))
+
+
+def _z_rows(model: ScaleHyperprior) -> PaddedRows:
     # Compiled: the search for the tails of z takes hundreds of steps, each some ms when eager.
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def compute() -> Any:
-        options = {
-            "coding_rank": 3,
-            "compression": True,
-            "stateless": True,
-            "range_coder_precision": RANGE_CODER_PRECISION,
-        }
-        y_model = tfc.LocationScaleIndexedEntropyModel(
-            tfc.NoisyNormal, SCALE_COUNT, scale_of_index, **options
-        )
         z_model = tfc.ContinuousBatchedEntropyModel(
-            model.hyperprior, offset_heuristic=False, **options
+            model.hyperprior,
+            coding_rank=3,
+            compression=True,
+            stateless=True,
+            offset_heuristic=False,
+            range_coder_precision=PRECISION,
         )
-        return [(m.cdf, m.cdf_offset) for m in (y_model, z_model)]
+        return z_model.cdf, z_model.cdf_offset
 
-    y_tables, z_tables = (_Tables(*(t.numpy() for t in pair)) for pair in compute())
-    return y_tables, z_tables
-
-
-class _FrozenCodec:
-    """The codec with constants for weights, built inside the default graph."""
-
-    def __init__(
-        self, transforms: Sequence[Callable[..., tf.Tensor]], tables: tuple[_Tables, _Tables]
-    ) -> None:
-        self.g_a, self.g_s, self.h_a, self.h_s = transforms
-        y_tables, z_tables = tables
-        self.y_cdf, self.y_offset = self._constants(y_tables, "y")
-        self.z_cdf, self.z_offset = self._constants(z_tables, "z")
-
-    @staticmethod
-    def _constants(tables: _Tables, name: str) -> tuple[tf.Tensor, tf.Tensor]:
-        return (
-            tf.constant(tables.cdf, name=f"{name}_cdf"),
-            tf.constant(tables.cdf_offset, name=f"{name}_cdf_offset"),
-        )
-
-    def scale_index(self, z_hat: tf.Tensor, y_shape: tf.Tensor) -> tf.Tensor:
-        """Return the integer scale index of each element of y, int32 (B, h, w, M)."""
-        index = self.h_s(z_hat)[:, : y_shape[0], : y_shape[1], :]
-        # To the nearest scale.  tensorflow-compression truncates, which codes with scales that
-        # are too small by 6 % in the mean.
-        return tf.cast(tf.round(tf.clip_by_value(index, 0.0, SCALE_COUNT - 1.0)), tf.int32)
-
-    def compress(self, image: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """Encode uint8 (B, H, W, 3) to the five channels of the sender."""
-        x = tf.cast(image, tf.float32)
-        y = self.g_a(x / 255.0)
-        z = self.h_a(tf.abs(y))
-        x_shape, y_shape, z_shape = (tf.shape(t)[1:-1] for t in (x, y, z))
-        batch = tf.shape(image)[:1]
-
-        z_symbols = tf.cast(tf.round(z), tf.int32, name="z_symbols")
-        handle = tfc.create_range_encoder(batch, self.z_cdf)
-        handle = tfc.entropy_encode_channel(handle, z_symbols - self.z_offset)
-        z_string = tfc.entropy_encode_finalize(handle)
-
-        index = self.scale_index(tf.cast(z_symbols, tf.float32), y_shape)
-        y_symbols = tf.cast(tf.round(y), tf.int32, name="y_symbols")
-        handle = tfc.create_range_encoder(batch, self.y_cdf)
-        handle = tfc.entropy_encode_index(
-            handle, index, y_symbols - tf.gather(self.y_offset, index)
-        )
-        y_string = tfc.entropy_encode_finalize(handle)
-        return y_string, z_string, x_shape, y_shape, z_shape
-
-    def decompress(
-        self,
-        y_string: tf.Tensor,
-        z_string: tf.Tensor,
-        x_shape: tf.Tensor,
-        y_shape: tf.Tensor,
-        z_shape: tf.Tensor,
-    ) -> tf.Tensor:
-        """Decode the five channels to uint8 (B, H, W, 3)."""
-        channels = tf.size(self.z_offset)
-        handle = tfc.create_range_decoder(z_string, self.z_cdf)
-        handle, symbols = tfc.entropy_decode_channel(
-            handle, tf.concat([z_shape, [channels]], 0), tf.int32
-        )
-        z_symbols = _checked(handle, symbols, "z") + self.z_offset
-        z_symbols = tf.ensure_shape(z_symbols, (None, None, None, self.z_channels))
-
-        index = self.scale_index(tf.cast(z_symbols, tf.float32), y_shape)
-        handle = tfc.create_range_decoder(y_string, self.y_cdf)
-        handle, symbols = tfc.entropy_decode_index(handle, index, tf.shape(index)[1:], tf.int32)
-        y_symbols = _checked(handle, symbols, "y") + tf.gather(self.y_offset, index)
-
-        x_hat = self.g_s(tf.cast(y_symbols, tf.float32))[:, : x_shape[0], : x_shape[1], :]
-        return tf.saturate_cast(tf.round(x_hat * 255.0), tf.uint8)
-
-    @property
-    def z_channels(self) -> int:
-        """Channels of z, as a static number."""
-        return int(self.z_offset.shape[0])
+    cdf, offset = (tensor.numpy() for tensor in compute())
+    # Rows one after the other, each begun by its negative precision.
+    starts = np.flatnonzero(cdf == -PRECISION)
+    return pad_rows([row[1:] for row in np.split(cdf, starts[1:])], offset)
 
 
-def _checked(handle: tf.Tensor, symbols: tf.Tensor, name: str) -> tf.Tensor:
-    intact = tfc.entropy_decode_finalize(handle)
-    message = f"the string of {name} is damaged, or from another codec"
-    check = tf.debugging.Assert(tf.reduce_all(intact), [message])
-    with tf.control_dependencies([check]):
-        return tf.identity(symbols)
+def _layer(layer: Any) -> Layer:
+    return Layer(layer.kernel.numpy(), layer.bias.numpy() if layer.use_bias else None)
 
 
-def _layer_values(layer: Any) -> dict[str, Any]:
-    values = {"kernel": layer.kernel.numpy()}
-    if layer.use_bias:
-        values["bias"] = layer.bias.numpy()
-    if isinstance(layer.activation, GDN):
-        values["beta"] = layer.activation.beta().numpy()
-        values["gamma"] = layer.activation.gamma().numpy()
-    return values
-
-
-def _frozen_transform(transform: Any, parameters: list[dict[str, Any]]) -> Any:
-    """Copy a transform into the default graph with its parameters as constants."""
-    frozen = []
-    for layer, values in zip(transform.layers, parameters, strict=True):
-        scope = f"{transform.name}/{layer.name}"
-        constants = {k: tf.constant(v, name=f"{scope}/{k}") for k, v in values.items()}
-        activation = layer.activation
-        if isinstance(activation, GDN):
-            activation = functools.partial(
-                normalize,
-                beta=constants["beta"],
-                gamma=constants["gamma"],
-                inverse=activation.inverse,
-            )
-        frozen.append(
-            tfc.SignalConv2D(
-                layer.filters,
-                layer.kernel_support,
-                corr=layer.corr,
-                strides_down=layer.strides_down,
-                strides_up=layer.strides_up,
-                padding=layer.padding,
-                extra_pad_end=layer.extra_pad_end,
-                use_bias=layer.use_bias,
-                activation=activation,
-                kernel_parameter=constants["kernel"],
-                bias_parameter=constants.get("bias", "variable"),
-                name=f"{transform.name}_{layer.name}",
-            )
-        )
-
-    def apply(x: tf.Tensor) -> tf.Tensor:
-        for layer in frozen:
-            x = layer(x)
-        return x
-
-    return apply
+def _norm(gdn: Any) -> Norm:
+    return Norm(gdn.beta().numpy(), gdn.gamma().numpy())

@@ -6,7 +6,8 @@ functional graph a loop or a call is one node and its body lies in the function 
 everything is made flat first, so that one walk serves both.
 """
 
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from latentset.datasets.errors import CodecGraphError
@@ -21,6 +22,9 @@ FUNCTION_CALLS = {
     "StatelessIf": ("then_branch", "else_branch"),
 }
 """Ops that run functions of the library, with the attributes that name them."""
+
+SHAPE_OPS = frozenset(["Rank", "Shape", "ShapeN", "Size"])
+"""Ops that tell a tensor's shape, and nothing of its values."""
 
 _STALE_ATTRIBUTES = ("_class", "_output_shapes", "_XlaMustCompile")
 """Placement and shapes as the exporter knew them: wrong once the batch size is free."""
@@ -85,13 +89,63 @@ class Graph:
             name = pending.pop()
             if name == source:
                 return True
-            if self.node(name).op in ("Shape", "ShapeN", "Size", "Rank"):
+            if self.node(name).op in SHAPE_OPS:
                 continue
             for child in self.inputs(name):
                 if child.node not in seen:
                     seen.add(child.node)
                     pending.append(child.node)
         return False
+
+    def find_upstream(self, ref: TensorRef, stop: Callable[[Any], bool]) -> list[Any]:
+        """Return the nodes that satisfy ``stop``, nearest on the ways that lead to a tensor."""
+        found, seen, pending = [], {ref.node}, [ref.node]
+        while pending:
+            node = self.node(pending.pop())
+            if stop(node):
+                found.append(node)
+                continue
+            names = {child.node for child in self.inputs(node.name)} - seen
+            seen |= names
+            pending += names
+        return found
+
+    def find_between(self, source: TensorRef, ref: TensorRef) -> list[Any]:
+        """Return the nodes on the ways from one tensor to another, on which values are passed."""
+        upstream = {ref.node}
+        pending = [ref.node]
+        users: dict[str, list[str]] = defaultdict(list)
+        while pending:
+            name = pending.pop()
+            if name == source.node or self.node(name).op in SHAPE_OPS:
+                continue
+            for child in self.inputs(name):
+                users[child.node].append(name)
+                if child.node not in upstream:
+                    upstream.add(child.node)
+                    pending.append(child.node)
+        found: dict[str, Any] = {}
+        pending = [source.node]
+        while pending:
+            for name in users[pending.pop()]:
+                if name not in found and self.node(name).op not in SHAPE_OPS:
+                    found[name] = self.node(name)
+                    pending.append(name)
+        return list(found.values())
+
+    def find_downstream(self, names: Iterable[str]) -> set[str]:
+        """Return nodes and all that need them, by inputs or by control inputs."""
+        users: dict[str, list[str]] = defaultdict(list)
+        for node in self.graph_def.node:
+            for name in node.input:
+                users[TensorRef.parse(name.lstrip("^")).node].append(node.name)
+        found = set(names)
+        pending = list(found)
+        while pending:
+            new = set(users[pending.pop()]) - found
+            found |= new
+            pending += new
+        return found
 
     def extract(self, names: Iterable[str]) -> Any:
         """Return the ``GraphDef`` of those nodes and everything that they need.
@@ -134,6 +188,42 @@ def extract(graph_def: Any, names: Iterable[str]) -> Any:
         for key in _STALE_ATTRIBUTES:
             if key in node.attr:
                 del node.attr[key]
+    return result
+
+
+def without_control_inputs(graph_def: Any) -> Any:
+    """Return a copy of a ``GraphDef`` in which nodes wait for the tensors that they take alone."""
+    result = tf.compat.v1.GraphDef()
+    result.CopyFrom(graph_def)
+    for node in result.node:
+        values = [name for name in node.input if not name.startswith("^")]
+        del node.input[:]
+        node.input.extend(values)
+    return result
+
+
+def divide_exactly(graph_def: Any) -> Any:
+    """Write ``Rsqrt`` and ``Reciprocal`` as divisions, which round alike on every CPU.
+
+    TensorFlow computes them from the CPU's approximations (rsqrtps, rcpps), whose last bits differ
+    between makers. A result may differ from the original's in its last bit.
+    """
+    result = tf.compat.v1.GraphDef()
+    result.CopyFrom(graph_def)
+    for node in list(result.node):
+        if node.op not in ("Rsqrt", "Reciprocal", "Inv"):
+            continue
+        dtype = node.attr["T"].type
+        one = result.node.add(name=f"{node.name}/latentset_one", op="Const")
+        one.attr["dtype"].type = dtype
+        one.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(1, dtype))
+        if node.op == "Rsqrt":
+            root = result.node.add(name=f"{node.name}/latentset_root", op="Sqrt")
+            root.attr["T"].type = dtype
+            root.input.append(node.input[0])
+            node.input[0] = root.name
+        node.op = "RealDiv"
+        node.input.insert(0, one.name)
     return result
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from latentset.datasets.errors import CodecGraphError
 from latentset.pipeline.codec.allowed_ops import RANGE_CODER_OPS
-from latentset.pipeline.codec.graph import Graph, TensorRef, extract
+from latentset.pipeline.codec.graph import Graph, TensorRef, extract, without_control_inputs
 from latentset.pipeline.tensorflow_setup import tf
 
 Array = NDArray[Any]
@@ -53,6 +53,8 @@ class Program:
                     tf.uint8, (None, None, None, 3), name="latentset_image"
                 )
                 replaced[image] = placeholder
+                # Whoever waits for the image without taking it waits for this one.
+                replaced["^" + image.partition(":")[0]] = placeholder
             try:
                 tf.import_graph_def(
                     graph_def, input_map=replaced, name="", producer_op_list=producer_ops
@@ -70,6 +72,9 @@ class Program:
             use_per_session_threads=True,
             allow_soft_placement=True,
         )
+        # It would turn a division by a root into a product with Rsqrt (see ``divide_exactly``).
+        rewrites = config.graph_options.rewrite_options
+        rewrites.arithmetic_optimization = rewrites.OFF
         self._session = tf.compat.v1.Session(graph=graph, config=config)
 
     def run(self, *values: Any) -> list[Array]:
@@ -96,6 +101,9 @@ def evaluate_constants(
 ) -> Mapping[TensorRef, Array]:
     """Compute tensors that must not depend on the photograph.
 
+    Control inputs are dropped: stock ops have no effects, and a constant within a loop has one on
+    the loop.
+
     Args:
         graph: A flat graph whose ops have been checked.
         refs: The tensors.
@@ -105,7 +113,7 @@ def evaluate_constants(
     Raises:
         CodecGraphError: One does.
     """
-    needed = extract(graph.graph_def, [ref.node for ref in refs])
+    needed = extract(without_control_inputs(graph.graph_def), [ref.node for ref in refs])
     if any(node.name == image.node for node in needed.node):
         names = ", ".join(str(ref) for ref in refs)
         raise CodecGraphError(f"expected constants, but one of them needs the photograph: {names}")

@@ -35,8 +35,9 @@ _PASS_OPS = frozenset(
 _LOOP_OPS = frozenset(["Enter", "Switch", "RefEnter", "RefSwitch"])
 """Ops that pass a tensor into a loop or a branch as it is."""
 
-_VIEW_OPS = frozenset(["Squeeze", "ExpandDims", "Reshape", "StridedSlice", "Unpack"])
-"""Ops that may pick one image from the batch or drop its axis; they change no value."""
+_VIEW_OPS = frozenset(["Squeeze", "ExpandDims", "Reshape", "Unpack"])
+"""Ops that may pick one image from the batch or drop its axis; they change no value. StridedSlice
+does where it drops the first axis; else it crops (``GridAlign`` of the published codecs)."""
 
 
 @dataclass(frozen=True)
@@ -261,7 +262,7 @@ def _steps_outside(graph: Graph, ref: TensorRef) -> Iterator[TensorRef]:
     while True:
         yield ref
         op, inputs = graph.op(ref), graph.inputs(ref.node)
-        if op in _PASS_OPS or op in _LOOP_OPS or op in _VIEW_OPS:
+        if op in _PASS_OPS or op in _LOOP_OPS or op in _VIEW_OPS or _picks_image(graph, ref):
             ref = inputs[0]
         elif op == "Merge":
             # A loop's variable: what it starts with. The tensors looked for never change in it.
@@ -272,6 +273,11 @@ def _steps_outside(graph: Graph, ref: TensorRef) -> Iterator[TensorRef]:
             ref = _written(graph, inputs[0], {"TensorListFromTensor": 0})
         else:
             return
+
+
+def _picks_image(graph: Graph, ref: TensorRef) -> bool:
+    node = graph.node(ref.node)
+    return node.op == "StridedSlice" and bool(node.attr["shrink_axis_mask"].i & 1)
 
 
 def _written(graph: Graph, handle: TensorRef, writers: dict[str, int]) -> TensorRef:

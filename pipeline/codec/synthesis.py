@@ -1,10 +1,10 @@
 """From symbols to images: the receiver of a codec, entered behind its range decoder.
 
 The receiver takes strings. What its range-decode ops yield are the symbols that a store holds, so
-the graph is cut there (``entries``) and symbols are fed instead::
+the graph is cut there (``decoders``) and symbols are fed instead::
 
-    strings -> range decoder -> symbols -> cast | y_hat -> g_s -> crop -> image
-                                                | z_hat -> ...
+    strings -> range decoder -> | symbols of y -> cast -> g_s -> crop -> image
+                                | symbols of z -> ...
 
 Left are stock ops, as for the latents, and a free batch size.
 """
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from latentset.datasets.errors import CodecGraphError
 from latentset.pipeline.codec.allowed_ops import check_latent_ops
-from latentset.pipeline.codec.entries import Role, cut, find_entries, placeholder
+from latentset.pipeline.codec.decoders import Role, cut_receiver, placeholder
 from latentset.pipeline.codec.graph import Graph, TensorRef, extract, flatten
 from latentset.pipeline.codec.metagraph import CodecFile, Signature
 from latentset.pipeline.codec.program import Program
@@ -62,13 +62,11 @@ class Synthesis:
         last.attr["T"].type = tf.dtypes.as_dtype(output.dtype).as_datatype_enum
         graph = Graph(flatten(whole, [*receiver.nodes(), _IMAGE]))
         strings = [TensorRef.parse(p.tensor) for p in receiver.inputs if p.dtype == "string"]
-        self.entries = find_entries(graph, strings)
-        reached = cut(graph, self.entries, TensorRef(_IMAGE, 0), strings)
+        reached = cut_receiver(graph, TensorRef(_IMAGE, 0), strings)
         check_latent_ops(file.name, reached)
         names = {node.name for node in reached.node}
-        self.takes: tuple[Role, ...] = tuple(
-            role for role in self.entries if placeholder(role) in names
-        )
+        roles_of_symbols: tuple[Role, ...] = ("y_hat", "z_hat")
+        self.takes = tuple(role for role in roles_of_symbols if placeholder(role) in names)
         ports = [port for port in receiver.inputs if TensorRef.parse(port.tensor).node in names]
         unknown = [port.key for port in ports if port.key not in roles]
         if unknown:

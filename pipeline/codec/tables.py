@@ -9,7 +9,7 @@ Sources:
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,6 +119,17 @@ class CodeTable:
         digits = -(-_bit_length(overflow) // width)
         count = digits // ((1 << width) - 1) + 1
         return (width * (count + digits)).astype(np.float64)
+
+
+class PaddedRows(NamedTuple):
+    """Rows of tensorflow-compression 1: cumulative counts, each row padded with zeros."""
+
+    cdf: NDArray[np.int32]
+    """(rows, length)."""
+    size: NDArray[np.int32]
+    """Entries of each row that count, (rows,)."""
+    offset: NDArray[np.int32]
+    """Smallest symbol of each row, (rows,)."""
 
 
 def read_tfc2_table(cdf: NDArray[np.int32], cdf_offset: NDArray[np.int32] | None) -> CodeTable:
@@ -270,8 +281,7 @@ def find_scales(
             besides.
 
     Returns:
-        sigma of each row, and how far the rows are from its Gaussians, in the middle (median of
-        the total variation distances).
+        sigma of each row, and the largest total variation distance of a row from its Gaussian.
 
     Raises:
         CodecGraphError: No table fits: row i is not the quantised Gaussian of scale i.
@@ -283,7 +293,7 @@ def find_scales(
             continue
         distances = gaussian_distances(table, scales)
         if (distances <= limits).all():
-            return scales, float(np.median(distances))
+            return scales, float(distances.max())
     misfit = int(np.argmax(distances - limits))
     raise CodecGraphError(
         f"the {table.rows} probability rows of y are not those of zero-mean Gaussians with scales "

@@ -3,7 +3,8 @@
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -29,6 +30,8 @@ from latentset.pipeline.tensorflow_setup import tf
 SETTINGS_FILE = "settings.json"
 MSSSIM_SMALLEST_CROP = 176
 """Five scales and a window of 11 pixels: the crop, halved four times, must be at least 11."""
+CALIBRATION_CROPS = 512
+"""Crops on which the range of h_s's activations is measured for its integer form."""
 _NOT_IN_THE_RESULT = frozenset({"output", "checkpoints", "checkpoint_interval", "log_interval"})
 
 
@@ -304,9 +307,21 @@ def train_codec(settings: TrainingSettings, *, console: Console) -> Path:
         console.print(f"{len(skipped)} files could not be decoded and were skipped:")
         for path, reason in sorted(skipped.files.items()):
             console.print(f"  {path}: {reason}")
-    export_metagraph(trainer.model, settings.output)
+    export_metagraph(trainer.model, settings.output, _calibration_crops(settings))
     console.print(f"wrote {settings.output} ({settings.output.stat().st_size:,} bytes)")
     return settings.output
+
+
+def _calibration_crops(settings: TrainingSettings) -> Iterator[Any]:
+    """Some crops, of which the largest activations of h_s are taken."""
+    crops = training_crops(
+        settings.photographs,
+        crop=settings.crop,
+        batch=settings.batch,
+        seed=settings.seed,
+        skipped=SkipCount(),
+    )
+    return islice(crops, -(-CALIBRATION_CROPS // settings.batch))
 
 
 def _run_steps(trainer: Trainer, skipped: SkipCount, console: Console) -> None:

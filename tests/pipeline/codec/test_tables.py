@@ -146,7 +146,7 @@ def test_gaussian_rows_have_their_scales(precision: int) -> None:
     assert scales[0] == pytest.approx(0.11)
     assert scales[63] == pytest.approx(256)
     assert scales[31] * scales[32] == pytest.approx(0.11 * 256)
-    assert distance < 0.002
+    assert distance < {12: 0.1, 16: 0.004}[precision]  # the widest rows have 1,480 entries
     assert gaussian_distances(table, scales)[20] < 0.002
     shifted = np.append(scales[1:], 300)
     assert gaussian_distances(table, shifted)[20] > 0.05

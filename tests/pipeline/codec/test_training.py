@@ -85,7 +85,7 @@ def progress_lines(printed: str) -> list[str]:
 def quick_export(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write the number of channels instead of a metagraph: an export takes seconds."""
 
-    def write(model: ScaleHyperprior, path: Path) -> None:
+    def write(model: ScaleHyperprior, path: Path, images: Any) -> None:
         path.write_text(f"{model.N} {model.M}")
 
     monkeypatch.setattr(training, "export_metagraph", write)

@@ -1,0 +1,261 @@
+"""Codecs of the published form: what is found in them, and what is computed of it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from latentset.pipeline.codec.allowed_ops import STOCK_OPS
+from latentset.pipeline.codec.codec import Codec, Latents
+from latentset.pipeline.codec.metagraph import parse_codec_file
+from latentset.pipeline.codec.published_form import Parameters, build_metagraph
+from latentset.pipeline.tensorflow_setup import tf
+from tests.pipeline.codec.published import build_published, make_parameters
+
+Y_HAT = "entropy_model/entropy_model_2/Cast:0"
+SCALE_INDEX = "GridAlign/strided_slice:0"
+Z_HAT = "side_entropy_model/side_entropy_model_2/Cast:0"
+Y_BEFORE = "entropy_model/entropy_model_2/add:0"
+Z_BEFORE = "side_entropy_model/side_entropy_model_2/add:0"
+
+ROUNDING_ROOM = 1e-4
+"""A value this close to a whole number may be rounded to either side: of values of about ten,
+after four layers of a thousand products each, float32 leaves that much open (measured: 1e-5). The
+graph's own Rsqrt and the exact division that takes its place differ by less."""
+
+
+@pytest.fixture(scope="module")
+def parameters() -> Parameters:
+    return make_parameters()
+
+
+@pytest.fixture(scope="module")
+def metagraph(parameters: Parameters) -> Any:
+    return build_metagraph(parameters)
+
+
+@pytest.fixture(scope="module")
+def codec(metagraph: Any) -> Codec:
+    return load(metagraph)
+
+
+def load(metagraph: Any, **options: Any) -> Codec:
+    return Codec(parse_codec_file(metagraph.SerializeToString(), "published"), **options)
+
+
+def fetch(metagraph: Any, image: NDArray[np.uint8], *names: str) -> list[Any]:
+    """Run the graph as it is, range coders included, and fetch tensors of it by name."""
+    with tf.Graph().as_default() as graph:
+        tf.compat.v1.train.import_meta_graph(metagraph)
+        with tf.compat.v1.Session(graph=graph) as session:
+            values: list[Any] = session.run(names, {"input_image:0": image})
+    return values
+
+
+def assert_same_symbols(found: Latents, metagraph: Any, images: NDArray[np.uint8]) -> None:
+    """The graph's own tensors, but for values that lie on the edge between two symbols."""
+    for k, image in enumerate(images):
+        names = (Y_HAT, Z_HAT, SCALE_INDEX, Y_BEFORE, Z_BEFORE)
+        y, z, index, y_before, z_before = fetch(metagraph, image[None], *names)
+        z_differs = found.z_hat[k] != z[0]
+        for own, ours, before in ((y, found.y_hat, y_before), (z, found.z_hat, z_before)):
+            on_edge = np.abs(before[0] - np.round(before[0])) < ROUNDING_ROOM
+            assert not ((own[0] != ours[k]) & ~on_edge).any()
+        if not z_differs.any():
+            np.testing.assert_array_equal(found.scale_index[k], index[0])
+
+
+def test_what_is_found(codec: Codec, parameters: Parameters) -> None:
+    info = codec.info
+    assert info.form == "tfc1"
+    assert info.tensors == {
+        "input_image": "input_image:0",
+        "y_hat": Y_HAT,
+        "scale_index": SCALE_INDEX,
+        "z_hat": Z_HAT,
+    }
+    assert (info.channels, info.z_channels) == (8, 6)
+    assert (info.y_downsampling, info.z_downsampling) == (16, 64)
+    assert info.z_offset == tuple(parameters.z_offset.tolist())
+    assert any(info.z_offset)
+    np.testing.assert_allclose(
+        info.scale_table, 0.11 * (256 / 0.11) ** (np.arange(64) / 63), rtol=1e-6
+    )
+    assert codec.free_batch
+    assert codec.self_check is not None
+
+
+def test_latents_are_the_senders_own_tensors(
+    codec: Codec, metagraph: Any, images: NDArray[np.uint8]
+) -> None:
+    latents = codec.encode(images)
+    assert_same_symbols(latents, metagraph, images)
+    # What would hide a fault: a constant index, or symbols that are all within their rows.
+    assert len(np.unique(latents.scale_index)) > 20
+    assert np.abs(latents.z_hat).max() > 6
+    assert np.abs(latents.y_hat).max() > 3
+
+
+@pytest.mark.parametrize("size", [(1, 1), (16, 64), (65, 129), (75, 118)])
+def test_sizes(codec: Codec, metagraph: Any, size: tuple[int, int]) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (1, *size, 3), dtype=np.uint8)
+    latents = codec.encode(image)
+    assert latents.y_hat.shape[1:3] == tuple(-(-side // 16) for side in size)
+    assert_same_symbols(latents, metagraph, image)
+
+
+def test_what_is_run_holds_stock_ops_alone(codec: Codec) -> None:
+    assert set(codec.report.op_counts) <= STOCK_OPS
+    loops = {"Enter", "Exit", "Merge", "Switch", "NextIteration", "LoopCond", "TensorArrayV3"}
+    assert not set(codec.report.op_counts) & loops
+
+
+def test_images_are_those_of_the_receiver(codec: Codec, images: NDArray[np.uint8]) -> None:
+    latents = codec.encode(images)
+    decoded = codec.decode(latents.y_hat, latents.z_hat, (75, 118))
+    assert decoded.std() > 10
+    for image, one in zip(images, decoded, strict=True):
+        np.testing.assert_array_equal(one, codec.receiver(codec.sender(image)))
+
+
+def test_rate_is_that_of_the_strings(codec: Codec, images: NDArray[np.uint8]) -> None:
+    for image, bits in zip(images, codec.rate_bits(codec.encode(images)), strict=True):
+        strings = [c for c in codec.sender(image) if c.dtype.kind == "O"]
+        real = sum(8 * len(s) for c in strings for s in c.ravel())
+        assert bits - 16 <= real <= bits + 32
+
+
+# ------------------------------------------------- what the listings do not show
+
+
+def _turn_channels_around(metagraph: Any) -> None:
+    sender, receiver = (metagraph.signature_def[key] for key in ("sender", "receiver"))
+    for ports in (sender.outputs, receiver.inputs):
+        infos = [
+            type(ports[f"channel:{i}"]).FromString(ports[f"channel:{i}"].SerializeToString())
+            for i in range(5)
+        ]
+        for i, info in enumerate(reversed(infos)):
+            ports[f"channel:{i}"].CopyFrom(info)
+
+
+def _move_sizes_out_of_the_loop(metagraph: Any) -> None:
+    """A constant within a loop waits for the loop; without that edge it enters from outside."""
+    for node in list(metagraph.graph_def.node):
+        if node.name.endswith("/cdf_size"):
+            folded = metagraph.graph_def.node.add()
+            folded.CopyFrom(node)
+            folded.name = f"{node.name}/folded"
+            del folded.input[:]
+            sibling = node.name.removesuffix("cdf_size") + "Enter"
+            (enter,) = [n for n in metagraph.graph_def.node if n.name == sibling]
+            name = node.name
+            node.CopyFrom(enter)
+            node.name = name
+            node.input[:] = [folded.name]
+
+
+def _add_control_edges_to_constants(metagraph: Any) -> None:
+    """As folding leaves them where what it folded waited for something; the sender's alone."""
+    for node in metagraph.graph_def.node:
+        if node.op == "Const" and node.name.startswith(("analysis", "hyper_analysis")):
+            node.input.append("^input_image")
+
+
+def _use_add_of_tensorflow_1(metagraph: Any) -> None:
+    for node in metagraph.graph_def.node:
+        if node.op == "AddV2":
+            node.op = "Add"
+
+
+def _swap_operands_of_sums(metagraph: Any) -> None:
+    for node in metagraph.graph_def.node:
+        if node.op == "AddV2" and "while" not in node.name:
+            first, second = node.input[:2]
+            node.input[0], node.input[1] = second, first
+
+
+def _pass_symbols_on(metagraph: Any) -> None:
+    """Identities behind the decoded symbols of z, as gradients or assertions leave them."""
+    gather = "side_entropy_model/side_entropy_model_3/decompress/TensorArrayStack/"
+    gather += "TensorArrayGatherV3"
+    node = metagraph.graph_def.node.add(name="passed", op="Identity", input=[gather])
+    node.attr["T"].type = tf.int32.as_datatype_enum
+    for user in metagraph.graph_def.node:
+        if user.name != "passed":
+            inputs = ["passed" if name == gather else name for name in user.input]
+            del user.input[:]
+            user.input.extend(inputs)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _turn_channels_around,
+        _move_sizes_out_of_the_loop,
+        _add_control_edges_to_constants,
+        _use_add_of_tensorflow_1,
+        _swap_operands_of_sums,
+        _pass_symbols_on,
+    ],
+)
+def test_other_readings_of_the_listings(
+    change: Callable[[Any], None], metagraph: Any, codec: Codec, images: NDArray[np.uint8]
+) -> None:
+    changed = type(metagraph)()
+    changed.CopyFrom(metagraph)
+    change(changed)
+    assert changed != metagraph
+    other = load(changed)
+    assert other.info.tensors == codec.info.tensors
+    assert other.info.z_offset == codec.info.z_offset
+    found, expected = other.encode(images[:2]), codec.encode(images[:2])
+    for key in ("y_hat", "scale_index", "z_hat"):
+        np.testing.assert_array_equal(getattr(found, key), getattr(expected, key))
+    decoded = other.decode(found.y_hat, found.z_hat, (75, 118))
+    np.testing.assert_array_equal(decoded[0], other.receiver(other.sender(images[0])))
+
+
+@pytest.mark.parametrize("median", ["rounded", "truncated", "whole"])
+@pytest.mark.parametrize("tail_mass", [2**-8, 2**-4, 1e-9])
+def test_medians_and_tails(median: Any, tail_mass: float, images: NDArray[np.uint8]) -> None:
+    metagraph = build_published(median=median, tail_mass=tail_mass)
+    codec = load(metagraph)
+    assert_same_symbols(codec.encode(images[:2]), metagraph, images[:2])
+    offset = make_parameters(median=median).z_offset
+    assert codec.info.z_offset == tuple(offset.tolist())
+
+
+# ------------------------------------------------- a network of integers
+
+
+def test_scale_index_follows_from_z_hat_in_exact_integers(
+    codec: Codec, parameters: Parameters, images: NDArray[np.uint8]
+) -> None:
+    latents = codec.encode(images)
+    for z_hat, index in zip(latents.z_hat, latents.scale_index, strict=True):
+        x = z_hat.astype(np.int64) + parameters.z_offset
+        for i, layer in enumerate(parameters.h_s):
+            up = i < 2
+            x = _convolve(x, layer.kernel.astype(np.int64), up) + layer.bias + layer.divisor // 2
+            x = np.sign(x) * (np.abs(x) // layer.divisor)  # the quotient is truncated
+            x = np.clip(x, 0, 255 if up else 63)
+        np.testing.assert_array_equal(index, x[: index.shape[0], : index.shape[1]])
+
+
+def _convolve(x: NDArray[np.int64], kernel: NDArray[np.int64], up: bool) -> NDArray[np.int64]:
+    """A 3x3 correlation; or a convolution of a grid with a zero behind each value."""
+    height, width, _ = x.shape
+    if up:
+        doubled = np.zeros((2 * height, 2 * width, x.shape[2]), np.int64)
+        doubled[::2, ::2] = x
+        x, kernel = doubled, kernel[::-1, ::-1]
+        height, width = 2 * height, 2 * width
+    margin = len(kernel) // 2
+    padded = np.pad(x, [(margin, margin), (margin, margin), (0, 0)])
+    total = np.zeros((height, width, kernel.shape[3]), np.int64)
+    for i, j in np.ndindex(kernel.shape[:2]):
+        total += padded[i : i + height, j : j + width] @ kernel[i, j]
+    return total
