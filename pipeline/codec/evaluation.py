@@ -3,7 +3,7 @@
 import bisect
 import io
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from latentset.datasets.errors import CodecError, SourceError
-from latentset.pipeline.codec.allowed_ops import check_codec_ops
+from latentset.datasets.errors import SourceError
+from latentset.pipeline.codec.codec import load_codec
 from latentset.pipeline.codec.crops import list_photographs
-from latentset.pipeline.codec.graph import extract
-from latentset.pipeline.codec.metagraph import CodecFile, Signature, read_codec_file
-from latentset.pipeline.tensorflow_setup import tf, tfc  # noqa: F401 - tfc registers ops
+from latentset.pipeline.tensorflow_setup import tf
 
 Pixels = NDArray[np.uint8]
 """A photograph, uint8 (H, W, 3)."""
@@ -72,53 +70,9 @@ class CodecFigures:
         return mean_quality([p.quality for p in self.photographs])
 
 
-class StringCodec:
-    """A codec file, run as published: photographs to strings and back."""
-
-    def __init__(self, file: CodecFile) -> None:
-        """Import both signatures.
-
-        Args:
-            file: A codec with the signatures ``sender`` and ``receiver``.
-
-        Raises:
-            CodecError: There is no receiver, or an op is not allowed.
-        """
-        if file.receiver is None:
-            raise CodecError(f"{file.name}: no signature 'receiver', so it cannot decode")
-        graph_def = file.metagraph.graph_def
-        nodes = [*file.sender.nodes(), *file.receiver.nodes()]
-        reached = extract(graph_def, nodes)
-        check_codec_ops(file.name, reached, graph_def)
-        wrapped = tf.compat.v1.wrap_function(
-            lambda: tf.graph_util.import_graph_def(reached, name=""), []
-        )
-        self._send = _prune(wrapped, file.sender)
-        self._receive = _prune(wrapped, file.receiver)
-
-    def send(self, photograph: Pixels) -> list[Any]:
-        """Encode one photograph, uint8 (H, W, 3), to the sender's channels, sorted by key."""
-        return list(self._send(tf.constant(photograph[None])))
-
-    def receive(self, channels: Sequence[Any]) -> Pixels:
-        """Decode the sender's channels to uint8 (H, W, 3)."""
-        (image,) = self._receive(*channels)
-        return np.asarray(image.numpy()[0], np.uint8)
-
-
-def _prune(wrapped: Any, signature: Signature) -> Callable[..., Any]:
-    element = wrapped.graph.as_graph_element
-    pruned: Callable[..., Any] = wrapped.prune(
-        [element(port.tensor) for port in signature.inputs],
-        [element(port.tensor) for port in signature.outputs],
-    )
-    return pruned
-
-
-def string_bits(channels: Sequence[Any]) -> int:
+def string_bits(channels: Sequence[NDArray[Any]]) -> int:
     """Return the total length of the strings among a sender's channels, bits."""
-    strings = [c.numpy() for c in channels if c.dtype == tf.string]
-    return sum(8 * len(s) for array in strings for s in np.ravel(array))
+    return sum(8 * len(s) for c in channels if c.dtype.kind in "OS" for s in c.ravel())
 
 
 def compare(photograph: Pixels, reconstruction: Pixels) -> Quality:
@@ -230,15 +184,15 @@ def evaluate_codec(metagraph: Path, photographs: Path, *, console: Console) -> C
         CodecError: The file cannot be used.
         SourceError: No photograph is large enough for MS-SSIM.
     """
-    file = read_codec_file(metagraph)
-    codec = StringCodec(file)
+    codec = load_codec(str(metagraph))
+    codec.check_decoding()
     pixels = read_photographs(photographs)
     figures = []
     for name, photograph in track(
-        pixels.items(), file.name, console=console, disable=not console.is_terminal
+        pixels.items(), codec.info.name, console=console, disable=not console.is_terminal
     ):
-        channels = codec.send(photograph)
-        reconstruction = codec.receive(channels)
+        channels = codec.sender(photograph)
+        reconstruction = codec.receiver(channels)
         area = photograph.shape[0] * photograph.shape[1]
         figures.append(
             PhotographFigures(
@@ -247,7 +201,7 @@ def evaluate_codec(metagraph: Path, photographs: Path, *, console: Console) -> C
         )
     rate_bpp = statistics.fmean(f.rate_bpp for f in figures)
     jpeg = jpeg_at_rate(list(pixels.values()), rate_bpp)
-    return CodecFigures(file.name, tuple(figures), jpeg)
+    return CodecFigures(codec.info.name, tuple(figures), jpeg)
 
 
 _COLUMNS = ("codec", "bpp", "MS-SSIM", "PSNR (dB)", "JPEG MS-SSIM", "JPEG PSNR (dB)")
