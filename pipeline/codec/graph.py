@@ -248,6 +248,7 @@ def flatten(graph_def: Any, names: Iterable[str]) -> Any:
     from tensorflow.core.protobuf import config_pb2
     from tensorflow.python.grappler import tf_optimizer
 
+    register_range_coder_ops()
     metagraph = tf.compat.v1.MetaGraphDef()
     metagraph.graph_def.CopyFrom(graph_def)
     bodies = [node for f in metagraph.graph_def.library.function for node in f.node_def]
@@ -270,6 +271,11 @@ def flatten(graph_def: Any, names: Iterable[str]) -> Any:
     if left:
         raise CodecGraphError(f"the function calls of {', '.join(left[:3])} cannot be inlined")
     return flat
+
+
+def register_range_coder_ops() -> None:
+    """Let TensorFlow know the ops of tensorflow-compression, before it looks them up."""
+    from latentset.pipeline.tensorflow_setup import tfc  # noqa: F401
 
 
 def _declare_effects(function: Any) -> None:

@@ -8,7 +8,13 @@ from numpy.typing import NDArray
 
 from latentset.datasets.errors import CodecGraphError
 from latentset.pipeline.codec.allowed_ops import RANGE_CODER_OPS
-from latentset.pipeline.codec.graph import Graph, TensorRef, extract, without_control_inputs
+from latentset.pipeline.codec.graph import (
+    Graph,
+    TensorRef,
+    extract,
+    register_range_coder_ops,
+    without_control_inputs,
+)
 from latentset.pipeline.tensorflow_setup import tf
 
 Array = NDArray[Any]
@@ -45,7 +51,7 @@ class Program:
             CodecGraphError: TensorFlow does not accept the graph.
         """
         if any(node.op in RANGE_CODER_OPS for node in graph_def.node):
-            _register_range_coder_ops()
+            register_range_coder_ops()
         with tf.Graph().as_default() as graph:
             replaced = {}
             if image is not None:
@@ -124,8 +130,3 @@ def evaluate_constants(
 def _first_line(error: Exception) -> str:
     text = error.message if isinstance(error, tf.errors.OpError) else str(error)
     return str(text).strip().partition("\n")[0]
-
-
-def _register_range_coder_ops() -> None:
-    # Importing tensorflow-compression registers its ops with TensorFlow.
-    from latentset.pipeline.tensorflow_setup import tfc  # noqa: F401
