@@ -1,7 +1,7 @@
 """Export of a trained scale hyperprior as one MetaGraphDef file in the published form."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentset.pipeline.codec.bmshj2018 import SCALE_COUNT, ScaleHyperprior
-from latentset.pipeline.codec.integer_network import quantize
+from latentset.pipeline.codec.integer_network import EXACT, LARGEST_INPUT, largest_sums
 from latentset.pipeline.codec.published_form import (
     PRECISION,
+    IntegerLayer,
     Layer,
     Norm,
     Parameters,
@@ -63,7 +64,7 @@ def parameters_of(model: ScaleHyperprior, images: Iterable[NDArray[np.uint8]]) -
         g_s=g_s,
         igdn=igdn,
         h_a=h_a,
-        h_s=quantize(h_s, measure_ceilings(model, images)),
+        h_s=quantize_layers(h_s, measure_ceilings(model, images)),
         median=np.zeros(model.N, np.float32),
         z_offset=np.zeros(model.N, np.int32),
         y_rows=gaussian_rows(log_spaced_scales(SCALE_COUNT)),
@@ -85,6 +86,41 @@ def measure_ceilings(
             x = layer(x)
             np.maximum(ceiling, tf.reduce_max(x, (0, 1, 2)).numpy(), out=ceiling)
     return ceilings
+
+
+def quantize_layers(
+    layers: Sequence[Layer], ceilings: Sequence[NDArray[Any]]
+) -> list[IntegerLayer]:
+    """Turn trained layers into integers, as finely as exact sums allow.
+
+    Args:
+        layers: Of h_s: two of stride 2 up, one of stride 1; its output is the scale index.
+        ceilings: Largest activation of each hidden channel; what is above is clipped.
+
+    Returns:
+        The layers, whose sums are exact for inputs up to ``LARGEST_INPUT``.
+    """
+    quantized = []
+    step_in = np.ones(layers[0].kernel.shape[2])
+    strides = [2] * len(ceilings) + [1]
+    steps = [np.maximum(c, 1e-3) / LARGEST_INPUT for c in ceilings]
+    for layer, stride, step in zip(layers, strides, [*steps, np.ones(1)], strict=True):
+        # In units of the output's step, for inputs in units of theirs.
+        kernel = layer.kernel.astype(np.float64) * step_in[:, None] / step
+        bias = np.zeros(kernel.shape[3]) if layer.bias is None else layer.bias / step
+        # Rounding adds half a unit at most to each of the values that are summed.
+        room = EXACT - 1 - LARGEST_INPUT * largest_sums(np.ones_like(kernel), stride) / 2
+        divisor = np.floor(room / (LARGEST_INPUT * largest_sums(kernel, stride)))
+        divisor = np.clip(divisor, 1, EXACT >> 4)
+        quantized.append(
+            IntegerLayer(
+                np.round(kernel * divisor).astype(np.float32),
+                np.round(bias * divisor).astype(np.int32),
+                divisor.astype(np.int32),
+            )
+        )
+        step_in = step
+    return quantized
 
 
 def gaussian_rows(scales: NDArray[np.float64], tail_mass: float = TAIL_MASS) -> PaddedRows:

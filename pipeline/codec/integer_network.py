@@ -1,4 +1,4 @@
-"""h_s as a network of integers: how a trained one becomes one, and how one is known.
+"""h_s as a network of integers: how one is known, and up to where it is exact.
 
 A layer computes ``clip((convolution(x) + bias + divisor // 2) / divisor)``. The convolution runs in
 float32, which adds integers up to 2 ** 24 without rounding, in any order: as long as its sums stay
@@ -9,14 +9,12 @@ Source:
     ICLR 2019.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from latentset.pipeline.codec.graph import Graph, TensorRef
-from latentset.pipeline.codec.published_form import IntegerLayer, Layer
 from latentset.pipeline.tensorflow_setup import tf
 
 EXACT = 1 << 24
@@ -24,41 +22,15 @@ EXACT = 1 << 24
 LARGEST_INPUT = 255
 """Of any layer: hidden activations are uint8, and z_hat stays below it."""
 
-
-def quantize(layers: Sequence[Layer], ceilings: Sequence[NDArray[Any]]) -> list[IntegerLayer]:
-    """Turn trained layers into integers, as finely as exact sums allow.
-
-    Args:
-        layers: Of h_s: two of stride 2 up, one of stride 1; its output is the scale index.
-        ceilings: Largest activation of each hidden channel; what is above is clipped.
-
-    Returns:
-        The layers, whose sums are exact for inputs up to ``LARGEST_INPUT``.
-    """
-    quantized = []
-    step_in = np.ones(layers[0].kernel.shape[2])
-    strides = [2] * len(ceilings) + [1]
-    steps = [np.maximum(c, 1e-3) / LARGEST_INPUT for c in ceilings]
-    for layer, stride, step in zip(layers, strides, [*steps, np.ones(1)], strict=True):
-        # In units of the output's step, for inputs in units of theirs.
-        kernel = layer.kernel.astype(np.float64) * step_in[:, None] / step
-        bias = np.zeros(kernel.shape[3]) if layer.bias is None else layer.bias / step
-        # Rounding adds half a unit at most to each of the values that are summed.
-        room = EXACT - 1 - LARGEST_INPUT * _largest_sums(np.ones_like(kernel), stride) / 2
-        divisor = np.floor(room / (LARGEST_INPUT * _largest_sums(kernel, stride)))
-        divisor = np.clip(divisor, 1, EXACT >> 4)
-        quantized.append(
-            IntegerLayer(
-                np.round(kernel * divisor).astype(np.float32),
-                np.round(bias * divisor).astype(np.int32),
-                divisor.astype(np.int32),
-            )
-        )
-        step_in = step
-    return quantized
+_DATA_INPUT = {"Conv2D": 0, "Conv2DBackpropInput": 2}
+"""Convolutions, and which of their inputs is convolved."""
+_KERNEL_INPUT = 1
+_ROUND = ("Round", "Rint")
+_KEEP_ORDER = frozenset(["Pad", "StridedSlice", "Identity"])
+"""Ops that change no value: between a convolution and what rounds it, or casts its input."""
 
 
-def _largest_sums(kernel: NDArray[Any], stride: int) -> NDArray[np.float64]:
+def largest_sums(kernel: NDArray[Any], stride: int) -> NDArray[np.float64]:
     """Largest sum of magnitudes that meet in one output of each channel, (outputs,).
 
     A convolution of stride 2 up has four kinds of outputs, each of which meets every other tap.
@@ -70,14 +42,6 @@ def _largest_sums(kernel: NDArray[Any], stride: int) -> NDArray[np.float64]:
     ]
     largest: NDArray[np.float64] = np.max(parts, axis=0)
     return largest
-
-
-_DATA_INPUT = {"Conv2D": 0, "Conv2DBackpropInput": 2}
-"""Convolutions, and which of their inputs is convolved."""
-_KERNEL_INPUT = 1
-_ROUND = ("Round", "Rint")
-_KEEP_ORDER = frozenset(["Pad", "StridedSlice", "Identity"])
-"""Ops that change no value: between a convolution and what rounds it, or casts its input."""
 
 
 def is_integer_network(graph: Graph, symbols: TensorRef, index: TensorRef) -> bool:
@@ -130,7 +94,7 @@ def find_exact_limit(graph: Graph, symbols: TensorRef, index: TensorRef) -> int 
             taps, stride = taps.transpose(0, 1, 3, 2), node.attr["strides"].list.i[1]
         if (taps != np.round(taps)).any():
             return None
-        largest = int((EXACT - 1) // max(1.0, _largest_sums(taps, stride).max()))
+        largest = int((EXACT - 1) // max(1.0, largest_sums(taps, stride).max()))
         source = _data(graph, node)
         if source.attr["SrcT"].type == tf.uint8.as_datatype_enum:
             if largest < LARGEST_INPUT:

@@ -50,6 +50,17 @@ def test_codec_inspect_loads_it(form: str, weights: by_hand.Weights, tmp_path: P
     assert "passed: latents imply" in latentset("codec", "inspect", path)
 
 
+def test_latents_need_no_range_coder(published_tiny_path: Path) -> None:
+    code = (
+        "import sys, numpy; from latentset.pipeline.codec.codec import load_codec; "
+        f"codec = load_codec({str(published_tiny_path)!r}, self_check=False); "
+        "codec.encode(numpy.zeros((1, 64, 64, 3), numpy.uint8)); "
+        "print('tensorflow_compression' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 def test_codec_evaluate(published_tiny_path: Path, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 11, 12, 3), np.uint8)
     for k, image in enumerate(pixels):
