@@ -123,7 +123,7 @@ class CodecInfo(Frozen):
         return -(-height // ratio), -(-width // ratio)
 
 
-class Provenance(Frozen):
+class Provenance(Sparse):
     """With what a store was made, and when."""
 
     latentset: str
@@ -136,6 +136,9 @@ class Provenance(Frozen):
     """Whether TensorFlow's oneDNN kernels were on; symbols differ in places without them."""
     device: str
     """What ran the codec: ``cpu``, or the GPU's name."""
+    cpu_isa: Annotated[str, Field(min_length=1)] | None = None
+    """Vector instructions that every worker was held to: ``avx2``, ``avx512``. Absent where each
+    took the best of its CPU, and where no codec ran."""
     decoder: str
     """What decoded and resized the photographs, with its version."""
     python: str

@@ -42,7 +42,7 @@ __all__ = [
     "parse_header",
 ]
 
-FormatVersion = Literal["0.1", "1.0", "1.1"]
+FormatVersion = Literal["0.1", "1.0", "1.1", "1.2"]
 """The versions of docs/store-spec.md that this package reads. It writes the lowest that has what a
 store needs (:func:`format_version_of`), never 0.1."""
 
@@ -59,15 +59,18 @@ PIXEL_ARRAYS: tuple[ArrayName, ...] = ("pixels",)
 """The arrays of a store of pixels."""
 
 
-def format_version_of(arrays: tuple[ArrayName, ...]) -> FormatVersion:
+def format_version_of(arrays: tuple[ArrayName, ...], *cpu_isas: str | None) -> FormatVersion:
     """Choose the version of docs/store-spec.md that a new store is written in.
 
     Args:
         arrays: The store's arrays.
+        *cpu_isas: Those of every provenance in its header.
 
     Returns:
-        The lowest that has them, so that earlier readers go on reading new stores of latents.
+        The lowest that has them, so that earlier readers go on reading what they can.
     """
+    if any(cpu_isas):
+        return "1.2"
     return "1.1" if arrays == PIXEL_ARRAYS else "1.0"
 
 
@@ -202,7 +205,19 @@ class Header(Described):
         ):
             if 2 * rows > limit:
                 raise ValueError(f"layout.{field}: expected at most {limit} bytes, got {2 * rows}")
+        if self.format_version in ("0.1", "1.0", "1.1") and any(self._cpu_isas):
+            raise ValueError(f"format_version: there is no cpu_isa in {self.format_version}")
         return self
+
+    @property
+    def _cpu_isas(self) -> tuple[str | None, ...]:
+        latents = self.pixels.latents if self.pixels else None
+        return (self.provenance.cpu_isa, latents.provenance.cpu_isa if latents else None)
+
+    @property
+    def lowest_version(self) -> FormatVersion:
+        """The version that a store with this header is written in now."""
+        return format_version_of(self.arrays, *self._cpu_isas)
 
 
 def parse_header(value: Any, where: str) -> Header:

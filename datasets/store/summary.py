@@ -238,6 +238,8 @@ def _origin(store: Store) -> Rows:
         ("created", made.created),
         ("format version", header.format_version),
     ]
+    if header.codec is not None:
+        rows.append(("vector instructions", made.cpu_isa or "native: the best of each CPU"))
     if store.fingerprint:
         rows.append(("fingerprint", store.fingerprint))
     return rows

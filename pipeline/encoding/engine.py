@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentset.datasets.store.header import CodecInfo
+from latentset.pipeline.cpu_isa import fix_cpu_isa
 
 
 class EncodedBatch(Protocol):
@@ -63,7 +64,10 @@ class Engine:
     load: Loader
     """Loads a codec."""
     environment: Callable[[], Mapping[str, str]]
-    """Names what computes: ``tensorflow``, ``tensorflow_compression``, ``onednn``, ``device``."""
+    """Names what computes: ``tensorflow``, ``tensorflow_compression``, ``onednn``, ``device``, and
+    perhaps ``cpu_isa``."""
+    fix_cpu_isa: Callable[[str], None] | None = None
+    """Chooses the vector instructions; called before the others."""
 
 
 def _load_with_tensorflow(codec: str, /, *, self_check: bool) -> Coder:
@@ -78,7 +82,7 @@ def _tensorflow_environment() -> Mapping[str, str]:
     return environment()
 
 
-TENSORFLOW = Engine(_load_with_tensorflow, _tensorflow_environment)
+TENSORFLOW = Engine(_load_with_tensorflow, _tensorflow_environment, fix_cpu_isa)
 """The engine of real jobs. TensorFlow is imported when it is first used."""
 
 NO_CODEC = "none"

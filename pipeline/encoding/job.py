@@ -192,7 +192,7 @@ def encode_all(
         content = _describe_content(codec, engine, sigma_hat)
         settings = Settings(
             **content,
-            format_version=format_version_of(content["arrays"]),
+            format_version=format_version_of(content["arrays"], software.cpu_isa),
             container=choose_container(place, format),
             resize=str(resize or ResizeRule()),
             source=described,
