@@ -22,7 +22,7 @@ from latentset.datasets.photographs import (
     read_bytes,
 )
 from latentset.datasets.sources import resolve_inside
-from latentset.datasets.store.header import Header
+from latentset.datasets.store.header import CodecInfo, Header
 from latentset.datasets.store.objects import sha256_of
 from latentset.datasets.store.reader import Store
 from latentset.datasets.store.samples import OK
@@ -239,14 +239,22 @@ def _compare(prepared: Prepared, index: int, result: Recomputed) -> None:
         places = np.argwhere(difference)
         result.differing += len(places)
         if len(places):
-            # A scale follows from all of z_hat around it, so it may change by more than one.
-            may_jump = name == "scale_index" and bool(wrong) and wrong[0].startswith("z_hat")
-            rounding &= may_jump or int(np.abs(difference).max()) == 1
+            # A scale follows from all of z_hat around it, so it may change by more than one; and
+            # not at all where z_hat is the same and h_s computes with integers.
+            follows = name == "scale_index" and bool(wrong) and wrong[0].startswith("z_hat")
+            exact = name == "scale_index" and _is_exact(prepared.encoder.info, stored["z_hat"])
+            rounding &= follows or (not exact and int(np.abs(difference).max()) == 1)
             wrong.append(_describe_symbols(name, places, computed, stored[name]))
     result.samples += 1
     if wrong:
         lines = result.explained if prepared.software and rounding else result.problems
         lines.append(f"sample {index} ({row['id']}) encoded again: {'; '.join(wrong)}")
+
+
+def _is_exact(codec: CodecInfo, z_hat: NDArray[Any]) -> bool:
+    """Say whether every device gets the same scale index of these symbols of z."""
+    limit = codec.h_s_exact_to or 0
+    return bool((np.abs(z_hat + np.array(codec.z_offset)) <= limit).all())
 
 
 def _describe_symbols(

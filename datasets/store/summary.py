@@ -261,4 +261,10 @@ def _describe_content(header: Header) -> Rows:
         *rows,
         ("channels", f"{codec.channels} of y_hat, {codec.z_channels} of z_hat"),
         ("scale table", f"{len(table)} values, {min(table):.4g} to {max(table):.4g}"),
+        (
+            "scale index",
+            f"exact integers of z_hat up to {codec.h_s_exact_to}: the same on every device"
+            if codec.h_s_exact_to
+            else "computed with fractions: near a rounding boundary it depends on the device",
+        ),
     ]

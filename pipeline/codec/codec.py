@@ -67,9 +67,6 @@ class GraphReport:
     """Op types of the sub-graph that computes latents."""
     scale_distance: float
     """Largest total variation distance of y's rows to the Gaussians of the scale table."""
-    exact_limit: int | None
-    """Magnitude of z_hat up to which h_s is exact in integers, so that the scale index is the same
-    on every device; None: h_s computes with fractions, or may pass what float32 holds."""
 
 
 class Codec:
@@ -154,7 +151,6 @@ class Codec:
             },
             op_counts=Counter(node.op for node in latents.node),
             scale_distance=distance,
-            exact_limit=find_exact_limit(graph, structure.scale_index, structure.z.symbols),
         )
         sizes = check_sizes(self._run)
         if self._z_table.rows != sizes.z_channels:
@@ -173,6 +169,7 @@ class Codec:
             z_channels=sizes.z_channels,
             scale_table=tuple(float(s) for s in scales),
             z_offset=read_z_offset(graph, structure, constants, sizes.z_channels, decoded_z),
+            h_s_exact_to=find_exact_limit(graph, structure.scale_index, structure.z.symbols),
             y_downsampling=sizes.y_downsampling,
             z_downsampling=sizes.z_downsampling,
         )

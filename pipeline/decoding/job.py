@@ -98,7 +98,9 @@ def decode(
         _require_originals(latents, originals)
     software, encoded = read_software(engine), latents.header.provenance
     settings = Settings(
-        format_version=format_version_of(PIXEL_ARRAYS, software.cpu_isa, encoded.cpu_isa),
+        format_version=format_version_of(
+            PIXEL_ARRAYS, software.cpu_isa, encoded.cpu_isa, info.h_s_exact_to
+        ),
         codec=info,
         pixels=_describe(latents, measured=originals is not None),
         arrays=PIXEL_ARRAYS,

@@ -204,10 +204,12 @@ def encode_all(
         targets: list[Target] = []
         for (location, _), codec in zip(stores, codecs, strict=True):
             place = open_place(location)
-            content = _describe_content(infos.get(codec), sigma_hat)
+            info = infos.get(codec)
+            content = _describe_content(info, sigma_hat)
+            later = (software.cpu_isa, info.h_s_exact_to if info else None)
             settings = Settings(
                 **content,
-                format_version=format_version_of(content["arrays"], software.cpu_isa),
+                format_version=format_version_of(content["arrays"], *later),
                 container=choose_container(place, format),
                 resize=str(resize or ResizeRule()),
                 source=described,
