@@ -35,15 +35,16 @@ def setup(number: int, codec_path: str, photographs: str, folder: str) -> measur
 
     source = open_source(Path(photographs))
     info = number_scales(TENSORFLOW.load(codec_path, self_check=True).info)
+    software = read_software(TENSORFLOW)
     settings = Settings(
-        format_version=format_version_of(ARRAYS),
+        format_version=format_version_of(ARRAYS, software.cpu_isa),
         container="zarr",
         codec=info,
         arrays=ARRAYS,
         resize="none",
         source=describe_source(source),
         target_shard_bytes=SHARD_BYTES,
-        software=read_software(TENSORFLOW),
+        software=software,
     )
     target = make_target(Path(folder) / f"{number}.zarr", codec_path, settings)
     paths = source.samples.column("path").to_pylist()
