@@ -147,5 +147,5 @@ def test_native_is_what_stores_of_before_are(noise: Source, tmp_path: Path) -> N
     # This process computes with AVX2, too late to change.
     prepared = prepare(open_store(store), noise.root, None, 1, 0)
     assert prepared.software[0].startswith(
-        "not as when the store was made: cpu_isa: native then, avx2 now (TensorFlow was imported"
+        "not as when the store was made: cpu_isa: native then, avx2 now ("
     )
