@@ -12,6 +12,7 @@ size and any number of threads, without it symbols at a rounding boundary flip. 
 on by itself on some processors only.
 """
 
+import gc
 import os
 import sys
 import warnings
@@ -39,6 +40,8 @@ if "tensorflow" in sys.modules and os.environ.get("TF_ENABLE_ONEDNN_OPTS") != "1
 for _name, _value in SETTINGS.items():
     os.environ.setdefault(_name, _value)
 
+_collects = gc.isenabled()
+gc.disable()  # a quarter of the import's time would go into looking for garbage in what stays
 try:
     with warnings.catch_warnings():
         # TensorFlow 2.14 uses what its own dependencies have since deprecated.
@@ -49,6 +52,10 @@ except ModuleNotFoundError as error:
         "codecs need TensorFlow, which this environment lacks: use the one made with "
         "pip install 'latentset[encode]'"
     ) from error
+finally:
+    gc.freeze()
+    if _collects:
+        gc.enable()
 
 __all__ = ["environment", "tf", "tfc"]  # noqa: F822 - tfc comes from __getattr__
 
