@@ -12,6 +12,7 @@ size and any number of threads, without it symbols at a rounding boundary flip. 
 on by itself on some processors only. Which vector instructions it uses is fixed too (``cpu_isa``).
 """
 
+import gc
 import os
 import sys
 import warnings
@@ -44,6 +45,8 @@ fix_cpu_isa(_chosen)
 CPU_ISA = _chosen
 """The vector instructions of this process, from now on."""
 
+_collects = gc.isenabled()
+gc.disable()  # a quarter of the import's time would go into looking for garbage in what stays
 try:
     with warnings.catch_warnings():
         # TensorFlow 2.14 uses what its own dependencies have since deprecated.
@@ -54,6 +57,10 @@ except ModuleNotFoundError as error:
         "codecs need TensorFlow, which this environment lacks: use the one made with "
         "pip install 'latentset[encode]'"
     ) from error
+finally:
+    gc.freeze()
+    if _collects:
+        gc.enable()
 
 __all__ = ["CPU_ISA", "environment", "tf", "tfc"]  # noqa: F822 - tfc comes from __getattr__
 

@@ -1,8 +1,9 @@
 """The job from the first look at the targets to the manifests (docs/encoding.md)."""
 
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections import deque
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ from latentset.pipeline.encoding.engine import NO_CODEC, PHOTOGRAPHS, TENSORFLOW
 from latentset.pipeline.encoding.finish import finish
 from latentset.pipeline.encoding.lock import Lease, hold
 from latentset.pipeline.encoding.passes import load_codecs, read_headers, refuse_failed, run_shards
-from latentset.pipeline.encoding.plan import PlanFile, make_plan, write_plan
+from latentset.pipeline.encoding.plan import FileFacts, PlanFile, make_plan, write_plan
 from latentset.pipeline.encoding.progress import ProgressView, Silence
 from latentset.pipeline.encoding.retry import Retried, count_failed, settle, try_again
 from latentset.pipeline.encoding.settings import Settings, describe_source
@@ -199,7 +200,9 @@ def encode_all(
     with ExitStack() as stack:
         # Local workers load the codecs at once, and the client none. Others may be long in coming.
         crew = stack.enter_context(start()) if scheduler is None and queue is None else None
-        software, infos = load_codecs(crew, engine, [] if engine is PHOTOGRAPHS else codecs)
+        used = [] if engine is PHOTOGRAPHS else codecs
+        software, infos, checks = load_codecs(crew, engine, used)
+        stack.enter_context(closing(checks))
         described = describe_source(source)
         targets: list[Target] = []
         for (location, _), codec in zip(stores, codecs, strict=True):
@@ -228,7 +231,7 @@ def encode_all(
         if left:
             crew = crew or stack.enter_context(start())
             form = max((rows_of(t.settings.content) for t in targets), key=lambda row: row.bytes)
-            plans = _plan(crew, left, leases, source, form, view)
+            plans = _plan(crew, left, leases, source, form, checks, view)
             if on_error == "fail":
                 refuse_failed(plans[0])
             _check(leases)
@@ -259,6 +262,7 @@ def encode_all(
                     seconds=seconds,
                 )
         if retry_failed:
+            deque(checks, maxlen=0)
             now = [
                 replace(target, before=done[target.store].store) if target.store in done else target
                 for target in again
@@ -311,10 +315,12 @@ def _plan(
     leases: Sequence[Lease],
     source: Source,
     form: Rows,
+    checks: Iterable[Any],
     view: ProgressView,
 ) -> list[PlanFile]:
     """Take the plans of earlier runs of the same job, and make those that are missing."""
     found: dict[Place, PlanFile] = {}
+    facts: list[FileFacts] = []
     for target in targets:
         if target.job.size("plan.json") is not None:
             try:
@@ -323,11 +329,12 @@ def _plan(
                 view.say("the plan of the earlier run cannot be read; planning again")
     if len(found) < len(targets):
         facts = read_headers(crew, source.root, source.samples["path"].to_pylist(), view)
-        _check(leases)
-        for target in targets:
-            if target.job not in found:
-                write_plan(target.job, make_plan(source, target.settings, facts, form))
-                found[target.job] = PlanFile(target.job)
+    deque(checks, maxlen=0)
+    _check(leases)
+    for target in targets:
+        if target.job not in found:
+            write_plan(target.job, make_plan(source, target.settings, facts, form))
+            found[target.job] = PlanFile(target.job)
     plans = [found[target.job] for target in targets]
     for target, plan in zip(targets, plans, strict=True):
         if not plan.same_photographs(plans[0]):

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,8 +31,10 @@ REPORT_EVERY_S = 1.0
 
 def load_codecs(
     crew: Workers | None, engine: Engine, codecs: Sequence[str]
-) -> tuple[Software, Mapping[str, CodecInfo]]:
+) -> tuple[Software, Mapping[str, CodecInfo], Generator[Any]]:
     """Load all codecs on all local workers; each codec checks itself on one of them.
+
+    A worker that has none to check is ready earlier, and may plan.
 
     Args:
         crew: Local workers; None loads them in this process, where workers are elsewhere.
@@ -40,20 +42,18 @@ def load_codecs(
         codecs: Names or paths.
 
     Returns:
-        What runs the codecs, and what each is.
+        What runs the codecs, what each is, and what is still being checked: to be exhausted before
+        anything is written.
 
     Raises:
         CodecError: One cannot be used.
     """
     if crew is None:
-        return _load_all(0, 1, engine, codecs)
+        return *_load_all(0, 1, engine, codecs), (_ for _ in ())
     count = crew.count()
-    with closing(
-        crew.map(_load_all, range(count), count=count, engine=engine, codecs=codecs)
-    ) as results:
-        found: tuple[Software, Mapping[str, CodecInfo]]
-        found, *_ = results
-        return found
+    loading = crew.map(_load_all, range(count), count=count, engine=engine, codecs=codecs)
+    software, infos = next(loading)
+    return software, infos, loading
 
 
 def read_headers(

@@ -155,14 +155,15 @@ def encode_shard(task: Task, index: int, report: Callable[[int], None]) -> Shard
 
     photographs = [Photograph(row) for row in rows]
     with enough_memory(index):
-        shards = [
+        rule = ResizeRule.parse(plans[0].header.resize)
+        batches = decode_batches(photographs, task.source, rule, task.batch)
+        shards = [  # their codecs are loaded here, unless this worker has them
             (target, plan, _begin(task.engine, target.codec, plan, index))
             for target, plan, found in zip(task.targets, plans, reused, strict=True)
             if not found
         ]
-        rule = ResizeRule.parse(plans[0].header.resize)
         done = 0
-        for batch in decode_batches(photographs, task.source, rule, task.batch):
+        for batch in batches:
             if task.fail:
                 for photograph in batch:
                     if photograph.status != OK:
