@@ -177,6 +177,7 @@ class Codec:
             z_downsampling=sizes.z_downsampling,
         )
         self.self_check = check_symbols(self) if self_check else None
+        self._program.restart()
 
     @property
     def free_batch(self) -> bool:
