@@ -127,6 +127,7 @@ class Codec:
         self.info, self.report = self._describe(sender, sizes)
         check_facts(file.name, self.report.facts)
         self.self_check = check_symbols(self) if self_check else None
+        self._program.restart()
 
     def _import(self, sender: Sender) -> Program:
         image = str(sender.structure.image)

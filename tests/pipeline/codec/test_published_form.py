@@ -281,16 +281,16 @@ def _with_unbounded_activations(parameters: Parameters) -> Any:
 def test_integers_that_may_not_be_exact(
     build: Callable[[Parameters], Any], parameters: Parameters
 ) -> None:
-    report = load(build(parameters)).report
-    assert report.facts.integer_h_s
-    assert info.h_s_exact_to is None
+    codec = load(build(parameters))
+    assert codec.report.facts.integer_h_s
+    assert codec.info.h_s_exact_to is None
 
 
 def test_a_network_with_fractions(v1_path: Path, v2_path: Path) -> None:
     for path in (v1_path, v2_path):
-        report = load_codec(str(path), self_check=False).report
-        assert not report.facts.integer_h_s
-        assert info.h_s_exact_to is None
+        codec = load_codec(str(path), self_check=False)
+        assert not codec.report.facts.integer_h_s
+        assert codec.info.h_s_exact_to is None
 
 
 def _convolve(x: NDArray[np.int64], kernel: NDArray[np.int64], up: bool) -> NDArray[np.int64]:
