@@ -25,6 +25,8 @@ SETTINGS = {
     "TF_ENABLE_ONEDNN_OPTS": "1",
     # Each session has its own threads; else the first session of a process decides for all.
     "TF_OVERRIDE_GLOBAL_THREADPOOL": "1",
+    # Of a GPU: h_s adds integers up to 2 ** 24, and TF32 has eleven bits.
+    "NVIDIA_TF32_OVERRIDE": "0",
     # Failures come as exceptions; what is printed below that is noise about missing GPUs.
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
