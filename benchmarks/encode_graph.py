@@ -135,7 +135,7 @@ def _kinds(folder: str) -> list[Path]:
 
 def main() -> None:
     """Measure and print."""
-    from full_codec import HIGH, LOW, SIDE, make_codec, read_photographs
+    from full_codec import FILTERS, SIDE, make_codec, read_photographs
 
     from latentset.datasets.photographs import read_photograph
 
@@ -158,10 +158,11 @@ def main() -> None:
         for kind, images in kinds.items():
             np.savez(f"{folder}/{kind}.npz", *(image[None] for image in images))
         codecs, squares = {}, np.stack(kinds[f"{SIDE}x{SIDE}"])
-        for filters in (LOW, HIGH):
+        for quality in (1, 8):
+            filters = FILTERS[quality]
             name = "/".join(map(str, filters))
-            path = Path(folder) / f"{filters[0]}.metagraph"
-            codecs[name] = str(make_codec(path, squares, filters))
+            path = Path(folder) / f"{quality}.metagraph"
+            codecs[name] = str(make_codec(path, squares, quality))
             each = count_operations(filters, SIDE, SIDE) / 1e9
             print(f"{name}: {each:.3f} G operations an image of {SIDE}x{SIDE}")
         print("mixed:", ", ".join("x".join(map(str, image.shape[:2])) for image in kinds["mixed"]))
