@@ -9,15 +9,17 @@ so that the environment variables below are set before its first import, which r
 
 oneDNN is what makes latents reproducible: with it a convolution gives the same bits for any batch
 size and any number of threads, without it symbols at a rounding boundary flip. TensorFlow turns it
-on by itself on some processors only.
+on by itself on some processors only. Which vector instructions it uses is fixed too (``cpu_isa``).
 """
 
+import gc
 import os
 import sys
 import warnings
 from typing import Any
 
 from latentset.datasets.errors import MissingEnvironmentError
+from latentset.pipeline.cpu_isa import CpuIsa, choose_cpu_isa, fix_cpu_isa
 
 SETTINGS = {
     "TF_ENABLE_ONEDNN_OPTS": "1",
@@ -38,7 +40,13 @@ if "tensorflow" in sys.modules and os.environ.get("TF_ENABLE_ONEDNN_OPTS") != "1
     )
 for _name, _value in SETTINGS.items():
     os.environ.setdefault(_name, _value)
+_chosen = choose_cpu_isa()
+fix_cpu_isa(_chosen)
+CPU_ISA = _chosen
+"""The vector instructions of this process, from now on."""
 
+_collects = gc.isenabled()
+gc.disable()  # a quarter of the import's time would go into looking for garbage in what stays
 try:
     with warnings.catch_warnings():
         # TensorFlow 2.14 uses what its own dependencies have since deprecated.
@@ -49,8 +57,12 @@ except ModuleNotFoundError as error:
         "codecs need TensorFlow, which this environment lacks: use the one made with "
         "pip install 'latentset[encode]'"
     ) from error
+finally:
+    gc.freeze()
+    if _collects:
+        gc.enable()
 
-__all__ = ["environment", "tf", "tfc"]  # noqa: F822 - tfc comes from __getattr__
+__all__ = ["CPU_ISA", "environment", "tf", "tfc"]  # noqa: F822 - tfc comes from __getattr__
 
 
 def __getattr__(name: str) -> Any:
@@ -68,8 +80,8 @@ def environment() -> dict[str, str]:
     """Say what computes the latents, for a store's provenance.
 
     Returns:
-        ``tensorflow`` and ``tensorflow_compression`` (versions), ``onednn`` ("1" or "0") and
-        ``device`` ("CPU", or the name of the first GPU).
+        ``tensorflow`` and ``tensorflow_compression`` (versions), ``onednn`` ("1" or "0"),
+        ``device`` ("CPU", or the name of the first GPU), and ``cpu_isa`` unless it is ``native``.
     """
     from importlib.metadata import version
 
@@ -77,9 +89,10 @@ def environment() -> dict[str, str]:
     device = "CPU"
     if gpus:
         device = str(tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU"))
-    return {
+    found = {
         "tensorflow": str(tf.__version__),
         "tensorflow_compression": version("tensorflow-compression"),
         "onednn": "1" if os.environ["TF_ENABLE_ONEDNN_OPTS"] == "1" else "0",
         "device": device,
     }
+    return found if CPU_ISA is CpuIsa.native else {**found, "cpu_isa": CPU_ISA.value}

@@ -2,25 +2,50 @@
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 import platformdirs
 
-from latentset.datasets.errors import CodecNotFoundError, FetchError
+from latentset.datasets.errors import CodecGraphError, CodecNotFoundError, FetchError
 
 SUFFIX = ".metagraph"
 
-PUBLISHED = tuple(
-    f"bmshj2018-hyperprior-{distortion}-{quality}"
-    for distortion in ("msssim", "mse")
-    for quality in range(1, 9)
+
+@dataclass(frozen=True)
+class CodecFacts:
+    """What a public listing of a codec's tensors tells of it."""
+
+    y_channels: int
+    y_table: tuple[int, ...]
+    """Shape of the range coder's table of y: (scales, entries of a row)."""
+    z_table: tuple[int, ...]
+    """Shape of that of z: (channels, entries of a row)."""
+    integer_h_s: bool
+    """Whether h_s is a network of integers."""
+
+
+def _facts(distortion: str, quality: int, z_width: int) -> tuple[str, CodecFacts]:
+    N, M = (128, 192) if quality <= 5 else (192, 320)
+    facts = CodecFacts(M, y_table=(64, 1481), z_table=(N, z_width), integer_h_s=True)
+    return f"bmshj2018-hyperprior-{distortion}-{quality}", facts
+
+
+PUBLISHED: Mapping[str, CodecFacts] = dict(
+    _facts(distortion, quality, z_width)
+    for distortion, z_widths in (
+        ("msssim", (22, 21, 35, 40, 41, 61, 64, 72)),
+        ("mse", (26, 41, 41, 57, 54, 69, 81, 89)),
+    )
+    for quality, z_width in enumerate(z_widths, 1)
 )
 """Scale hyperpriors published by the authors of Balle et al. (2018), quality 1 to 8.
 
-Source:
-    tensorflow/compression, ``models/README.md``.
+Sources:
+    tensorflow/compression, ``models/README.md``; a public log of ``tfci.py tensors``, run on each
+    of the files.
 """
 
 CACHE_VARIABLE = "LATENTSET_CACHE"
@@ -137,3 +162,33 @@ def locate_codec(name_or_path: str, cache: Path | None = None) -> Path:
         f"no codec {name_or_path!r}: it is no file, not shipped (there are: "
         f"{', '.join(shipped) or 'none'}), and not in {folder}. 'latentset codec list' shows all"
     )
+
+
+def check_facts(name: str, found: CodecFacts) -> None:
+    """Compare a codec that has the name of a published one with the public listing.
+
+    Raises:
+        CodecGraphError: It is something else.
+    """
+    if name not in PUBLISHED:
+        return
+    expected, got = _describe(PUBLISHED[name]), _describe(found)
+    different = [
+        f"{what}: expected {expected[what]}, got {got[what]}"
+        for what in expected
+        if expected[what] != got[what]
+    ]
+    if different:
+        raise CodecGraphError(
+            f"it is not the published codec of this name ({'; '.join(different)}). Put your own "
+            "codec under another name, and fetch the published one again"
+        )
+
+
+def _describe(facts: CodecFacts) -> dict[str, str]:
+    return {
+        "channels of y": str(facts.y_channels),
+        "table of y": "x".join(map(str, facts.y_table)),
+        "table of z": "x".join(map(str, facts.z_table)),
+        "h_s": "a network of integers" if facts.integer_h_s else "a network with fractions",
+    }

@@ -1,15 +1,11 @@
 """The commands ``latentset codec ...``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from latentset.datasets.errors import CodecGraphError, SourceError, TrainingError
-
-if TYPE_CHECKING:
-    from latentset.pipeline.codec.codec import Codec
-    from latentset.pipeline.codec.metagraph import Signature
 
 app = typer.Typer(
     name="codec",
@@ -90,6 +86,7 @@ def inspect_command(
     from rich.console import Console
 
     from latentset.pipeline.codec.codec import load_codec
+    from latentset.pipeline.codec.inspection import describe
 
     loaded = load_codec(codec, tensors=parse_tensors(tensor or []), cache=cache)
     console = Console()
@@ -274,64 +271,3 @@ def parse_tensors(options: list[str]) -> dict[str, str]:
             raise CodecGraphError(f"expected KEY=NAME, as y_hat=analysis/Cast:0, got {option!r}")
         named[key] = name
     return named
-
-
-def describe(codec: "Codec") -> list[Any]:
-    """Return what was found in a codec's graph, as tables for the console."""
-    from rich.table import Table
-    from rich.text import Text
-
-    info, report, check = codec.info, codec.report, codec.self_check
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="bold")
-    table = info.scale_table
-    offsets = [abs(value) for value in info.z_offset]
-    generation = {"tfc1": "tensorflow-compression 1", "tfc2": "tensorflow-compression 2"}
-    rows = [
-        ("codec", info.name),
-        ("SHA-256", info.sha256),
-        ("size", f"{report.size_bytes / 1e6:.1f} MB"),
-        ("form", f"{info.form} ({generation[info.form]})"),
-        ("y_hat", f"{info.channels} channels, one position per {info.y_downsampling} pixels"),
-        ("z_hat", f"{info.z_channels} channels, one position per {info.z_downsampling} pixels"),
-        ("z_hat offset", f"at most {max(offsets):.4f} (added to the symbols, per channel)"),
-        ("scale table", f"{table[0]:.4g} to {table[-1]:.4g}, {len(table)} scales"),
-        ("its fit", f"probability rows are {report.scale_distance:.1%} off their Gaussians"),
-        ("batch", "any size" if codec.free_batch else "fixed at 1 in the graph: one by one"),
-    ]
-    if check is not None:
-        rows.append(
-            (
-                "self-check",
-                f"passed: latents imply {check.implied_bits:.0f} bits, the strings have "
-                f"{check.real_bits:.0f} ({check.difference:+.2%})",
-            )
-        )
-    for key, value in rows:
-        facts.add_row(Text(key), Text(value))
-    tensors = Table("latent", "tensor", "range-encoded by", title="Tensors", title_justify="left")
-    for key, name in info.tensors.items():
-        tensors.add_row(Text(key), Text(name), Text(report.encoders.get(key, "")))
-    signatures = Table(
-        "signature", "key", "tensor", "type", "shape", title="Signatures", title_justify="left"
-    )
-    for name, signature in (("sender", report.sender), ("receiver", report.receiver)):
-        for row in _signature_rows(name, signature):
-            signatures.add_row(*map(Text, row))
-    counts = sorted(report.op_counts.items(), key=lambda item: (-item[1], item[0]))
-    ops = Text("Ops that compute latents: ", style="bold")
-    ops.append(", ".join(f"{op} {count}" for op, count in counts), style="not bold")
-    return [facts, tensors, signatures, ops]
-
-
-def _signature_rows(name: str, signature: "Signature | None") -> list[tuple[str, ...]]:
-    if signature is None:
-        return [(name, "none", "", "", "")]
-    rows: list[tuple[str, ...]] = []
-    for arrow, ports in (("in", signature.inputs), ("out", signature.outputs)):
-        for port in ports:
-            shape = "unknown"
-            if port.shape is not None:
-                shape = "(" + ", ".join("?" if n is None else str(n) for n in port.shape) + ")"
-            rows.append((f"{name} {arrow}", port.key, port.tensor, port.dtype, shape))
-    return rows

@@ -12,34 +12,38 @@ from numpy.typing import NDArray
 
 from latentset.datasets.errors import CodecGraphError, FetchError
 from latentset.datasets.store.header import CodecInfo
-from latentset.pipeline.codec.allowed_ops import check_codec_ops, check_latent_ops
-from latentset.pipeline.codec.catalogue import locate_codec, read_record, record_path
+from latentset.pipeline.codec.catalogue import (
+    CodecFacts,
+    check_facts,
+    locate_codec,
+    read_record,
+    record_path,
+)
 from latentset.pipeline.codec.constants import (
+    find_z_offset,
     list_scale_tables,
     read_code_table,
-    read_constants,
     read_z_offset,
 )
-from latentset.pipeline.codec.decoders import skip_coding
-from latentset.pipeline.codec.graph import Graph, TensorRef, divide_exactly, extract, flatten
+from latentset.pipeline.codec.decoders import DecodedZ
+from latentset.pipeline.codec.graph import TensorRef
 from latentset.pipeline.codec.integer_network import find_exact_limit
-from latentset.pipeline.codec.metagraph import CodecFile, Signature, read_codec_file
+from latentset.pipeline.codec.metagraph import CodecFile, read_codec_file
 from latentset.pipeline.codec.program import Program
 from latentset.pipeline.codec.selfcheck import (
     SelfCheck,
+    Sizes,
     check_sizes,
     check_symbols,
     check_synthesis,
     make_test_photographs,
 )
+from latentset.pipeline.codec.sender import LATENT_TENSORS, Sender, read_sender
 from latentset.pipeline.codec.signatures import Signatures, producer_ops_of
-from latentset.pipeline.codec.structure import Structure, find_structure
+from latentset.pipeline.codec.structure import Structure
 from latentset.pipeline.codec.synthesis import SizeRole, Synthesis, find_size_roles
 from latentset.pipeline.codec.tables import find_scales
 from latentset.pipeline.tensorflow_setup import environment
-
-LATENT_TENSORS = ("y_hat", "scale_index", "z_hat")
-"""The tensors that a caller may name, in the order in which they are computed."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +62,16 @@ class Latents:
 class GraphReport:
     """What was found in a codec's graph, for people."""
 
-    size_bytes: int
-    sender: Signature
-    receiver: Signature | None
-    encoders: Mapping[str, str]
-    """Range-encode node of ``y_hat`` and ``z_hat``, with its op type."""
-    op_counts: Mapping[str, int]
-    """Op types of the sub-graph that computes latents."""
+    structure: Structure
+    decoded_z: DecodedZ | None
+    """z as the sender decodes it again; None: it does not."""
+    z_offset: tuple[TensorRef, ...]
+    """The constants that the offset of z comes from."""
+    facts: CodecFacts
     scale_distance: float
     """Largest total variation distance of y's rows to the Gaussians of the scale table."""
-    exact_limit: int | None
-    """Magnitude of z_hat up to which h_s is exact in integers, so that the scale index is the same
-    on every device; None: h_s computes with fractions, or may pass what float32 holds."""
+    op_counts: Mapping[str, int]
+    """Op types of the sub-graph that computes latents."""
 
 
 class Codec:
@@ -86,6 +88,7 @@ class Codec:
         hyperprior", ICLR 2018, arXiv 1802.01436.
     """
 
+    file: CodecFile
     info: CodecInfo
     """What a store keeps of the codec."""
     report: GraphReport
@@ -110,74 +113,65 @@ class Codec:
             raise CodecGraphError(f"{file.name}: {error}") from error
 
     def _load(self, file: CodecFile, named: dict[str, str], threads: int, self_check: bool) -> None:
-        self._file, self._threads = file, threads
+        self.file, self._threads = file, threads
         self._signatures = Signatures(file, threads)
-        producer_ops = producer_ops_of(file)
-        image = TensorRef.parse(file.input_tensor)
-
-        whole = file.metagraph.graph_def
-        ports = [*file.sender.nodes(), *(file.receiver.nodes() if file.receiver else [])]
-        check_codec_ops(file.name, extract(whole, ports), whole)
-        sender = extract(whole, file.sender.nodes())
-        graph = Graph(flatten(sender, file.sender.nodes()))
-
-        structure = find_structure(graph, image)
-        graph, decoded_z = skip_coding(graph, structure)
-        refs = _latent_refs(graph, structure, named)
-        latents = graph.extract([*(ref.node for ref in refs.values()), image.node])
-        check_latent_ops(file.name, latents)
-        latents = divide_exactly(latents)
-
-        constants = read_constants(graph, structure, decoded_z, producer_ops)
-        self._y_table = read_code_table(structure.y, constants)
-        self._z_table = read_code_table(structure.z, constants)
-        scales, distance = find_scales(
-            self._y_table, list_scale_tables(graph, structure, self._y_table.rows)
+        sender = read_sender(file, named)
+        self._y_table, self._z_table = (
+            read_code_table(encoder, sender.constants)
+            for encoder in (sender.structure.y, sender.structure.z)
         )
-        names = {key: str(ref) for key, ref in refs.items()}
-        self._program = Program(
-            latents,
-            [str(image)],
-            [names[key] for key in LATENT_TENSORS],
-            threads=threads,
-            image=str(image),
-            producer_ops=producer_ops,
-        )
-        self._free_batch = True
-        self.report = GraphReport(
-            size_bytes=file.size_bytes,
-            sender=file.sender,
-            receiver=file.receiver,
-            encoders={
-                "y_hat": f"{structure.y.op} {structure.y.node}",
-                "z_hat": f"{structure.z.op} {structure.z.node}",
-            },
-            op_counts=Counter(node.op for node in latents.node),
-            scale_distance=distance,
-            exact_limit=find_exact_limit(graph, structure.scale_index, structure.z.symbols),
-        )
+        self._program = self._import(sender)
         sizes = check_sizes(self._run)
+        self._free_batch = sizes.free_batch
+        self._together = self._free_batch and environment()["device"] != "CPU"
+        self.info, self.report = self._describe(sender, sizes)
+        check_facts(file.name, self.report.facts)
+        self.self_check = check_symbols(self) if self_check else None
+        self._program.restart()
+
+    def _import(self, sender: Sender) -> Program:
+        image = str(sender.structure.image)
+        return Program(
+            sender.latents,
+            [image],
+            [str(sender.tensors[key]) for key in LATENT_TENSORS],
+            threads=self._threads,
+            image=image,
+            producer_ops=producer_ops_of(self.file),
+        )
+
+    def _describe(self, sender: Sender, sizes: Sizes) -> tuple[CodecInfo, GraphReport]:
+        graph, structure, decoded_z = sender.graph, sender.structure, sender.decoded_z
         if self._z_table.rows != sizes.z_channels:
             raise CodecGraphError(
                 f"z_hat has {sizes.z_channels} channels and its range coder "
                 f"{self._z_table.rows} rows; one a channel was expected"
             )
-        self._free_batch = sizes.free_batch
-        self._together = self._free_batch and environment()["device"] != "CPU"
-        self.info = CodecInfo(
-            name=file.name,
-            sha256=file.sha256,
+        candidates = list_scale_tables(graph, structure, self._y_table.rows)
+        scales, distance = find_scales(self._y_table, candidates)
+        tensors = {"input_image": structure.image, **sender.tensors}
+        info = CodecInfo(
+            name=self.file.name,
+            sha256=self.file.sha256,
             form=structure.form,
-            tensors={"input_image": str(image), **names},
+            tensors={key: str(ref) for key, ref in tensors.items()},
             channels=sizes.channels,
             z_channels=sizes.z_channels,
             scale_table=tuple(float(s) for s in scales),
-            z_offset=read_z_offset(graph, structure, constants, sizes.z_channels, decoded_z),
+            z_offset=read_z_offset(graph, structure, sender.constants, sizes.z_channels, decoded_z),
+            h_s_exact_to=find_exact_limit(graph, structure.z.symbols, structure.scale_index),
             y_downsampling=sizes.y_downsampling,
             z_downsampling=sizes.z_downsampling,
         )
-        self.self_check = check_symbols(self) if self_check else None
-        self._program.restart()
+        report = GraphReport(
+            structure=structure,
+            decoded_z=decoded_z,
+            z_offset=tuple(find_z_offset(graph, structure, decoded_z)),
+            facts=sender.facts(sizes.channels),
+            scale_distance=distance,
+            op_counts=Counter(node.op for node in sender.latents.node),
+        )
+        return info, report
 
     @property
     def free_batch(self) -> bool:
@@ -277,9 +271,9 @@ class Codec:
                 fails.
         """
         if self._together or len(y_hat) == 1:
-            return self._synthesis.run(y_hat, z_hat, size)
+            return self.synthesis.run(y_hat, z_hat, size)
         parts = [
-            self._synthesis.run(y_hat[k : k + 1], z_hat[k : k + 1], size) for k in range(len(y_hat))
+            self.synthesis.run(y_hat[k : k + 1], z_hat[k : k + 1], size) for k in range(len(y_hat))
         ]
         return np.concatenate(parts)
 
@@ -291,11 +285,11 @@ class Codec:
         Raises:
             CodecGraphError: The codec cannot decode, or decodes otherwise than its receiver.
         """
-        _ = self._synthesis
+        _ = self.synthesis
 
     @cached_property
-    def _synthesis(self) -> Synthesis:
-        """Find the synthesis; with the self-check, hold it against the receiver's own images."""
+    def size_roles(self) -> Mapping[str, SizeRole]:
+        """Of what the sender's integer outputs have height and width, by their key."""
         image = make_test_photographs()[0]
         height, width = image.shape[:2]
         sizes: dict[SizeRole, tuple[int, int]] = {
@@ -303,13 +297,17 @@ class Codec:
             "y": self.info.y_size(height, width),
             "z": self.info.z_size(height, width),
         }
-        roles = find_size_roles(self._file.sender, self.sender(image), sizes)
+        return find_size_roles(self.file.sender, self.sender(image), sizes)
+
+    @cached_property
+    def synthesis(self) -> Synthesis:
+        """The receiver behind its range decoder; see ``check_decoding``."""
         try:
             made = Synthesis(
-                self._file,
-                roles,
+                self.file,
+                self.size_roles,
                 threads=self._threads,
-                producer_ops=producer_ops_of(self._file),
+                producer_ops=producer_ops_of(self.file),
             )
             if self.self_check is not None:
                 check_synthesis(made.run, self)
@@ -364,24 +362,6 @@ def load_codec(
             f"({record_path(path)}), got {file.sha256}. Remove it and fetch it again"
         )
     return Codec(file, tensors=tensors, threads=threads, self_check=self_check)
-
-
-def _latent_refs(
-    graph: Graph, structure: Structure, named: Mapping[str, str]
-) -> dict[str, TensorRef]:
-    refs = {
-        "y_hat": structure.y.symbols,
-        "scale_index": structure.scale_index,
-        "z_hat": structure.z.symbols,
-    }
-    for key, name in named.items():
-        if key not in refs:
-            raise CodecGraphError(
-                f"unknown tensor {key!r}: expected one of {', '.join(LATENT_TENSORS)}"
-            )
-        refs[key] = TensorRef.parse(name)
-        graph.node(refs[key].node)
-    return refs
 
 
 def _integers(key: str, value: NDArray[Any]) -> NDArray[np.int32]:

@@ -31,15 +31,14 @@ def read_constants(
     Args:
         graph: The flat sub-graph of the sender, its ops checked.
         structure: What was found in it.
-        decoded_z: As for :func:`read_z_offset`.
+        decoded_z: z as the sender decodes it; None: it does not.
         producer_ops: As for ``Program``.
 
     Raises:
         CodecGraphError: One of them depends on the photograph.
     """
     refs = [*_table_refs(structure.y.tables), *_table_refs(structure.z.tables)]
-    if decoded_z is not None and decoded_z.offset is not None:
-        refs.append(decoded_z.offset)
+    refs += find_z_offset(graph, structure, decoded_z)
     for encoder in (structure.y, structure.z):
         quantizer = find_quantizer(graph, encoder.symbols, structure.image)
         refs += [shift.ref for shift in quantizer.shifts] if quantizer else []
@@ -89,6 +88,16 @@ def list_scale_tables(graph: Graph, structure: Structure, rows: int) -> list[NDA
             last = [value[-1] ** 2 / value[-2]] * (rows - len(value))
             candidates.append(np.append(value, last))
     return candidates
+
+
+def find_z_offset(
+    graph: Graph, structure: Structure, decoded_z: DecodedZ | None
+) -> list[TensorRef]:
+    """Return the constants that the offset of z comes from; see ``read_z_offset``."""
+    if decoded_z is not None:
+        return [] if decoded_z.offset is None else [decoded_z.offset]
+    quantizer = find_quantizer(graph, structure.z.symbols, structure.image)
+    return [shift.ref for shift in quantizer.shifts] if quantizer else []
 
 
 def read_z_offset(

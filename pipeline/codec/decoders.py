@@ -146,13 +146,19 @@ def placeholder(role: Role) -> str:
     return f"latentset_{role}"
 
 
-def cut_receiver(graph: Graph, output: TensorRef, strings: Iterable[TensorRef]) -> Any:
+def cut_receiver(
+    graph: Graph,
+    decoders: Mapping[Role, Decoder],
+    output: TensorRef,
+    strings: Iterable[TensorRef],
+) -> Any:
     """Put placeholders in the place of decoded symbols, int32 (N, h, w, C).
 
     Control inputs that need strings are left out: they check the range decoder.
 
     Args:
         graph: The flat sub-graph of the receiver.
+        decoders: As from ``find_receiver_roles``.
         output: The image.
         strings: Inputs of the receiver that are strings.
 
@@ -160,9 +166,8 @@ def cut_receiver(graph: Graph, output: TensorRef, strings: Iterable[TensorRef]) 
         The ``GraphDef`` of what the image needs.
 
     Raises:
-        CodecGraphError: It needs strings besides, or symbols are not found.
+        CodecGraphError: It needs strings besides.
     """
-    decoders = find_receiver_roles(graph)
     result = substitute(
         graph.graph_def,
         {decoder.symbols: TensorRef(placeholder(role), 0) for role, decoder in decoders.items()},

@@ -1,8 +1,8 @@
 """Download of published codecs into the cache folder.
 
-A file is written under a temporary name, checked, and renamed: what has the codec's name is whole.
-Its SHA-256 is recorded beside it at the first fetch, in the form of ``sha256sum``, and whatever
-has that name later must be the same file.
+A file is written under a temporary name, checked, and renamed: what has the codec's name is whole,
+and what has the name of a published codec loads. Its SHA-256 is recorded beside it at the first
+fetch, in the form of ``sha256sum``, and whatever has that name later must be the same file.
 """
 
 import os
@@ -27,7 +27,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from latentset.datasets.errors import CodecGraphError, CodecNotFoundError, FetchError
+from latentset.datasets.errors import CodecError, CodecNotFoundError, FetchError
 from latentset.pipeline.codec.catalogue import (
     PUBLISHED,
     SUFFIX,
@@ -77,14 +77,14 @@ def fetch_codec(
 
     Raises:
         CodecNotFoundError: The name is not that of a published codec.
-        FetchError: The download failed or was cut, what came is no codec, or it differs from the
-            one recorded at the first fetch. Nothing is kept.
+        FetchError: The download failed or was cut, what came is no codec, is not the published one
+            of that name, or differs from the one recorded at the first fetch. Nothing is kept.
     """
     _check_name(name, url_prefix)
     folder = cache_folder(cache)
     path = folder / (name + SUFFIX)
     if path.is_file():
-        return FetchedCodec(name, path, _accept(path, path, f"the file {path}"), False)
+        return FetchedCodec(name, path, _accept(path, path, name, f"the file {path}"), False)
     url = f"{(url_prefix or PUBLISHED_URL).rstrip('/')}/{name}{SUFFIX}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def fetch_codec(
             _download(url, temporary, callback)
         if not console.is_terminal:
             console.print(f"fetched {name}: {temporary.stat().st_size} bytes", highlight=False)
-        sha256 = _accept(temporary, path, url)
+        sha256 = _accept(temporary, path, name, url)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -115,24 +115,28 @@ def _check_name(name: str, url_prefix: str | None) -> None:
         )
 
 
-def _accept(found: Path, path: Path, origin: str) -> str:
+def _accept(found: Path, path: Path, name: str, origin: str) -> str:
     """Check a file that is to have a codec's name, and record it if it is the first.
 
     Args:
         found: The file.
-        path: The name that it is to have.
+        path: The path that it is to have.
+        name: The codec's name; the first file with a published one is loaded and tried.
         origin: Where it comes from, for messages.
 
     Returns:
         Its SHA-256.
     """
-    from latentset.pipeline.codec.metagraph import read_codec_file
+    from latentset.pipeline.codec.codec import Codec
+    from latentset.pipeline.codec.metagraph import parse_codec_file
 
-    try:
-        file = read_codec_file(found)
-    except CodecGraphError as error:
-        raise FetchError(f"{origin} is not a codec; not kept. {error}") from error
     recorded = read_record(path)
+    try:
+        file = parse_codec_file(found.read_bytes(), name)
+        if recorded is None and name in PUBLISHED:
+            Codec(file)
+    except CodecError as error:
+        raise FetchError(f"{origin} is refused: not a codec that can be used. {error}") from error
     if recorded is None:
         _record(path, file.sha256)
     elif recorded != file.sha256:

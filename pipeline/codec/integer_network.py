@@ -72,54 +72,84 @@ def _largest_sums(kernel: NDArray[Any], stride: int) -> NDArray[np.float64]:
     return largest
 
 
-_CONVOLUTIONS = {"Conv2D": 1, "Conv2DBackpropInput": 1}
-"""Ops, and which of their inputs is the kernel."""
+_DATA_INPUT = {"Conv2D": 0, "Conv2DBackpropInput": 2}
+"""Convolutions, and which of their inputs is convolved."""
+_KERNEL_INPUT = 1
+_ROUND = ("Round", "Rint")
 _KEEP_ORDER = frozenset(["Pad", "StridedSlice", "Identity"])
 """Ops that change no value: between a convolution and what rounds it, or casts its input."""
 
 
-def find_exact_limit(graph: Graph, index: TensorRef, symbols: TensorRef) -> int | None:
-    """Find up to which magnitude of z_hat the scale index is exact in any order of summation.
+def is_integer_network(graph: Graph, symbols: TensorRef, index: TensorRef) -> bool:
+    """Say whether h_s passes on integers: convolutions alone are floats, and rounded.
 
     Args:
         graph: A flat graph in which the index follows from the symbols of z.
-        index: The scale index.
         symbols: The symbols of z.
+        index: The scale index.
+    """
+    path = graph.find_between(symbols, index)
+    return any(node.op in _DATA_INPUT for node in path) and all(
+        _keeps_integers(graph, node) for node in path
+    )
+
+
+def _keeps_integers(graph: Graph, node: Any) -> bool:
+    if node.op in _DATA_INPUT:
+        return bool(_data(graph, node).op == "Cast")
+    if node.op == "Cast":
+        if not _is_float(node.attr["SrcT"].type):
+            return True
+        return _before(graph, graph.inputs(node.name)[0]).op in _ROUND
+    return node.op in _ROUND or node.op in _KEEP_ORDER or not _is_float(node.attr["T"].type)
+
+
+def find_exact_limit(graph: Graph, symbols: TensorRef, index: TensorRef) -> int | None:
+    """Find up to which magnitude of z_hat the scale index is exact in any order of summation.
+
+    Args:
+        graph: As for ``is_integer_network``.
+        symbols: The symbols of z.
+        index: The scale index.
 
     Returns:
         The largest magnitude of z_hat; None where h_s computes with fractions, or its sums may
         pass 2 ** 24.
     """
-    limit = EXACT
-    path = graph.find_between(symbols, index)
-    if not any(node.op in _CONVOLUTIONS for node in path):
+    if not is_integer_network(graph, symbols, index):
         return None
-    for node in path:
-        if node.op in _CONVOLUTIONS:
-            kernel = graph.node(graph.inputs(node.name)[_CONVOLUTIONS[node.op]].node)
-            source = _before(graph, graph.inputs(node.name)[0 if node.op == "Conv2D" else 2])
-            if kernel.op != "Const" or source.op != "Cast":
-                return None
-            taps = tf.make_ndarray(kernel.attr["value"].tensor)
-            stride = 1
-            if node.op == "Conv2DBackpropInput":
-                taps = taps.transpose(0, 1, 3, 2)
-                stride = node.attr["strides"].list.i[1]
-            if (taps != np.round(taps)).any():
-                return None
-            largest = int((EXACT - 1) // max(1.0, _largest_sums(taps, stride).max()))
-            if source.attr["SrcT"].type != tf.uint8.as_datatype_enum:
-                limit = min(limit, largest)
-            elif largest < LARGEST_INPUT:
-                return None
-        elif node.op == "Cast" and _is_float(node.attr["SrcT"].type):
-            if _before(graph, graph.inputs(node.name)[0]).op not in ("Round", "Rint"):
-                return None
-        elif node.op not in ("Cast", "Round", "Rint", *_KEEP_ORDER) and _is_float(
-            node.attr["T"].type
-        ):
+    limit = EXACT
+    for node in graph.find_between(symbols, index):
+        if node.op not in _DATA_INPUT:
+            continue
+        kernel = graph.node(graph.inputs(node.name)[_KERNEL_INPUT].node)
+        if kernel.op != "Const":
             return None
+        taps, stride = tf.make_ndarray(kernel.attr["value"].tensor), 1
+        if node.op == "Conv2DBackpropInput":
+            taps, stride = taps.transpose(0, 1, 3, 2), node.attr["strides"].list.i[1]
+        if (taps != np.round(taps)).any():
+            return None
+        largest = int((EXACT - 1) // max(1.0, _largest_sums(taps, stride).max()))
+        source = _data(graph, node)
+        if source.attr["SrcT"].type == tf.uint8.as_datatype_enum:
+            if largest < LARGEST_INPUT:
+                return None
+        elif _follows_convolution(graph, symbols, source):
+            return None  # its inputs have no known bound
+        else:
+            limit = min(limit, largest)
     return limit
+
+
+def _follows_convolution(graph: Graph, symbols: TensorRef, node: Any) -> bool:
+    path = graph.find_between(symbols, TensorRef(node.name, 0))
+    return any(other.op in _DATA_INPUT for other in path)
+
+
+def _data(graph: Graph, convolution: Any) -> Any:
+    """Return the node that computed what is convolved, before it was padded."""
+    return _before(graph, graph.inputs(convolution.name)[_DATA_INPUT[convolution.op]])
 
 
 def _before(graph: Graph, ref: TensorRef) -> Any:

@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 
 from latentset.datasets.errors import CodecGraphError
 from latentset.pipeline.codec.allowed_ops import check_latent_ops
-from latentset.pipeline.codec.decoders import Role, cut_receiver, placeholder
+from latentset.pipeline.codec.decoders import (
+    Decoder,
+    Role,
+    cut_receiver,
+    find_receiver_roles,
+    placeholder,
+)
 from latentset.pipeline.codec.graph import Graph, TensorRef, extract, flatten
 from latentset.pipeline.codec.metagraph import CodecFile, Signature
 from latentset.pipeline.codec.program import Program
@@ -44,6 +50,9 @@ class Synthesis:
         ForbiddenOpError: The sub-graph needs an op that is not allowed.
     """
 
+    takes: Mapping[Role, Decoder]
+    """What it is fed with, and the range decoder of the receiver that yields it there."""
+
     def __init__(
         self,
         file: CodecFile,
@@ -62,11 +71,13 @@ class Synthesis:
         last.attr["T"].type = tf.dtypes.as_dtype(output.dtype).as_datatype_enum
         graph = Graph(flatten(whole, [*receiver.nodes(), _IMAGE]))
         strings = [TensorRef.parse(p.tensor) for p in receiver.inputs if p.dtype == "string"]
-        reached = cut_receiver(graph, TensorRef(_IMAGE, 0), strings)
+        decoders = find_receiver_roles(graph)
+        reached = cut_receiver(graph, decoders, TensorRef(_IMAGE, 0), strings)
         check_latent_ops(file.name, reached)
         names = {node.name for node in reached.node}
-        roles_of_symbols: tuple[Role, ...] = ("y_hat", "z_hat")
-        self.takes = tuple(role for role in roles_of_symbols if placeholder(role) in names)
+        self.takes = {
+            role: decoder for role, decoder in decoders.items() if placeholder(role) in names
+        }
         ports = [port for port in receiver.inputs if TensorRef.parse(port.tensor).node in names]
         unknown = [port.key for port in ports if port.key not in roles]
         if unknown:

@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.pipeline.codec import by_hand, graphs
+from tests.pipeline.codec.published import build_published
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +36,19 @@ def images() -> NDArray[np.uint8]:
     coarse = random.integers(0, 256, (8, 10, 15, 3)).repeat(8, 1).repeat(8, 2)[:, :75, :118]
     fine = random.normal(scale=12, size=coarse.shape)
     return np.clip(coarse + fine, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def published_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A codec with random weights, of which the listing of msssim-4 is true."""
+    path = tmp_path_factory.mktemp("codecs") / "bmshj2018-hyperprior-msssim-4.metagraph"
+    path.write_bytes(build_published(128, 192, z_width=40).SerializeToString())
+    return path
+
+
+@pytest.fixture(scope="session")
+def published_tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small codec of the published form."""
+    path = tmp_path_factory.mktemp("codecs") / "tiny-published.metagraph"
+    path.write_bytes(build_published().SerializeToString())
+    return path

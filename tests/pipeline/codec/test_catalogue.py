@@ -1,15 +1,19 @@
 """Which codecs have names, and where their files are."""
 
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from latentset.datasets.errors import CodecNotFoundError
+from latentset.datasets.errors import CodecGraphError, CodecNotFoundError
 from latentset.pipeline.codec.catalogue import (
     PUBLISHED,
     cache_folder,
+    check_facts,
     list_codecs,
     locate_codec,
     shipped_codecs,
@@ -19,9 +23,50 @@ NAME = "bmshj2018-hyperprior-mse-3"
 
 
 def test_the_published_names() -> None:
-    assert len(PUBLISHED) == len(set(PUBLISHED)) == 16
-    assert PUBLISHED[0] == "bmshj2018-hyperprior-msssim-1"
-    assert PUBLISHED[-1] == "bmshj2018-hyperprior-mse-8"
+    names = list(PUBLISHED)
+    assert len(names) == 16
+    assert names[0] == "bmshj2018-hyperprior-msssim-1"
+    assert names[-1] == "bmshj2018-hyperprior-mse-8"
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_their_facts_are_those_of_the_listings(name: str, photographs: Path) -> None:
+    file = name.removeprefix("bmshj2018-hyperprior-") + ".txt"
+    listing = (photographs / "published-graphs" / file).read_text()
+
+    def shape(tensor: str, dtype: str) -> tuple[int, ...]:
+        (found,) = set(re.findall(rf"\n{tensor}(?:/_\S+)?:0 \(dtype={dtype}, (.*)\)\n", listing))
+        return tuple(int(side) for side in re.findall(r"\d+", found))
+
+    facts = PUBLISHED[name]
+    assert shape("entropy_model/entropy_model_2/Cast", "int32") == (facts.y_channels,)
+    assert shape("entropy_model/entropy_model/pmf_to_cdf/stack", "int32") == facts.y_table
+    assert shape("side_entropy_model/side_entropy_model/pmf_to_cdf/stack", "int32") == facts.z_table
+    last = "hyper_synthesis/layer_2/q_re_lu_2/TruncateDiv"
+    assert facts.integer_h_s
+    assert shape(last, "int32") == (facts.y_channels,)
+
+
+@pytest.mark.parametrize(
+    ("changed", "difference"),
+    [
+        ({"y_channels": 8}, "channels of y: expected 192, got 8"),
+        ({"y_table": (64, 99)}, "table of y: expected 64x1481, got 64x99"),
+        ({"z_table": (128, 7)}, "table of z: expected 128x41, got 128x7"),
+        (
+            {"integer_h_s": False},
+            "h_s: expected a network of integers, got a network with fractions",
+        ),
+    ],
+)
+def test_another_codec_of_a_published_name(changed: dict[str, Any], difference: str) -> None:
+    found = replace(PUBLISHED[NAME], **changed)
+    with pytest.raises(
+        CodecGraphError, match=rf"the published codec .* \({difference}\)\. Put your"
+    ):
+        check_facts(NAME, found)
+    check_facts("mine", found)
+    check_facts(NAME, PUBLISHED[NAME])
 
 
 def test_the_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +86,7 @@ def test_the_list(tmp_path: Path) -> None:
     assert set(entries) == {*shipped_codecs(), *PUBLISHED, "mine"}
     assert entries[NAME].path == tmp_path / f"{NAME}.metagraph"
     assert entries[NAME].origin == "published"
-    assert entries[PUBLISHED[0]].path is None
+    assert entries["bmshj2018-hyperprior-msssim-1"].path is None
     assert entries["mine"].origin == "own"
 
 

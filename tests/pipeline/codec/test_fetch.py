@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from latentset.datasets.errors import CodecNotFoundError, FetchError
+from latentset.datasets.errors import CodecGraphError, CodecNotFoundError, FetchError
 from latentset.pipeline.codec.catalogue import shipped_codecs
 from latentset.pipeline.codec.codec import load_codec
 from latentset.pipeline.codec.fetch import FetchedCodec, fetch_codec
+from tests.pipeline.codec import by_hand, graphs
 
-NAME = "bmshj2018-hyperprior-msssim-4"
+NAME = "mine"
+"""Of a tiny codec: one with the name of a published codec must be that one."""
 
 
 class Server:
@@ -102,8 +104,8 @@ def test_a_second_fetch_asks_nobody(server: Server, tmp_path: Path) -> None:
 def test_a_file_url(tmp_path: Path, v2_path: Path) -> None:
     mirror = tmp_path / "a mirror"
     mirror.mkdir()
-    (mirror / "mine.metagraph").write_bytes(v2_path.read_bytes())
-    fetched = _fetch(mirror.as_uri(), tmp_path / "cache", "mine")
+    (mirror / f"{NAME}.metagraph").write_bytes(v2_path.read_bytes())
+    fetched = _fetch(mirror.as_uri(), tmp_path / "cache")
     assert fetched.path.read_bytes() == v2_path.read_bytes()
 
 
@@ -129,14 +131,14 @@ def test_a_cut_connection(server: Server, tmp_path: Path) -> None:
 def test_a_cut_connection_without_a_length(server: Server, tmp_path: Path) -> None:
     server.announced = None
     server.body = server.body[: len(server.body) // 2]
-    with pytest.raises(FetchError, match=r"metagraph is not a codec; not kept\."):
+    with pytest.raises(FetchError, match=r"metagraph is refused: not a codec"):
         _fetch(server.url, tmp_path)
     _assert_nothing_kept(tmp_path)
 
 
 def test_a_length_that_is_too_small(server: Server, tmp_path: Path) -> None:
     server.announced = len(server.body) - 10
-    with pytest.raises(FetchError, match=r"is not a codec|is .* bytes long"):
+    with pytest.raises(FetchError, match=r"not a codec|is .* bytes long"):
         _fetch(server.url, tmp_path)
     _assert_nothing_kept(tmp_path)
 
@@ -181,7 +183,7 @@ def test_nobody_listens(tmp_path: Path) -> None:
 @pytest.mark.parametrize("body", [b"<!doctype html><title>Sign in</title>", b""])
 def test_something_else_with_status_200(server: Server, tmp_path: Path, body: bytes) -> None:
     server.body, server.announced = body, len(body)
-    with pytest.raises(FetchError, match=r"is not a codec; not kept\."):
+    with pytest.raises(FetchError, match=r"is refused: not a codec"):
         _fetch(server.url, tmp_path)
     _assert_nothing_kept(tmp_path)
 
@@ -214,6 +216,51 @@ def test_a_damaged_record_is_refused(server: Server, tmp_path: Path) -> None:
     (tmp_path / f"{NAME}.metagraph.sha256").write_text("")
     with pytest.raises(FetchError, match="holds no SHA-256: remove it"):
         _fetch(server.url, tmp_path)
+
+
+def test_a_published_codec(published_path: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    fetched = _fetch(published_path.parent.as_uri(), cache, published_path.stem)
+    assert fetched.path.read_bytes() == published_path.read_bytes()
+    assert sorted(p.suffix for p in cache.iterdir()) == [".metagraph", ".sha256"]
+    assert load_codec(fetched.name, cache=cache).info.sha256 == fetched.sha256
+
+
+@pytest.mark.parametrize("placed", [False, True])
+def test_a_published_name_is_for_the_published_codec(
+    published_path: Path, v2_path: Path, tmp_path: Path, placed: bool
+) -> None:
+    mirror, cache = tmp_path / "mirror", tmp_path / "cache"
+    mirror.mkdir()
+    cache.mkdir()
+    other = {
+        "bmshj2018-hyperprior-msssim-4": (v2_path, "channels of y: expected 192, got 8;.*"),
+        "bmshj2018-hyperprior-msssim-5": (
+            published_path,
+            "table of z: expected 128x41, got 128x40",
+        ),
+    }
+    for name, (path, difference) in other.items():
+        (mirror / f"{name}.metagraph").write_bytes(path.read_bytes())
+        if placed:
+            (cache / f"{name}.metagraph").write_bytes(path.read_bytes())
+        expected = rf"{name}: it is not the published codec of this name \({difference}\). Put "
+        with pytest.raises(FetchError, match=f"is refused: .* {expected}"):
+            _fetch(mirror.as_uri(), cache, name)
+        assert not list(cache.glob("*.sha256"))
+        with pytest.raises(CodecGraphError, match=expected):
+            load_codec(str(mirror / f"{name}.metagraph"), self_check=False)
+    if not placed:
+        _assert_nothing_kept(cache)
+
+
+def test_what_has_a_published_name_is_tried(weights: by_hand.Weights, tmp_path: Path) -> None:
+    name = "bmshj2018-hyperprior-mse-1"
+    path = tmp_path / f"{name}.metagraph"
+    path.write_bytes(graphs.build_v1(weights, factorized=True).SerializeToString())
+    with pytest.raises(FetchError, match=f"is refused: .* {name}: no sigma_hat"):
+        _fetch(tmp_path.as_uri(), tmp_path / "cache", name)
+    _assert_nothing_kept(tmp_path / "cache")
 
 
 def test_names(tmp_path: Path) -> None:

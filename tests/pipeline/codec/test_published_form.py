@@ -1,6 +1,8 @@
 """Codecs of the published form: what is found in them, and what is computed of it."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from latentset.pipeline.codec.allowed_ops import STOCK_OPS
-from latentset.pipeline.codec.codec import Codec, Latents
+from latentset.pipeline.codec.codec import Codec, Latents, load_codec
 from latentset.pipeline.codec.metagraph import parse_codec_file
 from latentset.pipeline.codec.published_form import Parameters, build_metagraph
 from latentset.pipeline.tensorflow_setup import tf
@@ -243,6 +245,52 @@ def test_scale_index_follows_from_z_hat_in_exact_integers(
             x = np.sign(x) * (np.abs(x) // layer.divisor)  # the quotient is truncated
             x = np.clip(x, 0, 255 if up else 63)
         np.testing.assert_array_equal(index, x[: index.shape[0], : index.shape[1]])
+
+
+def test_up_to_which_z_hat_the_integers_are_exact(codec: Codec, parameters: Parameters) -> None:
+    ones = np.ones((9, 9, 6), np.int64)
+    largest = _convolve(ones, np.abs(parameters.h_s[0].kernel).astype(np.int64), up=True).max()
+    assert codec.info.h_s_exact_to == (2**24 - 1) // largest
+    assert codec.report.facts.integer_h_s
+
+
+def _with_a_fraction(parameters: Parameters) -> Any:
+    first = parameters.h_s[0]
+    first = first._replace(kernel=first.kernel + np.float32(0.5))
+    return build_metagraph(replace(parameters, h_s=[first, *parameters.h_s[1:]]))
+
+
+def _with_large_sums(parameters: Parameters) -> Any:
+    first, second, third = parameters.h_s
+    kernel = np.round(second.kernel * (2**24 / 255 / np.abs(second.kernel).sum((0, 1, 2)).min()))
+    layers = [first, second._replace(kernel=4 * kernel), third]
+    return build_metagraph(replace(parameters, h_s=layers))
+
+
+def _with_unbounded_activations(parameters: Parameters) -> Any:
+    metagraph = build_metagraph(parameters)
+    nodes = {node.name: node for node in metagraph.graph_def.node}
+    integer = tf.int32.as_datatype_enum
+    nodes["hyper_synthesis/layer_0/q_re_lu/Cast_1"].attr["DstT"].type = integer
+    nodes["hyper_synthesis/layer_1/Pad"].attr["T"].type = integer
+    nodes["hyper_synthesis/layer_1/Cast"].attr["SrcT"].type = integer
+    return metagraph
+
+
+@pytest.mark.parametrize("build", [_with_a_fraction, _with_large_sums, _with_unbounded_activations])
+def test_integers_that_may_not_be_exact(
+    build: Callable[[Parameters], Any], parameters: Parameters
+) -> None:
+    report = load(build(parameters)).report
+    assert report.facts.integer_h_s
+    assert info.h_s_exact_to is None
+
+
+def test_a_network_with_fractions(v1_path: Path, v2_path: Path) -> None:
+    for path in (v1_path, v2_path):
+        report = load_codec(str(path), self_check=False).report
+        assert not report.facts.integer_h_s
+        assert info.h_s_exact_to is None
 
 
 def _convolve(x: NDArray[np.int64], kernel: NDArray[np.int64], up: bool) -> NDArray[np.int64]:
