@@ -1,15 +1,16 @@
 """How near the encode graph comes to the machine's own peak of single-precision products.
 
-    python benchmarks/encode_graph.py IMAGES [--repeats 7] [--cpu-isa avx2 | native]
+    python benchmarks/encode_graph.py IMAGES [--repeats 5]
 
 Claim: the graph of a published codec, of 128 and 192 filters (qualities 1 to 5) and of 192 and 320
 (6 to 8), does at least 0.90 of the operations a second that the best sgemm of this machine does.
 
-One process a core, each pinned to its core and of one thread. Per process, in turn: the graphs that
-``load_codec`` imports, on images of 256x256, of 362x362 (MINC-2500) and as IMAGES has them, all in
+One process a core and level, pinned to its core and of one thread. Per process, in turn: the graphs
+that ``load_codec`` imports, on images of 256x256, of 362x362 (MINC-2500) and as IMAGES has them, in
 memory; and square matrix products by NumPy's BLAS and by TensorFlow's, of several sizes; the best
 of them is the peak. Graph and products have the same vector instructions: those that ``encode``
-takes by default (AVX2), and again the best that the machine has.
+takes by default (``--cpu-isa avx2``), and all that this CPU has (``native``). Time is that of the
+process on its core, so that what else runs on the machine counts little.
 
 Counted are the multiplications and additions of convolutions and GDN's matrix products, at the
 positions that are kept; not counted: additions of biases, divisions, rounding, conversions,
@@ -19,7 +20,9 @@ padding.
 import argparse
 import os
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,15 +34,11 @@ from numpy.typing import NDArray
 SIZES = (1536, 2048, 3072)
 """Sides of the matrices; the fastest counts."""
 
-ISA_VARIABLES: Mapping[str, Mapping[str, str]] = {
-    "avx2": {
-        "LATENTSET_CPU_ISA": "avx2",
-        "ONEDNN_MAX_CPU_ISA": "AVX2",
-        "OPENBLAS_CORETYPE": "Haswell",
-    },
+LEVELS: Mapping[str, Mapping[str, str]] = {
+    "avx2": {"LATENTSET_CPU_ISA": "avx2", "OPENBLAS_CORETYPE": "Haswell"},
     "native": {"LATENTSET_CPU_ISA": "native"},
 }
-"""What keeps oneDNN and NumPy's BLAS to some vector instructions."""
+"""Environment variables that keep TensorFlow and NumPy's BLAS to some vector instructions."""
 
 
 def count_operations(filters: Sequence[int], height: int, width: int) -> int:
@@ -78,15 +77,18 @@ def setup(number: int, codecs: Mapping[str, str], folder: str) -> measure.Works:
     random = np.random.default_rng(number)
     works: dict[str, measure.Work] = {}
 
-    def encode(codec: Codec, images: Sequence[NDArray[np.uint8]]) -> int:
+    def encode(codec: Codec, images: Sequence[NDArray[np.uint8]]) -> tuple[int, float]:
         filters = codec.info.z_channels, codec.info.channels
+        begun = time.process_time()
         for image in images:
             codec.encode(image)
-        return sum(count_operations(filters, *image.shape[1:3]) for image in images)
+        took = time.process_time() - begun
+        return sum(count_operations(filters, *image.shape[1:3]) for image in images), took
 
-    def multiply(product: Callable[[], object], size: int) -> int:
+    def multiply(product: Callable[[], object], size: int) -> tuple[int, float]:
+        begun = time.process_time()
         product()
-        return 2 * size**3
+        return 2 * size**3, time.process_time() - begun
 
     def multiply_tensors(a: Any, b: Any) -> object:
         return tf.linalg.matmul(a, b).numpy()
@@ -106,45 +108,24 @@ def setup(number: int, codecs: Mapping[str, str], folder: str) -> measure.Works:
     return works
 
 
-def compare(isa: str, codecs: Mapping[str, str], folder: str, options: argparse.Namespace) -> None:
-    """Measure graphs and products with the same vector instructions, and print their ratios."""
-    print(f"\nvector instructions: {isa}")
-    for name in ISA_VARIABLES["avx2"]:
-        os.environ.pop(name, None)
-    os.environ.update(ISA_VARIABLES[isa])
-    names = [f"graph {filters}, {kind.stem}" for filters in codecs for kind in _kinds(folder)]
-    names += [f"{library} {size}" for size in SIZES for library in ("NumPy", "TensorFlow")]
-    pinned = [[core] for core in measure.cores()]
-    with measure.Crew(setup, codecs, folder, cores=pinned) as crew:
-
-        def run(name: str) -> float:
-            return crew.rate(name, options.seconds) / 1e9
-
-        works = {name: partial(run, name) for name in names}
-        found = measure.in_turn(works, options.repeats, "G operations/s")
-    graphs = {name: series for name, series in found.items() if name.startswith("graph")}
-    peak = max((found[name] for name in names if name not in graphs), key=lambda s: s.median)
-    print(f"peak: {peak.name}")
-    for name, series in graphs.items():
-        measure.ratio(f"{name} against sgemm peak", series, peak, 0.9)
-
-
-def _kinds(folder: str) -> list[Path]:
-    return sorted(Path(folder).glob("*.npz"))
+def start(level: str, codecs: Mapping[str, str], folder: str) -> measure.Crew:
+    """Start the processes of a level."""
+    os.environ.pop("OPENBLAS_CORETYPE", None)
+    os.environ.update(LEVELS[level])
+    return measure.Crew(setup, codecs, folder, cores=[[core] for core in measure.cores()])
 
 
 def main() -> None:
     """Measure and print."""
-    from full_codec import HIGH, LOW, SIDE, make_codec, read_photographs
+    from full_codec import FILTERS, SIDE, make_codec, read_photographs
 
     from latentset.datasets.photographs import read_photograph
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("images", type=Path, help="folder of JPEG files of many sizes")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.5, help="of one measurement")
     parser.add_argument("--count", type=int, default=6, help="images of each kind")
-    parser.add_argument("--cpu-isa", choices=list(ISA_VARIABLES), action="append")
     options = parser.parse_args()
     measure.describe_machine()
     count: int = options.count
@@ -158,15 +139,36 @@ def main() -> None:
         for kind, images in kinds.items():
             np.savez(f"{folder}/{kind}.npz", *(image[None] for image in images))
         codecs, squares = {}, np.stack(kinds[f"{SIDE}x{SIDE}"])
-        for filters in (LOW, HIGH):
+        for quality in (1, 8):
+            filters = FILTERS[quality]
             name = "/".join(map(str, filters))
-            path = Path(folder) / f"{filters[0]}.metagraph"
-            codecs[name] = str(make_codec(path, squares, filters))
+            path = Path(folder) / f"{quality}.metagraph"
+            codecs[name] = str(make_codec(path, squares, quality))
             each = count_operations(filters, SIDE, SIDE) / 1e9
             print(f"{name}: {each:.3f} G operations an image of {SIDE}x{SIDE}")
         print("mixed:", ", ".join("x".join(map(str, image.shape[:2])) for image in kinds["mixed"]))
-        for isa in options.cpu_isa or ISA_VARIABLES:
-            compare(isa, codecs, folder, options)
+        graphs = [f"graph {name}, {kind}" for name in codecs for kind in kinds]
+        products = [f"{library} {size}" for size in SIZES for library in ("NumPy", "TensorFlow")]
+        with ExitStack() as stack:
+            crews = {level: stack.enter_context(start(level, codecs, folder)) for level in LEVELS}
+
+            def run(level: str, name: str) -> float:
+                return crews[level].rate(name, options.seconds) / 1e9
+
+            works = {
+                f"{level}: {name}": partial(run, level, name)
+                for name in (*graphs, *products)
+                for level in LEVELS
+            }
+            found = measure.in_turn(works, options.repeats, "G operations/s")
+    for level in LEVELS:
+        peak = max((found[f"{level}: {name}"] for name in products), key=lambda s: s.median)
+        print(f"peak: {peak.name}")
+        for name in graphs:
+            ratio = f"{level}: {name} against sgemm peak"
+            measure.ratio(ratio, found[f"{level}: {name}"], peak, 0.9)
+    for name in graphs:
+        measure.ratio(f"{name}: avx2 against native", *(found[f"{k}: {name}"] for k in LEVELS))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,13 @@ does not depend on the weights, but the size of what is written does, and with i
 compression takes: untrained, nearly all symbols would be 0. So the last layer of each transform is
 scaled and shifted, channel by channel, until the latents of the images at hand have the spread of a
 trained codec's: sigma from 0.1 to 4, most channels near the lower end.
+
+    python benchmarks/full_codec.py PHOTOGRAPHS FOLDER
+
+writes ``untrained-1.metagraph`` to ``untrained-8.metagraph``, one of each quality.
 """
 
+import argparse
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,8 +31,8 @@ from latentset.pipeline.codec.export import parameters_of
 from latentset.pipeline.codec.published_form import build_metagraph
 from latentset.pipeline.tensorflow_setup import tf
 
-LOW, HIGH = (128, 192), (192, 320)
-"""Filters N and M of ``bmshj2018-hyperprior`` at qualities 1 to 5, and 6 to 8."""
+FILTERS = {quality: (128, 192) if quality <= 5 else (192, 320) for quality in range(1, 9)}
+"""Filters N and M of ``bmshj2018-hyperprior``."""
 
 SIDE = 256
 """Height and width of the photographs, pixels."""
@@ -36,19 +41,19 @@ SIGMA = (0.1, 4.0)
 """Spread of y's channels, evenly spaced in the logarithm."""
 
 
-def make_codec(path: Path, photographs: NDArray[np.uint8], filters: tuple[int, int] = LOW) -> Path:
+def make_codec(path: Path, photographs: NDArray[np.uint8], quality: int = 1) -> Path:
     """Write an untrained codec with the latents of a trained one.
 
     Args:
         path: File to write.
         photographs: uint8 (B, H, W, 3): what the latents' spread is measured on.
-        filters: N and M.
+        quality: 1 to 8; decides the filters, and the seed of the weights.
 
     Returns:
         ``path``.
     """
-    N, M = filters
-    model = ScaleHyperprior(N, M)
+    N, M = FILTERS[quality]
+    model = ScaleHyperprior(N, M, seed=quality)
     for variable in model.trainable_variables:
         if variable.name.endswith("/bias:0"):
             # TensorFlow would leave out the addition of zeros.
@@ -140,3 +145,20 @@ def squares(source: Path, count: int, side: int = SIDE) -> Iterator[tuple[str, I
                 (side, side), Image.Resampling.LANCZOS, (left, top, left + cut, top + cut)
             )
         yield file.parent.name, square.transpose(turns[turn - 1]) if turn else square
+
+
+def main() -> None:
+    """Write a codec of each quality."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("photographs", type=Path, help="folder of JPEG files")
+    parser.add_argument("folder", type=Path, help="where to write")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    photographs = read_photographs(options.photographs, 32)
+    for quality in FILTERS:
+        path = options.folder / f"untrained-{quality}.metagraph"
+        print(make_codec(path, photographs, quality), flush=True)
+
+
+if __name__ == "__main__":
+    main()
