@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from latentset.datasets.errors import JobError, StoreError
+from latentset.datasets.photographs import decode_photograph
 from latentset.datasets.sources import Source
 from latentset.datasets.store.places import Folder
 from latentset.pipeline.encoding import decoding as module
@@ -61,11 +62,11 @@ def test_the_codec_is_loaded_once_a_process(task: Task, standin: Any) -> None:
 def test_photographs_are_decoded_while_the_codec_is_loaded(
     task: Task, standin: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoded, decode = Event(), module.decode_photograph
+    decoded = Event()
 
     def tell(content: bytes) -> Any:
         decoded.set()
-        return decode(content)
+        return decode_photograph(content)
 
     def load(name: str, /, *, self_check: bool) -> Any:
         assert decoded.wait(60)
