@@ -1,9 +1,15 @@
 """The encode job's own task in a process of a crew: JPEG files to the objects of a shard."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import measure
 import numpy as np
+
+PARTS = ("read and hash", "decode", "rate", "place", "compress", "write")
+"""What a task does besides running the graph, each a work of its own."""
 
 
 def setup(number: int, codec_path: str, photographs: str, folder: str) -> measure.Works:
@@ -17,14 +23,16 @@ def setup(number: int, codec_path: str, photographs: str, folder: str) -> measur
 
     Returns:
         ``shards``: reads, decodes and encodes the photographs of the next shard, and writes its
-        objects and its record. ``graph``: the codec alone, on 32 photographs in memory.
+        objects and its record. ``graph``: the codec alone, on 32 photographs in memory; ``graph,
+        CPU time`` counts processor time. ``PARTS``: on the same 32 photographs, or one shard.
     """
-    from PIL import Image
-
+    from latentset.datasets.photographs import decode_photograph, read_bytes
     from latentset.datasets.sources.opening import open_source
     from latentset.datasets.store.arrays import rows_of
     from latentset.datasets.store.header import ARRAYS, format_version_of
+    from latentset.datasets.store.objects import sha256_of
     from latentset.datasets.store.scales import number_scales
+    from latentset.datasets.store.writer import ShardBuffer, shard_objects, write_objects
     from latentset.pipeline.encoding.engine import TENSORFLOW, load_once
     from latentset.pipeline.encoding.job import SHARD_BYTES
     from latentset.pipeline.encoding.plan import PlanFile, make_plan, read_facts, write_plan
@@ -35,15 +43,16 @@ def setup(number: int, codec_path: str, photographs: str, folder: str) -> measur
 
     source = open_source(Path(photographs))
     info = number_scales(TENSORFLOW.load(codec_path, self_check=True).info)
+    software = read_software(TENSORFLOW)
     settings = Settings(
-        format_version=format_version_of(ARRAYS),
+        format_version=format_version_of(ARRAYS, software.cpu_isa),
         container="zarr",
         codec=info,
         arrays=ARRAYS,
         resize="none",
         source=describe_source(source),
         target_shard_bytes=SHARD_BYTES,
-        software=read_software(TENSORFLOW),
+        software=software,
     )
     target = make_target(Path(folder) / f"{number}.zarr", codec_path, settings)
     paths = source.samples.column("path").to_pylist()
@@ -67,11 +76,45 @@ def setup(number: int, codec_path: str, photographs: str, folder: str) -> measur
         target.job.remove(record_path(index))  # so that the next time it is done again
         return samples
 
-    images = np.stack([np.asarray(Image.open(source.root / path)) for path in paths[:32]])
+    files = [read_bytes(source.root / path) for path in paths[:32]]
+    images = np.stack([decode_photograph(file) for file in files])
     codec = load_once(TENSORFLOW, codec_path, info.sha256)
+    latents = codec.encode(images)
+    rows = plan.rows(0)
+    buffer = ShardBuffer(plan.header, 0)
 
-    def graph() -> int:
+    def place(rows: list[dict[str, Any]]) -> None:
+        for k, row in enumerate(rows):
+            arrays = (
+                a[k % len(images)] for a in (latents.y_hat, latents.scale_index, latents.z_hat)
+            )
+            buffer.put(row["first_row"], row["z_first_row"], *arrays)
+
+    place(rows)
+    objects = shard_objects(plan.header, 0, buffer.rows())
+
+    def graph_cpu() -> tuple[int, float]:
+        begun = time.process_time()
         codec.encode(images)
-        return len(images)
+        return len(images), time.process_time() - begun
 
-    return {"shards": shards, "graph": graph}
+    def counted(work: Callable[[], object], count: int = len(images)) -> Callable[[], int]:
+        def run() -> int:
+            work()
+            return count
+
+        return run
+
+    return {
+        "shards": shards,
+        "graph": counted(lambda: codec.encode(images)),
+        "graph, CPU time": graph_cpu,
+        "read and hash": counted(
+            lambda: [sha256_of(read_bytes(source.root / path)) for path in paths[: len(files)]]
+        ),
+        "decode": counted(lambda: [decode_photograph(file) for file in files]),
+        "rate": counted(lambda: codec.rate_bits(latents)),
+        "place": counted(lambda: place(rows), len(rows)),
+        "compress": counted(lambda: shard_objects(plan.header, 0, buffer.rows()), len(rows)),
+        "write": counted(lambda: write_objects(target.objects, objects), len(rows)),
+    }

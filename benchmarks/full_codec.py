@@ -1,12 +1,19 @@
-"""A codec of full size with untrained weights, and photographs for it: what encode benchmarks use.
+"""A codec of the published form with untrained weights, and images for it: for encode benchmarks.
 
-Speed does not depend on the weights, but the size of what is written does, and with it the time
-that compression takes: untrained, nearly all symbols would be 0. So the last layer of each
-transform is scaled and shifted, channel by channel, until the latents of the photographs at hand
-have the spread of a trained codec's: sigma from 0.1 to 4, most channels near the lower end.
+Its tensors are those of the published codecs, in number, size and type (published_form.py). Speed
+does not depend on the weights, but the size of what is written does, and with it the time that
+compression takes: untrained, nearly all symbols would be 0. So the last layer of each transform is
+scaled and shifted, channel by channel, until the latents of the images at hand have the spread of a
+trained codec's: sigma from 0.1 to 4, most channels near the lower end.
+
+    python benchmarks/full_codec.py PHOTOGRAPHS FOLDER
+
+writes ``untrained-1.metagraph`` to ``untrained-8.metagraph``, one of each quality.
 """
 
+import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +27,12 @@ from latentset.pipeline.codec.bmshj2018 import (
     SCALE_MIN,
     ScaleHyperprior,
 )
-from latentset.pipeline.codec.export import export_metagraph
+from latentset.pipeline.codec.export import parameters_of
+from latentset.pipeline.codec.published_form import build_metagraph
 from latentset.pipeline.tensorflow_setup import tf
 
-N, M = 128, 192
-"""Filters of ``bmshj2018-hyperprior`` at qualities 1 to 5."""
+FILTERS = {quality: (128, 192) if quality <= 5 else (192, 320) for quality in range(1, 9)}
+"""Filters N and M of ``bmshj2018-hyperprior``."""
 
 SIDE = 256
 """Height and width of the photographs, pixels."""
@@ -33,17 +41,23 @@ SIGMA = (0.1, 4.0)
 """Spread of y's channels, evenly spaced in the logarithm."""
 
 
-def make_codec(path: Path, photographs: NDArray[np.uint8]) -> Path:
-    """Export an untrained codec of 128 and 192 filters with the latents of a trained one.
+def make_codec(path: Path, photographs: NDArray[np.uint8], quality: int = 1) -> Path:
+    """Write an untrained codec with the latents of a trained one.
 
     Args:
         path: File to write.
-        photographs: uint8 (N, H, W, 3): what the latents' spread is measured on.
+        photographs: uint8 (B, H, W, 3): what the latents' spread is measured on.
+        quality: 1 to 8; decides the filters, and the seed of the weights.
 
     Returns:
         ``path``.
     """
-    model = ScaleHyperprior(N, M)
+    N, M = FILTERS[quality]
+    model = ScaleHyperprior(N, M, seed=quality)
+    for variable in model.trainable_variables:
+        if variable.name.endswith("/bias:0"):
+            # TensorFlow would leave out the addition of zeros.
+            variable.assign(tf.fill(variable.shape, 0.01))
     x = tf.cast(photographs, tf.float32) / 255.0
     sigma = np.geomspace(*SIGMA, M)
     y = _set_spread(model.g_a, x, 0.0, sigma)
@@ -51,7 +65,9 @@ def make_codec(path: Path, photographs: NDArray[np.uint8]) -> Path:
     step = (np.log(SCALE_MAX) - np.log(SCALE_MIN)) / (SCALE_COUNT - 1)
     index = np.clip(np.log(sigma / SCALE_MIN) / step, 0, SCALE_COUNT - 1)
     _set_spread(model.h_s, tf.round(z), index, np.full(M, 2.0))
-    export_metagraph(model, path)
+    # GDN as published; with these weights it gives nearly what the model's own form gives.
+    parameters = replace(parameters_of(model, [photographs]), norm="square")
+    path.write_bytes(build_metagraph(parameters).SerializeToString())
     return path
 
 
@@ -69,17 +85,18 @@ def _set_spread(transform: Any, x: Any, mean: Any, spread: NDArray[np.float64]) 
     return transform(x)
 
 
-def read_photographs(source: Path, count: int) -> NDArray[np.uint8]:
+def read_photographs(source: Path, count: int, side: int = SIDE) -> NDArray[np.uint8]:
     """Read photographs as squares.
 
     Args:
         source: Folder of JPEG files, searched below.
         count: How many.
+        side: Height and width, pixels.
 
     Returns:
-        uint8 (count, SIDE, SIDE, 3).
+        uint8 (count, side, side, 3).
     """
-    return np.stack([np.asarray(image) for _, image in squares(source, count)])
+    return np.stack([np.asarray(image) for _, image in squares(source, count, side)])
 
 
 def write_photographs(source: Path, folder: Path, count: int) -> Path:
@@ -99,8 +116,8 @@ def write_photographs(source: Path, folder: Path, count: int) -> Path:
     return folder
 
 
-def squares(source: Path, count: int) -> Iterator[tuple[str, Image.Image]]:
-    """Cut and scale photographs to SIDE x SIDE.
+def squares(source: Path, count: int, side: int = SIDE) -> Iterator[tuple[str, Image.Image]]:
+    """Cut and scale photographs to squares.
 
     Where there are fewer photographs than asked for they are mirrored and turned (eight ways), so
     that no file comes twice.
@@ -108,6 +125,7 @@ def squares(source: Path, count: int) -> Iterator[tuple[str, Image.Image]]:
     Args:
         source: Folder of JPEG files, searched below.
         count: How many.
+        side: Height and width, pixels.
 
     Yields:
         Name of the file's folder, and the image.
@@ -121,9 +139,26 @@ def squares(source: Path, count: int) -> Iterator[tuple[str, Image.Image]]:
         turn, place = divmod(number * step, len(files))
         file = files[place]
         with Image.open(file) as image:
-            side = min(image.size)
-            left, top = (image.width - side) // 2, (image.height - side) // 2
+            cut = min(image.size)
+            left, top = (image.width - cut) // 2, (image.height - cut) // 2
             square = image.convert("RGB").resize(
-                (SIDE, SIDE), Image.Resampling.LANCZOS, (left, top, left + side, top + side)
+                (side, side), Image.Resampling.LANCZOS, (left, top, left + cut, top + cut)
             )
         yield file.parent.name, square.transpose(turns[turn - 1]) if turn else square
+
+
+def main() -> None:
+    """Write a codec of each quality."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("photographs", type=Path, help="folder of JPEG files")
+    parser.add_argument("folder", type=Path, help="where to write")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    photographs = read_photographs(options.photographs, 32)
+    for quality in FILTERS:
+        path = options.folder / f"untrained-{quality}.metagraph"
+        print(make_codec(path, photographs, quality), flush=True)
+
+
+if __name__ == "__main__":
+    main()

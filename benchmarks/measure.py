@@ -12,6 +12,7 @@ import runpy
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -245,6 +246,73 @@ def sibling(name: str, given: Path | None = None) -> Path:
 def one_thread(threads: int = 1) -> dict[str, str]:
     """Return this process's environment with libraries kept to some threads."""
     return {**os.environ, **dict.fromkeys(ONE_THREAD, str(threads))}
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A command that was run to its end."""
+
+    seconds: float
+    """From before it starts to after it ends."""
+    cpu_seconds: float
+    """Of it and its children."""
+    peak_mib: float
+    """Largest resident memory of a single process of them."""
+    output: str
+    """What it printed."""
+    said: list[tuple[float, str]]
+    """Lines on standard error, with seconds since the start."""
+
+
+def run_latentset(*arguments: str | Path, **environment: str) -> Ran:
+    """Run ``latentset`` of this environment, one thread a process.
+
+    Args:
+        *arguments: Its command line.
+        **environment: Further variables.
+    """
+    command = [Path(sys.executable).parent / "latentset", *arguments]
+    start = time.perf_counter()
+    with (
+        tempfile.TemporaryFile("w+") as output,
+        subprocess.Popen(
+            command,
+            env={**one_thread(), **environment},
+            text=True,
+            stdout=output,
+            stderr=subprocess.PIPE,
+        ) as process,
+    ):
+        said, peak_mib = [], 0.0
+        for line in process.stderr or ():  # the last one comes when the workers are done
+            said.append((time.perf_counter() - start, line.rstrip()))
+            peak_mib = max(peak_mib, _peak_mib(process.pid))
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise SystemExit("\n".join(line for _, line in said))
+        output.seek(0)
+        return Ran(
+            seconds,
+            usage.ru_utime + usage.ru_stime,
+            peak_mib,
+            output.read(),
+            said,
+        )
+
+
+def _peak_mib(parent: int) -> float:
+    """Most memory that a process or one of its descendants has had resident so far."""
+    import psutil
+
+    peak = 0.0
+    with suppress(OSError, psutil.Error):
+        process = psutil.Process(parent)
+        for one in (process, *process.children(recursive=True)):
+            status = Path(f"/proc/{one.pid}/status").read_text()
+            peak = max(peak, int(status.partition("VmHWM:")[2].split()[0]) / 1024)
+    return peak
 
 
 def run_script(python: Path, script: Path, *arguments: str, threads: int = 1) -> Any:

@@ -17,7 +17,8 @@
     │   └── StoreCorruptError                its objects differ from what its manifest says
     ├── JobError (RuntimeError)              an encode job cannot go on
     │   ├── SettingsChangedError             the job on disk was begun with other settings
-    │   └── PhotographFailedError            a photograph failed and the job was told to stop then
+    │   ├── PhotographFailedError            a photograph failed and the job was told to stop then
+    │   └── CpuIsaError                      the vector instructions of --cpu-isa are not to be had
     ├── RecipeError (ValueError)             a recipe is not valid, or does not fit the store
     ├── TrainingError (RuntimeError)         training cannot begin or go on
     └── MissingEnvironmentError (ImportError)  this environment lacks the framework that is needed
@@ -115,6 +116,10 @@ class SettingsChangedError(JobError):
 
 class PhotographFailedError(JobError):
     """A photograph could not be encoded and the job was told to stop when that happens."""
+
+
+class CpuIsaError(JobError):
+    """The vector instructions that latents are to be computed with are not to be had here."""
 
 
 class RecipeError(LatentSetError, ValueError):

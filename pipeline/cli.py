@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from latentset.datasets.store.cli import Format
+from latentset.pipeline.cpu_isa import VARIABLE, CpuIsa, fix_cpu_isa
 
 if TYPE_CHECKING:
     from latentset.pipeline.encoding.job import EncodeResult
@@ -35,6 +36,16 @@ class Cluster(StrEnum):
     pbs = "pbs"
     sge = "sge"
     lsf = "lsf"
+
+
+CpuIsaOption = Annotated[
+    CpuIsa,
+    typer.Option(
+        envvar=VARIABLE,
+        help="Vector instructions of every worker's CPU: the same give the same symbols. native: "
+        "the best of each; faster, and symbols may depend on the worker.",
+    ),
+]
 
 
 class OnError(StrEnum):
@@ -93,6 +104,7 @@ def encode(
             min=0, help="Minutes without any worker (--scheduler, --cluster) after which to stop."
         ),
     ] = 60,
+    cpu_isa: CpuIsaOption = CpuIsa.avx2,
     batch: Annotated[int, typer.Option(min=1, help="Images a batch, at most.")] = 32,
     on_error: Annotated[
         OnError, typer.Option(help="A photograph that cannot be encoded: record it, or stop.")
@@ -119,6 +131,8 @@ def encode(
     from latentset.pipeline.encoding.progress import choose_view
 
     refuse_mixed_workers(scheduler, workers, cluster)
+    if codec != ["none"]:
+        fix_cpu_isa(cpu_isa)
     place = open_place(store)
     inside = isinstance(place, Folder) and place.path.resolve().is_relative_to(source.resolve())
     if source.is_dir() and inside:

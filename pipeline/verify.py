@@ -67,6 +67,7 @@ def verify(
     _list(console, "yellow", "not checked", findings.obstacles)
     if recomputed is not None:
         _list(console, "red", "differs", recomputed.problems)
+        _list(console, "yellow", "differs", recomputed.explained)
         _list(console, "yellow", "not compared", recomputed.not_compared)
     colour, verdict, status = _conclude(findings, recomputed)
     name = escape(printable(findings.where))
@@ -135,13 +136,22 @@ def _conclude(findings: "Findings", recomputed: "Recomputed | None") -> tuple[st
             return "yellow", "could not be checked, or not all of it (above).", 2
     if recomputed is not None and recomputed.problems:
         why = (
-            "Other software computes here (above), and symbols at a rounding boundary may differ"
+            "It is more than rounding, which the other software here (above) would explain"
             if recomputed.software
             else "Encode the store again if nobody can say why"
         )
         count = len(recomputed.problems)
         samples = f"{count} sample{'s are' if count > 1 else ' is'}"
         return "red", f"is as it was written, but {samples} not what its codec gives. {why}.", 1
+    if recomputed is not None and recomputed.explained:
+        count = len(recomputed.explained)
+        return (
+            "yellow",
+            f"is as it was written. {count} of its samples came out otherwise here by symbols at a "
+            "rounding boundary, which is no damage: other software or another CPU computes here "
+            "(above). To compare exactly, run it where the store was made.",
+            2,
+        )
     if recomputed is not None and recomputed.not_compared:
         count = len(recomputed.not_compared)
         return "yellow", f"is sound; {count} of its samples could not be encoded again.", 2

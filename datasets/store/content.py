@@ -39,7 +39,7 @@ class Sparse(Frozen):
         return {name: value for name, value in serialize(self).items() if value is not None}
 
 
-class CodecInfo(Frozen):
+class CodecInfo(Sparse):
     """What a codec's latents are, enough to use them without the codec.
 
     The dequantised latents are ``y_hat`` itself, ``sigma_hat = scale_table[scale_index]``, and
@@ -64,6 +64,9 @@ class CodecInfo(Frozen):
     """sigma_hat for each value of ``scale_index``. A codec's own ascends, a store's need not."""
     z_offset: tuple[FiniteFloat, ...]
     """Value to add to the stored symbols of ``z_hat``, one a channel."""
+    h_s_exact_to: PositiveInt | None = None
+    """h_s is a network of integers: for ``z_hat`` (offset added) up to this magnitude,
+    ``scale_index`` is the same on every device. Absent where it computes with fractions."""
     y_downsampling: Annotated[int, Field(ge=1, le=1024)] = 16
     """Pixels a side of one position of ``y_hat``; sizes are rounded up."""
     z_downsampling: Annotated[int, Field(ge=1, le=65536)] = 64
@@ -123,7 +126,7 @@ class CodecInfo(Frozen):
         return -(-height // ratio), -(-width // ratio)
 
 
-class Provenance(Frozen):
+class Provenance(Sparse):
     """With what a store was made, and when."""
 
     latentset: str
@@ -136,6 +139,9 @@ class Provenance(Frozen):
     """Whether TensorFlow's oneDNN kernels were on; symbols differ in places without them."""
     device: str
     """What ran the codec: ``cpu``, or the GPU's name."""
+    cpu_isa: Annotated[str, Field(min_length=1)] | None = None
+    """Vector instructions that every worker was held to: ``avx2``, ``avx512``. Absent where each
+    took the best of its CPU, and where no codec ran."""
     decoder: str
     """What decoded and resized the photographs, with its version."""
     python: str

@@ -29,7 +29,7 @@ from latentset.datasets.errors import (
 from latentset.datasets.store.arrays import array_form
 from latentset.datasets.store.folder import cannot, unreachable
 from latentset.datasets.store.formats import Format
-from latentset.datasets.store.header import ArrayName, Frozen, Header, Sha256, format_version_of
+from latentset.datasets.store.header import ArrayName, Frozen, Header, Sha256
 from latentset.datasets.store.manifest import MANIFEST, Manifest
 from latentset.datasets.store.nesting import is_free, refuse_nested
 from latentset.datasets.store.objects import sha256_of
@@ -201,7 +201,7 @@ def _equal_bits(first: NDArray[Any], second: NDArray[Any]) -> bool:
 
 def _header(store: Store) -> Header:
     header = store.header
-    return header.model_copy(update={"format_version": format_version_of(header.arrays)})
+    return header.model_copy(update={"format_version": header.lowest_version})
 
 
 def _begin(note: Conversion, target: Place) -> None:

@@ -45,7 +45,7 @@ from latentset.datasets.store.samples import SAMPLES, check_samples, samples_sch
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 """First bytes of the HDF5 part of a file."""
 
-HDF5_VERSIONS: tuple[FormatVersion, ...] = ("1.0", "1.1")
+HDF5_VERSIONS: tuple[FormatVersion, ...] = ("1.0", "1.1", "1.2")
 """The versions of docs/store-spec.md in which a store may be an HDF5 file."""
 
 MAX_TEXT_BYTES = 1 << 26

@@ -42,7 +42,7 @@ __all__ = [
     "parse_header",
 ]
 
-FormatVersion = Literal["0.1", "1.0", "1.1"]
+FormatVersion = Literal["0.1", "1.0", "1.1", "1.2"]
 """The versions of docs/store-spec.md that this package reads. It writes the lowest that has what a
 store needs (:func:`format_version_of`), never 0.1."""
 
@@ -59,15 +59,18 @@ PIXEL_ARRAYS: tuple[ArrayName, ...] = ("pixels",)
 """The arrays of a store of pixels."""
 
 
-def format_version_of(arrays: tuple[ArrayName, ...]) -> FormatVersion:
+def format_version_of(arrays: tuple[ArrayName, ...], *since_1_2: object) -> FormatVersion:
     """Choose the version of docs/store-spec.md that a new store is written in.
 
     Args:
         arrays: The store's arrays.
+        *since_1_2: Fields of its header that came with 1.2; None where they are absent.
 
     Returns:
-        The lowest that has them, so that earlier readers go on reading new stores of latents.
+        The lowest that has them, so that earlier readers go on reading what they can.
     """
+    if any(since_1_2):
+        return "1.2"
     return "1.1" if arrays == PIXEL_ARRAYS else "1.0"
 
 
@@ -202,7 +205,25 @@ class Header(Described):
         ):
             if 2 * rows > limit:
                 raise ValueError(f"layout.{field}: expected at most {limit} bytes, got {2 * rows}")
+        if self.format_version in ("0.1", "1.0", "1.1") and any(self._since_1_2):
+            raise ValueError(
+                f"format_version: there is no cpu_isa and no h_s_exact_to in {self.format_version}"
+            )
         return self
+
+    @property
+    def _since_1_2(self) -> tuple[object, ...]:
+        latents = self.pixels.latents if self.pixels else None
+        return (
+            self.provenance.cpu_isa,
+            latents.provenance.cpu_isa if latents else None,
+            self.codec.h_s_exact_to if self.codec else None,
+        )
+
+    @property
+    def lowest_version(self) -> FormatVersion:
+        """The version that a store with this header is written in now."""
+        return format_version_of(self.arrays, *self._since_1_2)
 
 
 def parse_header(value: Any, where: str) -> Header:

@@ -238,6 +238,8 @@ def _origin(store: Store) -> Rows:
         ("created", made.created),
         ("format version", header.format_version),
     ]
+    if header.codec is not None:
+        rows.append(("vector instructions", made.cpu_isa or "native: the best of each CPU"))
     if store.fingerprint:
         rows.append(("fingerprint", store.fingerprint))
     return rows
@@ -259,4 +261,10 @@ def _describe_content(header: Header) -> Rows:
         *rows,
         ("channels", f"{codec.channels} of y_hat, {codec.z_channels} of z_hat"),
         ("scale table", f"{len(table)} values, {min(table):.4g} to {max(table):.4g}"),
+        (
+            "scale index",
+            f"exact integers of z_hat up to {codec.h_s_exact_to}: the same on every device"
+            if codec.h_s_exact_to
+            else "computed with fractions: near a rounding boundary it depends on the device",
+        ),
     ]

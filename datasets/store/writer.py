@@ -1,16 +1,18 @@
 """Writing a store: arrays as bytes first, then objects, then the manifest.
 
-zarr-python turns a whole shard into the bytes of its object, in memory; this module's callers
-write them (``places.Place.write``). So what is hashed is what is stored, and a shard is there
-whole or not at all.
+A whole shard becomes the bytes of its object in memory; this module's callers write them
+(``places.Place.write``). So what is hashed is what is stored, and a shard is there whole or not at
+all. zarr-python would make the same bytes in two and a half times the time; it writes metadata.
 """
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import pyarrow as pa
 import zarr
+from numcodecs import blosc
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, TransposeCodec
 from zarr.core.buffer import Buffer
@@ -28,6 +30,9 @@ from latentset.datasets.store.scales import stored_numbers
 COMPRESSION_LEVEL = 5
 """Zstd level inside blosc. Level 7 takes three times as long for 0.1 % fewer bytes, level 9 twenty
 times for 3 %; level 3 saves a third of the time and costs 1 to 2 %."""
+
+
+blosc.use_threads = False  # several would order a chunk's blocks by chance
 
 
 def _create(store: MemoryStore, header: Header, name: ArrayName) -> "zarr.Array[Any]":
@@ -184,7 +189,7 @@ class PixelBuffer:
 def shard_objects(
     header: Header, index: int, rows: Mapping[ArrayName, NDArray[Any]]
 ) -> dict[str, bytes]:
-    """Encode a shard of every array as Zarr objects.
+    """Encode a shard of every array as Zarr objects (docs/store-spec.md, 4.2).
 
     Args:
         header: The store's header.
@@ -194,16 +199,27 @@ def shard_objects(
     Returns:
         Content by path, one object an array.
     """
-    content: dict[str, Buffer] = {}
-    store = MemoryStore(content)
+    content = {}
     for name, values in rows.items():
-        array = _create(store, header, name)
-        array[index * len(values) : (index + 1) * len(values)] = values
-    return {
-        path: buffer.to_bytes()
-        for path, buffer in content.items()
-        if not path.endswith("zarr.json")
-    }
+        form = array_form(header, name)
+        dtype = np.dtype(form.dtype).newbyteorder("<")
+        chunks, places, end = [], [], 0
+        for row in range(0, form.shard_rows, form.chunk_rows):
+            transposed = np.ascontiguousarray(values[row : row + form.chunk_rows].T, dtype)
+            chunk = _with_crc(
+                blosc.compress(transposed, b"zstd", COMPRESSION_LEVEL, blosc.BITSHUFFLE)
+            )
+            chunks.append(chunk)
+            places.append((end, len(chunk)))
+            end += len(chunk)
+        chunks.append(_with_crc(np.array(places, "<u8").tobytes()))
+        content[f"{name}/c/{index}/0"] = b"".join(chunks)
+    return content
+
+
+def _with_crc(content: bytes) -> bytes:
+    checksum: int = google_crc32c.value(content)
+    return content + checksum.to_bytes(4, "little")
 
 
 def _check_range(name: str, values: NDArray[Any], lowest: int, highest: int, what: str) -> None:

@@ -68,9 +68,6 @@ class GraphReport:
     z_offset: tuple[TensorRef, ...]
     """The constants that the offset of z comes from."""
     facts: CodecFacts
-    exact_limit: int | None
-    """Magnitude of z_hat up to which h_s is exact in integers, so that the scale index is the same
-    on every device; None: h_s computes with fractions, or may pass what float32 holds."""
     scale_distance: float
     """Largest total variation distance of y's rows to the Gaussians of the scale table."""
     op_counts: Mapping[str, int]
@@ -130,6 +127,7 @@ class Codec:
         self.info, self.report = self._describe(sender, sizes)
         check_facts(file.name, self.report.facts)
         self.self_check = check_symbols(self) if self_check else None
+        self._program.restart()
 
     def _import(self, sender: Sender) -> Program:
         image = str(sender.structure.image)
@@ -161,6 +159,7 @@ class Codec:
             z_channels=sizes.z_channels,
             scale_table=tuple(float(s) for s in scales),
             z_offset=read_z_offset(graph, structure, sender.constants, sizes.z_channels, decoded_z),
+            h_s_exact_to=find_exact_limit(graph, structure.z.symbols, structure.scale_index),
             y_downsampling=sizes.y_downsampling,
             z_downsampling=sizes.z_downsampling,
         )
@@ -169,7 +168,6 @@ class Codec:
             decoded_z=decoded_z,
             z_offset=tuple(find_z_offset(graph, structure, decoded_z)),
             facts=sender.facts(sizes.channels),
-            exact_limit=find_exact_limit(graph, structure.z.symbols, structure.scale_index),
             scale_distance=distance,
             op_counts=Counter(node.op for node in sender.latents.node),
         )

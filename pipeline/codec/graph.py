@@ -206,7 +206,8 @@ def divide_exactly(graph_def: Any) -> Any:
     """Write ``Rsqrt`` and ``Reciprocal`` as divisions, which round alike on every CPU.
 
     TensorFlow computes them from the CPU's approximations (rsqrtps, rcpps), whose last bits differ
-    between makers. A result may differ from the original's in its last bit.
+    between makers. A result may differ from the original's in its last bit. The numerator is no
+    constant: TensorFlow's constant folding would turn the division by it back into a Reciprocal.
     """
     result = tf.compat.v1.GraphDef()
     result.CopyFrom(graph_def)
@@ -214,9 +215,13 @@ def divide_exactly(graph_def: Any) -> Any:
         if node.op not in ("Rsqrt", "Reciprocal", "Inv"):
             continue
         dtype = node.attr["T"].type
-        one = result.node.add(name=f"{node.name}/latentset_one", op="Const")
+        value = result.node.add(name=f"{node.name}/latentset_value", op="Const")
+        value.attr["dtype"].type = dtype
+        value.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(1, dtype))
+        one = result.node.add(name=f"{node.name}/latentset_one", op="PlaceholderWithDefault")
         one.attr["dtype"].type = dtype
-        one.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(1, dtype))
+        one.attr["shape"].shape.CopyFrom(tf.TensorShape([]).as_proto())
+        one.input.append(value.name)
         if node.op == "Rsqrt":
             root = result.node.add(name=f"{node.name}/latentset_root", op="Sqrt")
             root.attr["T"].type = dtype

@@ -101,10 +101,10 @@ def _tensor_rows(codec: Codec) -> Iterator[tuple[str, str, str]]:
 
 
 def _exactness(codec: Codec) -> str:
-    if codec.report.exact_limit is not None:
+    if codec.info.h_s_exact_to is not None:
         return (
             "Follows from z_hat in exact integers, |z_hat| up to "
-            f"{codec.report.exact_limit}: the same on every device"
+            f"{codec.info.h_s_exact_to}: the same on every device"
         )
     if codec.report.facts.integer_h_s:
         return "Follows from z_hat in integers, whose sums may pass what float32 holds exactly"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from latentset.pipeline.codec.codec import Codec
-from latentset.pipeline.tensorflow_setup import environment
+from latentset.pipeline.tensorflow_setup import CPU_ISA, environment
 
 WARM_UP = 2
 """Runs of each that are not counted: TensorFlow prepares a graph in the first of a size."""
@@ -95,7 +95,7 @@ def describe_machine(threads: int) -> str:
         threads: Threads within one op.
 
     Returns:
-        For instance ``AMD EPYC 7R13, 1 thread, TensorFlow 2.14.1 with oneDNN``.
+        For instance ``AMD EPYC 7R13, 1 thread, TensorFlow 2.14.1 with oneDNN, avx2``.
     """
     found = environment()
     device = found["device"]
@@ -103,7 +103,8 @@ def describe_machine(threads: int) -> str:
         device = _processor()
     plural = "" if threads == 1 else "s"
     onednn = " with oneDNN" if found["onednn"] == "1" else ""
-    return f"{device}, {threads} thread{plural}, TensorFlow {found['tensorflow']}{onednn}"
+    software = f"TensorFlow {found['tensorflow']}{onednn}, {CPU_ISA.value}"
+    return f"{device}, {threads} thread{plural}, {software}"
 
 
 def _processor() -> str:

@@ -6,7 +6,14 @@ from typing import Annotated
 import typer
 
 from latentset.datasets.store.cli import Format
-from latentset.pipeline.cli import Cluster, interrupted, refuse_mixed_workers, summarise_result
+from latentset.pipeline.cli import (
+    Cluster,
+    CpuIsaOption,
+    interrupted,
+    refuse_mixed_workers,
+    summarise_result,
+)
+from latentset.pipeline.cpu_isa import CpuIsa, fix_cpu_isa
 
 
 def decode(
@@ -52,6 +59,7 @@ def decode(
             min=0, help="Minutes without any worker (--scheduler, --cluster) after which to stop."
         ),
     ] = 60,
+    cpu_isa: CpuIsaOption = CpuIsa.avx2,
     batch: Annotated[int, typer.Option(min=1, help="Images a batch, at most.")] = 32,
     shard_mib: Annotated[
         int, typer.Option(min=1, max=1024, help="MiB of pixels a shard, before compression.")
@@ -63,6 +71,7 @@ def decode(
     from latentset.pipeline.encoding.progress import choose_view
 
     refuse_mixed_workers(scheduler, workers, cluster)
+    fix_cpu_isa(cpu_isa)
     view, rule = choose_view(), ResizeRule.parse(resize)
     with interrupted(view):
         result = run(

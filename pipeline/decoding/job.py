@@ -96,8 +96,11 @@ def decode(
     if originals is not None:
         originals = originals.absolute()
         _require_originals(latents, originals)
+    software, encoded = read_software(engine), latents.header.provenance
     settings = Settings(
-        format_version=format_version_of(PIXEL_ARRAYS),
+        format_version=format_version_of(
+            PIXEL_ARRAYS, software.cpu_isa, encoded.cpu_isa, info.h_s_exact_to
+        ),
         codec=info,
         pixels=_describe(latents, measured=originals is not None),
         arrays=PIXEL_ARRAYS,
@@ -105,7 +108,7 @@ def decode(
         source=latents.header.source,
         container=choose_container(place, format),
         target_shard_bytes=shard_bytes,
-        software=read_software(engine),
+        software=software,
     )
     target = make_target(place, name, settings)
     if target.before is not None and target.is_complete:

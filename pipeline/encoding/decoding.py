@@ -6,8 +6,9 @@ codec works on this one.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ class Photograph:
 def decode_batches(
     photographs: Sequence[Photograph], source: Path, rule: ResizeRule, size: int
 ) -> Iterator[list[Photograph]]:
-    """Read, hash, decode and resize photographs, ahead of who asks, in a thread.
+    """Read, hash, decode and resize photographs in a thread, which begins before it is asked.
 
     Args:
         photographs: As they were planned; what is found is noted in each.
@@ -65,7 +66,7 @@ def decode_batches(
         rule: The resize rule.
         size: Photographs a batch, at most.
 
-    Yields:
+    Returns:
         Batches of one size, the largest images first; those that have failed hold no pixels.
     """
 
@@ -78,11 +79,11 @@ def decode_batches(
         return photograph.row["encoded_height"], photograph.row["encoded_width"]
 
     batches = iter(group_by_size(photographs, encoded_size, size))
-    with ThreadPoolExecutor(1, thread_name_prefix="decode") as thread:
-        pending: list[Future[list[Photograph]]] = []
+    thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
+    pending = [thread.submit(decode, batch) for batch in islice(batches, AHEAD)]
+
+    def take() -> Iterator[list[Photograph]]:
         try:
-            for _, batch in zip(range(AHEAD), batches, strict=False):
-                pending.append(thread.submit(decode, batch))
             while pending:
                 ready = pending.pop(0).result()
                 following = next(batches, None)
@@ -90,8 +91,9 @@ def decode_batches(
                     pending.append(thread.submit(decode, following))
                 yield ready
         finally:
-            for future in pending:
-                future.cancel()
+            thread.shutdown(cancel_futures=True)
+
+    return take()
 
 
 def group_by_size(

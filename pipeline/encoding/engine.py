@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentset.datasets.store.header import CodecInfo
+from latentset.pipeline.cpu_isa import fix_cpu_isa
 
 
 class EncodedBatch(Protocol):
@@ -63,7 +64,10 @@ class Engine:
     load: Loader
     """Loads a codec."""
     environment: Callable[[], Mapping[str, str]]
-    """Names what computes: ``tensorflow``, ``tensorflow_compression``, ``onednn``, ``device``."""
+    """Names what computes: ``tensorflow``, ``tensorflow_compression``, ``onednn``, ``device``, and
+    perhaps ``cpu_isa``."""
+    fix_cpu_isa: Callable[[str], None] | None = None
+    """Chooses the vector instructions; called before the others."""
 
 
 def _load_with_tensorflow(codec: str, /, *, self_check: bool) -> Coder:
@@ -78,7 +82,7 @@ def _tensorflow_environment() -> Mapping[str, str]:
     return environment()
 
 
-TENSORFLOW = Engine(_load_with_tensorflow, _tensorflow_environment)
+TENSORFLOW = Engine(_load_with_tensorflow, _tensorflow_environment, fix_cpu_isa)
 """The engine of real jobs. TensorFlow is imported when it is first used."""
 
 NO_CODEC = "none"
@@ -97,22 +101,22 @@ PHOTOGRAPHS = Engine(_no_codec, _plain_environment)
 """The engine of jobs that store the photographs themselves: there is no TensorFlow."""
 
 _loading = threading.Lock()
-_loaded: dict[tuple[Engine, str, str], Coder] = {}
+_loaded: dict[tuple[Engine, str], Coder] = {}
 
 
-def load_once(engine: Engine, codec: str, sha256: str) -> Coder:
-    """Load a codec that the client has checked, or take the one that this process has loaded.
+def load_once(
+    engine: Engine, codec: str, sha256: str | None = None, *, self_check: bool = False
+) -> Coder:
+    """Load a codec, or take the one that this process has loaded.
 
     Args:
         engine: Loads it.
         codec: Name or path.
-        sha256: Digest that it is expected to have: another file under the same name is loaded anew.
-
-    Returns:
-        The codec.
+        sha256: Digest that the loaded one must have; None loads it anew.
+        self_check: Once a job is enough: all workers have the same file.
     """
-    key = (engine, codec, sha256)
     with _loading:
-        if key not in _loaded:
-            _loaded[key] = engine.load(codec, self_check=False)
-        return _loaded[key]
+        found = _loaded.get((engine, codec))
+        if found is None or found.info.sha256 != sha256:
+            found = _loaded[engine, codec] = engine.load(codec, self_check=self_check)
+        return found

@@ -1,8 +1,9 @@
 """The job from the first look at the targets to the manifests (docs/encoding.md)."""
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections import deque
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,13 @@ from latentset.datasets.photographs import ResizeRule
 from latentset.datasets.sources import Source
 from latentset.datasets.store.arrays import Rows, rows_of
 from latentset.datasets.store.formats import Format
-from latentset.datasets.store.header import ARRAYS, PIXEL_ARRAYS, PixelInfo, format_version_of
+from latentset.datasets.store.header import (
+    ARRAYS,
+    PIXEL_ARRAYS,
+    CodecInfo,
+    PixelInfo,
+    format_version_of,
+)
 from latentset.datasets.store.places import Place, open_place
 from latentset.datasets.store.reader import Store, open_store
 from latentset.datasets.store.scales import number_scales
@@ -22,12 +29,12 @@ from latentset.pipeline.encoding.cluster import WAIT_S, Workers, connect
 from latentset.pipeline.encoding.engine import NO_CODEC, PHOTOGRAPHS, TENSORFLOW, Engine
 from latentset.pipeline.encoding.finish import finish
 from latentset.pipeline.encoding.lock import Lease, hold
-from latentset.pipeline.encoding.passes import read_headers, refuse_failed, run_shards
-from latentset.pipeline.encoding.plan import PlanFile, make_plan, write_plan
+from latentset.pipeline.encoding.passes import load_codecs, read_headers, refuse_failed, run_shards
+from latentset.pipeline.encoding.plan import FileFacts, PlanFile, make_plan, write_plan
 from latentset.pipeline.encoding.progress import ProgressView, Silence
 from latentset.pipeline.encoding.retry import Retried, count_failed, settle, try_again
 from latentset.pipeline.encoding.settings import Settings, describe_source
-from latentset.pipeline.encoding.shard import ShardTarget, Task, encode_shard, read_software
+from latentset.pipeline.encoding.shard import ShardTarget, Task, encode_shard
 from latentset.pipeline.encoding.target import Target, choose_container, make_target
 
 SHARD_BYTES = 32 << 20
@@ -182,58 +189,68 @@ def encode_all(
                 "--codec none stores pixels, which are divided into other shards than latents: "
                 "give it a command of its own"
             )
+        if sigma_hat:
+            raise JobError("--sigma-hat is for codecs: --codec none stores pixels only")
         engine = PHOTOGRAPHS
-    described, software = describe_source(source), read_software(engine)
-    targets: list[Target] = []
-    for location, codec in stores:
-        place = open_place(location)
-        if Path(codec).is_file():
-            codec = str(Path(codec).absolute())
-        content = _describe_content(codec, engine, sigma_hat)
-        settings = Settings(
-            **content,
-            format_version=format_version_of(content["arrays"]),
-            container=choose_container(place, format),
-            resize=str(resize or ResizeRule()),
-            source=described,
-            target_shard_bytes=shard_bytes,
-            software=software,
-        )
-        targets.append(make_target(place, codec, settings))
-    form = max((rows_of(target.settings.content) for target in targets), key=lambda row: row.bytes)
+    start = partial(connect, scheduler, workers, queue=queue, wait_s=wait_s, say=view.say)
+    codecs = [
+        str(Path(codec).absolute()) if Path(codec).is_file() else codec for _, codec in stores
+    ]
     done: dict[Place, EncodeResult] = {}
-    with ExitStack() as locks:
+    with ExitStack() as stack:
+        # Local workers load the codecs at once, and the client none. Others may be long in coming.
+        crew = stack.enter_context(start()) if scheduler is None and queue is None else None
+        used = [] if engine is PHOTOGRAPHS else codecs
+        software, infos, checks = load_codecs(crew, engine, used)
+        stack.enter_context(closing(checks))
+        described = describe_source(source)
+        targets: list[Target] = []
+        for (location, _), codec in zip(stores, codecs, strict=True):
+            place = open_place(location)
+            info = infos.get(codec)
+            content = _describe_content(info, sigma_hat)
+            later = (software.cpu_isa, info.h_s_exact_to if info else None)
+            settings = Settings(
+                **content,
+                format_version=format_version_of(content["arrays"], *later),
+                container=choose_container(place, format),
+                resize=str(resize or ResizeRule()),
+                source=described,
+                target_shard_bytes=shard_bytes,
+                software=software,
+            )
+            targets.append(make_target(place, codec, settings))
         begun = [target for target in targets if retry_failed or not target.is_complete]
         # In one order for all jobs, so that two with the same stores do not refuse each other.
         ordered = sorted(begun, key=lambda target: str(target.store))
-        leases = [locks.enter_context(hold(target.lock_at, view.say)) for target in ordered]
+        leases = [stack.enter_context(hold(target.lock_at, view.say)) for target in ordered]
         # Another job may have been at work until the lock was free.
         again = [settle(_look_again(target), view.say) for target in begun]
         left = [target for target in again if not target.is_complete]
         task = Task((), source.root, batch, on_error == "fail", engine, tuple(leases))
-        start = partial(connect, scheduler, workers, queue=queue, wait_s=wait_s, say=view.say)
         if left:
-            with start() as crew:
-                plans = _plan(crew, left, leases, source, form, view)
-                if on_error == "fail":
-                    refuse_failed(plans[0])
-                _check(leases)
-                for target, plan in zip(left, plans, strict=True):
-                    if target.settings.container == "zarr":
-                        write_objects(target.store, metadata_objects(plan.header))
-                made = tuple(
-                    ShardTarget(
-                        objects=target.objects,
-                        job=target.job,
-                        plan_sha256=plan.table_sha256,
-                        container=target.settings.container,
-                        codec=target.codec,
-                    )
-                    for target, plan in zip(left, plans, strict=True)
+            crew = crew or stack.enter_context(start())
+            form = max((rows_of(t.settings.content) for t in targets), key=lambda row: row.bytes)
+            plans = _plan(crew, left, leases, source, form, checks, view)
+            if on_error == "fail":
+                refuse_failed(plans[0])
+            _check(leases)
+            for target, plan in zip(left, plans, strict=True):
+                if target.settings.container == "zarr":
+                    write_objects(target.store, metadata_objects(plan.header))
+            made = tuple(
+                ShardTarget(
+                    objects=target.objects,
+                    job=target.job,
+                    plan_sha256=plan.table_sha256,
+                    container=target.settings.container,
+                    codec=target.codec,
                 )
-                started = time.monotonic()
-                tally = run_shards(crew, encode_shard, replace(task, targets=made), plans[0], view)
-                seconds = time.monotonic() - started
+                for target, plan in zip(left, plans, strict=True)
+            )
+            started = time.monotonic()
+            tally = run_shards(crew, encode_shard, replace(task, targets=made), plans[0], view)
+            seconds = time.monotonic() - started
             _check(leases)
             for k, (target, plan) in enumerate(zip(left, plans, strict=True)):
                 finish(target, plan, partial(_check, leases))
@@ -245,14 +262,17 @@ def encode_all(
                     seconds=seconds,
                 )
         if retry_failed:
+            deque(checks, maxlen=0)
             now = [
                 replace(target, before=done[target.store].store) if target.store in done else target
                 for target in again
             ]
-            for place, retried in _try_failed(start, now, source, task, view).items():
-                store = open_store(place)
-                result = done.get(place) or EncodeResult(store, was_complete=True)
-                done[place] = replace(result, store=store, retried=retried)
+            for target in _with_failed(now, view):
+                crew = crew or stack.enter_context(start())
+                retried = try_again(crew, target, source, task, view)
+                store = open_store(target.store)
+                result = done.get(target.store) or EncodeResult(store, was_complete=True)
+                done[target.store] = replace(result, store=store, retried=retried)
     # What was complete was opened already, at first or when the lock was free.
     for target in (*targets, *again):
         if target.before is not None and target.is_complete:
@@ -260,38 +280,27 @@ def encode_all(
     return [done[target.store] for target in targets]
 
 
-def _describe_content(codec: str, engine: Engine, sigma_hat: bool) -> dict[str, Any]:
+def _describe_content(codec: CodecInfo | None, sigma_hat: bool) -> dict[str, Any]:
     """What a store holds: the fields of its settings that say so."""
-    if codec == NO_CODEC:
-        if sigma_hat:
-            raise JobError("--sigma-hat is for codecs: --codec none stores pixels only")
+    if codec is None:
         return {"pixels": PixelInfo(kind="original"), "arrays": PIXEL_ARRAYS}
-    info = number_scales(engine.load(codec, self_check=True).info)
-    return {"codec": info, "arrays": (*ARRAYS, "sigma_hat") if sigma_hat else ARRAYS}
+    arrays = (*ARRAYS, "sigma_hat") if sigma_hat else ARRAYS
+    return {"codec": number_scales(codec), "arrays": arrays}
 
 
 def _look_again(target: Target) -> Target:
     return make_target(target.store, target.codec, target.settings)
 
 
-def _try_failed(
-    start: Callable[[], AbstractContextManager[Workers]],
-    targets: Sequence[Target],
-    source: Source,
-    task: Task,
-    view: ProgressView,
-) -> dict[Place, Retried]:
-    """Try the failed samples of complete stores again, one store after the other."""
+def _with_failed(targets: Sequence[Target], view: ProgressView) -> list[Target]:
+    """The complete stores of which samples have failed."""
     failed = []
     for target in targets:
         if count_failed(target):
             failed.append(target)
         else:
             view.say(f"{target.store}: no sample has failed; there is none to try again")
-    if not failed:
-        return {}
-    with start() as crew:
-        return {target.store: try_again(crew, target, source, task, view) for target in failed}
+    return failed
 
 
 def _check(leases: Sequence[Lease]) -> None:
@@ -306,10 +315,12 @@ def _plan(
     leases: Sequence[Lease],
     source: Source,
     form: Rows,
+    checks: Iterable[Any],
     view: ProgressView,
 ) -> list[PlanFile]:
     """Take the plans of earlier runs of the same job, and make those that are missing."""
     found: dict[Place, PlanFile] = {}
+    facts: list[FileFacts] = []
     for target in targets:
         if target.job.size("plan.json") is not None:
             try:
@@ -318,11 +329,12 @@ def _plan(
                 view.say("the plan of the earlier run cannot be read; planning again")
     if len(found) < len(targets):
         facts = read_headers(crew, source.root, source.samples["path"].to_pylist(), view)
-        _check(leases)
-        for target in targets:
-            if target.job not in found:
-                write_plan(target.job, make_plan(source, target.settings, facts, form))
-                found[target.job] = PlanFile(target.job)
+    deque(checks, maxlen=0)
+    _check(leases)
+    for target in targets:
+        if target.job not in found:
+            write_plan(target.job, make_plan(source, target.settings, facts, form))
+            found[target.job] = PlanFile(target.job)
     plans = [found[target.job] for target in targets]
     for target, plan in zip(targets, plans, strict=True):
         if not plan.same_photographs(plans[0]):

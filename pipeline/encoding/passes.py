@@ -1,17 +1,25 @@
-"""The two passes over the photographs, spread over workers: headers first, then shards."""
+"""What workers do for a job: load codecs, read images' headers, then work on shards."""
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
+from latentset.datasets.store.header import CodecInfo
 from latentset.datasets.store.samples import OK
 from latentset.pipeline.encoding.cluster import Workers, tell
+from latentset.pipeline.encoding.engine import Engine, load_once
 from latentset.pipeline.encoding.plan import FileFacts, PlanFile, read_facts
 from latentset.pipeline.encoding.progress import ProgressView
-from latentset.pipeline.encoding.shard import ShardDone, ShardTarget, photograph_failed
+from latentset.pipeline.encoding.settings import Software
+from latentset.pipeline.encoding.shard import (
+    ShardDone,
+    ShardTarget,
+    photograph_failed,
+    read_software,
+)
 from latentset.pipeline.encoding.tally import Tally
 
 HEADERS_A_TASK = 1024
@@ -19,6 +27,33 @@ HEADERS_A_TASK = 1024
 
 REPORT_EVERY_S = 1.0
 """Seconds between a task's messages about how far it is."""
+
+
+def load_codecs(
+    crew: Workers | None, engine: Engine, codecs: Sequence[str]
+) -> tuple[Software, Mapping[str, CodecInfo], Generator[Any]]:
+    """Load all codecs on all local workers; each codec checks itself on one of them.
+
+    A worker that has none to check is ready earlier, and may plan.
+
+    Args:
+        crew: Local workers; None loads them in this process, where workers are elsewhere.
+        engine: Loads them.
+        codecs: Names or paths.
+
+    Returns:
+        What runs the codecs, what each is, and what is still being checked: to be exhausted before
+        anything is written.
+
+    Raises:
+        CodecError: One cannot be used.
+    """
+    if crew is None:
+        return *_load_all(0, 1, engine, codecs), (_ for _ in ())
+    count = crew.count()
+    loading = crew.map(_load_all, range(count), count=count, engine=engine, codecs=codecs)
+    software, infos = next(loading)
+    return software, infos, loading
 
 
 def read_headers(
@@ -123,6 +158,17 @@ def run_shards(
     if tally.skipped:
         view.say(f"{tally.skipped} of {tally.total} images were there already, from an earlier run")
     return tally
+
+
+def _load_all(
+    index: int, count: int, engine: Engine, codecs: Sequence[str]
+) -> tuple[Software, Mapping[str, CodecInfo]]:
+    """Load codecs on a worker of ``count``; its share of them checks itself."""
+    software = read_software(engine)
+    return software, {
+        codec: load_once(engine, codec, self_check=k % count == index).info
+        for k, codec in enumerate(codecs)
+    }
 
 
 def _read_part(index: int, paths: list[str], root: str) -> tuple[int, list[FileFacts]]:

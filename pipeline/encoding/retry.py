@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 from latentset.datasets.errors import JobError
 from latentset.datasets.sources import Source
 from latentset.datasets.store.hdf5_reader import Hdf5Store
-from latentset.datasets.store.header import Header, format_version_of
+from latentset.datasets.store.header import Header
 from latentset.datasets.store.layout import append_rows, fits
 from latentset.datasets.store.manifest import MANIFEST, Manifest
 from latentset.datasets.store.places import Folder, Place
@@ -102,7 +102,7 @@ def count_failed(target: Target) -> int:
         JobError: The store is of an earlier format version.
     """
     store, manifest = _complete(target)
-    current = format_version_of(store.header.arrays)
+    current = store.header.lowest_version
     if manifest.samples.failed and store.header.format_version != current:
         raise JobError(
             f"{target.store} is of format {store.header.format_version}, and only stores of format "

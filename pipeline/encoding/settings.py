@@ -9,15 +9,19 @@ from pydantic import PositiveInt
 
 from latentset.datasets.errors import SettingsChangedError
 from latentset.datasets.sources import Source
+from latentset.datasets.store.content import Sparse
 from latentset.datasets.store.formats import Format
-from latentset.datasets.store.header import Described, Frozen, Header, SourceInfo
+from latentset.datasets.store.header import Described, Header, SourceInfo
 from latentset.datasets.store.objects import sha256_of
 
 _SHOWN = 70
 """Characters of a value in a message."""
 
+_ABSENT = {"software.cpu_isa": "native"}
+"""What it means that a setting is absent."""
 
-class Software(Frozen):
+
+class Software(Sparse):
     """What decides the values besides the settings: all workers must have the same."""
 
     tensorflow: str
@@ -28,6 +32,8 @@ class Software(Frozen):
     """Whether TensorFlow's oneDNN kernels are on."""
     device: str
     """What runs the codec."""
+    cpu_isa: str | None = None
+    """Vector instructions; None lets each CPU use its best."""
     decoder: str
     """What decodes and resizes photographs, with its version."""
 
@@ -68,6 +74,7 @@ def software_of(header: Header) -> Software:
         tensorflow_compression=made.tensorflow_compression,
         onednn=made.onednn,
         device=made.device,
+        cpu_isa=made.cpu_isa,
         decoder=made.decoder,
     )
 
@@ -130,8 +137,8 @@ def refuse_changes(where: str, before: Settings, now: Settings) -> None:
     """
     if before == now:
         return
-    old = dict(_flatten("", before.model_dump(mode="json")))
-    new = dict(_flatten("", now.model_dump(mode="json")))
+    old = _ABSENT | dict(_flatten("", before.model_dump(mode="json")))
+    new = _ABSENT | dict(_flatten("", now.model_dump(mode="json")))
     lines = [
         f"  {name}: {_show(old.get(name))} before, {_show(new.get(name))} now"
         for name in dict.fromkeys([*old, *new])

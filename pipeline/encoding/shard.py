@@ -24,6 +24,7 @@ from latentset.datasets.store.places import Place
 from latentset.datasets.store.samples import OK
 from latentset.datasets.store.scales import number_scales
 from latentset.datasets.store.writer import shard_objects, write_objects
+from latentset.pipeline.cpu_isa import CpuIsa
 from latentset.pipeline.encoding.contents import Contents, LatentContents, PhotographContents
 from latentset.pipeline.encoding.decoding import Photograph, decode_batches
 from latentset.pipeline.encoding.engine import Coder, Engine, load_once
@@ -154,14 +155,15 @@ def encode_shard(task: Task, index: int, report: Callable[[int], None]) -> Shard
 
     photographs = [Photograph(row) for row in rows]
     with enough_memory(index):
-        shards = [
+        rule = ResizeRule.parse(plans[0].header.resize)
+        batches = decode_batches(photographs, task.source, rule, task.batch)
+        shards = [  # their codecs are loaded here, unless this worker has them
             (target, plan, _begin(task.engine, target.codec, plan, index))
             for target, plan, found in zip(task.targets, plans, reused, strict=True)
             if not found
         ]
-        rule = ResizeRule.parse(plans[0].header.resize)
         done = 0
-        for batch in decode_batches(photographs, task.source, rule, task.batch):
+        for batch in batches:
             if task.fail:
                 for photograph in batch:
                     if photograph.status != OK:
@@ -284,16 +286,18 @@ def codec_differs(name: str, codec: Coder, planned: CodecInfo) -> JobError:
 
 
 def require_software(engine: Engine, header: Header) -> None:
-    """Make sure that this worker computes what the others do.
+    """Make sure that this worker computes what the others do; before it computes anything.
 
     Args:
         engine: Runs the codec.
         header: What the store was planned with.
 
     Raises:
-        JobError: It has other software.
+        JobError: It has other software, or cannot use the job's vector instructions.
     """
     expected = software_of(header)
+    if engine.fix_cpu_isa is not None:
+        engine.fix_cpu_isa(expected.cpu_isa or CpuIsa.native)
     found = read_software(engine)
     if found != expected:
         raise JobError(
@@ -317,5 +321,6 @@ def read_software(engine: Engine) -> Software:
         tensorflow_compression=found["tensorflow_compression"],
         onednn=found["onednn"] == "1",
         device=found["device"],
+        cpu_isa=found.get("cpu_isa"),
         decoder=decoder_version(),
     )

@@ -75,7 +75,7 @@ def test_the_header_of_the_specification_is_read_and_written_back() -> None:
         (None, "not a LatentSet store"),
         (
             changed("format_version", value="9.9"),
-            "format_version: expected 0.1 or 1.0 or 1.1, got '9.9'",
+            "format_version: expected 0.1 or 1.0 or 1.1 or 1.2, got '9.9'",
         ),
         (changed("new", value=1), "new: Extra inputs are not permitted"),
         (changed("codec", "new", value=1), "codec.new: Extra inputs are not permitted"),
@@ -87,11 +87,22 @@ def test_the_header_of_the_specification_is_read_and_written_back() -> None:
         (changed("arrays", value=["y_hat"]), "arrays: expected y_hat, scale_index, z_hat"),
         (changed("layout", "shard_rows", value=5), "multiple of chunk_rows"),
         (changed("layout", "shards", value=0), "layout.shards: .*got 0"),
+        (changed("provenance", "cpu_isa", value="avx2"), "there is no cpu_isa in 0.1"),
+        (changed("provenance", "cpu_isa", value=""), "provenance.cpu_isa: .*got ''"),
     ],
 )
 def test_other_headers_are_refused(header: object, message: str) -> None:
     with pytest.raises(StoreFormatError, match=message):
         parse_header(header, "s")
+
+
+def test_vector_instructions_are_of_version_1_2() -> None:
+    header = changed("provenance", "cpu_isa", value="of tomorrow")
+    header["format_version"] = "1.2"
+    parsed = parse_header(header, "s")
+    assert json.loads(parsed.model_dump_json()) == header
+    assert parsed.lowest_version == "1.2"
+    assert parse_header(HEADER, "s").lowest_version == "1.0"
 
 
 def test_grids_are_rounded_up() -> None:

@@ -202,7 +202,9 @@ def scale_index_by_hand(
     # TensorFlow's Exp, and the table in float32, are off by a unit in the last place each.
     logarithm = Near(logarithm.value, logarithm.error + 8 * U)
     return logarithm.range_of(
-        lambda values: 63 - (np.maximum(np.exp(values), SCALES[0])[..., None] <= SCALES[:-1]).sum(-1)
+        lambda values: (
+            63 - (np.maximum(np.exp(values), SCALES[0])[..., None] <= SCALES[:-1]).sum(-1)
+        )
     )
 
 

@@ -250,7 +250,7 @@ def test_scale_index_follows_from_z_hat_in_exact_integers(
 def test_up_to_which_z_hat_the_integers_are_exact(codec: Codec, parameters: Parameters) -> None:
     ones = np.ones((9, 9, 6), np.int64)
     largest = _convolve(ones, np.abs(parameters.h_s[0].kernel).astype(np.int64), up=True).max()
-    assert codec.report.exact_limit == (2**24 - 1) // largest
+    assert codec.info.h_s_exact_to == (2**24 - 1) // largest
     assert codec.report.facts.integer_h_s
 
 
@@ -281,16 +281,16 @@ def _with_unbounded_activations(parameters: Parameters) -> Any:
 def test_integers_that_may_not_be_exact(
     build: Callable[[Parameters], Any], parameters: Parameters
 ) -> None:
-    report = load(build(parameters)).report
-    assert report.facts.integer_h_s
-    assert report.exact_limit is None
+    codec = load(build(parameters))
+    assert codec.report.facts.integer_h_s
+    assert codec.info.h_s_exact_to is None
 
 
 def test_a_network_with_fractions(v1_path: Path, v2_path: Path) -> None:
     for path in (v1_path, v2_path):
-        report = load_codec(str(path), self_check=False).report
-        assert not report.facts.integer_h_s
-        assert report.exact_limit is None
+        codec = load_codec(str(path), self_check=False)
+        assert not codec.report.facts.integer_h_s
+        assert codec.info.h_s_exact_to is None
 
 
 def _convolve(x: NDArray[np.int64], kernel: NDArray[np.int64], up: bool) -> NDArray[np.int64]:

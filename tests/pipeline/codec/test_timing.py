@@ -15,6 +15,7 @@ from latentset.datasets.errors import PhotographError
 from latentset.pipeline.codec.cli import app
 from latentset.pipeline.codec.codec import Codec, load_codec
 from latentset.pipeline.codec.timing import describe_machine, time_codec
+from latentset.pipeline.tensorflow_setup import CPU_ISA
 
 pytestmark = pytest.mark.usefixtures("wide_terminal")
 
@@ -32,7 +33,7 @@ def test_the_file_has_what_the_report_reads(v2_path: Path, v1_path: Path, tmp_pa
     output = run(*arguments, "--json", str(file)).output
     found: dict[str, Any] = json.loads(file.read_text())
     assert found.keys() == {"machine", "codecs"}
-    assert "1 thread, TensorFlow 2.14.1 with oneDNN" in found["machine"]
+    assert f"1 thread, TensorFlow 2.14.1 with oneDNN, {CPU_ISA.value}" in found["machine"]
     assert found["codecs"].keys() == {"tiny-v2", "tiny-v1"}
     for times in found["codecs"].values():
         assert times.keys() == {

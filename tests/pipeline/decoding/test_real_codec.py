@@ -10,7 +10,7 @@ from PIL import Image
 
 from latentset.datasets.store import open_store
 from latentset.pipeline.codec.codec import load_codec
-from latentset.pipeline.tensorflow_setup import tf
+from latentset.pipeline.tensorflow_setup import CPU_ISA, tf
 
 CODEC = "demo-hyperprior-msssim-1"
 SIZES = ((176, 192), (165, 201))
@@ -52,5 +52,11 @@ def test_pixels_are_the_receivers_and_measured(tmp_path: Path) -> None:
         assert resized.samples["ms_ssim"][k].as_py() == row["ms_ssim"]
         assert resized.read_sample(k)["pixels"].shape == (40, 48, 3)
     assert resized.header.resize == "exact:40x48"
+    made = resized.header.provenance
+    assert (made.cpu_isa or "native") == CPU_ISA
+    assert resized.header.pixels is not None
+    assert resized.header.pixels.latents is not None
+    assert resized.header.pixels.latents.provenance.cpu_isa == made.cpu_isa
+    assert resized.header.format_version == ("1.2" if made.cpu_isa else "1.1")
     assert small.is_file()
     assert resized.header.layout.shard_rows != store.header.layout.shard_rows

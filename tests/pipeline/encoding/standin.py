@@ -6,7 +6,7 @@ photographs that are all white, ``standin:index`` with a scale index beyond the 
 ``standin:kill`` by killing its process there, ``standin:nan`` with a y_hat that is no number,
 ``standin:half`` with one that is no integer, ``standin:graph`` with an error, ``standin:bits`` with
 a size that is no number, each for these; ``standin:other`` as another codec with other latents,
-``standin:wide`` as one with twice the channels.
+``standin:wide`` as one with twice the channels; ``standin:unsound`` fails its self-check, late.
 """
 
 import hashlib
@@ -149,6 +149,13 @@ class StandIn:
 
 def load(name: str, /, *, self_check: bool) -> StandIn:
     loaded.append(name)
+    log = os.environ.get("LATENTSET_STANDIN_LOADS")
+    if log is not None:
+        with Path(log).open("a") as file:
+            print(os.getpid(), self_check, file=file)
+    if self_check and name == "standin:unsound":
+        time.sleep(1)
+        raise CodecGraphError("self-check: the strings have other bits")
     return StandIn(name)
 
 

@@ -1,6 +1,7 @@
 """The whole job with a stand-in codec: what goes in comes out, whatever the settings."""
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from latentset.datasets.errors import (
+    CodecGraphError,
     JobError,
     PhotographFailedError,
     SettingsChangedError,
@@ -20,6 +22,7 @@ from latentset.datasets.photographs import ResizeRule, read_photograph
 from latentset.datasets.sources import Source, open_source
 from latentset.datasets.store import open_store
 from latentset.datasets.store.places import Folder
+from latentset.pipeline.encoding.cluster import connect
 from latentset.pipeline.encoding.job import EncodeResult, encode
 from latentset.pipeline.encoding.plan import PlanFile
 from latentset.pipeline.encoding.record import record_path
@@ -218,6 +221,33 @@ def test_a_complete_store_is_left_alone(
     again = run(uniform, finished, scheduler="tcp://127.0.0.1:1")
     assert again.was_complete
     assert content(finished) == before
+
+
+def test_local_workers_load_the_codec_once_each_and_one_checks_it(
+    run: Run, mixed: Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LATENTSET_STANDIN_LOADS", str(tmp_path / "loads"))
+    run(mixed, tmp_path / "store", scheduler=None, workers=2)
+    loads = [line.split() for line in (tmp_path / "loads").read_text().splitlines()]
+    assert len({process for process, _ in loads} - {str(os.getpid())}) == 2
+    assert sorted(checked for _, checked in loads) == ["False", "True"]
+
+
+def test_a_codec_that_fails_its_self_check_leaves_nothing(
+    run: Run, mixed: Source, tmp_path: Path
+) -> None:
+    # The other worker is ready long before.
+    with pytest.raises(CodecGraphError, match="self-check"):
+        run(mixed, tmp_path / "store", codec="standin:unsound", scheduler=None, workers=2)
+    assert not (tmp_path / "store").exists()
+    assert not list((tmp_path / "store.job").rglob("plan.*"))
+
+
+def test_malloc_keeps_memory_in_local_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    with connect(None, 1) as crew:
+        names = ["MALLOC_TRIM_THRESHOLD_", "OMP_NUM_THREADS"]
+        assert set(crew.map(os.getenv, names)) == {None, "1"}
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,12 @@ from latentset.datasets.errors import CodecError
 from latentset.datasets.sources import Source, open_source
 from latentset.datasets.store.convert import read_shard
 from latentset.datasets.store.hdf5 import assemble, encode_part
+from latentset.datasets.store.header import ArrayName
 from latentset.datasets.store.reader import Store, open_store
+from latentset.datasets.store.verify import Findings
 from latentset.pipeline.encoding.job import EncodeResult, encode
 from latentset.pipeline.recompute import Recomputed, prepare, recompute
+from latentset.pipeline.verify import _conclude
 
 Run = Callable[..., EncodeResult]
 
@@ -81,26 +84,66 @@ def test_one_symbol_is_found(
     run: Run, mixed: Source, again: Callable[..., Recomputed], tmp_path: Path
 ) -> None:
     store = run(mixed, tmp_path / "store.h5").store
-    spoil(store, tmp_path / "spoiled.h5", index=5)
+    spoil(store, tmp_path / "spoiled.h5", 5, {"y_hat": 1, "z_hat": -1})
     result = again(tmp_path / "spoiled.h5", mixed)
     assert result.differing == 2
     name = store.samples["id"][5].as_py()
     assert len(result.problems) == 1
-    assert result.problems[0].startswith(f"sample 5 ({name}) encoded again: 1 of ")
-    assert "symbols of y_hat differ" in result.problems[0]
-    assert "symbols of z_hat differ" in result.problems[0]
+    assert result.explained == []
+    y_hat = store.read_sample(5)["y_hat"]
+    value = y_hat[0, 0, 3]
+    assert result.problems[0].startswith(f"sample 5 ({name}) encoded again: z_hat: 1 of ")
+    assert result.problems[0].endswith(
+        f"; y_hat: 1 of {y_hat.size} symbols differ: {value} for {value + 1} at (0, 0, 3)"
+    )
 
 
-def spoil(store: Store, path: Path, index: int) -> None:
-    """Write a store again with one symbol of y_hat and one of z_hat of a sample altered."""
+@pytest.mark.parametrize(
+    ("spoilt", "rounding"),
+    [
+        ({"y_hat": 1, "z_hat": -1}, True),
+        ({"y_hat": 2, "z_hat": -1}, False),
+        # Scales follow from all of z_hat around them.
+        ({"scale_index": 32, "z_hat": -1}, True),
+        ({"scale_index": 32}, False),
+    ],
+)
+def test_a_difference_that_other_software_explains(
+    spoilt: dict[ArrayName, int],
+    rounding: bool,
+    run: Run,
+    mixed: Source,
+    again: Callable[..., Recomputed],
+    standin: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = run(mixed, tmp_path / "store.h5").store
+    spoil(store, tmp_path / "spoiled.h5", 5, spoilt)
+    monkeypatch.setitem(standin.environment, "cpu_isa", "avx2")
+    result = again(tmp_path / "spoiled.h5", mixed)
+    assert (len(result.explained), len(result.problems)) == (rounding, not rounding)
+    assert result.software == ["not as when the store was made: cpu_isa: native then, avx2 now"]
+    _, verdict, status = _conclude(Findings("store"), result)
+    assert status == (2 if rounding else 1)
+    assert ("which is no damage" in verdict) is rounding
+    assert ("It is more than rounding" in verdict) is not rounding
+
+
+def spoil(store: Store, path: Path, index: int, spoilt: dict[ArrayName, int]) -> None:
+    """Write a store again with one number of some arrays of a sample altered by so much."""
     assert store.manifest is not None
     layout, row = store.header.layout, store.samples.slice(index, 1).to_pylist()[0]
     parts = []
     for k in range(layout.shards):
         rows = {name: values.copy() for name, values in read_shard(store, k).items()}
         if k == row["shard"]:
-            rows["y_hat"][row["first_row"] - k * layout.shard_rows, 3] += 1
-            rows["z_hat"][row["z_first_row"] - k * layout.z_shard_rows, 1] -= 1
+            first = row["first_row"] - k * layout.shard_rows
+            z_first = row["z_first_row"] - k * layout.z_shard_rows
+            for name, step in spoilt.items():
+                place = (z_first, 1) if name == "z_hat" else (first, 3)
+                altered = int(rows[name][place]) + step
+                rows[name][place] = altered % 64 if name == "scale_index" else altered
         parts.append(encode_part(store.header, k, rows))
     assemble(
         path,
@@ -164,8 +207,10 @@ def test_other_software_is_said(
     run(uniform, tmp_path / "store")
     monkeypatch.setitem(standin.environment, "tensorflow", "of tomorrow")
     result = again(tmp_path / "store", uniform, count=1)
-    assert result.software == ["tensorflow: stand-in then, of tomorrow now"]
-    assert ("note", f"not as when the store was made: {result.software[0]}") in result.rows()
+    assert result.software == [
+        "not as when the store was made: tensorflow: stand-in then, of tomorrow now"
+    ]
+    assert ("note", result.software[0]) in result.rows()
 
 
 @pytest.mark.usefixtures("wide_terminal")

@@ -22,6 +22,7 @@ from latentset.datasets.errors import (
 from latentset.datasets.sources import Source
 from latentset.datasets.store import open_store
 from latentset.datasets.store.hdf5 import USER_BLOCK
+from latentset.datasets.store.header import Header
 from latentset.datasets.store.places import Folder
 from latentset.pipeline.encoding import amend, retry
 from latentset.pipeline.encoding.job import EncodeResult
@@ -219,7 +220,7 @@ def test_a_store_of_an_earlier_format_is_left_alone(
     no_image(mixed.root / "a" / "000.png")
     store = tmp_path / "store"
     run(mixed, store)
-    monkeypatch.setattr(retry, "format_version_of", lambda arrays: "2.0")
+    monkeypatch.setattr(Header, "lowest_version", "2.0")
     with pytest.raises(JobError, match=r"is of format 1\.0.*latentset convert STORE NEW"):
         run(mixed, store, retry_failed=True)
 

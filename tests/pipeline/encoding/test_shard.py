@@ -1,11 +1,13 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 
 from latentset.datasets.errors import JobError, StoreError
+from latentset.datasets.photographs import decode_photograph
 from latentset.datasets.sources import Source
 from latentset.datasets.store.places import Folder
 from latentset.pipeline.encoding import decoding as module
@@ -55,6 +57,24 @@ def test_the_codec_is_loaded_once_a_process(task: Task, standin: Any) -> None:
     before = len(standin.loaded)
     encode_shard(task, 3, ignore)
     assert len(standin.loaded) == before
+
+
+def test_photographs_are_decoded_while_the_codec_is_loaded(
+    task: Task, standin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = Event()
+
+    def tell(content: bytes) -> Any:
+        decoded.set()
+        return decode_photograph(content)
+
+    def load(name: str, /, *, self_check: bool) -> Any:
+        assert decoded.wait(60)
+        return standin.StandIn(name)
+
+    monkeypatch.setattr(module, "decode_photograph", tell)
+    engine = replace(standin.ENGINE, load=load)
+    assert encode_shard(replace(task, engine=engine), 0, ignore).reused == (False,)
 
 
 def test_a_task_that_is_run_again_writes_nothing(task: Task) -> None:
