@@ -115,7 +115,8 @@ def quantize_layers(
         quantized.append(
             IntegerLayer(
                 np.round(kernel * divisor).astype(np.float32),
-                np.round(bias * divisor).astype(np.int32),
+                # A channel that is never active may have any bias below zero.
+                np.clip(np.round(bias * divisor), -(1 << 30), 1 << 30).astype(np.int32),
                 divisor.astype(np.int32),
             )
         )
