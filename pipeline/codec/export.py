@@ -10,14 +10,8 @@ from numpy.typing import NDArray
 
 from latentset.pipeline.codec.bmshj2018 import SCALE_COUNT, ScaleHyperprior
 from latentset.pipeline.codec.integer_network import EXACT, LARGEST_INPUT, largest_sums
-from latentset.pipeline.codec.published_form import (
-    PRECISION,
-    IntegerLayer,
-    Layer,
-    Norm,
-    Parameters,
-    build_metagraph,
-)
+from latentset.pipeline.codec.parameters import IntegerLayer, Layer, Norm, Parameters
+from latentset.pipeline.codec.published_form import PRECISION, build_metagraph
 from latentset.pipeline.codec.tables import PaddedRows, log_spaced_scales
 from latentset.pipeline.tensorflow_setup import tf, tfc
 

@@ -94,15 +94,10 @@ class TrainingSettings(BaseModel):
 
 
 def learning_rate_at(step: int, settings: TrainingSettings) -> float:
-    """Return the learning rate of one step.
+    """Return the learning rate of a step, from 0.
 
-    Args:
-        step: Step, from 0.
-        settings: Rates, number of steps and the fraction after which the rate falls.
-
-    Returns:
-        The rate: constant, then from ``learning_rate`` to ``final_learning_rate`` on half a
-        cosine of its logarithm.
+    It is constant, then falls from ``learning_rate`` to ``final_learning_rate`` on half a cosine of
+    its logarithm.
     """
     start = settings.decay_from * settings.steps
     progress = (step - start) / max(1.0, settings.steps - 1 - start)
@@ -278,10 +273,6 @@ def claim_folder(settings: TrainingSettings) -> None:
 
 def train_codec(settings: TrainingSettings, *, console: Console) -> Path:
     """Train a scale hyperprior and export it; resume if the folder holds a checkpoint.
-
-    Args:
-        settings: What to train, on what, and where to.
-        console: Where progress is shown: a bar on a terminal, plain lines elsewhere.
 
     Returns:
         Path of the metagraph written.

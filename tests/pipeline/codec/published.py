@@ -5,13 +5,8 @@ from typing import Any, Literal
 import numpy as np
 
 from latentset.pipeline.codec.export import gaussian_rows, pad_rows, quantize_row
-from latentset.pipeline.codec.published_form import (
-    IntegerLayer,
-    Layer,
-    Norm,
-    Parameters,
-    build_metagraph,
-)
+from latentset.pipeline.codec.parameters import IntegerLayer, Layer, Norm, Parameters
+from latentset.pipeline.codec.published_form import build_metagraph
 from latentset.pipeline.codec.tables import PaddedRows, log_spaced_scales
 
 Median = Literal["rounded", "truncated", "whole"]

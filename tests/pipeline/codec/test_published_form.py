@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from latentset.pipeline.codec.allowed_ops import STOCK_OPS
 from latentset.pipeline.codec.codec import Codec, Latents, load_codec
 from latentset.pipeline.codec.metagraph import parse_codec_file
-from latentset.pipeline.codec.published_form import Parameters, build_metagraph
+from latentset.pipeline.codec.parameters import Parameters
+from latentset.pipeline.codec.published_form import build_metagraph
 from latentset.pipeline.tensorflow_setup import tf
 from tests.pipeline.codec.published import build_published, make_parameters
 
