@@ -180,11 +180,7 @@ class Trainer:
 
 
 def load_weights(model: ScaleHyperprior, folder: Path) -> None:
-    """Fill a model with the weights of the newest checkpoint in a folder.
-
-    Args:
-        model: Model with the filter counts of the checkpoint.
-        folder: Checkpoint folder of a training run.
+    """Fill a model with the weights of the newest checkpoint in the folder of a training run.
 
     Raises:
         TrainingError: No checkpoint there, or one of other filter counts.
