@@ -87,7 +87,8 @@ def test_the_header_of_the_specification_is_read_and_written_back() -> None:
         (changed("arrays", value=["y_hat"]), "arrays: expected y_hat, scale_index, z_hat"),
         (changed("layout", "shard_rows", value=5), "multiple of chunk_rows"),
         (changed("layout", "shards", value=0), "layout.shards: .*got 0"),
-        (changed("provenance", "cpu_isa", value="avx2"), "there is no cpu_isa in 0.1"),
+        (changed("provenance", "cpu_isa", value="avx2"), "no cpu_isa and no h_s_exact_to in 0.1"),
+        (changed("codec", "h_s_exact_to", value=256), "no cpu_isa and no h_s_exact_to in 0.1"),
         (changed("provenance", "cpu_isa", value=""), "provenance.cpu_isa: .*got ''"),
     ],
 )
@@ -97,11 +98,12 @@ def test_other_headers_are_refused(header: object, message: str) -> None:
 
 
 def test_vector_instructions_are_of_version_1_2() -> None:
-    header = changed("provenance", "cpu_isa", value="of tomorrow")
-    header["format_version"] = "1.2"
-    parsed = parse_header(header, "s")
-    assert json.loads(parsed.model_dump_json()) == header
-    assert parsed.lowest_version == "1.2"
+    for path, value in ((("provenance", "cpu_isa"), "of tomorrow"), (("codec", "h_s_exact_to"), 9)):
+        header = changed(*path, value=value)
+        header["format_version"] = "1.2"
+        parsed = parse_header(header, "s")
+        assert json.loads(parsed.model_dump_json()) == header
+        assert parsed.lowest_version == "1.2"
     assert parse_header(HEADER, "s").lowest_version == "1.0"
 
 
