@@ -8,6 +8,7 @@ highest run, the ratio of each pair of neighbours, and the bar of the claim.
 import json
 import os
 import platform
+import re
 import runpy
 import statistics
 import subprocess
@@ -311,7 +312,8 @@ def _peak_mib(parent: int) -> float:
         process = psutil.Process(parent)
         for one in (process, *process.children(recursive=True)):
             status = Path(f"/proc/{one.pid}/status").read_text()
-            peak = max(peak, int(status.partition("VmHWM:")[2].split()[0]) / 1024)
+            found = re.search(r"VmHWM:\s+(\d+) kB", status)  # one that has just ended has none
+            peak = max(peak, int(found[1]) / 1024 if found else 0.0)
     return peak
 
 
