@@ -26,9 +26,15 @@
 A message says what was wrong, what was expected, what was found, and what to do.
 """
 
+from typing import Any
+
 
 class LatentSetError(Exception):
     """Base of all errors raised on purpose; the command line prints its text without a trace."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Say how workers send it: by its arguments. Dask would make it anew without any."""
+        return type(self), self.args
 
 
 class CodecError(LatentSetError, ValueError):

@@ -66,7 +66,7 @@ class CodecInfo(Sparse):
     """Value to add to the stored symbols of ``z_hat``, one a channel."""
     h_s_exact_to: PositiveInt | None = None
     """h_s is a network of integers: for ``z_hat`` (offset added) up to this magnitude,
-    ``scale_index`` is the same on every device. Absent where it computes with fractions."""
+    ``scale_index`` is the same on every CPU. Absent where it computes with fractions."""
     y_downsampling: Annotated[int, Field(ge=1, le=1024)] = 16
     """Pixels a side of one position of ``y_hat``; sizes are rounded up."""
     z_downsampling: Annotated[int, Field(ge=1, le=65536)] = 64

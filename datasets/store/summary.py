@@ -263,7 +263,7 @@ def _describe_content(header: Header) -> Rows:
         ("scale table", f"{len(table)} values, {min(table):.4g} to {max(table):.4g}"),
         (
             "scale index",
-            f"exact integers of z_hat up to {codec.h_s_exact_to}: the same on every device"
+            f"exact integers of z_hat up to {codec.h_s_exact_to}: the same on every CPU"
             if codec.h_s_exact_to
             else "computed with fractions: near a rounding boundary it depends on the device",
         ),

@@ -159,7 +159,7 @@ class Codec:
             z_channels=sizes.z_channels,
             scale_table=tuple(float(s) for s in scales),
             z_offset=read_z_offset(graph, structure, sender.constants, sizes.z_channels, decoded_z),
-            h_s_exact_to=find_exact_limit(graph, structure.z.symbols, structure.scale_index),
+            h_s_exact_to=self._exact_limit(sender),
             y_downsampling=sizes.y_downsampling,
             z_downsampling=sizes.z_downsampling,
         )
@@ -172,6 +172,15 @@ class Codec:
             op_counts=Counter(node.op for node in sender.latents.node),
         )
         return info, report
+
+    @staticmethod
+    def _exact_limit(sender: Sender) -> int | None:
+        structure, decoded_z = sender.structure, sender.decoded_z
+        z, index = structure.z.symbols, structure.scale_index
+        if (sender.tensors["z_hat"], sender.tensors["scale_index"]) != (z, index):
+            return None  # other tensors were named
+        offset = decoded_z.offset if decoded_z else None
+        return find_exact_limit(sender.graph, z, index, structure.image, offset)
 
     @property
     def free_batch(self) -> bool:

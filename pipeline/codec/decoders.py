@@ -195,23 +195,39 @@ def cut_receiver(
     return reached
 
 
+_OFFSET_IS_OVER = frozenset(
+    "Conv2D Conv2DBackpropInput Floor Pad PadV2 MirrorPad Rint Round Shape".split()  # noqa: SIM905
+)
+"""Ops that may take the symbols of z, or them with their offset, on the way into h_s."""
+
+
 def _find_offset(graph: Graph, decoder: Decoder, image: TensorRef) -> TensorRef | None:
-    """Find the constant that is added to decoded symbols first of all; None: there is none.
+    """Find the constant that is added to decoded symbols before h_s; None: there is none.
 
     Raises:
-        CodecGraphError: There are several.
+        CodecGraphError: There are several, or something else is done to the symbols.
     """
-    found = set()
-    for ref, node in _walk(_consumers(graph), decoder.symbols, _PASS_OPS | {"Cast"}):
-        if node.op in ("Add", "AddV2"):
-            found |= {other for other in graph.inputs(node.name) if other != ref}
-    constants = [ref for ref in found if not graph.depends_on_value(ref, image.node)]
-    if len(constants) > 1:
-        raise CodecGraphError(
-            f"expected one offset to be added to the decoded symbols of z, found "
-            f"{', '.join(sorted(map(str, constants)))}"
-        )
-    return constants[0] if constants else None
+    consumers = _consumers(graph)
+    found: list[TensorRef] = []
+    pending = [(decoder.symbols, _PASS_OPS | {"Cast"})]
+    while pending:
+        start, through = pending.pop()
+        for ref, node in _walk(consumers, start, through):
+            if node.op in through or node.op in _OFFSET_IS_OVER:
+                continue
+            others = [other for other in graph.inputs(node.name) if other != ref]
+            constant = len(others) == 1 and not graph.depends_on_value(others[0], image.node)
+            if node.op not in ("Add", "AddV2") or not constant or found:
+                raise CodecGraphError(
+                    f"expected one constant to be added to the decoded symbols of z before h_s "
+                    f"takes them, found {node.op} {node.name!r}"
+                )
+            found.append(others[0])
+            # A float offset is rounded before it goes on.
+            pending.append(
+                (TensorRef(node.name, 0), _PASS_OPS | {"Cast", "Floor", "Rint", "Round"})
+            )
+    return found[0] if found else None
 
 
 def _consumers(graph: Graph) -> dict[TensorRef, list[Any]]:
@@ -257,8 +273,12 @@ def _symbols_of(graph: Graph, consumers: Mapping[TensorRef, list[Any]], node: An
         )
     ref = found.pop()
     # What follows may reshape the symbols by the shape of the strings.
+    seen = {ref}
     while [taker.op in _SHAPE_OPS for taker in consumers.get(ref, ())] == [True]:
         ref = TensorRef(consumers[ref][0].name, 0)
+        if ref in seen:
+            raise CodecGraphError(f"the symbols of {node.op} {node.name!r} go round in a circle")
+        seen.add(ref)
     return ref
 
 

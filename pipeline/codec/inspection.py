@@ -104,7 +104,7 @@ def _exactness(codec: Codec) -> str:
     if codec.info.h_s_exact_to is not None:
         return (
             "Follows from z_hat in exact integers, |z_hat| up to "
-            f"{codec.info.h_s_exact_to}: the same on every device"
+            f"{codec.info.h_s_exact_to}: the same on every CPU"
         )
     if codec.report.facts.integer_h_s:
         return "Follows from z_hat in integers, whose sums may pass what float32 holds exactly"

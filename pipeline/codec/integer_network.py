@@ -2,7 +2,10 @@
 
 A layer computes ``clip((convolution(x) + bias + divisor // 2) / divisor)``. The convolution runs in
 float32, which adds integers up to 2 ** 24 without rounding, in any order: as long as its sums stay
-below that, the layer gives the same integers on every device.
+below that, the layer gives the same integers on every CPU.
+
+A GPU's library may take another algorithm (Winograd's, of Fourier), whose intermediate values are
+no integers: nothing is promised there.
 
 Source:
     Balle, Johnston, Minnen: "Integer networks for data compression with latent-variable models",
@@ -14,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latentset.pipeline.codec.graph import Graph, TensorRef
+from latentset.pipeline.codec.graph import SHAPE_OPS, Graph, TensorRef
 from latentset.pipeline.tensorflow_setup import tf
 
 EXACT = 1 << 24
@@ -58,6 +61,15 @@ def is_integer_network(graph: Graph, symbols: TensorRef, index: TensorRef) -> bo
     )
 
 
+def _follows_from(graph: Graph, symbols: TensorRef, index: TensorRef, image: TensorRef) -> bool:
+    """Say whether the image decides the index through the symbols of z alone."""
+
+    def stop(node: Any) -> bool:
+        return node.name in (symbols.node, image.node) or node.op in SHAPE_OPS
+
+    return all(node.name != image.node for node in graph.find_upstream(index, stop))
+
+
 def _keeps_integers(graph: Graph, node: Any) -> bool:
     if node.op in _DATA_INPUT:
         return bool(_data(graph, node).op == "Cast")
@@ -65,16 +77,25 @@ def _keeps_integers(graph: Graph, node: Any) -> bool:
         if not _is_float(node.attr["SrcT"].type):
             return True
         return _before(graph, graph.inputs(node.name)[0]).op in _ROUND
-    return node.op in _ROUND or node.op in _KEEP_ORDER or not _is_float(node.attr["T"].type)
+    known = node.op in _ROUND or node.op in _KEEP_ORDER
+    return known or ("T" in node.attr and not _is_float(node.attr["T"].type))
 
 
-def find_exact_limit(graph: Graph, symbols: TensorRef, index: TensorRef) -> int | None:
+def find_exact_limit(
+    graph: Graph,
+    symbols: TensorRef,
+    index: TensorRef,
+    image: TensorRef,
+    offset: TensorRef | None,
+) -> int | None:
     """Find up to which magnitude of z_hat the scale index is exact in any order of summation.
 
     Args:
         graph: As for ``is_integer_network``.
         symbols: The symbols of z.
         index: The scale index.
+        image: The sender's input.
+        offset: The constant that is added to the symbols, if there is one.
 
     Returns:
         The largest magnitude of z_hat; None where h_s computes with fractions, or its sums may
@@ -82,12 +103,14 @@ def find_exact_limit(graph: Graph, symbols: TensorRef, index: TensorRef) -> int 
     """
     if not is_integer_network(graph, symbols, index):
         return None
+    if not _follows_from(graph, symbols, index, image):
+        return None
     limit = EXACT
     for node in graph.find_between(symbols, index):
         if node.op not in _DATA_INPUT:
             continue
         kernel = graph.node(graph.inputs(node.name)[_KERNEL_INPUT].node)
-        if kernel.op != "Const":
+        if kernel.op != "Const" or node.attr["T"].type != tf.float32.as_datatype_enum:
             return None
         taps, stride = tf.make_ndarray(kernel.attr["value"].tensor), 1
         if node.op == "Conv2DBackpropInput":
@@ -99,16 +122,26 @@ def find_exact_limit(graph: Graph, symbols: TensorRef, index: TensorRef) -> int 
         if source.attr["SrcT"].type == tf.uint8.as_datatype_enum:
             if largest < LARGEST_INPUT:
                 return None
-        elif _follows_convolution(graph, symbols, source):
+        elif not _is_z_hat(graph, source, symbols, offset):
             return None  # its inputs have no known bound
         else:
             limit = min(limit, largest)
     return limit
 
 
-def _follows_convolution(graph: Graph, symbols: TensorRef, node: Any) -> bool:
-    path = graph.find_between(symbols, TensorRef(node.name, 0))
-    return any(other.op in _DATA_INPUT for other in path)
+def _is_z_hat(graph: Graph, cast: Any, symbols: TensorRef, offset: TensorRef | None) -> bool:
+    """Say whether what is cast are the symbols of z and their offset, padded by zeros at most."""
+    ref, left = graph.inputs(cast.name)[0], offset
+    while ref != symbols:
+        node, inputs = graph.node(ref.node), graph.inputs(ref.node)
+        if node.op in ("Add", "AddV2") and left in inputs:
+            ref = next(other for other in inputs if other != left)
+            left = None
+        elif node.op in _KEEP_ORDER and ref != inputs[0]:
+            ref = inputs[0]
+        else:
+            return False
+    return left is None
 
 
 def _data(graph: Graph, convolution: Any) -> Any:
@@ -118,8 +151,9 @@ def _data(graph: Graph, convolution: Any) -> Any:
 
 def _before(graph: Graph, ref: TensorRef) -> Any:
     """Return the node that computed a value, before it was padded or cropped."""
-    node = graph.node(ref.node)
-    while node.op in _KEEP_ORDER:
+    node, seen = graph.node(ref.node), set()
+    while node.op in _KEEP_ORDER and node.name not in seen:
+        seen.add(node.name)
         node = graph.node(graph.inputs(node.name)[0].node)
     return node
 

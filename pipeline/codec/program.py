@@ -139,4 +139,10 @@ def evaluate_constants(
 
 def _first_line(error: Exception) -> str:
     text = error.message if isinstance(error, tf.errors.OpError) else str(error)
-    return str(text).strip().partition("\n")[0]
+    lines = [line.strip() for line in str(text).splitlines()]
+    said = [line for line in lines if line and not line.startswith(_NOT_A_REASON)]
+    return said[0] if said else str(text).strip()
+
+
+_NOT_A_REASON = ("Graph execution error", "Detected at node", "Node:", "[[")
+"""What TensorFlow's messages begin with."""

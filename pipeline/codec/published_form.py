@@ -12,7 +12,7 @@ and decodes it again before it derives the scale index from it, in loops of Tens
 
 The receiver's inputs are the sender's own outputs. ``h_s`` is a network of integers (Balle,
 Johnston, Minnen: "Integer networks for data compression with latent-variable models", ICLR 2019),
-so that the scale index is the same on every device.
+so that the scale index is the same on every CPU.
 """
 
 from collections.abc import Iterator, Sequence

@@ -28,6 +28,9 @@ neighbouring scale, 13 % away, is at 0.06. Measured on the tables of tensorflow-
 (12 bits): 0.003 for sigma 15 (90 entries), 0.08 for sigma 256 (1,480 entries)."""
 
 
+_COST_UNITS = 1 << 24
+"""Parts of a bit in which costs are counted; sums of up to 2 ** 29 bits are exact."""
+
 _WINDOW = 1024
 """Symbols below this are looked up, larger ones worked out."""
 
@@ -215,7 +218,9 @@ def _make_table(
         if (counts < 0).any():
             raise CodecGraphError(f"row {i} of the range coder's table falls")
         with np.errstate(divide="ignore"):
-            cost[i, : len(counts)] = precision - np.log2(counts)
+            # In units that add up exactly: the last digits of log2 are the CPU's.
+            bits = np.round((precision - np.log2(counts)) * _COST_UNITS) / _COST_UNITS
+        cost[i, : len(counts)] = bits
     return CodeTable(
         form=form,
         cost_bits=cost,
@@ -238,10 +243,11 @@ def log_spaced_scales(count: int) -> NDArray[np.float64]:
         tensorflow/compression, ``models/bmshj2018.py``:
         ``exp(ln 0.11 + i (ln 256 - ln 0.11) / (count - 1))``.
     """
-    scales: NDArray[np.float64] = np.exp(
-        np.linspace(math.log(SCALE_MIN), math.log(SCALE_MAX), count)
+    low, high = math.log(SCALE_MIN), math.log(SCALE_MAX)
+    # Twelve digits: the last ones of exp are the CPU's, and all workers must have the same.
+    return np.array(
+        [float(f"{math.exp(low + i * (high - low) / (count - 1)):.12g}") for i in range(count)]
     )
-    return scales
 
 
 def gaussian_distances(table: CodeTable, scales: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -69,8 +69,7 @@ def test_inspect_encode_verify_decode_and_evaluate(
     assert opened.samples["status"].to_pylist() == ["ok"] * 12
 
     checked = latentset("verify", store, "--recompute", 12, "--source", images)
-    assert "0 of" in checked
-    assert "symbols differ" in checked
+    assert "12 samples: 0 of" in checked
 
     latentset("decode", store, pixels, "--originals", images, "--workers", 1)
     decoded = open_store(pixels).samples["psnr_db"].to_pylist()

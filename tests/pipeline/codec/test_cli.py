@@ -109,7 +109,7 @@ def test_inspect_says_which_tensor_is_which_and_why(published_tiny_path: Path) -
         "scale_index": [
             "GridAlign/strided_slice:0",
             "index of that op, the row of each symbol of y. Follows from z_hat in exact integers, "
-            f"|z_hat| up to {codec.info.h_s_exact_to}: the same on every device",
+            f"|z_hat| up to {codec.info.h_s_exact_to}: the same on every CPU",
         ],
         "z_hat": [
             f"{z}_2/Cast:0",

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from latentset.datasets.errors import CodecGraphError
 from latentset.pipeline.codec.allowed_ops import STOCK_OPS
 from latentset.pipeline.codec.codec import Codec, Latents, load_codec
 from latentset.pipeline.codec.metagraph import parse_codec_file
@@ -308,3 +309,95 @@ def _convolve(x: NDArray[np.int64], kernel: NDArray[np.int64], up: bool) -> NDAr
     for i, j in np.ndindex(kernel.shape[:2]):
         total += padded[i : i + height, j : j + width] @ kernel[i, j]
     return total
+
+
+def _copy(metagraph: Any) -> tuple[Any, dict[str, Any]]:
+    copied = type(metagraph)()
+    copied.CopyFrom(metagraph)
+    return copied, {node.name: node for node in copied.graph_def.node}
+
+
+Z_HAT_OUT = "side_entropy_model/side_entropy_model_3/add_1"
+
+
+@pytest.mark.parametrize("op", ["Sub", "BiasAdd", "Mul"])
+def test_what_is_done_to_z_besides_is_not_passed_over(op: str, metagraph: Any) -> None:
+    """Taken for no offset, the header would say that z_hat is something else."""
+    changed, nodes = _copy(metagraph)
+    nodes[Z_HAT_OUT].op = op
+    with pytest.raises(CodecGraphError, match=f"one constant to be added .* found {op} "):
+        load(changed)
+
+
+def test_two_offsets_are_refused(metagraph: Any) -> None:
+    changed, nodes = _copy(metagraph)
+    second = changed.graph_def.node.add()
+    second.CopyFrom(nodes[Z_HAT_OUT])
+    second.name = "second"
+    second.input[0] = Z_HAT_OUT
+    for node in changed.graph_def.node:
+        if node.name != "second":
+            node.input[:] = ["second" if name == Z_HAT_OUT else name for name in node.input]
+    with pytest.raises(CodecGraphError, match="found AddV2 'second'"):
+        load(changed)
+
+
+def test_symbols_in_a_circle_are_refused(metagraph: Any) -> None:
+    changed, _ = _copy(metagraph)
+    gather = "side_entropy_model/side_entropy_model_3/decompress/TensorArrayStack/"
+    gather += "TensorArrayGatherV3"
+    for name, before in (("round", "about"), ("about", "round")):
+        node = changed.graph_def.node.add(name=name, op="Identity", input=[before])
+        node.attr["T"].type = tf.int32.as_datatype_enum
+    for node in changed.graph_def.node:
+        node.input[:] = ["round" if name == gather else name for name in node.input]
+    with pytest.raises(CodecGraphError):
+        load(changed)
+
+
+def _multiply_z(changed: Any, nodes: dict[str, Any]) -> None:
+    """h_s takes z_hat times itself: no bound of z_hat bounds its sums."""
+    node = changed.graph_def.node.add(name="times", op="Mul", input=[Z_HAT_OUT, Z_HAT_OUT])
+    node.attr["T"].type = tf.int32.as_datatype_enum
+    pad = nodes["hyper_synthesis/layer_0/Pad"]
+    pad.input[0] = "times"
+
+
+def _pad_with_much(changed: Any, nodes: dict[str, Any]) -> None:
+    value = changed.graph_def.node.add(name="much", op="Const")
+    value.attr["dtype"].type = tf.int32.as_datatype_enum
+    value.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(40_000, tf.int32))
+    pad = nodes["hyper_synthesis/layer_0/Pad"]
+    pad.op = "PadV2"
+    pad.input.append("much")
+
+
+def _let_y_have_a_say(changed: Any, nodes: dict[str, Any]) -> None:
+    """The index follows from z_hat and from y besides."""
+    add = changed.graph_def.node.add(name="both", op="AddV2")
+    add.attr["T"].type = tf.int32.as_datatype_enum
+    crop = nodes["GridAlign/strided_slice"]
+    copy = changed.graph_def.node.add()
+    copy.CopyFrom(crop)
+    copy.name = "cropped"
+    zero = changed.graph_def.node.add(
+        name="nothing", op="Sub", input=["entropy_model/entropy_model_2/Cast"] * 2
+    )
+    zero.attr["T"].type = tf.int32.as_datatype_enum
+    add.input.extend(["cropped", "nothing"])
+    for node in changed.graph_def.node:
+        if node.name not in ("cropped", "both"):
+            node.input[:] = ["both" if n == "GridAlign/strided_slice" else n for n in node.input]
+
+
+@pytest.mark.parametrize("change", [_multiply_z, _pad_with_much, _let_y_have_a_say])
+def test_exactness_is_claimed_of_nothing_else(
+    change: Callable[[Any, dict[str, Any]], None], metagraph: Any
+) -> None:
+    changed, nodes = _copy(metagraph)
+    change(changed, nodes)
+    try:
+        info = load(changed, self_check=False).info
+    except CodecGraphError:
+        return  # refused for another reason
+    assert info.h_s_exact_to is None

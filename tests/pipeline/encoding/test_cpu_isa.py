@@ -70,6 +70,9 @@ def process(*command: str, log: Path, **environment: str) -> Iterator[None]:
         started.wait()
 
 
+AVX512_OF_NUMPY = "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL"
+
+
 @contextmanager
 def worker(folder: Path, *options: str, **environment: str) -> Iterator[str]:
     """A scheduler and a worker started by hand, in its own environment; the address."""
@@ -91,7 +94,8 @@ def test_environments_of_workers_change_no_byte(
 ) -> None:
     made = []
     for name, environment in (
-        ("low", {"ONEDNN_MAX_CPU_ISA": "SSE41"}),
+        # NumPy has kernels of its own for AVX-512, whose exp and log2 have other last digits.
+        ("low", {"ONEDNN_MAX_CPU_ISA": "SSE41", "NPY_DISABLE_CPU_FEATURES": AVX512_OF_NUMPY}),
         ("free", {VARIABLE: "native"}),
     ):
         with worker(tmp_path, **environment) as address:
