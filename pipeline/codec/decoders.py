@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from latentset.datasets.errors import CodecGraphError
-from latentset.pipeline.codec.graph import Graph, TensorRef, extract
+from latentset.pipeline.codec.graph import SHAPE_OPS, Graph, TensorRef, extract
 from latentset.pipeline.codec.structure import ENCODE_OPS, Structure
 from latentset.pipeline.tensorflow_setup import tf
 
@@ -195,8 +195,8 @@ def cut_receiver(
     return reached
 
 
-_OFFSET_IS_OVER = frozenset(
-    "Conv2D Conv2DBackpropInput Floor Pad PadV2 MirrorPad Rint Round Shape".split()  # noqa: SIM905
+_OFFSET_IS_OVER = SHAPE_OPS | frozenset(
+    "Conv2D Conv2DBackpropInput Floor Pad PadV2 MirrorPad Rint Round".split()  # noqa: SIM905
 )
 """Ops that may take the symbols of z, or them with their offset, on the way into h_s."""
 
