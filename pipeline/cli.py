@@ -127,15 +127,12 @@ def encode(
     from latentset.datasets.photographs import ResizeRule
     from latentset.datasets.sources import open_source
     from latentset.datasets.store.places import Folder, open_place
-    from latentset.pipeline.codec.catalogue import locate_codec
     from latentset.pipeline.encoding.job import encode_all
     from latentset.pipeline.encoding.progress import choose_view
 
     refuse_mixed_workers(scheduler, workers, cluster)
     if codec != ["none"]:
         fix_cpu_isa(cpu_isa)
-        for name in codec:
-            locate_codec(name)
     place = open_place(store)
     inside = isinstance(place, Folder) and place.path.resolve().is_relative_to(source.resolve())
     if source.is_dir() and inside:
