@@ -41,7 +41,7 @@ _PASS_OPS = frozenset(
 )
 """Ops between a range-decode op and the symbols of the batch; they change no value."""
 
-_SHAPE_OPS = frozenset(["EnsureShape", "Identity", "Reshape"])
+_RESHAPE_OPS = frozenset(["EnsureShape", "Identity", "Reshape"])
 """Ops that symbols of a batch may go through before they are used."""
 
 _BATCH_OPS = frozenset(["TensorArrayGatherV3", "TensorListStack"])
@@ -274,7 +274,7 @@ def _symbols_of(graph: Graph, consumers: Mapping[TensorRef, list[Any]], node: An
     ref = found.pop()
     # What follows may reshape the symbols by the shape of the strings.
     seen = {ref}
-    while [taker.op in _SHAPE_OPS for taker in consumers.get(ref, ())] == [True]:
+    while [taker.op in _RESHAPE_OPS for taker in consumers.get(ref, ())] == [True]:
         ref = TensorRef(consumers[ref][0].name, 0)
         if ref in seen:
             raise CodecGraphError(f"the symbols of {node.op} {node.name!r} go round in a circle")

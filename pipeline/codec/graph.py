@@ -83,19 +83,8 @@ class Graph:
             ref: The tensor.
             source: Name of the node that makes the other, in practice the input image.
         """
-        seen = {ref.node}
-        pending = [ref.node]
-        while pending:
-            name = pending.pop()
-            if name == source:
-                return True
-            if self.node(name).op in SHAPE_OPS:
-                continue
-            for child in self.inputs(name):
-                if child.node not in seen:
-                    seen.add(child.node)
-                    pending.append(child.node)
-        return False
+        ends = self.find_upstream(ref, lambda node: node.name == source or node.op in SHAPE_OPS)
+        return any(node.name == source for node in ends)
 
     def find_upstream(self, ref: TensorRef, stop: Callable[[Any], bool]) -> list[Any]:
         """Return the nodes that satisfy ``stop``, nearest on the ways that lead to a tensor."""

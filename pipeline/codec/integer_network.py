@@ -4,8 +4,8 @@ A layer computes ``clip((convolution(x) + bias + divisor // 2) / divisor)``. The
 float32, which adds integers up to 2 ** 24 without rounding, in any order: as long as its sums stay
 below that, the layer gives the same integers on every CPU.
 
-A GPU's library may take another algorithm (Winograd's, of Fourier), whose intermediate values are
-no integers: nothing is promised there.
+A GPU's library may take another algorithm (Winograd's, or Fourier transforms), whose intermediate
+values are no integers: nothing is promised there.
 
 Source:
     Balle, Johnston, Minnen: "Integer networks for data compression with latent-variable models",
@@ -23,7 +23,7 @@ from latentset.pipeline.tensorflow_setup import tf
 EXACT = 1 << 24
 """Integers that float32 holds, and adds, exactly."""
 LARGEST_INPUT = 255
-"""Of any layer: hidden activations are uint8, and z_hat stays below it."""
+"""Of a hidden layer, whose activations are uint8; of z_hat in the codecs that are exported."""
 
 _DATA_INPUT = {"Conv2D": 0, "Conv2DBackpropInput": 2}
 """Convolutions, and which of their inputs is convolved."""
