@@ -4,7 +4,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from latentset.pipeline.codec.codec import Codec
 from latentset.pipeline.codec.export import gaussian_rows, pad_rows, quantize_row
+from latentset.pipeline.codec.metagraph import parse_codec_file
 from latentset.pipeline.codec.parameters import IntegerLayer, Layer, Norm, Parameters
 from latentset.pipeline.codec.published_form import build_metagraph
 from latentset.pipeline.codec.tables import PaddedRows, log_spaced_scales
@@ -96,3 +98,19 @@ def _logistic_rows(channels: int, width: int) -> PaddedRows:
 def build_published(N: int = 6, M: int = 8, **options: Any) -> Any:
     """Make a metagraph of the published form; see ``make_parameters``."""
     return build_metagraph(make_parameters(N, M, **options))
+
+
+Z_HAT_OUT = "side_entropy_model/side_entropy_model_3/add_1"
+"""z_hat as h_s takes it."""
+
+
+def load_published(metagraph: Any, **options: Any) -> Codec:
+    """Load a codec from a metagraph."""
+    return Codec(parse_codec_file(metagraph.SerializeToString(), "published"), **options)
+
+
+def copy_metagraph(metagraph: Any) -> tuple[Any, dict[str, Any]]:
+    """Copy a metagraph; also return its nodes by name."""
+    copied = type(metagraph)()
+    copied.CopyFrom(metagraph)
+    return copied, {node.name: node for node in copied.graph_def.node}
