@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from latentset.pipeline.codec.export import gaussian_rows, pad_rows, quantize_row
+from latentset.pipeline.codec.tables import PaddedRows
 from latentset.pipeline.tensorflow_setup import tf, tfc
 from tests.pipeline.codec.by_hand import SCALES, Array, M, N, Weights
 
@@ -221,52 +221,20 @@ def _control_flow(v1: bool) -> Iterator[None]:
         tf.compat.v1.enable_control_flow_v2()
 
 
-@dataclass(frozen=True)
-class TablesV1:
-    cdf: NDArray[np.int32]
-    cdf_size: NDArray[np.int32]
-    offset: NDArray[np.int32]
-
-
-def _quantized_rows(pmfs: list[Array], offset: NDArray[np.int32]) -> TablesV1:
-    rows = []
-    for pmf in pmfs:
-        whole = np.append(pmf, max(1 - pmf.sum(), 0.0)).astype(np.float32)
-        rows.append(tfc.pmf_to_quantized_cdf(whole, precision=16).numpy())
-    cdf = np.zeros((len(rows), max(map(len, rows))), np.int32)
-    for i, row in enumerate(rows):
-        cdf[i, : len(row)] = row
-    return TablesV1(cdf, np.array([len(r) for r in rows], np.int32), offset.astype(np.int32))
-
-
-def _normal_cdf(x: Array) -> Array:
-    return np.asarray(0.5 * tf.math.erfc(-x / 2**0.5).numpy())
-
-
-def y_tables_v1() -> TablesV1:
-    """Rows of Gaussians, cut where a 512th of the mass is left on either side."""
-    center = np.ceil(SCALES * 2.885635).astype(int)
-    pmfs = []
-    for sigma, half in zip(SCALES, center, strict=True):
-        k = np.arange(-half, half + 1)
-        pmfs.append(_normal_cdf((k + 0.5) / sigma) - _normal_cdf((k - 0.5) / sigma))
-    return _quantized_rows(pmfs, -center)
-
-
-def z_tables_v1() -> TablesV1:
+def z_tables_v1() -> PaddedRows:
     """Rows of logistic distributions of growing width, too short on purpose: symbols overflow."""
-    pmfs = []
+    rows = []
     for width in np.linspace(1.0, 3.0, N):
         edges = 1 / (1 + np.exp(-(np.arange(-3, 5) - 0.5) / width))
-        pmfs.append(np.diff(edges))
-    return _quantized_rows(pmfs, np.full(N, -3))
+        rows.append(quantize_row(np.diff(edges)))
+    return pad_rows(rows, np.full(N, -3))
 
 
-def _encode_v1(symbols: Any, index: Any, tables: TablesV1, *, per_image_index: bool) -> Any:
+def _encode_v1(symbols: Any, index: Any, tables: PaddedRows, *, per_image_index: bool) -> Any:
     from tensorflow_compression.python.ops import gen_ops
 
     cdf, size, offset = (
-        tf.identity(tf.constant(v)) for v in (tables.cdf, tables.cdf_size, tables.offset)
+        tf.identity(tf.constant(v)) for v in (tables.cdf, tables.size, tables.offset)
     )
 
     def body(args: Any) -> Any:
@@ -285,7 +253,7 @@ def _encode_v1(symbols: Any, index: Any, tables: TablesV1, *, per_image_index: b
     return tf.compat.v1.map_fn(body, elements, dtype=tf.string, back_prop=False, name="compress")
 
 
-def _decode_v1(strings: Any, index: Any, tables: TablesV1, *, per_image_index: bool) -> Any:
+def _decode_v1(strings: Any, index: Any, tables: PaddedRows, *, per_image_index: bool) -> Any:
     from tensorflow_compression.python.ops import gen_ops
 
     def body(args: Any) -> Any:
@@ -293,7 +261,7 @@ def _decode_v1(strings: Any, index: Any, tables: TablesV1, *, per_image_index: b
             args[0],
             args[1] if per_image_index else index,
             tables.cdf,
-            tables.cdf_size,
+            tables.size,
             tables.offset,
             precision=16,
             overflow_width=4,
@@ -348,7 +316,7 @@ def build_v1(
         mean_scale: Code the difference of y to something that depends on the photograph.
         plant: Called with the image; the op that it returns runs before y is computed.
     """
-    y_tables, z_tables = y_tables_v1(), z_tables_v1()
+    y_tables, z_tables = gaussian_rows(SCALES), z_tables_v1()
     with tf.Graph().as_default() as graph, _control_flow(v1=not functional):
         image = tf.compat.v1.placeholder(tf.uint8, (1, None, None, 3), "input_image")
         planted = [] if plant is None else [plant(image)]

@@ -7,6 +7,7 @@ import pytest
 
 from latentset.datasets.errors import CodecGraphError
 from latentset.pipeline.codec.codec import Codec
+from latentset.pipeline.codec.export import gaussian_rows
 from latentset.pipeline.codec.graph import Graph, TensorRef, extract, flatten
 from latentset.pipeline.codec.metagraph import parse_codec_file, read_codec_file
 from latentset.pipeline.codec.structure import Structure, find_quantizer, find_structure
@@ -107,10 +108,8 @@ def test_other_scales_are_refused(
     weights: by_hand.Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Rows of Gaussians whose scales are 13 % larger each: row i is that of scale i + 1.
-    monkeypatch.setattr(graphs, "SCALES", by_hand.SCALES * (256 / 0.11) ** (1 / 63))
-    tables = graphs.y_tables_v1()
-    monkeypatch.undo()
-    monkeypatch.setattr(graphs, "y_tables_v1", lambda: tables)
+    tables = gaussian_rows(by_hand.SCALES * (256 / 0.11) ** (1 / 63))
+    monkeypatch.setattr(graphs, "gaussian_rows", lambda scales: tables)
     data = graphs.build_v1(weights).SerializeToString()
     with pytest.raises(CodecGraphError, match="64 probability rows of y are not those"):
         Codec(parse_codec_file(data, "other"))
