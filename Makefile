@@ -52,11 +52,12 @@ lint: environments
 	$(TRAIN)/ruff check .
 	$(TRAIN)/ruff format --check .
 	@echo "== mypy --strict, pipeline and datasets"
-	$(ENCODE)/mypy .typing/latentset/pipeline .typing/latentset/datasets tests/pipeline tests/datasets \
+	$(ENCODE)/mypy .typing/latentset/cli .typing/latentset/pipeline .typing/latentset/datasets tests/makers tests/pipeline tests/datasets \
 		tests/project tests/conftest.py recipes/demo/photographs.py recipes/trashnet/split.py \
 		$(ENCODE_BENCHMARKS)
 	@echo "== mypy --strict, train and datasets"
-	$(TRAIN)/mypy .typing/latentset/train .typing/latentset/datasets tests/train tests/datasets \
+	$(TRAIN)/mypy .typing/latentset/cli .typing/latentset/train .typing/latentset/paper .typing/latentset/datasets \
+		tests/makers/runs.py tests/makers/stores.py tests/makers/adopting.py tests/train tests/paper tests/datasets \
 		$(filter-out $(ENCODE_BENCHMARKS),$(wildcard benchmarks/*.py))
 
 test-encode: environments
@@ -66,7 +67,7 @@ test-encode: environments
 
 test-train: environments
 	@echo "== tests in the train environment: train, datasets"
-	LATENTSET_EXCHANGE=$(EXCHANGE) $(TRAIN)/python -m pytest tests/train tests/datasets tests/project
+	LATENTSET_EXCHANGE=$(EXCHANGE) $(TRAIN)/python -m pytest tests/train tests/paper tests/datasets tests/project
 
 clean: ## remove the environments and everything made
 	rm -rf .venv build

@@ -35,10 +35,10 @@ def decoding(number: int, folder: str, threads: int) -> measure.Works:
     """Works of the encode environment: ``range N`` and ``receiver N``."""
     from PIL import Image
 
-    from latentset.pipeline.codec.codec import load_codec
-    from latentset.pipeline.codec.graph import extract
-    from latentset.pipeline.codec.metagraph import read_codec_file
-    from latentset.pipeline.codec.program import Program
+    from latentset.pipeline.codec.load.codec import load_codec
+    from latentset.pipeline.codec.load.graph import extract
+    from latentset.pipeline.codec.load.metagraph import read_codec_file
+    from latentset.pipeline.codec.load.program import Program
 
     path = Path(folder) / "full.metagraph"
     codec = load_codec(str(path), threads=threads)
@@ -73,11 +73,11 @@ def classifying(number: int, folder: str, threads: int) -> measure.Works:
     from torchvision.models import resnet50
 
     from latentset.datasets.store import open_store
-    from latentset.train.crop import gather, gather_index
+    from latentset.train.data.crop import gather, gather_index
+    from latentset.train.data.reader import Batch, LatentReader
+    from latentset.train.data.split import Split, select_split, split_names
     from latentset.train.models import FACResNet
-    from latentset.train.reader import Batch, LatentReader
-    from latentset.train.recipe import Data
-    from latentset.train.split import Split, select_split, split_names
+    from latentset.train.recipe.recipe import Data
 
     torch.set_num_threads(threads)
     torch.set_grad_enabled(False)

@@ -30,7 +30,7 @@ BATCHES = (1, 8, 32)
 
 def our_setup(number: int, codec_path: str, photographs_path: str, threads: int) -> measure.Works:
     """Load the codec; called in each process."""
-    from latentset.pipeline.codec.codec import load_codec
+    from latentset.pipeline.codec.load.codec import load_codec
 
     codec = load_codec(codec_path, threads=threads, self_check=False)
     photographs = np.load(photographs_path)

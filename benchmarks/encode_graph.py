@@ -69,7 +69,7 @@ def count_operations(filters: Sequence[int], height: int, width: int) -> int:
 
 def setup(number: int, codecs: Mapping[str, str], folder: str) -> measure.Works:
     """Load the codecs and make the matrices; called in each process."""
-    from latentset.pipeline.codec.codec import Codec, load_codec
+    from latentset.pipeline.codec.load.codec import Codec, load_codec
     from latentset.pipeline.tensorflow_setup import tf
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -119,7 +119,7 @@ def main() -> None:
     """Measure and print."""
     from full_codec import FILTERS, SIDE, make_codec, read_photographs
 
-    from latentset.datasets.photographs import read_photograph
+    from latentset.datasets.sources.images import read_photograph
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("images", type=Path, help="folder of JPEG files of many sizes")

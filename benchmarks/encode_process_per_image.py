@@ -83,8 +83,8 @@ def main() -> None:
         return
     from full_codec import make_codec, read_photographs, squares, write_photographs
 
-    from latentset.pipeline.codec.codec import load_codec
-    from latentset.pipeline.codec.sender import LATENT_TENSORS
+    from latentset.pipeline.codec.load.codec import load_codec
+    from latentset.pipeline.codec.load.sender import LATENT_TENSORS
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("photographs", type=Path, help="folder of JPEG files")

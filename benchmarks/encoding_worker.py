@@ -26,20 +26,20 @@ def setup(number: int, codec_path: str, photographs: str, folder: str) -> measur
         objects and its record. ``graph``: the codec alone, on 32 photographs in memory; ``graph,
         CPU time`` counts processor time. ``PARTS``: on the same 32 photographs, or one shard.
     """
-    from latentset.datasets.photographs import decode_photograph, read_bytes
+    from latentset.datasets.sources.images import decode_photograph, read_bytes
     from latentset.datasets.sources.opening import open_source
     from latentset.datasets.store.arrays import rows_of
     from latentset.datasets.store.header import ARRAYS, format_version_of
     from latentset.datasets.store.objects import sha256_of
     from latentset.datasets.store.scales import number_scales
-    from latentset.datasets.store.writer import ShardBuffer, shard_objects, write_objects
-    from latentset.pipeline.encoding.engine import TENSORFLOW, load_once
-    from latentset.pipeline.encoding.job import SHARD_BYTES
-    from latentset.pipeline.encoding.plan import PlanFile, make_plan, read_facts, write_plan
-    from latentset.pipeline.encoding.record import record_path
-    from latentset.pipeline.encoding.settings import Settings, describe_source
-    from latentset.pipeline.encoding.shard import ShardTarget, Task, encode_shard, read_software
-    from latentset.pipeline.encoding.target import make_target
+    from latentset.datasets.store.zarr.writer import ShardBuffer, shard_objects, write_objects
+    from latentset.pipeline.encode.engine import TENSORFLOW, load_once
+    from latentset.pipeline.encode.job import SHARD_BYTES
+    from latentset.pipeline.encode.shard import ShardTarget, Task, encode_shard, read_software
+    from latentset.pipeline.jobs.plan import PlanFile, make_plan, read_facts, write_plan
+    from latentset.pipeline.jobs.record import record_path
+    from latentset.pipeline.jobs.settings import Settings, describe_source
+    from latentset.pipeline.jobs.target import make_target
 
     source = open_source(Path(photographs))
     info = number_scales(TENSORFLOW.load(codec_path, self_check=True).info)

@@ -27,17 +27,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import measure  # noqa: F401
 import numpy as np
 
 from latentset.datasets.errors import LatentSetError
+from latentset.datasets.storage.location import Folder
 from latentset.datasets.store import open_store
 from latentset.datasets.store.convert import convert
-from latentset.datasets.store.places import Folder
-from latentset.datasets.store.synthetic import write_synthetic_store
 from latentset.datasets.store.verify import verify
-from latentset.train.reader import LatentReader
-from latentset.train.recipe import Data
-from latentset.train.split import select_split
+from latentset.train.data.reader import LatentReader
+from latentset.train.data.split import select_split
+from latentset.train.recipe.recipe import Data
+from tests.makers.synthetic import write_synthetic_store
 
 Fault = Callable[[Path, np.random.Generator], str]
 

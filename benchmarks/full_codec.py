@@ -21,14 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from latentset.pipeline.codec.bmshj2018 import (
+from latentset.pipeline.codec.train.bmshj2018 import (
     SCALE_COUNT,
     SCALE_MAX,
     SCALE_MIN,
     ScaleHyperprior,
 )
-from latentset.pipeline.codec.export import parameters_of
-from latentset.pipeline.codec.published_form import build_metagraph
+from latentset.pipeline.codec.train.export import parameters_of
+from latentset.pipeline.codec.train.published_form import build_metagraph
 from latentset.pipeline.tensorflow_setup import tf
 
 FILTERS = {quality: (128, 192) if quality <= 5 else (192, 320) for quality in range(1, 9)}

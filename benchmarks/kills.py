@@ -3,7 +3,7 @@
     python benchmarks/kills.py [--count 200] [--seed 0] [--lanes 2]
 
 In the encode environment. Each job encodes 40 made-up photographs with a stand-in codec of a few
-lines (tests/pipeline/encoding/standin.py), so that a run takes seconds; everything else is the real
+lines (tests/makers/standin.py), so that a run takes seconds; everything else is the real
 thing: `latentset encode` and its own worker, or a `dask scheduler` and a `dask worker`, as
 processes. Moments are spread over the time of an undisturbed run, from its first trace on disk
 (the lock) to its end. After each kill the same command is run until it succeeds, and every byte of
@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-TESTS = Path(__file__).resolve().parent.parent / "tests" / "pipeline" / "encoding"
+import measure  # noqa: F401
 
 
 def main() -> int:
@@ -30,9 +30,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lanes", type=int, default=2, help="jobs side by side")
     options = parser.parse_args()
-    sys.path.insert(0, str(TESTS))
-    killing: Any = importlib.import_module("killing")
-    standin: Any = importlib.import_module("standin")
+    killing: Any = importlib.import_module("tests.makers.killing")
+    standin: Any = importlib.import_module("tests.makers.standin")
     began = time.monotonic()
     outcomes = []
     with tempfile.TemporaryDirectory() as name:

@@ -223,9 +223,9 @@ def _read_huggingface(target: Path, compressed: bool) -> measure.Work:
 
 def _read_latentset(target: Path, compressed: bool) -> measure.Work:
     from latentset.datasets.store import open_store
-    from latentset.train.reader import LatentReader
-    from latentset.train.recipe import Data
-    from latentset.train.split import select_split, split_names
+    from latentset.train.data.reader import LatentReader
+    from latentset.train.data.split import select_split, split_names
+    from latentset.train.recipe.recipe import Data
 
     store = open_store(target)
     split = select_split(store, split_names(store)[0])

@@ -23,6 +23,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+sys.path.append(str(Path(__file__).parents[1]))  # for tests.makers: its stores are measured too
+
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """Variables that keep a library of linear algebra to one thread."""
 

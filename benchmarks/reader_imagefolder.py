@@ -22,10 +22,10 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from latentset.datasets.store import open_store
-from latentset.train.crop import gather, gather_index
-from latentset.train.reader import LatentReader
-from latentset.train.recipe import Data
-from latentset.train.split import select_split, split_names
+from latentset.train.data.crop import gather, gather_index
+from latentset.train.data.reader import LatentReader
+from latentset.train.data.split import select_split, split_names
+from latentset.train.recipe.recipe import Data
 
 BATCH = 64
 SIZE = 28

@@ -22,7 +22,8 @@ BATCH = 64
 WRITE = """
 import sys
 from pathlib import Path
-from latentset.datasets.store.synthetic import write_synthetic_store
+sys.path.append(sys.argv[3])
+from tests.makers.synthetic import write_synthetic_store
 write_synthetic_store(Path(sys.argv[1]), samples=int(sys.argv[2]), sizes=((256, 256),),
                       splits=("train",), channels=192, z_channels=8, shard_bytes=32 << 20)
 """
@@ -49,15 +50,15 @@ def main() -> None:
     torch_mib = resident_mib()
     print(f"{'with torch imported':44s} {torch_mib:8,.0f} MiB")
     from latentset.datasets.store import open_store
-    from latentset.train.reader import LatentReader
-    from latentset.train.recipe import Data
-    from latentset.train.split import select_split, split_names
+    from latentset.train.data.reader import LatentReader
+    from latentset.train.data.split import select_split, split_names
+    from latentset.train.recipe.recipe import Data
 
     print(f"{'with the reader imported':44s} {resident_mib():8,.0f} MiB")
     with tempfile.TemporaryDirectory() as folder:
         path = options.store or Path(folder) / "store.zarr"
         if options.store is None:
-            command = [sys.executable, "-c", WRITE, str(path), str(options.samples)]
+            command = [sys.executable, "-c", WRITE, str(path), str(options.samples), sys.path[-1]]
             subprocess.run(command, check=True)
         store = open_store(path)
         split = select_split(store, split_names(store)[0])

@@ -40,8 +40,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 if TYPE_CHECKING:
-    from latentset.pipeline.encoding.plan import FileFacts
-    from latentset.pipeline.encoding.shard import ShardDone, Task
+    from latentset.pipeline.encode.shard import ShardDone, Task
+    from latentset.pipeline.jobs.plan import FileFacts
 
 IMAGENET = 1_281_167
 CLASSES = 1000
@@ -103,7 +103,7 @@ def list_samples(count: int) -> pa.Table:
 
 def make_up_facts(root: str, paths: Sequence[str]) -> "list[FileFacts]":
     """Stand in for ``read_facts``."""
-    from latentset.pipeline.encoding.plan import FileFacts
+    from latentset.pipeline.jobs.plan import FileFacts
 
     found = []
     for path in paths:
@@ -116,8 +116,8 @@ def make_up_facts(root: str, paths: Sequence[str]) -> "list[FileFacts]":
 @lru_cache(maxsize=1)
 def shard_of_zeros(job: Any, plan_sha256: str) -> dict[str, bytes]:
     """The objects of shard 0, all zeros; every shard has the same."""
-    from latentset.datasets.store.writer import ShardBuffer, shard_objects
-    from latentset.pipeline.encoding.plan import open_plan_once
+    from latentset.datasets.store.zarr.writer import ShardBuffer, shard_objects
+    from latentset.pipeline.jobs.plan import open_plan_once
 
     header = open_plan_once(job, plan_sha256).header
     return shard_objects(header, 0, ShardBuffer(header, 0).rows())
@@ -125,10 +125,10 @@ def shard_of_zeros(job: Any, plan_sha256: str) -> dict[str, bytes]:
 
 def make_up_shard(task: "Task", index: int, report: Callable[[int], None]) -> "ShardDone":
     """Stand in for ``encode_shard``."""
-    from latentset.datasets.store.writer import write_objects
-    from latentset.pipeline.encoding.plan import open_plan_once
-    from latentset.pipeline.encoding.record import ShardRecord, write_record
-    from latentset.pipeline.encoding.shard import ShardDone
+    from latentset.datasets.store.zarr.writer import write_objects
+    from latentset.pipeline.encode.shard import ShardDone
+    from latentset.pipeline.jobs.plan import open_plan_once
+    from latentset.pipeline.jobs.record import ShardRecord, write_record
 
     (target,) = task.targets
     plan = open_plan_once(target.job, target.plan_sha256)
@@ -159,7 +159,7 @@ def make_up_shard(task: "Task", index: int, report: Callable[[int], None]) -> "S
 
 def dask_setup(worker: object) -> None:
     """Replace what the workers run; ``dask worker --preload`` calls this in each."""
-    from latentset.pipeline.encoding import passes
+    from latentset.pipeline.encode import passes
 
     replaced = {"read_facts": make_up_facts, "encode_shard": make_up_shard, "REPORT_EVERY_S": 0.0}
     if missing := replaced.keys() - vars(passes).keys():
@@ -252,7 +252,7 @@ def open_in_new_process(store: Path) -> None:
     code = (
         "import sys, time, resource\n"
         "from latentset.datasets.store import open_store\n"
-        "from latentset.datasets.store.places import open_place\n"
+        "from latentset.datasets.storage.location import open_place\n"
         "from latentset.datasets.store.samples import SAMPLES, parse_samples\n"
         "for turn in range(3):\n"
         "    start = time.perf_counter(); store = open_store(sys.argv[1])\n"
@@ -289,10 +289,10 @@ def main() -> None:
 
 def run(folder: Path, count: int, workers: int, resize: str) -> None:
     """Run the job, and say what it took and wrote."""
-    from latentset.datasets.photographs import ResizeRule
+    from latentset.datasets.sources.images import ResizeRule
     from latentset.datasets.sources.source import make_source
-    from latentset.pipeline.encoding.engine import Engine
-    from latentset.pipeline.encoding.job import encode
+    from latentset.pipeline.encode.engine import Engine
+    from latentset.pipeline.encode.job import encode
 
     stages, file, store = Stages(), folder / "scheduler.json", folder / "store"
     file.unlink(missing_ok=True)

@@ -18,10 +18,10 @@ from typing import Any
 import measure
 import numpy as np
 
-from latentset.datasets.photographs import ResizeRule, decode_photograph, read_bytes
+from latentset.datasets.sources.images import ResizeRule, decode_photograph, read_bytes
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.samples import OK
-from latentset.pipeline.codec.codec import Codec, load_codec
+from latentset.pipeline.codec.load.codec import Codec, load_codec
 
 
 def string_bytes(

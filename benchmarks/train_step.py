@@ -23,13 +23,13 @@ import measure
 import torch
 
 from latentset.datasets.store import Store, open_store
-from latentset.train.build import build_network
-from latentset.train.loss import classification_loss
-from latentset.train.module import Classifier
-from latentset.train.reader import Batch, LatentReader
-from latentset.train.recipe import Recipe, resolve
-from latentset.train.recipe_file import parse_recipe
-from latentset.train.split import select_split
+from latentset.train.data.reader import Batch, LatentReader
+from latentset.train.data.split import select_split
+from latentset.train.models.build import build_network
+from latentset.train.recipe.recipe import Recipe, resolve
+from latentset.train.recipe.recipe_file import parse_recipe
+from latentset.train.run.loss import classification_loss
+from latentset.train.run.module import Classifier
 
 KEPT = 4
 """Batches that lie on the device."""

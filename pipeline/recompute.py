@@ -15,19 +15,19 @@ from latentset.datasets.errors import (
     SourceError,
     StoreError,
 )
-from latentset.datasets.photographs import (
+from latentset.datasets.sources import resolve_inside
+from latentset.datasets.sources.images import (
     ResizeRule,
     decode_photograph,
     decoder_version,
     read_bytes,
 )
-from latentset.datasets.sources import resolve_inside
 from latentset.datasets.store.header import Header
 from latentset.datasets.store.objects import sha256_of
 from latentset.datasets.store.reader import Store
 from latentset.datasets.store.samples import OK
 from latentset.pipeline.cpu_isa import CpuIsa
-from latentset.pipeline.encoding.engine import TENSORFLOW, Coder, Engine
+from latentset.pipeline.encode.engine import TENSORFLOW, Coder, Engine
 
 _ARRAYS = ("z_hat", "y_hat", "scale_index")
 

@@ -5,7 +5,7 @@ The one place that knows: whatever writes, reads, checks or converts arrays asks
 
 from dataclasses import dataclass
 
-from latentset.datasets.resize import ResizeRule
+from latentset.datasets.sources.resize import ResizeRule
 from latentset.datasets.store.header import ArrayName, CodecInfo, Header, PixelInfo
 
 DTYPES: dict[ArrayName, str] = {

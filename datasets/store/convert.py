@@ -26,16 +26,16 @@ from latentset.datasets.errors import (
     StoreError,
     StoreFormatError,
 )
+from latentset.datasets.storage.folder import cannot, unreachable
+from latentset.datasets.storage.location import PARTIAL, Folder, Place
 from latentset.datasets.store.arrays import array_form
-from latentset.datasets.store.folder import cannot, unreachable
 from latentset.datasets.store.formats import Format
 from latentset.datasets.store.header import ArrayName, Frozen, Header, Sha256
 from latentset.datasets.store.manifest import MANIFEST, Manifest
 from latentset.datasets.store.nesting import is_free, refuse_nested
 from latentset.datasets.store.objects import sha256_of
-from latentset.datasets.store.places import PARTIAL, Folder, Place
 from latentset.datasets.store.reader import Store, open_store, required_objects
-from latentset.datasets.store.writer import (
+from latentset.datasets.store.zarr.writer import (
     finish_store,
     metadata_objects,
     shard_objects,
@@ -268,7 +268,7 @@ def _is_complete(target: Place) -> bool:
 
 
 def _write_hdf5(source: Store, manifest: Manifest, path: Path, report: Report) -> None:
-    from latentset.datasets.store.hdf5 import assemble, encode_part
+    from latentset.datasets.store.hdf5.writer import assemble, encode_part
 
     header = _header(source)
 

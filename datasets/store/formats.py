@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from latentset.datasets.store.places import Place
+from latentset.datasets.storage.location import Place
 
 Format = Literal["zarr", "hdf5"]
 """Zarr objects, or one HDF5 file."""

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from typing import TypeGuard
 
 from latentset.datasets.errors import StoreError
-from latentset.datasets.store.folder import unreachable
+from latentset.datasets.storage.folder import unreachable
+from latentset.datasets.storage.location import PARTIAL, Bucket, Folder, Place
 from latentset.datasets.store.header import ATTRIBUTE
 from latentset.datasets.store.manifest import MANIFEST, parse_manifest
-from latentset.datasets.store.places import PARTIAL, Bucket, Folder, Place
 
 _FREE = "name a place beside it"
 

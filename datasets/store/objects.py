@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 from pydantic import NonNegativeInt
 
+from latentset.datasets.storage.location import Place
 from latentset.datasets.store.header import Frozen, Sha256
-from latentset.datasets.store.places import Place
 
 
 class StoredObject(Frozen):

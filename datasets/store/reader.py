@@ -17,16 +17,16 @@ from latentset.datasets.errors import (
     StoreFormatError,
     StoreIncompleteError,
 )
+from latentset.datasets.storage.folder import unreachable
+from latentset.datasets.storage.location import Bucket, Folder, Place, open_place
 from latentset.datasets.store.arrays import DTYPES, array_form
-from latentset.datasets.store.folder import unreachable
 from latentset.datasets.store.formats import is_hdf5_name
 from latentset.datasets.store.header import ATTRIBUTE, ArrayName, Header, parse_header
 from latentset.datasets.store.manifest import MANIFEST, Manifest, count_samples, parse_manifest
 from latentset.datasets.store.objects import sha256_of
-from latentset.datasets.store.places import Bucket, Folder, Place, open_place
 from latentset.datasets.store.samples import OK, SAMPLES, parse_samples, samples_schema
 from latentset.datasets.store.scales import scale_indexes
-from latentset.datasets.store.zarr_metadata import check_array_metadata, least_shard_bytes
+from latentset.datasets.store.zarr.metadata import check_array_metadata, least_shard_bytes
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Store:
         return array_form(self.header, name).shape
 
     def array(self, name: ArrayName) -> Any:
-        """Open an array for reading, slowly; see train/reader.py for a fast way.
+        """Open an array for reading, slowly; see train/data/reader.py for a fast way.
 
         Args:
             name: One of the header's ``arrays``.
@@ -208,7 +208,7 @@ def open_store(location: Path | str | Place, *, allow_incomplete: bool = False) 
     """
     place = open_place(location)
     if isinstance(place, Folder) and place.is_file():
-        from latentset.datasets.store.hdf5_reader import open_hdf5
+        from latentset.datasets.store.hdf5.reader import open_hdf5
 
         return open_hdf5(place)
     header = read_header(place)

@@ -15,9 +15,9 @@ from typing import Literal, TypeVar
 import pyarrow as pa
 
 from latentset.datasets.errors import StoreCorruptError, StoreError, StoreUnreachableError
+from latentset.datasets.storage.location import Folder, Place, open_place
 from latentset.datasets.store.header import Header
 from latentset.datasets.store.manifest import Manifest
-from latentset.datasets.store.places import Folder, Place, open_place
 from latentset.datasets.store.rules import Placement, check_table
 
 Report = Callable[[str, int, int], None]
@@ -138,11 +138,11 @@ def verify(location: Path | str | Place, report: Report) -> Findings:
         place = open_place(location)
         findings.where = str(place)
         if isinstance(place, Folder) and place.is_file():
-            from latentset.datasets.store.verify_hdf5 import verify_hdf5
+            from latentset.datasets.store.hdf5.verify import verify_hdf5
 
             verify_hdf5(place, findings, report)
         else:
-            from latentset.datasets.store.verify_zarr import verify_zarr
+            from latentset.datasets.store.zarr.verify import verify_zarr
 
             verify_zarr(place, findings, report)
     except StoreError as error:

@@ -16,8 +16,8 @@ from rich.progress import track
 from rich.table import Table
 
 from latentset.datasets.errors import SourceError
-from latentset.pipeline.codec.codec import load_codec
-from latentset.pipeline.codec.crops import list_photographs
+from latentset.pipeline.codec.load.codec import load_codec
+from latentset.pipeline.codec.train.crops import list_photographs
 from latentset.pipeline.tensorflow_setup import tf
 
 Pixels = NDArray[np.uint8]

@@ -127,8 +127,8 @@ def _accept(found: Path, path: Path, name: str, origin: str) -> str:
     Returns:
         Its SHA-256.
     """
-    from latentset.pipeline.codec.codec import Codec
-    from latentset.pipeline.codec.metagraph import parse_codec_file
+    from latentset.pipeline.codec.load.codec import Codec
+    from latentset.pipeline.codec.load.metagraph import parse_codec_file
 
     recorded = read_record(path)
     try:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from latentset.pipeline.codec.codec import Codec
+from latentset.pipeline.codec.load.codec import Codec
 from latentset.pipeline.tensorflow_setup import CPU_ISA, environment
 
 WARM_UP = 2

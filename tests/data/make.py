@@ -6,10 +6,10 @@ Run once for a format version; what it wrote is kept for ever and never written 
 import sys
 from pathlib import Path
 
+from latentset.datasets.storage.location import Folder
 from latentset.datasets.store import open_store
 from latentset.datasets.store.convert import convert
-from latentset.datasets.store.places import Folder
-from latentset.datasets.store.synthetic import write_synthetic_pixels, write_synthetic_store
+from tests.makers.synthetic import write_synthetic_pixels, write_synthetic_store
 
 
 def main() -> None:

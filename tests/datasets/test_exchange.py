@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from latentset.datasets.storage.location import Folder
 from latentset.datasets.store import open_store
 from latentset.datasets.store.convert import convert
 from latentset.datasets.store.header import ARRAYS
-from latentset.datasets.store.places import Folder
-from latentset.datasets.store.synthetic import write_synthetic_store
+from tests.makers.synthetic import write_synthetic_store
 
 SIZES = ((64, 64), (100, 330))
 

@@ -1,7 +1,105 @@
-"""Tests run with the default vector instructions, or with what there is on a CPU without them."""
+"""Photographs made up, a stand-in codec, and Dask workers that live as long as the session."""
 
+import logging
 import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
+import pytest
+
+from latentset.datasets.sources import Source, open_source
+from latentset.datasets.store.reader import Store
 from latentset.pipeline.cpu_isa import VARIABLE, choose_cpu_isa
+from latentset.pipeline.encode.job import EncodeResult, encode
+from tests.makers import standin as module
 
+# The default vector instructions, or what there is on a CPU without them.
 os.environ.setdefault(VARIABLE, choose_cpu_isa())
+
+SIZES = ((64, 64), (48, 100), (130, 70))
+
+
+@pytest.fixture(scope="session")
+def standin() -> Any:
+    """The stand-in codec's module."""
+    return module
+
+
+@pytest.fixture(autouse=True)
+def same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time stamps are equal, so that stores can be compared byte for byte."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000000000")
+
+
+@pytest.fixture
+def mixed(standin: Any, tmp_path: Path) -> Source:
+    """40 photographs of three sizes."""
+    standin.write_photographs(tmp_path / "mixed", SIZES, 40)
+    return open_source(tmp_path / "mixed")
+
+
+@pytest.fixture
+def uniform(standin: Any, tmp_path: Path) -> Source:
+    """32 photographs of one size."""
+    standin.write_photographs(tmp_path / "uniform", ((64, 64),), 32)
+    return open_source(tmp_path / "uniform")
+
+
+@pytest.fixture(scope="session")
+def scheduler(standin: Any) -> Iterator[str]:
+    """Address of a Dask scheduler with two workers that are threads of this process."""
+    import distributed
+
+    client: Any = distributed
+    with client.LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        processes=False,
+        protocol="tcp://",
+        dashboard_address="127.0.0.1:0",
+        silence_logs=logging.CRITICAL,
+    ) as cluster:
+        yield cluster.scheduler_address
+
+
+Run = Callable[..., EncodeResult]
+
+
+@pytest.fixture
+def run(standin: Any, scheduler: str) -> Run:
+    """Encode with the stand-in on the session's workers."""
+
+    def run_it(source: Source, store: Path, **options: Any) -> EncodeResult:
+        options = {"codec": "standin", "scheduler": scheduler, "engine": standin.ENGINE} | options
+        return encode(source, store, **options)
+
+    return run_it
+
+
+def content_of(store: Path) -> dict[str, bytes]:
+    """Every file of a store."""
+    return {
+        path.relative_to(store).as_posix(): path.read_bytes()
+        for path in sorted(store.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def content() -> Callable[[Path], dict[str, bytes]]:
+    """Every file of a store by its path."""
+    return content_of
+
+
+@pytest.fixture
+def row() -> Callable[[Store, str], dict[str, Any]]:
+    """The row of a sample by its id."""
+
+    def find(store: Store, name: str) -> dict[str, Any]:
+        rows = [r for r in store.samples.to_pylist() if r["id"] == name]
+        assert len(rows) == 1
+        found: dict[str, Any] = rows[0]
+        return found
+
+    return find

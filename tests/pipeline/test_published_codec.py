@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from latentset.datasets.store import open_store
-from tests.pipeline.codec.published import build_published
+from tests.makers.published import build_published
 
 CODECS = {
     "bmshj2018-hyperprior-msssim-4": {"N": 128, "M": 192, "z_width": 40},
@@ -24,7 +24,7 @@ CODECS = {
 
 
 def latentset(*words: object) -> str:
-    program = "from latentset.datasets.cli import main; main()"
+    program = "from latentset.cli.main import main; main()"
     command = [sys.executable, "-c", program, *map(str, words)]
     done = subprocess.run(
         command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"}

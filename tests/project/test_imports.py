@@ -60,7 +60,13 @@ def _import_with_ban(
 
 @pytest.mark.parametrize(
     ("folder", "banned"),
-    [("pipeline", TORCH), ("train", TENSORFLOW), ("datasets", (*TORCH, *TENSORFLOW))],
+    [
+        ("pipeline", TORCH),
+        ("train", TENSORFLOW),
+        ("paper", TENSORFLOW),
+        ("cli", HEAVY),
+        ("datasets", (*TORCH, *TENSORFLOW)),
+    ],
 )
 def test_part_never_imports_the_other_framework(folder: str, banned: tuple[str, ...]) -> None:
     done = _import_with_ban(_modules(folder), banned)
@@ -77,8 +83,8 @@ def test_the_ban_can_fail(tmp_path: Path) -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    program = HOOK.format(banned=HEAVY, modules=["latentset.datasets.cli"])
-    program += "\nsys.argv = ['latentset', '--help']\nsys.modules['latentset.datasets.cli'].main()"
+    program = HOOK.format(banned=HEAVY, modules=["latentset.cli.main"])
+    program += "\nsys.argv = ['latentset', '--help']\nsys.modules['latentset.cli.main'].main()"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "encode" in done.stdout

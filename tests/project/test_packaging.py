@@ -22,7 +22,7 @@ def setup_cfg() -> ConfigParser:
 def test_every_package_is_listed(setup_cfg: ConfigParser) -> None:
     listed = set(setup_cfg["options"]["packages"].split())
     found = set()
-    for part in ("datasets", "pipeline", "train"):
+    for part in ("cli", "datasets", "paper", "pipeline", "train"):
         for module in (ROOT / part).rglob("*.py"):
             found.add(".".join(("latentset", *module.parent.relative_to(ROOT).parts)))
     assert found <= listed

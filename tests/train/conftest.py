@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save_file
 
 from latentset.datasets.store import Store, open_store
-from latentset.datasets.store.synthetic import write_synthetic_store
 from latentset.train.models import PixelResNet
-from latentset.train.recipe import Recipe
-from latentset.train.recipe_file import parse_recipe
+from latentset.train.recipe.recipe import Recipe
+from latentset.train.recipe.recipe_file import parse_recipe
+from tests.makers.synthetic import write_synthetic_store
 
 MakeRecipe = Callable[..., Recipe]
 

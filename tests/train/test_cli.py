@@ -6,8 +6,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from latentset.cli.train import evaluate, report, train
 from latentset.datasets.store import Store
-from latentset.train.cli import evaluate, report, train
 
 Run = Callable[..., str]
 

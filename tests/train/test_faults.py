@@ -6,10 +6,10 @@ from types import ModuleType
 
 import pytest
 
+from latentset.datasets.storage.location import Folder
 from latentset.datasets.store import open_store
 from latentset.datasets.store.convert import convert
-from latentset.datasets.store.places import Folder
-from latentset.datasets.store.synthetic import write_synthetic_store
+from tests.makers.synthetic import write_synthetic_store
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "faults.py"
 

@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from latentset.train.cli import train
+from latentset.cli.train import train
 
 
 @pytest.mark.parametrize("name", ["bmshj2018-hyperprior-msssim-4", "bmshj2018-hyperprior-mse-8"])

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from latentset.datasets.errors import StoreCorruptError
+from latentset.datasets.storage.location import open_place
 from latentset.datasets.store import Store, open_store
-from latentset.datasets.store.places import open_place
-from latentset.train.fit import fit
-from latentset.train.reader import Batch, LatentReader
-from latentset.train.recipe import Data, Recipe
-from latentset.train.split import select_split
+from latentset.train.data.reader import Batch, LatentReader
+from latentset.train.data.split import select_split
+from latentset.train.recipe.recipe import Data, Recipe
+from latentset.train.run.fit import fit
 
 MakeRecipe = Callable[..., Recipe]
 DATA = Data(batch_size=8)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from latentset.datasets.store.synthetic import write_synthetic_store
+from tests.makers.synthetic import write_synthetic_store
 
 
 def _write_manifest(store: Path, manifest: dict[str, Any]) -> None:

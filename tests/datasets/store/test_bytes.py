@@ -16,7 +16,7 @@ import pytest
 
 from latentset.datasets.store import open_store
 from latentset.datasets.store.header import parse_header
-from latentset.datasets.store.writer import ShardBuffer, metadata_objects, shard_objects
+from latentset.datasets.store.zarr.writer import ShardBuffer, metadata_objects, shard_objects
 
 HEADER = {
     "format_version": "0.1",

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from latentset.datasets.storage.location import Folder
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.convert import compare, convert
-from latentset.datasets.store.places import Folder
 from latentset.datasets.store.verify import verify
 
 DATA = Path(__file__).parents[2] / "data"

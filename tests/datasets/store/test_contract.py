@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from latentset.datasets.errors import StoreCorruptError, StoreError, StoreFormatError
+from latentset.datasets.storage.location import Folder
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.convert import convert
 from latentset.datasets.store.header import ArrayName
-from latentset.datasets.store.places import Folder
-from latentset.datasets.store.synthetic import write_synthetic_store
 from latentset.datasets.store.verify import verify
+from tests.makers.synthetic import write_synthetic_store
 
 FAILED = 3
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from latentset.datasets.cli import app
+from latentset.cli.main import app
 from latentset.datasets.errors import StoreCorruptError, StoreError
+from latentset.datasets.storage.location import Folder, open_place
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.convert import compare, convert
 from latentset.datasets.store.formats import Format
-from latentset.datasets.store.places import Folder, open_place
-from latentset.datasets.store.synthetic import write_synthetic_store
+from tests.makers.synthetic import write_synthetic_store
 
 
 def silence(what: str, done: int, total: int) -> None:
@@ -176,7 +176,7 @@ import os, signal, sys
 from pathlib import Path
 from latentset.datasets.store import open_store
 from latentset.datasets.store.convert import convert
-from latentset.datasets.store.places import Folder
+from latentset.datasets.storage.location import Folder
 source, target, format, stage, at = sys.argv[1:]
 def report(what, done, total):
     if what == stage and done == int(at):

@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from latentset.cli.store import inspect
 from latentset.datasets.errors import StoreFormatError
-from latentset.datasets.store.cli import inspect
 from latentset.datasets.store.summary import format_bytes
-from latentset.datasets.store.synthetic import write_synthetic_store
+from tests.makers.synthetic import write_synthetic_store
 
 pytestmark = pytest.mark.usefixtures("wide_terminal")
 

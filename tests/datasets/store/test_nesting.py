@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from latentset.datasets.errors import StoreError
+from latentset.datasets.storage.location import Folder, Place, open_place
 from latentset.datasets.store.nesting import refuse_nested
-from latentset.datasets.store.places import Folder, Place, open_place
-from latentset.datasets.store.synthetic import write_synthetic_store
+from tests.makers.synthetic import write_synthetic_store
 
 
 @pytest.fixture(params=["folder", "s3"])

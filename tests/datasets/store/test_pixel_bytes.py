@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from latentset.cli.store import inspect
 from latentset.datasets.store import open_store
-from latentset.datasets.store.cli import inspect
 from latentset.datasets.store.header import parse_header
 from latentset.datasets.store.verify import verify
-from latentset.datasets.store.writer import PixelBuffer, metadata_objects, shard_objects
+from latentset.datasets.store.zarr.writer import PixelBuffer, metadata_objects, shard_objects
 from tests.datasets.store import test_bytes as latents
 
 LAYOUT = {

@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from latentset.cli.store import inspect
 from latentset.datasets.errors import StoreCorruptError, StoreError, StoreIncompleteError
+from latentset.datasets.storage.location import Folder
 from latentset.datasets.store import Store, open_store
-from latentset.datasets.store.cli import inspect
 from latentset.datasets.store.convert import compare, convert
-from latentset.datasets.store.places import Folder
-from latentset.datasets.store.synthetic import write_synthetic_pixels, write_synthetic_store
 from latentset.datasets.store.verify import verify
 from tests.datasets.store.test_contract import silence
+from tests.makers.synthetic import write_synthetic_pixels, write_synthetic_store
 
 FAILED = 3
 SIZES = ((20, 30), (40, 17))

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from latentset.datasets.storage.location import Folder
 from latentset.datasets.store import open_store
 from latentset.datasets.store.convert import convert
-from latentset.datasets.store.places import Folder
-from latentset.datasets.store.synthetic import write_synthetic_store
+from tests.makers.synthetic import write_synthetic_store
 
 SPECIFICATION = Path(__file__).parents[3] / "docs" / "store-spec.md"
 

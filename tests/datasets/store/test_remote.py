@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from latentset.datasets.errors import StoreCorruptError, StoreError, StoreFormatError
+from latentset.datasets.storage.location import open_place
 from latentset.datasets.store import Store, open_store
-from latentset.datasets.store.places import open_place
-from latentset.datasets.store.synthetic import write_synthetic_store
+from tests.makers.synthetic import write_synthetic_store
 
 Serve = Callable[..., str]
 

@@ -18,8 +18,8 @@ from latentset.datasets.errors import (
     StoreIncompleteError,
 )
 from latentset.datasets.store import open_store
-from latentset.datasets.store.synthetic import write_synthetic_store
-from latentset.datasets.store.writer import ShardBuffer, shard_objects
+from latentset.datasets.store.zarr.writer import ShardBuffer, shard_objects
+from tests.makers.synthetic import write_synthetic_store
 
 FAILED = 3
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from latentset.datasets.errors import StoreError, StoreFormatError, StoreUnreachableError
+from latentset.datasets.storage.location import Bucket, Folder, open_place
 from latentset.datasets.store import open_store
 from latentset.datasets.store.convert import convert
 from latentset.datasets.store.nesting import is_free
-from latentset.datasets.store.places import Bucket, Folder, open_place
-from latentset.datasets.store.synthetic import write_synthetic_store
 from latentset.datasets.store.verify import verify
+from tests.makers.synthetic import write_synthetic_store
 
 DENIED = r"cannot be read: Permission denied\. Look at the name, the permissions"
 

@@ -12,8 +12,8 @@ import pytest
 
 from latentset.datasets.errors import StoreCorruptError, StoreError
 from latentset.datasets.store import open_store
-from latentset.datasets.store.synthetic import write_synthetic_store
 from latentset.datasets.store.verify import verify
+from tests.makers.synthetic import write_synthetic_store
 
 AlterHeader = Callable[[Path, Callable[[dict[str, Any]], object]], None]
 

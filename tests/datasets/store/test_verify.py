@@ -12,15 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from latentset.datasets.storage.location import Folder, open_place
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.convert import convert, read_shard
-from latentset.datasets.store.hdf5 import assemble, encode_part
+from latentset.datasets.store.hdf5.writer import assemble, encode_part
 from latentset.datasets.store.header import ArrayName
 from latentset.datasets.store.manifest import ShardSummary
-from latentset.datasets.store.places import Folder, open_place
-from latentset.datasets.store.synthetic import write_synthetic_store
 from latentset.datasets.store.verify import verify
-from latentset.datasets.store.writer import shard_objects
+from latentset.datasets.store.zarr.writer import shard_objects
+from tests.makers.synthetic import write_synthetic_store
 
 FAILED = 3
 

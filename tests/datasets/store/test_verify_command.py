@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from latentset.datasets.cli import app
+from latentset.cli.main import app
 
 
 @pytest.mark.usefixtures("wide_terminal")

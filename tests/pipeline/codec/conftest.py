@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.pipeline.codec import by_hand, graphs
-from tests.pipeline.codec.published import build_published
+from tests.makers import by_hand, graphs
+from tests.makers.published import build_published
 
 
 @pytest.fixture(scope="session")

@@ -124,7 +124,7 @@ def test_what_is_not_there(tmp_path: Path) -> None:
 def test_the_catalogue_needs_no_tensorflow() -> None:
     code = (
         "import sys; from latentset.pipeline.codec.catalogue import list_codecs; list_codecs(); "
-        "import latentset.pipeline.codec.cli; print('tensorflow' in sys.modules)"
+        "import latentset.cli.codec; print('tensorflow' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

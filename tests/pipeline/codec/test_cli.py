@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from latentset.cli.codec import app
 from latentset.datasets.errors import CodecGraphError, CodecNotFoundError, TrainingError
-from latentset.pipeline.codec.cli import app
-from latentset.pipeline.codec.codec import load_codec
+from latentset.pipeline.codec.load.codec import load_codec
 from latentset.pipeline.tensorflow_setup import tf
 
 pytestmark = pytest.mark.usefixtures("wide_terminal")
@@ -191,7 +191,7 @@ def test_inspect_with_a_named_tensor(v1_path: Path) -> None:
 
 
 def test_train_passes_what_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from latentset.pipeline.codec import training
+    from latentset.pipeline.codec.train import training
 
     seen: list[Any] = []
     monkeypatch.setattr(training, "train_codec", lambda settings, console: seen.append(settings))
@@ -216,7 +216,7 @@ def test_train_passes_what_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_every_training_setting_has_an_option() -> None:
-    from latentset.pipeline.codec.training import TrainingSettings
+    from latentset.pipeline.codec.train.training import TrainingSettings
 
     text = _run("train", "--help").output
     other = {"photographs": "FOLDER", "N": "--filters", "M": "--channels"}

@@ -12,7 +12,6 @@ from PIL import Image
 
 from latentset.datasets.errors import SourceError
 from latentset.pipeline.codec import evaluation
-from latentset.pipeline.codec.codec import load_codec
 from latentset.pipeline.codec.evaluation import (
     CodecFigures,
     PhotographFigures,
@@ -24,6 +23,7 @@ from latentset.pipeline.codec.evaluation import (
     read_photographs,
     string_bits,
 )
+from latentset.pipeline.codec.load.codec import load_codec
 
 REPOSITORY = Path(__file__).parents[3]
 SHIPPED = REPOSITORY / "pipeline" / "codec" / "weights"

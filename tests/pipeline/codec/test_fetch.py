@@ -12,9 +12,9 @@ from rich.console import Console
 
 from latentset.datasets.errors import CodecGraphError, CodecNotFoundError, FetchError
 from latentset.pipeline.codec.catalogue import shipped_codecs
-from latentset.pipeline.codec.codec import load_codec
 from latentset.pipeline.codec.fetch import FetchedCodec, fetch_codec
-from tests.pipeline.codec import by_hand, graphs
+from latentset.pipeline.codec.load.codec import load_codec
+from tests.makers import by_hand, graphs
 
 NAME = "mine"
 """Of a tiny codec: one with the name of a published codec must be that one."""

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from latentset.cli.codec import app
 from latentset.datasets.errors import PhotographError
-from latentset.pipeline.codec.cli import app
-from latentset.pipeline.codec.codec import Codec, load_codec
+from latentset.pipeline.codec.load.codec import Codec, load_codec
 from latentset.pipeline.codec.timing import describe_machine, time_codec
 from latentset.pipeline.tensorflow_setup import CPU_ISA
 

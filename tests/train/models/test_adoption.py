@@ -14,7 +14,7 @@ from latentset.train.models import (
     PixelResNet,
     adopt_weights,
 )
-from tests.train.models.adopting import (
+from tests.makers.adopting import (
     CHANNELS,
     CLASSES,
     DEPTHS,

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from latentset.train.models import adopt_weights
-from tests.train.models.adopting import (
+from tests.makers.adopting import (
     Make,
     both_networks,
     copy_of,

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from pydantic import TypeAdapter
 from torch import nn
 
-from latentset.train.build import build_network
+from latentset.paper.table3_settings import SETTINGS
 from latentset.train.models import AdoptingModel
-from latentset.train.networks import AnyNetwork, Network
-from latentset.train.table3 import SETTINGS
+from latentset.train.models.build import build_network
+from latentset.train.models.networks import AnyNetwork, Network
 
 CLASSES = 5
 NAMES = [setting.name for setting in SETTINGS]

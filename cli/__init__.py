@@ -1,0 +1,1 @@
+"""The command latentset: above all parts, imported by none."""

@@ -1,0 +1,273 @@
+"""The commands ``latentset codec ...``."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from latentset.datasets.errors import CodecGraphError, SourceError, TrainingError
+
+app = typer.Typer(
+    name="codec",
+    help="Learned codecs: list, fetch, inspect, train and evaluate them.",
+    no_args_is_help=True,
+)
+
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        envvar="LATENTSET_CACHE",
+        help="Folder of downloaded codecs.",
+        show_default="the user's cache folder",
+    ),
+]
+
+
+@app.command("list")
+def list_command(cache: CacheOption = None) -> None:
+    """List the codecs that can be used by name: shipped, published, and found in the cache."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from latentset.pipeline.codec.catalogue import cache_folder, list_codecs
+
+    table = Table("codec", "origin", "size", "state", title="Codecs", title_justify="left")
+    table.columns[2].justify = "right"
+    for entry in list_codecs(cache):
+        size, state = "", "to be fetched"
+        if entry.path is not None:
+            size = f"{entry.path.stat().st_size / 1e6:.1f} MB"
+            state = "ready" if entry.origin == "shipped" else "in the cache"
+        table.add_row(entry.name, entry.origin, size, state)
+    console = Console()
+    console.print(table)
+    console.print(f"cache folder: {cache_folder(cache)}", highlight=False, soft_wrap=True)
+
+
+@app.command("fetch")
+def fetch_command(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Published codecs.")],
+    cache: CacheOption = None,
+    url_prefix: Annotated[
+        str | None,
+        typer.Option(
+            help="Where NAME.metagraph is: an http, https or file URL, for mirrors.",
+            show_default="the authors' server",
+        ),
+    ] = None,
+) -> None:
+    """Download codecs into the cache folder and record their SHA-256."""
+    from rich.console import Console
+
+    from latentset.pipeline.codec.fetch import fetch_codec
+
+    console = Console()
+    for name in names:
+        fetched = fetch_codec(name, cache=cache, url_prefix=url_prefix, console=console)
+        state = "" if fetched.downloaded else "was there already: "
+        console.print(f"{state}{fetched.path}", highlight=False, soft_wrap=True)
+        console.print(f"SHA-256 {fetched.sha256}", highlight=False, soft_wrap=True)
+
+
+@app.command("inspect")
+def inspect_command(
+    codec: Annotated[str, typer.Argument(help="A metagraph file, or the name of a codec.")],
+    tensor: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=NAME",
+            help="Use this tensor for y_hat, scale_index or z_hat instead of the one found.",
+        ),
+    ] = None,
+    cache: CacheOption = None,
+) -> None:
+    """Load a codec, check it, and print what was found in its graph."""
+    from rich.console import Console
+
+    from latentset.pipeline.codec.load.codec import load_codec
+    from latentset.pipeline.codec.load.inspection import describe
+
+    loaded = load_codec(codec, tensors=parse_tensors(tensor or []), cache=cache)
+    console = Console()
+    for part in describe(loaded):
+        console.print(part)
+
+
+@app.command("train")
+def train_command(
+    photographs: Annotated[
+        list[Path],
+        typer.Argument(metavar="FOLDER...", help="Folders of photographs, searched recursively."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The metagraph file to write.")],
+    lmbda: Annotated[float, typer.Option(help="Weight of the distortion against bits per pixel.")],
+    steps: Annotated[int, typer.Option(help="Training steps.")],
+    distortion: Annotated[
+        Literal["ms-ssim", "mse"], typer.Option(help="What to minimise besides the rate.")
+    ] = "ms-ssim",
+    filters: Annotated[
+        int, typer.Option("--filters", "-N", help="Filters of every layer but the last.")
+    ] = 128,
+    channels: Annotated[int, typer.Option("--channels", "-M", help="Channels of y.")] = 192,
+    crop: Annotated[int, typer.Option(help="Side of the training crops, pixels.")] = 256,
+    batch: Annotated[int, typer.Option(help="Crops a step.")] = 8,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate at first.")] = 1e-4,
+    final_learning_rate: Annotated[
+        float, typer.Option(help="Learning rate at the last step.")
+    ] = 1e-6,
+    decay_from: Annotated[
+        float, typer.Option(help="Part of the steps after which the rate falls, 0 to 1.")
+    ] = 0.5,
+    mse_warmup_steps: Annotated[
+        int, typer.Option(help="First steps, on the mean squared error.")
+    ] = 0,
+    mse_warmup_lmbda: Annotated[
+        float, typer.Option(help="Weight of the distortion in them.")
+    ] = 0.01,
+    seed: Annotated[int, typer.Option(help="Seed of weights and crops.")] = 0,
+    init_from: Annotated[
+        Path | None, typer.Option(help="Checkpoint folder to take the first weights from.")
+    ] = None,
+    checkpoints: Annotated[
+        Path | None,
+        typer.Option(help="Folder of checkpoints.", show_default="OUTPUT.checkpoints"),
+    ] = None,
+    checkpoint_interval: Annotated[int, typer.Option(help="Steps between two checkpoints.")] = 500,
+    log_interval: Annotated[int, typer.Option(help="Steps between two readings.")] = 50,
+) -> None:
+    """Train a scale hyperprior on photographs and export it; goes on where it was stopped."""
+    from pydantic import ValidationError
+    from rich.console import Console
+
+    from latentset.pipeline.codec.train.training import TrainingSettings, train_codec
+
+    given: dict[str, Any] = {
+        "photographs": tuple(photographs),
+        "output": output,
+        "lmbda": lmbda,
+        "steps": steps,
+        "distortion": distortion,
+        "N": filters,
+        "M": channels,
+        "crop": crop,
+        "batch": batch,
+        "learning_rate": learning_rate,
+        "final_learning_rate": final_learning_rate,
+        "decay_from": decay_from,
+        "mse_warmup_steps": mse_warmup_steps,
+        "mse_warmup_lmbda": mse_warmup_lmbda,
+        "seed": seed,
+        "init_from": init_from,
+        "checkpoints": checkpoints,
+        "checkpoint_interval": checkpoint_interval,
+        "log_interval": log_interval,
+    }
+    try:
+        settings = TrainingSettings(**{k: v for k, v in given.items() if v is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = ".".join(str(part) for part in first["loc"])
+        raise TrainingError(f"{option}: {first['msg']}, got {first['input']!r}") from None
+    train_codec(settings, console=Console())
+
+
+@app.command("evaluate")
+def evaluate_command(
+    photographs: Annotated[Path, typer.Argument(help="Folder of photographs.")],
+    codecs: Annotated[
+        list[str], typer.Argument(metavar="CODEC...", help="Metagraph files, or names of codecs.")
+    ],
+    cache: CacheOption = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the table as Markdown.")
+    ] = False,
+) -> None:
+    """Measure codecs on photographs: bits per pixel of real strings, MS-SSIM, PSNR, beside JPEG."""
+    from rich.console import Console
+
+    from latentset.pipeline.codec.catalogue import locate_codec
+    from latentset.pipeline.codec.evaluation import (
+        evaluate_codec,
+        figures_markdown,
+        figures_table,
+    )
+
+    console = Console(stderr=markdown)
+    paths = [locate_codec(name, cache) for name in codecs]
+    figures = [evaluate_codec(path, photographs, console=console) for path in paths]
+    if markdown:
+        typer.echo(figures_markdown(figures), nl=False)
+    else:
+        console.print(figures_table(figures))
+
+
+@app.command("time")
+def time_command(
+    codecs: Annotated[
+        list[str], typer.Argument(metavar="CODEC...", help="Metagraph files, or names of codecs.")
+    ],
+    image: Annotated[
+        Path | None, typer.Option(help="A photograph.", show_default="one made up of --size")
+    ] = None,
+    size: Annotated[
+        str, typer.Option(metavar="HxW", help="Of the photograph made up, pixels.")
+    ] = "362x362",
+    repeat: Annotated[int, typer.Option(min=1, help="Runs, whose median is taken.")] = 20,
+    threads: Annotated[int, typer.Option(min=1, help="Threads within one op.")] = 1,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the times here as JSON.")
+    ] = None,
+    cache: CacheOption = None,
+) -> None:
+    """Measure how long codecs take to encode and decode one photograph, batch 1, real strings."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from latentset.datasets.sources.images import read_photograph
+    from latentset.datasets.sources.resize import ResizeRule
+    from latentset.pipeline.codec.load.codec import load_codec
+    from latentset.pipeline.codec.load.selfcheck import make_test_photographs
+    from latentset.pipeline.codec.timing import CodecTimes, describe_machine, time_codec
+
+    if image is None:
+        try:
+            sides = ResizeRule.parse(f"exact:{size}").size(1, 1)
+        except SourceError:
+            raise typer.BadParameter(
+                f"--size: expected HxW, for instance 362x362, sides from 16 pixels, got {size!r}"
+            ) from None
+        photograph = make_test_photographs(sides)[0]
+    else:
+        photograph = read_photograph(image)
+    loaded = [load_codec(name, threads=threads, cache=cache) for name in codecs]
+    times = CodecTimes(
+        machine=describe_machine(threads),
+        codecs={codec.info.name: time_codec(codec, photograph, repeat) for codec in loaded},
+    )
+    table = Table("codec", "encode", "decode", "analysis", "synthesis", title_justify="left")
+    table.title = f"ms, median of {repeat}; {times.machine}"
+    for name, found in times.codecs.items():
+        shown = (found.encode_ms, found.decode_ms, found.analysis_ms, found.synthesis_ms)
+        table.add_row(name, *(f"{value:.1f}" for value in shown))
+    Console().print(table)
+    if json is not None:
+        json.write_text(times.model_dump_json(indent=1) + "\n")
+
+
+def parse_tensors(options: list[str]) -> dict[str, str]:
+    """Read ``KEY=NAME`` options that name tensors.
+
+    Args:
+        options: As ``y_hat=analysis/Cast:0``.
+
+    Raises:
+        CodecGraphError: One is not of this form.
+    """
+    named = {}
+    for option in options:
+        key, equals, name = option.partition("=")
+        if not equals or not name:
+            raise CodecGraphError(f"expected KEY=NAME, as y_hat=analysis/Cast:0, got {option!r}")
+        named[key] = name
+    return named

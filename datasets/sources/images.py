@@ -1,0 +1,292 @@
+"""Photographs as torchvision users get them: RGB uint8, and a status for each that has none.
+
+``torchvision.datasets.folder.pil_loader`` is Pillow's ``open`` followed by ``convert("RGB")``; so
+is this module, and the same Pillow gives the same pixels. It follows that
+
+- alpha is dropped, not blended; a palette's transparency likewise;
+- CMYK goes through Pillow's own formula, without a colour profile;
+- 16-bit greyscale is clipped at 255 (Pillow's rule for mode ``I;16``), which whitens most of it;
+- EXIF orientation is **not** applied: the pixels stay as they were stored.
+
+What is added: a photograph that torchvision would stop at (or take the first frame of) raises a
+:class:`~latentset.datasets.errors.PhotographError`, whose status and text go into the samples
+table. No text holds a path or an address: the same file has the same text on every machine.
+"""
+
+import io
+import os
+import re
+import stat
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import IO, Literal, NoReturn, get_args
+
+import numpy as np
+import numpy.typing as npt
+import PIL
+from PIL import Image, UnidentifiedImageError, features
+
+from latentset.datasets.errors import PhotographError
+from latentset.datasets.sources.resize import MIN_SIDE, ResizeRule
+
+__all__ = [
+    "FORMATS",
+    "MAX_FILE_BYTES",
+    "MIN_SIDE",
+    "STATUSES",
+    "ResizeRule",
+    "Status",
+    "decode_photograph",
+    "decoder_version",
+    "read_bytes",
+    "read_photograph",
+    "read_size",
+]
+
+Status = Literal[
+    "ok",  # encoded
+    "empty",  # no bytes
+    "not_an_image",  # none of the formats in FORMATS
+    "truncated",  # the data end before the picture does
+    "animated",  # more than one frame in time: which one would be meant?
+    "too_small",  # a side below MIN_SIDE pixels
+    "too_large",  # Pillow's limit against decompression bombs, or MAX_FILE_BYTES
+    "missing",  # no file there
+    "unreadable",  # damaged, not permitted, or not a regular file
+    "changed",  # other bytes than when the job was planned
+]
+STATUSES: tuple[Status, ...] = get_args(Status)
+
+MAX_FILE_BYTES = 2**30
+"""A file is read whole before it is decoded. Pillow's limit of 179 million pixels, uncompressed, is
+0.54 GB, so that a larger file is no photograph."""
+
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF", "JPEG2000", "AVIF")
+"""Formats tried, whatever the file's name ends in (ImageNet has a PNG among its ``.JPEG`` files).
+MPO, the JPEG of many telephones, is opened by Pillow's JPEG reader. Others are left out on purpose:
+Pillow's reader of EPS, for one, runs an interpreter on the file."""
+
+_ANIMATED_FORMATS = ("GIF", "PNG", "WEBP", "AVIF")
+"""In these, more pictures are an animation. In TIFF they are pages and in MPO further views: there
+the first one is taken, as torchvision does."""
+
+_SIGNATURES: Mapping[bytes, str] = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"GIF8": "GIF",
+    b"BM": "BMP",
+    b"II*\x00": "TIFF",
+    b"MM\x00*": "TIFF",
+}
+
+
+def read_photograph(path: Path) -> npt.NDArray[np.uint8]:
+    """Read a photograph as torchvision's ``pil_loader`` does.
+
+    Args:
+        path: The file.
+
+    Returns:
+        RGB pixels, (height, width, 3).
+
+    Raises:
+        PhotographError: With the status that the samples table records.
+    """
+    return decode_photograph(read_bytes(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a photograph's file whole, so that one reading serves checksum and decoder.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its bytes, at least one.
+
+    Raises:
+        PhotographError: Status "missing", "unreadable", "empty" or "too_large".
+    """
+    with _open_file(path) as file:
+        try:
+            return file.read()
+        except OSError as error:
+            _refuse(error)
+
+
+def decode_photograph(data: bytes) -> npt.NDArray[np.uint8]:
+    """Decode the bytes of a photograph's file as torchvision's ``pil_loader`` does.
+
+    Args:
+        data: The bytes of the file.
+
+    Returns:
+        RGB pixels, (height, width, 3), writable.
+
+    Raises:
+        PhotographError: With the status that the samples table records.
+    """
+    if not data:
+        raise PhotographError("the file is empty", "empty")
+    with _pillow_silenced(), _open_image(io.BytesIO(data)) as image:
+        _check_header(image)
+        try:
+            return np.array(image.convert("RGB"))
+        except MemoryError:
+            raise
+        except Exception as error:  # Pillow's readers raise whatever damage makes them raise
+            _refuse(error)
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """Read a photograph's size from its header, without decoding it.
+
+    A truncated file often has a sound header: only :func:`read_photograph` can tell.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Height and width in pixels.
+
+    Raises:
+        PhotographError: With the status that the samples table records.
+    """
+    with _open_file(path) as file, _pillow_silenced(), _open_image(file) as image:
+        _check_header(image)
+        width, height = image.size
+        return height, width
+
+
+def decoder_version() -> str:
+    """Name what decodes: Pillow and its JPEG library, whose versions may round differently.
+
+    Returns:
+        For instance ``Pillow 12.0.0 (libjpeg-turbo 3.1.2)``.
+    """
+    turbo = features.version("libjpeg_turbo")
+    library = f"libjpeg-turbo {turbo}" if turbo else f"libjpeg {features.version('jpg')}"
+    return f"Pillow {PIL.__version__} ({library})"
+
+
+@contextmanager
+def _open_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a regular, non-empty file; a pipe named .jpg would otherwise block for ever."""
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise PhotographError("not a regular file", "unreadable")
+        if found.st_size == 0:
+            raise PhotographError("the file is empty", "empty")
+        if found.st_size > MAX_FILE_BYTES:
+            raise PhotographError(
+                f"the file has {found.st_size} bytes, more than {MAX_FILE_BYTES}", "too_large"
+            )
+        file = path.open("rb")
+    except OSError as error:
+        _refuse(error)
+    with file:
+        yield file
+
+
+@contextmanager
+def _open_image(file: IO[bytes]) -> Iterator[Image.Image]:
+    """Open an image, with Pillow's many exceptions turned into one."""
+    try:
+        image = Image.open(file, formats=_known_formats())
+    except UnidentifiedImageError:
+        head = _read_head(file)
+        for signature, name in _SIGNATURES.items():
+            if head.startswith(signature):
+                raise PhotographError(
+                    f"begins like a {name} file, but its header is cut off or damaged", "unreadable"
+                ) from None
+        raise PhotographError(
+            f"not an image of a known format: begins with {head!r}", "not_an_image"
+        ) from None
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's readers raise whatever damage makes them raise
+        head = _read_head(file)
+        promised = int.from_bytes(head[4:8], "little") + 8
+        if head[:4] == b"RIFF" and file.seek(0, os.SEEK_END) < promised:
+            raise PhotographError("cut off: shorter than its header says", "truncated") from error
+        _refuse(error)
+    with image:
+        yield image
+
+
+@cache
+def _known_formats() -> tuple[str, ...]:
+    """Those of ``FORMATS`` that this Pillow has; AVIF came with 11.2."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _read_head(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    return file.read(16)
+
+
+def _check_header(image: Image.Image) -> None:
+    width, height = image.size
+    if min(width, height) < MIN_SIDE:
+        raise PhotographError(
+            f"{height}x{width} pixels (height x width): a side is below {MIN_SIDE}", "too_small"
+        )
+    try:
+        animated = image.format in _ANIMATED_FORMATS and getattr(image, "is_animated", False)
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's readers raise whatever damage makes them raise
+        _refuse(error)
+    if animated:
+        raise PhotographError(f"an animation ({image.format}), not one picture", "animated")
+
+
+def _refuse(error: Exception) -> NoReturn:
+    """Turn what the system or Pillow raised into a status and a text, the same everywhere."""
+    if isinstance(error, Image.DecompressionBombError):
+        raise PhotographError(f"too many pixels: {error}", "too_large") from error
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise PhotographError("no such file", "missing") from error
+    if isinstance(error, OSError) and error.errno is not None:
+        raise PhotographError(f"cannot be read: {error.strerror}", "unreadable") from error
+    text = re.sub(r" at 0x[0-9a-fA-F]+", "", f"{type(error).__name__}: {error}")[:200]
+    if isinstance(error, EOFError) or "truncated" in text.lower():
+        raise PhotographError(f"cut off: {text}", "truncated") from error
+    raise PhotographError(f"damaged: {text}", "unreadable") from error
+
+
+_silencing = threading.Lock()
+_silenced: "list[warnings.catch_warnings[None]]" = []  # the one in force
+_inside = 0  # how many threads are inside
+
+
+@contextmanager
+def _pillow_silenced() -> Iterator[None]:
+    """Mute Pillow's warnings (corrupt EXIF data, palette transparency, many pixels).
+
+    What matters in them has a status here. ``warnings.catch_warnings`` alone is not safe with
+    threads, which may leave in another order than they came: the first one in sets the filter,
+    the last one out takes it away.
+    """
+    global _inside
+    with _silencing:
+        if _inside == 0:
+            catcher = warnings.catch_warnings()
+            catcher.__enter__()
+            _silenced.append(catcher)
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _silencing:
+            _inside -= 1
+            if _inside == 0:
+                _silenced.pop().__exit__(None, None, None)

@@ -1,0 +1,1 @@
+"""Where stores are kept: a folder or a bucket, behind one interface; locks."""

@@ -1,0 +1,102 @@
+"""Where a store lies: a folder, or names with one prefix in object storage or on a web server.
+
+A place holds objects by relative path, as Zarr does. An object is there whole or not at all, and
+what was written is there after a crash: on a file system because it is renamed after it was
+flushed, in object storage because that is what such a service promises.
+"""
+
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import unquote
+
+from latentset.datasets.errors import StoreError
+from latentset.datasets.storage.bucket import Bucket
+from latentset.datasets.storage.folder import PARTIAL, Folder
+
+__all__ = ["PARTIAL", "Bucket", "Folder", "Place", "open_place"]
+
+
+class Place(Protocol):
+    """Objects by relative path (with ``/``). Places are small values: they travel to workers."""
+
+    @property
+    def name(self) -> str:
+        """Last part of the location."""
+
+    def __hash__(self) -> int: ...
+
+    def __truediv__(self, name: str) -> "Place":
+        """The place below that is called ``name``."""
+
+    def beside(self, suffix: str) -> "Place":
+        """The place of the same parent that is called like this one with ``suffix`` appended."""
+
+    def read(self, path: str) -> bytes:
+        """Read an object; FileNotFoundError where there is none, OSError on trouble."""
+
+    def write(self, path: str, content: bytes) -> None:
+        """Write an object, in place of an earlier one; StoreError where that fails."""
+
+    def create(self, path: str, content: bytes) -> bool:
+        """Write an object unless there is one (False), in one step; StoreError on trouble."""
+
+    def remove(self, path: str) -> None:
+        """Remove an object, if it is there; StoreError where that fails."""
+
+    def size(self, path: str) -> int | None:
+        """Bytes of an object; None if there is none, StoreUnreachableError on trouble."""
+
+    def sizes(self) -> dict[str, int] | None:
+        """Bytes of every object, by path; None where a place cannot list what it holds.
+
+        StoreUnreachableError on trouble.
+        """
+
+    def sweep(self) -> None:
+        """Remove what writers that were killed left behind."""
+
+    def zarr_store(self) -> Any:
+        """A store of zarr-python, for reading."""
+
+    def kvstore(self, path: str) -> dict[str, Any]:
+        """TensorStore's specification of the objects below ``path``."""
+
+
+def open_place(location: "Path | str | Place") -> Place:
+    """Find the place that a path or a URL names.
+
+    Args:
+        location: A folder, ``file://…``, ``s3://…``, ``gs://…``, ``http(s)://…``, or a place.
+
+    Returns:
+        The place; nothing need be there.
+
+    Raises:
+        StoreError: The URL names no place, or the path is impossible.
+    """
+    if isinstance(location, (Folder, Bucket)):
+        return location
+    text = str(location)
+    if text.startswith("file://"):
+        return _folder(_path_of(text))
+    if isinstance(location, str) and "://" in text:
+        scheme, _, names = text.partition("://")
+        if not names.strip("/"):
+            raise StoreError(f"{text} names no place: expected {scheme}://NAME/…")
+        return Bucket(f"{scheme}://{names.rstrip('/')}")
+    return _folder(text)
+
+
+def _folder(path: str) -> Folder:
+    try:
+        return Folder(Path(path).resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a zero byte
+        raise StoreError(f"{path!r} is no path: {error}; look at the spelling") from error
+
+
+def _path_of(url: str) -> str:
+    """The path of a ``file:`` URL (RFC 8089): on this machine, with ``%20`` and the like undone."""
+    host, _, path = url.removeprefix("file://").partition("/")
+    if host not in ("", "localhost"):
+        raise StoreError(f"{url}: expected file:///PATH, on this machine; got the machine {host!r}")
+    return "/" + unquote(path)

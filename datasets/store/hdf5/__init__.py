@@ -1,0 +1,1 @@
+"""The store as one HDF5 file (docs/store-spec.md)."""

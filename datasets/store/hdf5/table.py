@@ -1,0 +1,182 @@
+"""The samples table as datasets of an HDF5 file, one a column (docs/store-spec.md, 8)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from latentset.datasets.errors import StoreCorruptError, StoreError, StoreFormatError
+from latentset.datasets.store.hdf5.chunks import ChunkedDataset, create_dataset
+from latentset.datasets.store.hdf5.filters import encode_chunk
+from latentset.datasets.store.header import Header
+from latentset.datasets.store.objects import Digest, StoredObject
+from latentset.datasets.store.samples import samples_schema
+
+SAMPLES_GROUP = "samples"
+"""Name of the group that holds the samples table, a dataset a column."""
+
+COLUMN_CHUNK_BYTES = 1 << 20
+"""Size of a chunk of a column of the samples table, before compression, at most."""
+
+MAX_COLUMN_CHUNK_BYTES = 1 << 26
+"""Largest chunk of a column of the samples table that is read, before compression."""
+
+NUMBERS: dict[Any, np.dtype[Any]] = {
+    pa.int32(): np.dtype("<i4"),
+    pa.int64(): np.dtype("<i8"),
+    pa.float64(): np.dtype("<f8"),
+}
+"""Data type in the file of each column that holds numbers; nulls are NaN."""
+
+
+def write_samples(file: h5py.File, samples: pa.Table, header: Header) -> list[StoredObject]:
+    """Write the samples table.
+
+    Args:
+        file: The file.
+        samples: Of ``samples_schema``.
+        header: The store's header.
+
+    Returns:
+        Each dataset, as the manifest lists it.
+
+    Raises:
+        StoreError: A text holds a NUL, which the end of a text is padded with.
+    """
+    group = h5py.Group(h5py.h5g.create(file.id, SAMPLES_GROUP.encode(), gcpl=_untimed_group()))
+    objects = []
+    for field in samples_schema(header):
+        values, kind = _column(samples.column(field.name), field)
+        chunk = max(1, min(len(values), COLUMN_CHUNK_BYTES // values.itemsize))
+        dataset = create_dataset(group, field.name, kind, values.shape, chunk)
+        digest = Digest()
+        for first in range(0, len(values), chunk):
+            piece = np.zeros(chunk, values.dtype)
+            piece[: len(values) - first] = values[first : first + chunk]
+            stored = encode_chunk(piece)
+            dataset.write_direct_chunk((first,), stored)
+            digest.update(stored)
+        objects.append(digest.describe(f"{SAMPLES_GROUP}/{field.name}"))
+    return objects
+
+
+def _untimed_group() -> h5py.h5p.PropGCID:
+    settings = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
+    settings.set_obj_track_times(False)
+    return settings
+
+
+def _column(column: pa.ChunkedArray, field: pa.Field) -> tuple[NDArray[Any], h5py.h5t.TypeID]:
+    """A column of the samples table as HDF5 has it: numbers, or texts padded with NUL."""
+    if not pa.types.is_string(field.type):
+        dtype = NUMBERS[field.type]
+        values = pc.fill_null(column, float("nan")) if field.nullable else column
+        return values.to_numpy().astype(dtype, copy=False), h5py.h5t.py_create(dtype)
+    if pc.any(pc.match_substring(column, "\0")).as_py():
+        raise StoreError(f"samples table: column {field.name!r}: texts must not hold a NUL")
+    width = max(1, pc.max(pc.binary_length(column)).as_py() or 0)
+    values = np.array([text.encode() for text in column.to_pylist()], f"S{width}")
+    return values, text_type(width)
+
+
+def text_type(width: int) -> h5py.h5t.TypeStringID:
+    """Make the type of texts of a fixed length.
+
+    Args:
+        width: Bytes of UTF-8; shorter ones are padded with NUL.
+
+    Returns:
+        The type.
+    """
+    kind = h5py.h5t.C_S1.copy()
+    kind.set_size(width)
+    kind.set_cset(h5py.h5t.CSET_UTF8)
+    kind.set_strpad(h5py.h5t.STR_NULLPAD)
+    return kind
+
+
+def read_samples(file: h5py.File, header: Header, path: Path) -> pa.Table:
+    """Read the samples table, a chunk of a column at a time.
+
+    Args:
+        file: The open file.
+        header: The store's header.
+        path: The file.
+
+    Returns:
+        A table of ``samples_schema``.
+
+    Raises:
+        StoreCorruptError: A column is missing, or not what it should be.
+    """
+    columns, schema = dict(find_columns(file, header, path)), samples_schema(header)
+    arrays = []
+    for field in schema:
+        dataset, rest = columns[field.name], header.source.samples
+        pieces = []
+        for k in range(dataset.chunks):
+            values = dataset.read_chunk(k)[:rest]
+            rest -= len(values)
+            pieces.append(_to_arrow(values, field, path))
+        arrays.append(pa.chunked_array(pieces, field.type))
+    return pa.table(arrays, schema=schema)
+
+
+def find_columns(
+    file: h5py.File, header: Header, path: Path
+) -> Iterator[tuple[str, ChunkedDataset]]:
+    """Find the columns of the samples table.
+
+    Args:
+        file: The open file.
+        header: The store's header.
+        path: The file.
+
+    Yields:
+        Name and dataset of each.
+
+    Raises:
+        StoreCorruptError: A column is missing or not what it should be.
+    """
+    try:
+        if file.id.links.get_info(SAMPLES_GROUP.encode()).type != h5py.h5l.TYPE_HARD:
+            raise ValueError("it is a link")
+        group = h5py.Group(h5py.h5g.open(file.id, SAMPLES_GROUP.encode()))
+    except (KeyError, ValueError, OSError, RuntimeError) as error:
+        raise StoreCorruptError(f"{path}: group {SAMPLES_GROUP!r}: {error}") from error
+    shape = (header.source.samples,)
+    for field in samples_schema(header):
+        dtype = NUMBERS.get(field.type)
+        dataset = ChunkedDataset(group, field.name, path, shape, None, dtype)
+        if dataset.chunk * dataset.dtype.itemsize > MAX_COLUMN_CHUNK_BYTES:
+            raise StoreFormatError(
+                f"{path}: {SAMPLES_GROUP}/{field.name}: expected chunks of at most "
+                f"{MAX_COLUMN_CHUNK_BYTES} bytes, got {dataset.chunk * dataset.dtype.itemsize}"
+            )
+        yield field.name, dataset
+
+
+def _to_arrow(values: NDArray[Any], field: pa.Field, path: Path) -> pa.Array:
+    """Turn a chunk of a column into Arrow's form; NaN is null where nulls are allowed."""
+    if values.dtype.kind != "S":
+        return pa.array(values, field.type, from_pandas=field.nullable)
+    width = values.dtype.itemsize
+    lengths = np.char.str_len(values)
+    letters = np.ascontiguousarray(values).view(np.uint8).reshape(-1, width)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    text = letters[np.arange(width) < lengths[:, None]]
+    array = pa.LargeStringArray.from_buffers(
+        len(values), pa.py_buffer(offsets.astype(np.int64)), pa.py_buffer(text)
+    )
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise StoreCorruptError(
+            f"{path}: {SAMPLES_GROUP}/{field.name}: not UTF-8: {error}"
+        ) from error
+    return array.cast(pa.string())

@@ -1,0 +1,181 @@
+"""Checking a store that is one HDF5 file."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latentset.datasets.errors import (
+    StoreCorruptError,
+    StoreError,
+    StoreFormatError,
+    StoreUnreachableError,
+)
+from latentset.datasets.storage.folder import unreachable
+from latentset.datasets.storage.location import Folder
+from latentset.datasets.store.hdf5.chunks import ChunkedDataset
+from latentset.datasets.store.hdf5.reader import (
+    Hdf5Store,
+    open_file,
+    read_table,
+    read_texts,
+    read_user_block,
+)
+from latentset.datasets.store.hdf5.table import SAMPLES_GROUP, find_columns
+from latentset.datasets.store.hdf5.writer import MANIFEST_ATTRIBUTE, USER_BLOCK
+from latentset.datasets.store.header import ATTRIBUTE, ArrayName
+from latentset.datasets.store.objects import Digest, StoredObject
+from latentset.datasets.store.rules import Placement, check_values
+from latentset.datasets.store.samples import samples_schema
+from latentset.datasets.store.verify import Findings, Report, in_parallel
+
+_BLOCK_BYTES = 1 << 24
+
+
+def verify_hdf5(place: Folder, findings: Findings, report: Report) -> None:
+    """Check a store.
+
+    Args:
+        place: Where the file lies.
+        findings: Is filled.
+        report: Is told how far it is.
+
+    Raises:
+        StoreError: It is no store, of a version that this reader knows, or it cannot be read.
+    """
+    path = place.path
+    try:
+        expected = read_user_block(path)
+        if _digest(path, findings, report) != expected:
+            findings.add(f"the file differs from the sha256 in its first {USER_BLOCK} bytes")
+        findings.header, findings.manifest = header, manifest = read_texts(path)
+    except (StoreFormatError, StoreUnreachableError):
+        raise
+    except StoreError as error:
+        findings.add(error)
+        findings.notes.append("with this problem nothing else in the file could be read")
+        return
+    try:
+        findings.samples = read_table(path, header, manifest)
+    except StoreError as error:
+        findings.add(error)
+    placement = findings.place()
+    store = Hdf5Store(place, header, samples_schema(header).empty_table(), manifest)
+    try:
+        _check_objects(store, findings)
+    except StoreError as error:
+        findings.add(error)
+    datasets: dict[ArrayName, ChunkedDataset] = {}
+    for name in store.header.arrays:
+        try:
+            datasets[name] = store.dataset(name)
+        except StoreError as error:
+            findings.add(error)
+    _check_shards(store, datasets, placement, findings, report)
+
+
+def _digest(path: Path, findings: Findings, report: Report) -> str:
+    digest = hashlib.sha256()
+    try:
+        findings.bytes = total = path.stat().st_size
+        with path.open("rb") as file:
+            file.seek(USER_BLOCK)
+            while block := file.read(_BLOCK_BYTES):
+                digest.update(block)
+                report("digest", file.tell(), total)
+    except OSError as error:
+        raise unreachable(path, error) from error
+    return digest.hexdigest()
+
+
+def _check_objects(store: Hdf5Store, findings: Findings) -> None:
+    """The columns' digests, and that the file holds nothing else."""
+    path, listed = store.path, {item.path: item for item in _objects(store)}
+    findings.objects = len(listed)
+    with open_file(path) as file:
+        extra = [
+            *(f"attribute {name}" for name in file.attrs.keys() - {ATTRIBUTE, MANIFEST_ATTRIBUTE}),
+            *(file.keys() - {SAMPLES_GROUP, *store.header.arrays}),
+            *(
+                f"{SAMPLES_GROUP}/{name}"
+                for name in file[SAMPLES_GROUP].keys() - set(samples_schema(store.header).names)
+            ),
+        ]
+        for name in sorted(extra):
+            findings.add(f"{name} is not listed in the manifest")
+        for name, dataset in find_columns(file, store.header, path):
+            digest = Digest()
+            for k in range(dataset.chunks):
+                digest.update(dataset.stored_chunk(k))
+            described = digest.describe(f"{SAMPLES_GROUP}/{name}")
+            if described != listed[described.path]:
+                findings.add(f"{described.path} differs from its sha256 in the manifest")
+
+
+def _objects(store: Hdf5Store) -> tuple[StoredObject, ...]:
+    return store.manifest.objects if store.manifest else ()
+
+
+def _check_shards(
+    store: Hdf5Store,
+    datasets: dict[ArrayName, ChunkedDataset],
+    placement: Placement | None,
+    findings: Findings,
+    report: Report,
+) -> None:
+    shards = store.header.layout.shards
+    digests = {name: Digest() for name in datasets}
+
+    def check(index: int) -> tuple[list[str], dict[ArrayName, list[bytes]]]:
+        problems: list[str] = []
+        stored: dict[ArrayName, list[bytes]] = {}
+        rows: dict[ArrayName, NDArray[Any]] = {}
+        for name, dataset in datasets.items():
+            count = dataset.shape[1] // shards
+            chunks = range(index * count // dataset.chunk, (index + 1) * count // dataset.chunk)
+            found = list(_read_chunks(name, dataset, chunks, placement, problems))
+            stored[name] = [content for content, _ in found]
+            values = [value for _, value in found if value is not None]
+            if len(values) == len(chunks):
+                rows[name] = np.concatenate(values, axis=1).T
+        problems += check_values(store.header, placement, index, rows)
+        return problems, stored
+
+    report("checking", 0, shards)
+    for done, (problems, stored) in enumerate(in_parallel(check, range(shards))):
+        for problem in problems:
+            findings.add(problem)
+        for name, pieces in stored.items():
+            for piece in pieces:
+                digests[name].update(piece)
+        report("checking", done + 1, shards)
+    for item in _objects(store):
+        for name, digest in digests.items():
+            if item.path == name and digest.describe(name) != item:
+                findings.add(f"{name} differs from its sha256 in the manifest")
+
+
+def _read_chunks(
+    name: ArrayName,
+    dataset: ChunkedDataset,
+    chunks: range,
+    placement: Placement | None,
+    problems: list[str],
+) -> Iterator[tuple[bytes, NDArray[Any] | None]]:
+    """Each chunk as stored and decoded; None where it cannot be."""
+    for k in chunks:
+        content = b""
+        try:
+            content = dataset.stored_chunk(k)
+            yield content, dataset.decode(content, k)
+        except StoreCorruptError as error:
+            first = k * dataset.chunk
+            whose = placement.owners(name, first, first + dataset.chunk) if placement else ""
+            problems.append(
+                f"{name}: rows {first} to {first + dataset.chunk - 1}"
+                f"{f' ({whose})' if whose else ''}: {error}"
+            )
+            yield content, None

@@ -1,0 +1,1 @@
+"""The store as Zarr objects (docs/store-spec.md, 3 and 4)."""

@@ -1,0 +1,263 @@
+"""Checking a store that is made of Zarr objects."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.core.buffer import Buffer, default_buffer_prototype
+from zarr.storage import MemoryStore
+
+from latentset.datasets.errors import StoreError, StoreFormatError, StoreUnreachableError
+from latentset.datasets.storage.folder import unreachable
+from latentset.datasets.storage.location import PARTIAL, Place
+from latentset.datasets.store.arrays import array_form
+from latentset.datasets.store.header import ArrayName, Header
+from latentset.datasets.store.manifest import MANIFEST, parse_manifest
+from latentset.datasets.store.objects import StoredObject, sha256_of
+from latentset.datasets.store.reader import read_header, required_objects
+from latentset.datasets.store.rules import Placement, check_values
+from latentset.datasets.store.samples import SAMPLES, parse_samples
+from latentset.datasets.store.verify import Findings, Report, in_parallel
+from latentset.datasets.store.zarr.metadata import check_array_metadata, least_shard_bytes
+from latentset.datasets.store.zarr.writer import metadata_objects
+
+Problems = list[str | StoreUnreachableError]
+"""What is wrong with some objects, and which cannot be read."""
+
+
+def verify_zarr(place: Place, findings: Findings, report: Report) -> None:
+    """Check a store.
+
+    Args:
+        place: Where it lies.
+        findings: Is filled.
+        report: Is told how far it is.
+
+    Raises:
+        StoreError: There is no store, of a version that this reader knows, or it cannot be read.
+    """
+    no_header: StoreFormatError | None = None
+    try:
+        findings.header = read_header(place)
+    except StoreFormatError as error:
+        no_header = error
+    content = _read_manifest(place, no_header, findings)
+    if content is None:
+        return
+    sizes = place.sizes()
+    try:
+        findings.manifest = parse_manifest(content, findings.where)
+    except StoreError as error:
+        if no_header is not None:
+            raise no_header from error  # both are another's, or of a later version
+        findings.add(error)
+        findings.notes.append("without a valid manifest nothing else could be compared")
+        return
+    if no_header is not None:
+        findings.add(no_header)
+    if findings.manifest.sha256 is None:
+        findings.notes.append("format version 0.1: the manifest has no digest of its own")
+    _check_listing(findings, sizes)
+    shards, others = _divide(findings)
+    contents = {}
+    for item in others:
+        found: Problems = []
+        content = _read_checked(place, item, sizes, found)
+        findings.objects += 1
+        findings.bytes += item.bytes
+        for problem in found:
+            findings.add(problem)
+        if content is not None and not found:
+            contents[item.path] = content
+    metadata = _check_metadata(findings, contents)
+    placement = findings.place()
+
+    def check(index: int) -> Problems:
+        problems: Problems = []
+        read: dict[ArrayName, bytes] = {}
+        for name, item in shards[index].items():
+            content = _read_checked(place, item, sizes, problems)
+            if content is not None:
+                read[name] = content
+        if findings.header is not None:
+            problems += _check_shard(findings.header, metadata, placement, index, read)
+        return problems
+
+    report("checking", 0, len(shards))
+    for done, problems in enumerate(in_parallel(check, sorted(shards))):
+        for problem in problems:
+            findings.add(problem)
+        report("checking", done + 1, len(shards))
+    for items in shards.values():
+        findings.objects += len(items)
+        findings.bytes += sum(item.bytes for item in items.values())
+
+
+def _read_manifest(
+    place: Place, no_header: StoreFormatError | None, findings: Findings
+) -> bytes | None:
+    """Read the manifest; without one the store is not complete, or there is none at all."""
+    try:
+        content = place.read(MANIFEST)
+    except (FileNotFoundError, NotADirectoryError):
+        if no_header is not None:
+            raise no_header from None
+        findings.is_complete = False
+        command = findings.header.command if findings.header else "latentset encode"
+        findings.block(
+            f"{MANIFEST} is missing: the job that makes the store was interrupted or is still "
+            f"running: run the same {command} again. If this is a copy, fetch it again"
+        )
+        return None
+    except OSError as error:
+        raise unreachable(f"{place}/{MANIFEST}", error) from error
+    findings.objects += 1
+    findings.bytes += len(content)
+    return content
+
+
+def _check_listing(findings: Findings, sizes: dict[str, int] | None) -> None:
+    """Objects that are missing, of another size, or not listed."""
+    manifest, header = findings.manifest, findings.header
+    if manifest is None:
+        return
+    listed = {item.path: item for item in manifest.objects}
+    if header is not None:
+        if header.layout.shards != len(manifest.shards):
+            findings.add(
+                f"{MANIFEST}: expected {header.layout.shards} shards (the header's "
+                f"layout.shards), got {len(manifest.shards)}"
+            )
+        else:
+            for path in required_objects(header):
+                if path not in listed:
+                    findings.add(f"{MANIFEST} does not list {path}")
+        if header.format_version != manifest.format_version:
+            findings.add(
+                f"{MANIFEST}: format_version: expected {header.format_version}, as the header "
+                f"has, got {manifest.format_version}"
+            )
+    if sizes is None:
+        findings.notes.append("this place cannot list what it holds: extra objects are not found")
+        return
+    for path in sorted(sizes.keys() - listed.keys() - {MANIFEST}):
+        left = " (left behind by a writer that was killed)" if PARTIAL in path else ""
+        findings.add(f"{path} is not listed in {MANIFEST}{left}")
+
+
+def _divide(
+    findings: Findings,
+) -> tuple[dict[int, dict[ArrayName, StoredObject]], list[StoredObject]]:
+    """The objects of each shard, and all others."""
+    manifest, header = findings.manifest, findings.header
+    listed = {item.path: item for item in manifest.objects} if manifest else {}
+    shards: dict[int, dict[ArrayName, StoredObject]] = {}
+    for index in range(len(manifest.shards) if manifest else 0):
+        for name in header.arrays if header else ():
+            item = listed.pop(f"{name}/c/{index}/0", None)
+            if item is not None:
+                shards.setdefault(index, {})[name] = item
+    return shards, list(listed.values())
+
+
+def _read_checked(
+    place: Place, item: StoredObject, sizes: dict[str, int] | None, problems: Problems
+) -> bytes | None:
+    """Read an object and compare it with the manifest; its bytes, also where they differ."""
+    try:
+        size = place.size(item.path) if sizes is None else sizes.get(item.path)
+        if size is None:
+            problems.append(f"{item.path} is missing")
+            return None
+        if size != item.bytes:
+            problems.append(f"{item.path}: expected {item.bytes} bytes, got {size}")
+            return None
+        content = place.read(item.path)
+    except StoreUnreachableError as error:
+        problems.append(error)
+        return None
+    except FileNotFoundError:
+        problems.append(f"{item.path} is missing")
+        return None
+    except OSError as error:
+        problems.append(unreachable(f"{place}/{item.path}", error))
+        return None
+    if sha256_of(content) != item.sha256:
+        problems.append(f"{item.path} differs from its sha256 in {MANIFEST}")
+    return content
+
+
+def _check_metadata(findings: Findings, contents: dict[str, bytes]) -> dict[str, bytes]:
+    """Check the arrays' metadata and the samples table; the metadata to decode the shards by."""
+    header = findings.header
+    if header is None:
+        return {}
+    metadata = metadata_objects(header)
+    for name in header.arrays:
+        path = f"{name}/zarr.json"
+        if path in contents:
+            try:
+                check_array_metadata(contents[path], header, name, findings.where)
+            except StoreError as error:
+                findings.add(error)
+            else:
+                metadata[path] = contents[path]
+    if SAMPLES in contents:
+        try:
+            findings.samples = parse_samples(contents[SAMPLES], header, findings.where)
+        except StoreError as error:
+            findings.add(error)
+    return metadata
+
+
+def _check_shard(
+    header: Header,
+    metadata: Mapping[str, bytes],
+    placement: Placement | None,
+    index: int,
+    contents: Mapping[ArrayName, bytes],
+) -> Iterator[str]:
+    """Every chunk's checksum, and the values."""
+    rows: dict[ArrayName, NDArray[Any]] = {}
+    for name, content in contents.items():
+        path = f"{name}/c/{index}/0"
+        if len(content) < least_shard_bytes(header, name):
+            yield f"{path}: expected room for the index of the header's layout"
+            continue
+        key, make = f"{name}/zarr.json", default_buffer_prototype().buffer.from_bytes
+        objects: dict[str, Buffer] = {key: make(metadata[key]), path: make(content)}
+        count = array_form(header, name).shard_rows
+        first, stop = index * count, (index + 1) * count
+        try:
+            array = zarr.open_array(MemoryStore(objects), path=name, mode="r", zarr_format=3)
+        except (ValueError, TypeError, KeyError, RuntimeError) as error:
+            yield f"{key}: zarr cannot open it: {error}"
+            continue
+        try:
+            rows[name] = np.asarray(array[first:stop])
+        except (ValueError, RuntimeError, OSError):
+            yield from _find_bad_chunks(array, header, placement, name, first, stop)
+    yield from check_values(header, placement, index, rows)
+
+
+def _find_bad_chunks(
+    array: "zarr.Array[Any]",
+    header: Header,
+    placement: Placement | None,
+    name: ArrayName,
+    first: int,
+    stop: int,
+) -> Iterator[str]:
+    """Say which rows of a shard cannot be decoded, and whose they are."""
+    step = array_form(header, name).chunk_rows
+    for start in range(first, stop, step):
+        try:
+            np.asarray(array[start : start + step])
+        except (ValueError, RuntimeError, OSError) as error:
+            whose = placement.owners(name, start, start + step) if placement else ""
+            yield (
+                f"{name}: rows {start} to {start + step - 1}"
+                f"{f' ({whose})' if whose else ''} cannot be decoded: {error}"
+            )

@@ -1,0 +1,1 @@
+"""Reproduces the paper: experiments, sweeps, report."""

@@ -1,0 +1,141 @@
+"""The whole report: every table and figure there is something for, and report.md, their index."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from latentset.datasets.errors import TrainingError
+from latentset.paper.report.captions import data_set_title, name_networks
+from latentset.paper.report.figure2 import write_figure2
+from latentset.paper.report.figure5 import write_figure5
+from latentset.paper.report.figure6 import write_figure6
+from latentset.paper.report.figure7 import write_figure7
+from latentset.paper.report.groups import NO_RUNS, Group, Key, group_runs
+from latentset.paper.report.results import Line, draw, gather, write_tables
+from latentset.paper.report.runs import find_runs, find_unfinished
+from latentset.paper.report.stores import Stores
+from latentset.paper.report.table1 import write_table1
+from latentset.paper.report.table2 import read_codec_times, write_table2
+from latentset.paper.report.table3 import write_table3
+from latentset.paper.report.tables import Part
+from latentset.train.run.run_files import write_text
+
+PAGE = "report.md"
+"""The index."""
+
+ITEMS = {
+    "table1": "Table 1: accuracy at each rate",
+    "table2": "Table 2: what one photograph costs",
+    "table3": "Table 3: what each part is worth",
+    "figure2": "Figure 2: how many values of each channel of ŷ are not zero",
+    "figure5": "Figure 5: one photograph through every codec",
+    "figure6": "Figure 6: accuracy against rate",
+    "figure7": "Figure 7: accuracy against rate, PSNR, MS-SSIM",
+}
+"""Tables and figures in the paper's order, and what they are called."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written."""
+
+    lines: list[Line]
+    """Every recipe and store."""
+    parts: dict[str, Part]
+    """The tables and figures, by the keys of :data:`ITEMS`."""
+    unfinished: list[Path]
+    """Folders of runs that were begun and have no figures: left out."""
+
+
+def write_report(
+    runs: Sequence[Path],
+    folder: Path,
+    *,
+    latents: Sequence[str] = (),
+    pixels: Sequence[str] = (),
+    codec_times: Path | None = None,
+    sample: str | None = None,
+    timing: bool = True,
+) -> Report:
+    """Write all that can be made of what is given.
+
+    Args:
+        runs: Folders of runs, or folders above them; none for Table 2's networks of the paper and
+            Figures 2 and 5 alone.
+        folder: Where to; made where it is not there.
+        latents: Stores of latents.
+        pixels: Stores of pixels.
+        codec_times: File of `latentset codec time --json`.
+        sample: Id of the photograph of Figure 5.
+        timing: Measure how long networks take.
+
+    Returns:
+        What was written.
+
+    Raises:
+        TrainingError: There is nothing to report on, a folder holds no finished run, runs cannot
+            be averaged, or a file cannot be read.
+        StoreError: A store cannot be used.
+    """
+    if not runs and not latents and codec_times is None:
+        raise TrainingError(
+            "nothing to report on: expected folders of runs (RUNS…), or a store of latents "
+            "(--latents STORE: Figures 2 and 5, Table 2), or times of the codecs (--codec-times "
+            "FILE: Table 2), got none of them"
+        )
+    found, unfinished = find_runs(runs), find_unfinished(runs)
+    stores = Stores.open(latents, pixels)
+    times = read_codec_times(codec_times) if codec_times else None
+    lines, data_sets = gather(found), group_runs(found)
+    folder.mkdir(parents=True, exist_ok=True)
+    if lines:
+        write_tables(lines, folder)
+        draw(lines, folder / "accuracy.png")
+    # Beside runs of other recipes nobody asked for the paper's networks, which take minutes.
+    costs = Part(remark=NO_RUNS)
+    if data_sets or times or not found:
+        costs = write_table2(data_sets, times, folder, timing=timing)
+    parts = {
+        "table1": write_table1(data_sets, stores, folder),
+        "table2": costs,
+        "table3": write_table3(data_sets, folder),
+        "figure2": write_figure2(stores.latents, folder),
+        "figure5": write_figure5(stores, sample, folder),
+        "figure6": write_figure6(data_sets, stores, folder),
+        "figure7": write_figure7(data_sets, stores, folder),
+    }
+    write_text(folder / PAGE, _page(data_sets, parts, len(unfinished), with_runs=bool(lines)))
+    return Report(lines, parts, unfinished)
+
+
+def _page(
+    data_sets: Mapping[str, Mapping[Key, Group]],
+    parts: Mapping[str, Part],
+    unfinished: int,
+    *,
+    with_runs: bool,
+) -> str:
+    lines = ["# Report", ""]
+    for name, groups in data_sets.items():
+        runs = [run for group in groups.values() for run in group.runs]
+        seeds = sorted({run.seed for run in runs})
+        what = name_networks(run.recipe for run in runs if run.recipe is not None)
+        lines.append(
+            f"- {data_set_title(name)}: {len(runs)} runs of the paper's experiments, seeds "
+            f"{', '.join(map(str, seeds))}" + (f"; **{what[0].lower()}{what[1:]}**" if what else "")
+        )
+    if with_runs:
+        lines.append("- all runs: [results.md](results.md), [results.csv](results.csv)")
+    if unfinished:
+        lines.append(f"- left out, because not finished: {unfinished} runs")
+    lines += [""] if lines[-1] else []
+    for name, title in ITEMS.items():
+        part = parts[name]
+        lines += [f"## {title}", ""]
+        if part.files:
+            lines += [", ".join(f"[{file}]({file})" for file in part.files), ""]
+        if part.remark:
+            lines += [("" if part.files else "Left out: ") + part.remark + ".", ""]
+        lines += [part.caption, ""] if part.caption else []
+        lines += [f"![{title}]({file})\n" for file in part.files if file.endswith(".svg")]
+    return "\n".join(lines).rstrip() + "\n"

@@ -1,0 +1,1 @@
+"""From a published metagraph to a codec that gives latents."""

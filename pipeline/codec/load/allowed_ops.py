@@ -1,0 +1,149 @@
+"""The op types that a codec's graph may hold.
+
+A graph from the internet is a program: TensorFlow has ops that read and write files, open
+connections and call back into Python. What follows are ops that compute on their inputs alone;
+whatever is not listed is refused by name, before anything is imported or run.
+
+Sources:
+    The published codecs are built from tensorflow-compression's layers (convolutions, GDN with
+    its reparameterised weights, entropy models); the rest are stateless ops of the same kind, so
+    that a codec built in another way is not refused for a harmless one.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from latentset.datasets.errors import CodecGraphError, ForbiddenOpError
+from latentset.pipeline.codec.load.graph import FUNCTION_CALLS
+
+STOCK_OPS = frozenset(
+    """
+    Abs Acos Acosh Add AddN AddV2 All Any ArgMax ArgMin Asin Asinh Assert Atan Atan2 Atanh AvgPool
+    BatchMatMul BatchMatMulV2 BatchToSpaceND BiasAdd BiasAddV1 Bitcast BitwiseAnd BitwiseOr
+    BroadcastArgs BroadcastTo Bucketize Cast Ceil CheckNumerics ClipByValue Complex ComplexAbs
+    Concat ConcatV2 Conj Const Conv2D Conv2DBackpropInput Cos Cosh Cumprod Cumsum
+    DepthToSpace DepthwiseConv2dNative Diag DiagPart Div DivNoNan Einsum Elu EnsureShape
+    Enter Equal Erf Erfc Erfinv Exit Exp ExpandDims Expm1 FFT FFT2D Fill Floor FloorDiv FloorMod
+    FusedBatchNorm FusedBatchNormV2 FusedBatchNormV3 Gather GatherNd GatherV2 Greater GreaterEqual
+    IFFT IFFT2D IRFFT IRFFT2D IRFFT3D Identity IdentityN If Imag Inv Invert InvertPermutation
+    IsFinite IsInf IsNan LeakyRelu LeftShift Less LessEqual Lgamma LinSpace Log Log1p LogSoftmax
+    LogicalAnd LogicalNot LogicalOr LoopCond LowerBound MatMul MatrixBandPart MatrixDiag
+    MatrixDiagPart Max MaxPool MaxPoolV2 Maximum Mean Merge Min Minimum MirrorPad
+    Mod Mul MulNoNan Ndtri Neg NextIteration NoOp NotEqual OneHot OnesLike Pack Pad PadV2
+    ParallelConcat PartitionedCall Placeholder PlaceholderWithDefault Pow PreventGradient Prod
+    RFFT RFFT2D RFFT3D Range Rank Real RealDiv Reciprocal RefEnter RefExit RefIdentity RefMerge
+    RefNextIteration RefSwitch Relu Relu6 Reshape ResizeBilinear ResizeNearestNeighbor Reverse
+    ReverseV2 RightShift Rint Roll Round Rsqrt ScatterNd Select SelectV2 Selu Shape ShapeN Sigmoid
+    Sign Sin Sinh Size Slice Snapshot Softmax Softplus Softsign SpaceToBatchND SpaceToDepth Split
+    SplitV Sqrt Square SquaredDifference Squeeze StatefulPartitionedCall StatelessIf StatelessWhile
+    StopGradient StridedSlice StringLength Sub Sum Switch Tan Tanh TensorArrayCloseV3
+    TensorArrayConcatV3 TensorArrayGatherV3 TensorArrayReadV3 TensorArrayScatterV3
+    TensorArraySizeV3 TensorArraySplitV3 TensorArrayV3 TensorArrayWriteV3 TensorListConcatV2
+    TensorListElementShape TensorListFromTensor TensorListGather TensorListGetItem
+    TensorListLength TensorListReserve TensorListResize TensorListScatterV2 TensorListSetItem
+    TensorListStack TensorScatterAdd TensorScatterUpdate Tile TopK TopKV2 Transpose TruncateDiv
+    TruncateMod Unique UniqueV2 Unpack UpperBound Where While Xdivy Xlogy ZerosLike
+    """.split()  # noqa: SIM905 - a list of quoted names is harder to read
+)
+"""What the latents may be computed with: TensorFlow's own ops without effect on the outside."""
+
+RANGE_CODER_OPS = frozenset(
+    """
+    CreateRangeDecoder CreateRangeEncoder EntropyDecodeChannel EntropyDecodeFinalize
+    EntropyDecodeIndex EntropyEncodeChannel EntropyEncodeFinalize EntropyEncodeIndex
+    PmfToQuantizedCdf RangeDecode RangeEncode UnboundedIndexRangeDecode UnboundedIndexRangeEncode
+    """.split()  # noqa: SIM905 - a list of quoted names is harder to read
+)
+"""tensorflow-compression's ops, besides: for the sender and the receiver, not for the latents."""
+
+VARIABLE_OPS = frozenset(
+    """
+    Assign AssignVariableOp ReadVariableOp ResourceGather VarHandleOp VarIsInitializedOp Variable
+    VariableV2
+    """.split()  # noqa: SIM905 - a list of quoted names is harder to read
+)
+"""Ops that mean weights are not in the file: refused too, with a message that says so."""
+
+SAVER_OPS = VARIABLE_OPS | {"MergeV2Checkpoints", "RestoreV2", "SaveV2", "ShardedFilename"}
+"""What ``tf.compat.v1.train.Saver`` leaves in a graph; let be where no signature reaches it, since
+only the sub-graphs of the signatures are ever imported."""
+
+
+def check_codec_ops(name: str, reached: Any, whole: Any) -> None:
+    """Check the whole of a codec file: its signatures, its functions, and the rest.
+
+    Args:
+        name: Name of the codec, for messages.
+        reached: ``GraphDef`` of what the signatures reach.
+        whole: ``GraphDef`` of the file, functions included.
+
+    Raises:
+        ForbiddenOpError: An op is not allowed.
+        CodecGraphError: Weights are variables and not constants.
+    """
+    allowed = STOCK_OPS | RANGE_CODER_OPS
+    functions = [node for function in whole.library.function for node in function.node_def]
+    _check(name, [*reached.node, *functions], allowed, _function_names(whole))
+    _check(name, whole.node, allowed | SAVER_OPS, _function_names(whole))
+
+
+def check_latent_ops(name: str, graph: Any) -> None:
+    """Check a sub-graph that computes latents: stock ops only.
+
+    Args:
+        name: Name of the codec, for messages.
+        graph: The ``GraphDef`` that is going to be imported, functions included.
+
+    Raises:
+        ForbiddenOpError: An op is not allowed.
+        CodecGraphError: Weights are variables and not constants.
+    """
+    functions = [node for function in graph.library.function for node in function.node_def]
+    _check(name, [*graph.node, *functions], STOCK_OPS, _function_names(graph))
+
+
+def _function_names(graph: Any) -> frozenset[str]:
+    return frozenset(function.signature.name for function in graph.library.function)
+
+
+def _check(
+    name: str, nodes: Iterable[Any], allowed: frozenset[str], functions: frozenset[str]
+) -> None:
+    forbidden: dict[str, str] = {}
+    for node in nodes:
+        if node.op in allowed or _calls_by_name(node, functions):
+            if node.op in FUNCTION_CALLS:
+                _check_called(name, node, functions)
+            continue
+        forbidden.setdefault(node.op, node.name)
+    variables = sorted(forbidden.keys() & VARIABLE_OPS)
+    if variables and len(variables) == len(forbidden):
+        raise CodecGraphError(
+            f"{name}: its weights are variables ({variables[0]} {forbidden[variables[0]]!r}), "
+            f"whose values are not in the file. Freeze them into constants before exporting"
+        )
+    if forbidden:
+        found = ", ".join(f"{op} (node {node!r})" for op, node in sorted(forbidden.items()))
+        raise ForbiddenOpError(
+            f"{name}: ops that are not allowed in a codec: {found}. Codecs compute on their "
+            f"inputs only; nothing of this file has been run"
+        )
+
+
+def _calls_by_name(node: Any, functions: frozenset[str]) -> bool:
+    """Say whether a node calls a function of the file by the function's name as its op.
+
+    A function that is named as an op of TensorFlow's own would hide that op from this check.
+    """
+    from tensorflow.python.framework import op_def_registry
+
+    return node.op in functions and op_def_registry.get(node.op) is None
+
+
+def _check_called(name: str, node: Any, functions: frozenset[str]) -> None:
+    for key in FUNCTION_CALLS[node.op]:
+        called = node.attr[key].func.name
+        if called not in functions:
+            raise ForbiddenOpError(
+                f"{name}: {node.op} {node.name!r} calls {called!r}, which is not in the file"
+            )

@@ -1,0 +1,148 @@
+"""A checked part of a codec's graph, imported and ready to run."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latentset.datasets.errors import CodecGraphError
+from latentset.pipeline.codec.load.allowed_ops import RANGE_CODER_OPS
+from latentset.pipeline.codec.load.graph import (
+    Graph,
+    TensorRef,
+    extract,
+    register_range_coder_ops,
+    without_control_inputs,
+)
+from latentset.pipeline.tensorflow_setup import tf
+
+Array = NDArray[Any]
+
+
+class Program:
+    """A graph in a session of its own.
+
+    The ops must have been checked before (``allowed_ops``): importing and running checks nothing.
+    """
+
+    def __init__(
+        self,
+        graph_def: Any,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        *,
+        threads: int = 1,
+        image: str | None = None,
+        producer_ops: Any = None,
+    ) -> None:
+        """Import a graph.
+
+        Args:
+            graph_def: What to import, already cut to what is needed.
+            inputs: Names of the tensors that take values.
+            outputs: Names of the tensors to compute.
+            threads: Threads within one op.
+            image: Name of the tensor among ``inputs`` that takes photographs and whose size is to
+                be free: it is replaced by a uint8 placeholder (N, H, W, 3).
+            producer_ops: The metagraph's ``stripped_op_list``: lets newer ops be read.
+
+        Raises:
+            CodecGraphError: TensorFlow does not accept the graph.
+        """
+        if any(node.op in RANGE_CODER_OPS for node in graph_def.node):
+            register_range_coder_ops()
+        with tf.Graph().as_default() as graph:
+            replaced = {}
+            if image is not None:
+                placeholder = tf.compat.v1.placeholder(
+                    tf.uint8, (None, None, None, 3), name="latentset_image"
+                )
+                replaced[image] = placeholder
+                # Whoever waits for the image without taking it waits for this one.
+                replaced["^" + image.partition(":")[0]] = placeholder
+            try:
+                tf.import_graph_def(
+                    graph_def, input_map=replaced, name="", producer_op_list=producer_ops
+                )
+                self._inputs = [
+                    replaced[name] if name in replaced else graph.get_tensor_by_name(name)
+                    for name in inputs
+                ]
+                self._outputs = [graph.get_tensor_by_name(name) for name in outputs]
+            except (ValueError, KeyError, tf.errors.OpError) as error:
+                raise CodecGraphError(f"TensorFlow cannot import the graph: {error}") from error
+        config = tf.compat.v1.ConfigProto(
+            intra_op_parallelism_threads=threads,
+            inter_op_parallelism_threads=1,
+            use_per_session_threads=True,
+            allow_soft_placement=True,
+        )
+        # It would turn a division by a root into a product with Rsqrt (see ``divide_exactly``).
+        rewrites = config.graph_options.rewrite_options
+        rewrites.arithmetic_optimization = rewrites.OFF
+        self._graph, self._config = graph, config
+        self._session = tf.compat.v1.Session(graph=graph, config=config)
+
+    def restart(self) -> None:
+        """Begin a new session, which forgets the sizes that it has seen.
+
+        oneDNN keeps the weights in the order that suits the first image. Later ones whose size
+        wants another order have them reordered each time (1 to 3 % of the time at 256x256).
+        """
+        self._session.close()
+        self._session = tf.compat.v1.Session(graph=self._graph, config=self._config)
+
+    def run(self, *values: Any) -> list[Array]:
+        """Compute the outputs.
+
+        Args:
+            values: One value an input, in their order.
+
+        Raises:
+            CodecGraphError: TensorFlow reports an error, as for sizes that do not fit.
+            MemoryError: The values do not fit into memory.
+        """
+        feeds = dict(zip(self._inputs, values, strict=True))
+        try:
+            return [np.asarray(v) for v in self._session.run(self._outputs, feeds)]
+        except tf.errors.ResourceExhaustedError as error:
+            raise MemoryError(f"TensorFlow: {_first_line(error)}") from error
+        except (tf.errors.OpError, ValueError) as error:
+            raise CodecGraphError(f"the codec's graph failed: {_first_line(error)}") from error
+
+
+def evaluate_constants(
+    graph: Graph, refs: Sequence[TensorRef], image: TensorRef, producer_ops: Any = None
+) -> Mapping[TensorRef, Array]:
+    """Compute tensors that must not depend on the photograph.
+
+    Control inputs are dropped: stock ops have no effects, and a constant within a loop has one on
+    the loop.
+
+    Args:
+        graph: A flat graph whose ops have been checked.
+        refs: The tensors.
+        image: The input that they must not depend on.
+        producer_ops: As for ``Program``.
+
+    Raises:
+        CodecGraphError: One does.
+    """
+    needed = extract(without_control_inputs(graph.graph_def), [ref.node for ref in refs])
+    if any(node.name == image.node for node in needed.node):
+        names = ", ".join(str(ref) for ref in refs)
+        raise CodecGraphError(f"expected constants, but one of them needs the photograph: {names}")
+    program = Program(needed, [], [str(ref) for ref in refs], producer_ops=producer_ops)
+    return dict(zip(refs, program.run(), strict=True))
+
+
+def _first_line(error: Exception) -> str:
+    text = error.message if isinstance(error, tf.errors.OpError) else str(error)
+    lines = [line.strip() for line in str(text).splitlines()]
+    said = [line for line in lines if line and not line.startswith(_NOT_A_REASON)]
+    return said[0] if said else str(text).strip()
+
+
+_NOT_A_REASON = ("Graph execution error", "Detected at node", "Node:", "[[")
+"""What TensorFlow's messages begin with."""

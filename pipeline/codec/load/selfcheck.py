@@ -1,0 +1,173 @@
+"""The check of a codec when it is loaded: does what was found behave like its latents?
+
+A graph that nobody has seen may fit the structure and still mean something else. Two synthetic
+photographs settle it: the latents' sizes, whether a batch gives what single photographs give, and
+whether the bits that the latents imply are those of the strings that the codec's sender makes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latentset.datasets.errors import CodecGraphError
+
+if TYPE_CHECKING:
+    from latentset.pipeline.codec.load.codec import Codec, Latents
+
+SIZE = (136, 200)
+"""Height and width of the test photographs: no multiples of 16, so that rounding up shows."""
+
+RATE_TOLERANCE = 0.02
+STRING_OVERHEAD_BITS = 32
+"""A string may be this much longer than its symbols' bits: the range coder ends on whole bytes."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What two test photographs say about the latents."""
+
+    channels: int
+    z_channels: int
+    y_downsampling: int
+    z_downsampling: int
+    free_batch: bool
+    """Both at once give what each gives alone."""
+
+
+@dataclass(frozen=True)
+class SelfCheck:
+    """Bits of one test photograph, as implied by its latents and as its strings have them."""
+
+    implied_bits: float
+    real_bits: float
+
+    @property
+    def difference(self) -> float:
+        """How much longer the strings are, as a fraction."""
+        return self.real_bits / self.implied_bits - 1
+
+
+def make_test_photographs(size: tuple[int, int] = SIZE) -> NDArray[np.uint8]:
+    """Return two synthetic photographs: smooth shading, edges and texture; uint8 (2, H, W, 3)."""
+    random = np.random.default_rng(20180215)
+    height, width = size
+    shape = (2, height, width, 3)
+    total = np.zeros(shape)
+    for cell in (4, 8, 16, 64):
+        rows, columns = -(-height // cell), -(-width // cell)
+        noise = random.normal(size=(2, rows, columns, 3))
+        total += cell**0.5 * noise.repeat(cell, 1).repeat(cell, 2)[:, :height, :width]
+    shading = np.linspace(0, 1, width)[:, np.newaxis] * np.array([1.0, 0.6, 0.3])
+    pixels = 90 + 12 * total + 60 * shading + random.normal(scale=4, size=shape)
+    rounded: NDArray[np.uint8] = np.clip(np.round(pixels), 0, 255).astype(np.uint8)
+    return rounded
+
+
+def check_sizes(run: Callable[[NDArray[np.uint8]], "Latents"]) -> Sizes:
+    """Run the test photographs one by one and together.
+
+    Args:
+        run: Computes latents of a batch.
+
+    Raises:
+        CodecGraphError: The latents' sizes do not fit each other or the photographs.
+    """
+    images = make_test_photographs()
+    singles = [run(images[i : i + 1]) for i in range(2)]
+    first = singles[0]
+    if first.y_hat.shape != first.scale_index.shape:
+        raise CodecGraphError(
+            f"expected y_hat and the scale index to have one shape, they have "
+            f"{first.y_hat.shape} and {first.scale_index.shape}"
+        )
+    return Sizes(
+        channels=first.y_hat.shape[3],
+        z_channels=first.z_hat.shape[3],
+        y_downsampling=_downsampling("y_hat", first.y_hat.shape),
+        z_downsampling=_downsampling("z_hat", first.z_hat.shape),
+        free_batch=_is_free(run, images, singles),
+    )
+
+
+def check_symbols(codec: "Codec") -> SelfCheck:
+    """Compare the bits that latents imply with the length of the sender's strings.
+
+    Args:
+        codec: A codec whose latents can be computed.
+
+    Raises:
+        CodecGraphError: They differ by more than rounding explains.
+    """
+    images = make_test_photographs()[:1]
+    y_bits, z_bits = codec.symbol_bits(codec.encode(images))
+    implied = [float(y_bits[0]), float(z_bits[0])]
+    strings = [c for c in codec.sender(images[0]) if c.dtype.kind in "OS"]
+    real = [8.0 * sum(len(s) for s in c.ravel()) for c in strings]
+    if len(real) == 2:
+        pairs = list(zip(sorted(implied), sorted(real), strict=True))
+    else:
+        pairs = [(sum(implied), sum(real))]
+    for implied_bits, real_bits in pairs:
+        allowed = RATE_TOLERANCE * implied_bits + STRING_OVERHEAD_BITS
+        if abs(real_bits - implied_bits) > allowed:
+            raise CodecGraphError(
+                f"self-check: the latents found imply {implied[0]:.0f} bits for y and "
+                f"{implied[1]:.0f} for z, but the sender's strings have "
+                f"{' and '.join(f'{bits:.0f}' for bits in real)} bits: what was found is not what "
+                f"it encodes. Name the right tensors (see 'latentset codec inspect')"
+            )
+    return SelfCheck(implied_bits=sum(implied), real_bits=sum(real))
+
+
+def check_synthesis(
+    decode: Callable[[NDArray[np.int32], NDArray[np.int32], tuple[int, int]], NDArray[np.uint8]],
+    codec: "Codec",
+) -> None:
+    """Compare images decoded from latents with those that the receiver makes of strings.
+
+    Args:
+        decode: Turns symbols of y and z into images of a size.
+        codec: The codec.
+
+    Raises:
+        CodecGraphError: They differ.
+    """
+    image = make_test_photographs()[1]
+    latents = codec.encode(image[np.newaxis])
+    decoded = decode(latents.y_hat, latents.z_hat, (image.shape[0], image.shape[1]))[0]
+    received = codec.receiver(codec.sender(image))
+    if decoded.shape != received.shape or (decoded != received).any():
+        raise CodecGraphError(
+            "self-check: the image decoded from the latents is not the one that the receiver makes "
+            "of the sender's strings: what was found is not its synthesis"
+        )
+
+
+def _downsampling(name: str, shape: tuple[int, ...]) -> int:
+    for factor in (1, 2, 4, 8, 16, 32, 64, 128):
+        if tuple(-(-side // factor) for side in SIZE) == shape[1:3]:
+            return factor
+    raise CodecGraphError(
+        f"{name} is {shape[1]}x{shape[2]} for a photograph of {SIZE[0]}x{SIZE[1]}: expected the "
+        f"photograph's size over a power of two, rounded up"
+    )
+
+
+def _is_free(
+    run: Callable[[NDArray[np.uint8]], "Latents"],
+    images: NDArray[np.uint8],
+    singles: list["Latents"],
+) -> bool:
+    """Say whether a batch gives what single photographs give; a graph may have batch 1 baked in."""
+    try:
+        both = run(images)
+    except CodecGraphError:
+        return False
+    return all(
+        np.array_equal(getattr(both, key)[i : i + 1], getattr(single, key))
+        for i, single in enumerate(singles)
+        for key in ("y_hat", "scale_index", "z_hat")
+    )

@@ -1,0 +1,146 @@
+"""From symbols to images: the receiver of a codec, entered behind its range decoder.
+
+The receiver takes strings. What its range-decode ops yield are the symbols that a store holds, so
+the graph is cut there (``decoders``) and symbols are fed instead::
+
+    strings -> range decoder -> | symbols of y -> cast -> g_s -> crop -> image
+                                | symbols of z -> ...
+
+Left are stock ops, as for the latents, and a free batch size.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latentset.datasets.errors import CodecGraphError
+from latentset.pipeline.codec.load.allowed_ops import check_latent_ops
+from latentset.pipeline.codec.load.decoders import (
+    Decoder,
+    Role,
+    cut_receiver,
+    find_receiver_roles,
+    placeholder,
+)
+from latentset.pipeline.codec.load.graph import Graph, TensorRef, extract, flatten
+from latentset.pipeline.codec.load.metagraph import CodecFile, Signature
+from latentset.pipeline.codec.load.program import Program
+from latentset.pipeline.codec.load.signatures import as_pixels
+from latentset.pipeline.tensorflow_setup import tf
+
+SizeRole = Literal["image", "y", "z"]
+"""Of what an integer channel of the sender has height and width."""
+
+_IMAGE = "latentset_image"
+
+
+class Synthesis:
+    """The part of a receiver that turns symbols into images.
+
+    Args:
+        file: The codec's file.
+        roles: Of what the integer channels have the size, by their key (``find_size_roles``).
+        threads: Threads within one op.
+        producer_ops: As for ``Program``.
+
+    Raises:
+        CodecGraphError: The codec has no receiver, or symbols cannot be told in it.
+        ForbiddenOpError: The sub-graph needs an op that is not allowed.
+    """
+
+    takes: Mapping[Role, Decoder]
+    """What it is fed with, and the range decoder of the receiver that yields it there."""
+
+    def __init__(
+        self,
+        file: CodecFile,
+        roles: Mapping[str, SizeRole],
+        *,
+        threads: int = 1,
+        producer_ops: Any = None,
+    ) -> None:
+        if file.receiver is None:
+            raise CodecGraphError("it has no signature 'receiver', so it cannot decode")
+        receiver = file.receiver
+        whole = extract(file.metagraph.graph_def, receiver.nodes())
+        (output,) = receiver.outputs
+        # The image may be the output of a function call, which loses its name when it is inlined.
+        last = whole.node.add(name=_IMAGE, op="Identity", input=[output.tensor])
+        last.attr["T"].type = tf.dtypes.as_dtype(output.dtype).as_datatype_enum
+        graph = Graph(flatten(whole, [*receiver.nodes(), _IMAGE]))
+        strings = [TensorRef.parse(p.tensor) for p in receiver.inputs if p.dtype == "string"]
+        decoders = find_receiver_roles(graph)
+        reached = cut_receiver(graph, decoders, TensorRef(_IMAGE, 0), strings)
+        check_latent_ops(file.name, reached)
+        names = {node.name for node in reached.node}
+        self.takes = {
+            role: decoder for role, decoder in decoders.items() if placeholder(role) in names
+        }
+        ports = [port for port in receiver.inputs if TensorRef.parse(port.tensor).node in names]
+        unknown = [port.key for port in ports if port.key not in roles]
+        if unknown:
+            raise CodecGraphError(
+                f"the receiver's input {unknown[0]!r} is neither the size of the image nor that of "
+                "y or z"
+            )
+        self._sizes = tuple((roles[port.key], np.dtype(port.dtype)) for port in ports)
+        self._program = Program(
+            reached,
+            [
+                *(f"{placeholder(role)}:0" for role in self.takes),
+                *(port.tensor for port in ports),
+            ],
+            [f"{_IMAGE}:0"],
+            threads=threads,
+            producer_ops=producer_ops,
+        )
+
+    def run(
+        self, y_hat: NDArray[Any], z_hat: NDArray[Any], size: tuple[int, int]
+    ) -> NDArray[np.uint8]:
+        """Turn symbols into images.
+
+        Args:
+            y_hat: Integers (N, h, w, C).
+            z_hat: Integers (N, hz, wz, Cz).
+            size: Height and width of the images, pixels.
+
+        Returns:
+            uint8 (N, H, W, 3), RGB.
+
+        Raises:
+            CodecGraphError: The graph fails, or yields no images of that size.
+        """
+        symbols = {"y_hat": y_hat, "z_hat": z_hat}
+        of_role = {"image": size, "y": y_hat.shape[1:3], "z": z_hat.shape[1:3]}
+        values = [symbols[role] for role in self.takes]
+        values += [np.array(of_role[role], dtype) for role, dtype in self._sizes]
+        (images,) = self._program.run(*values)
+        expected = (len(y_hat), *size, 3)
+        if images.shape != expected:
+            raise CodecGraphError(f"expected images of shape {expected}, got {images.shape}")
+        return as_pixels(images)
+
+
+def find_size_roles(
+    sender: Signature, sent: list[NDArray[Any]], sizes: Mapping[SizeRole, tuple[int, int]]
+) -> dict[str, SizeRole]:
+    """Tell the integer channels of a sender apart by what they were for one image.
+
+    Args:
+        sender: The signature.
+        sent: Its outputs for the image, in their order.
+        sizes: Height and width of the image and of its grids; no two are equal.
+
+    Returns:
+        For each key of an integer channel, what it has the size of; channels that have none are
+        left out.
+    """
+    roles: dict[str, SizeRole] = {}
+    for port, value in zip(sender.outputs, sent, strict=True):
+        for role, size in sizes.items():
+            if value.dtype.kind in "iu" and value.shape == (2,) and tuple(value.tolist()) == size:
+                roles[port.key] = role
+    return roles

@@ -1,0 +1,1 @@
+"""Trains a codec and exports it in the published form."""

@@ -1,0 +1,399 @@
+"""Training of a scale hyperprior on folders of photographs: settings, input, loop, resume."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from latentset.datasets.errors import TrainingError
+from latentset.pipeline.codec.msssim import ms_ssim
+from latentset.pipeline.codec.train.bmshj2018 import ScaleHyperprior
+from latentset.pipeline.codec.train.crops import SkipCount, training_crops
+from latentset.pipeline.codec.train.export import export_metagraph
+from latentset.pipeline.tensorflow_setup import tf
+
+SETTINGS_FILE = "settings.json"
+MSSSIM_SMALLEST_CROP = 176
+"""Five scales and a window of 11 pixels: the crop, halved four times, must be at least 11."""
+CALIBRATION_CROPS = 512
+"""Crops on which the range of h_s's activations is measured for its integer form."""
+_NOT_IN_THE_RESULT = frozenset({"output", "checkpoints", "checkpoint_interval", "log_interval"})
+
+
+class TrainingSettings(BaseModel):
+    """Everything that decides what a training run yields.
+
+    A run that is resumed must have the same settings, but for ``output``, ``checkpoints``,
+    ``checkpoint_interval`` and ``log_interval``, which do not change the result.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    photographs: tuple[Path, ...] = Field(min_length=1)
+    """Folders, searched recursively.  Each is drawn from equally often, whatever its size."""
+    output: Path
+    """The metagraph to write at the end."""
+    checkpoints: Path | None = None
+    """Folder of checkpoints; by default beside ``output``, its name + ``.checkpoints``."""
+    distortion: Literal["ms-ssim", "mse"] = "ms-ssim"
+    """``1 - MS-SSIM``, or the mean squared error of pixels from 0 to 255."""
+    lmbda: float = Field(gt=0)
+    """Weight of the distortion: loss = bits per pixel + lmbda * distortion."""
+    N: int = Field(default=128, ge=1)
+    M: int = Field(default=192, ge=1)
+    crop: int = Field(default=256, ge=16, multiple_of=16)
+    """Side of the square training crops, pixels."""
+    batch: int = Field(default=8, ge=1)
+    steps: int = Field(ge=1)
+    learning_rate: float = Field(default=1e-4, gt=0)
+    final_learning_rate: float = Field(default=1e-6, gt=0)
+    """Reached at the last step."""
+    decay_from: float = Field(default=0.5, ge=0, lt=1)
+    """Fraction of the steps after which the rate falls, on half a cosine of its logarithm."""
+    mse_warmup_steps: int = Field(default=0, ge=0)
+    """First steps trained on the mean squared error: MS-SSIM alone starts slowly."""
+    mse_warmup_lmbda: float = Field(default=0.01, gt=0)
+    """``lmbda`` of the warm-up."""
+    seed: int = 0
+    init_from: Path | None = None
+    """Checkpoint folder of another run, to take the first weights from; its M may be smaller."""
+    checkpoint_interval: int = Field(default=500, ge=1)
+    """Steps between two checkpoints."""
+    log_interval: int = Field(default=50, ge=1)
+    """Steps between two readings of the loss."""
+
+    @property
+    def checkpoint_folder(self) -> Path:
+        """Where the checkpoints lie."""
+        if self.checkpoints is not None:
+            return self.checkpoints
+        return self.output.with_name(self.output.name + ".checkpoints")
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the settings that decide the result, as JSON values."""
+        return {
+            name: value
+            for name, value in self.model_dump(mode="json").items()
+            if name not in _NOT_IN_THE_RESULT
+        }
+
+
+def learning_rate_at(step: int, settings: TrainingSettings) -> float:
+    """Return the learning rate of a step, from 0.
+
+    It is constant, then falls from ``learning_rate`` to ``final_learning_rate`` on half a cosine of
+    its logarithm.
+    """
+    start = settings.decay_from * settings.steps
+    progress = (step - start) / max(1.0, settings.steps - 1 - start)
+    progress = min(1.0, max(0.0, progress))
+    weight = 0.5 * (1 + np.cos(np.pi * progress))
+    high, low = np.log(settings.learning_rate), np.log(settings.final_learning_rate)
+    return float(np.exp(low + weight * (high - low)))
+
+
+class Trainer:
+    """Model, optimizer and step counter of one run, and how they are saved."""
+
+    def __init__(self, settings: TrainingSettings) -> None:
+        """Create an untrained model and its optimizer."""
+        tf.keras.utils.set_random_seed(settings.seed)
+        self.settings = settings
+        self.model = ScaleHyperprior(settings.N, settings.M, settings.seed)
+        # The legacy optimizer updates a variable in one fused op; the new one in about fifteen.
+        self.optimizer = tf.keras.optimizers.legacy.Adam(settings.learning_rate)
+        self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._checkpoint = tf.train.Checkpoint(
+            model=self.model, optimizer=self.optimizer, step=self.step
+        )
+        self._manager = tf.train.CheckpointManager(
+            self._checkpoint, str(settings.checkpoint_folder), max_to_keep=2
+        )
+        self._steps: dict[bool, Callable[[tf.Tensor], tuple[tf.Tensor, ...]]] = {
+            warmup: self._build_step(warmup) for warmup in (False, True)
+        }
+
+    def _build_step(self, warmup: bool) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
+        settings = self.settings
+        variables = self.model.trainable_variables
+
+        def train_step(x: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            with tf.GradientTape() as tape:
+                x_hat, bits = self.model(x)
+                rate_bpp = tf.reduce_mean(bits) / settings.crop**2
+                mse = tf.reduce_mean(tf.math.squared_difference(x, x_hat))
+                if warmup or settings.distortion == "mse":
+                    quality = mse
+                    weight = settings.mse_warmup_lmbda if warmup else settings.lmbda
+                    loss = rate_bpp + weight * mse
+                else:
+                    quality = tf.reduce_mean(ms_ssim(x, x_hat, least=1e-6))
+                    loss = rate_bpp + settings.lmbda * (1 - quality)
+            gradients = tape.gradient(loss, variables)
+            # A crop without any texture yields MS-SSIM gradients that are large, rarely.
+            gradients, _ = tf.clip_by_global_norm(gradients, 1.0)
+            self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+            self.step.assign_add(1)
+            return loss, rate_bpp, quality
+
+        return tf.function(train_step, autograph=False)  # type: ignore[no-any-return]
+
+    def train_step(self, x: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """Train on one batch.
+
+        Args:
+            x: float32 (B, crop, crop, 3), 0 to 255.
+
+        Returns:
+            Loss, rate in bits per pixel, and MS-SSIM (or the mean squared error).
+        """
+        step = int(self.step.numpy())
+        self.optimizer.learning_rate.assign(learning_rate_at(step, self.settings))
+        return self._steps[step < self.settings.mse_warmup_steps](x)
+
+    def save(self) -> None:
+        """Write a checkpoint; the newest two are kept."""
+        self._manager.save(checkpoint_number=int(self.step.numpy()))
+
+    def restore(self) -> bool:
+        """Read the newest checkpoint of this run, if there is one."""
+        latest = self._manager.latest_checkpoint
+        if latest is None:
+            return False
+        self._checkpoint.restore(latest).assert_existing_objects_matched()
+        return True
+
+
+def load_weights(model: ScaleHyperprior, folder: Path) -> None:
+    """Fill a model with the weights of the newest checkpoint in the folder of a training run.
+
+    Raises:
+        TrainingError: No checkpoint there, or one of other filter counts.
+    """
+    latest = tf.train.latest_checkpoint(str(folder))
+    if latest is None:
+        raise TrainingError(f"{folder}: no checkpoint of a training run in it")
+    try:
+        status = tf.train.Checkpoint(model=model).restore(latest)
+        status.assert_existing_objects_matched().expect_partial()
+    except (ValueError, AssertionError) as error:
+        raise TrainingError(
+            f"{latest}: its weights do not fit N={model.N}, M={model.M}: {error}"
+        ) from error
+
+
+def take_weights(model: ScaleHyperprior, folder: Path) -> None:
+    """Start a model from the newest checkpoint of another run, of as many channels or fewer.
+
+    Channels of y that the other model lacks keep their random filters in ``g_a`` and ``h_s``, and
+    start with weight zero in ``g_s`` and ``h_a``, so that they disturb nothing.
+
+    Args:
+        model: Freshly created model.
+        folder: Checkpoint folder of the other run.
+
+    Raises:
+        TrainingError: No checkpoint there, another N, or a larger M.
+    """
+    recorded = folder / SETTINGS_FILE
+    if not recorded.exists():
+        raise TrainingError(f"{folder}: no checkpoint of a training run in it")
+    filters = json.loads(recorded.read_text())
+    N, M = int(filters["N"]), int(filters["M"])
+    if model.N != N or model.M < M:
+        raise TrainingError(
+            f"{folder}: its weights are for N={N}, M={M}; they can start a model of the same N "
+            f"and at least as large an M, got N={model.N}, M={model.M}"
+        )
+    other = ScaleHyperprior(N, M)
+    load_weights(other, folder)
+    for ours, theirs in zip(model.trainable_variables, other.trainable_variables, strict=True):
+        value = ours.numpy()
+        if value.ndim == 4 and value.shape[2] != theirs.shape[2]:
+            value[:, :, theirs.shape[2] :] = 0  # inputs of a kernel (height, width, in, out)
+        value[tuple(slice(size) for size in theirs.shape)] = theirs.numpy()
+        ours.assign(value)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name in its folder, then rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+
+
+def claim_folder(settings: TrainingSettings) -> None:
+    """Record the settings in the checkpoint folder, or compare them with those recorded.
+
+    Raises:
+        TrainingError: The folder belongs to a run with other settings.
+    """
+    file = settings.checkpoint_folder / SETTINGS_FILE
+    wanted = settings.fingerprint()
+    if not file.exists():
+        write_atomically(file, (json.dumps(wanted, indent=2) + "\n").encode())
+        return
+    recorded = json.loads(file.read_text())
+    differences = [
+        f"  {name}: recorded {recorded.get(name)!r}, now {wanted.get(name)!r}"
+        for name in sorted(recorded.keys() | wanted.keys())
+        if recorded.get(name) != wanted.get(name)
+    ]
+    if differences:
+        raise TrainingError(
+            "\n".join(
+                [
+                    f"{settings.checkpoint_folder} belongs to a run with other settings:",
+                    *differences,
+                    "Give the recorded settings to resume it, or another checkpoint folder.",
+                ]
+            )
+        )
+
+
+def train_codec(settings: TrainingSettings, *, console: Console) -> Path:
+    """Train a scale hyperprior and export it; resume if the folder holds a checkpoint.
+
+    Returns:
+        Path of the metagraph written.
+
+    Raises:
+        TrainingError: No photographs, other settings than those of the checkpoints, a crop too
+            small for MS-SSIM, or a loss that is not a number.
+    """
+    if settings.distortion == "ms-ssim" and settings.crop < MSSSIM_SMALLEST_CROP:
+        raise TrainingError(
+            f"MS-SSIM needs crops of at least {MSSSIM_SMALLEST_CROP} pixels, got {settings.crop}"
+        )
+    claim_folder(settings)
+    trainer = Trainer(settings)
+    if trainer.restore():
+        console.print(f"resumed at step {int(trainer.step.numpy())} of {settings.steps}")
+    elif settings.init_from is not None:
+        take_weights(trainer.model, settings.init_from)
+        console.print(f"weights taken from {settings.init_from}")
+    skipped = SkipCount()
+    _run_steps(trainer, skipped, console)
+    if skipped.files:
+        console.print(f"{len(skipped)} files could not be decoded and were skipped:")
+        for path, reason in sorted(skipped.files.items()):
+            console.print(f"  {path}: {reason}")
+    export_metagraph(trainer.model, settings.output, _calibration_crops(settings))
+    console.print(f"wrote {settings.output} ({settings.output.stat().st_size:,} bytes)")
+    return settings.output
+
+
+def _calibration_crops(settings: TrainingSettings) -> Iterator[Any]:
+    """Some crops, of which the largest activations of h_s are taken."""
+    crops = training_crops(
+        settings.photographs,
+        crop=settings.crop,
+        batch=settings.batch,
+        seed=settings.seed,
+        skipped=SkipCount(),
+    )
+    return islice(crops, -(-CALIBRATION_CROPS // settings.batch))
+
+
+def _run_steps(trainer: Trainer, skipped: SkipCount, console: Console) -> None:
+    settings = trainer.settings
+    first = int(trainer.step.numpy())
+    if first >= settings.steps:
+        return
+    batches = iter(
+        training_crops(
+            settings.photographs,
+            crop=settings.crop,
+            batch=settings.batch,
+            seed=settings.seed * 1_000_003 + first,
+            skipped=skipped,
+        )
+    )
+    with ProgressLines(console, settings, first) as progress:
+        readings: list[tuple[float, ...]] = []
+        for step in range(first + 1, settings.steps + 1):
+            values = trainer.train_step(next(batches))
+            readings.append(tuple(float(v) for v in values))
+            if not np.isfinite(readings[-1][0]):
+                raise TrainingError(
+                    f"step {step}: the loss is {readings[-1][0]}; lower learning_rate, and "
+                    "start again in another checkpoint folder"
+                )
+            if step % settings.log_interval == 0 or step == settings.steps:
+                warmup = step <= settings.mse_warmup_steps
+                progress.show(step, np.mean(readings, axis=0).tolist(), warmup, len(skipped))
+                readings = []
+            if step % settings.checkpoint_interval == 0 or step == settings.steps:
+                trainer.save()
+
+
+class ProgressLines:
+    """A progress bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, console: Console, settings: TrainingSettings, first: int) -> None:
+        """Prepare; nothing is shown before the context is entered."""
+        self._console = console
+        self._settings = settings
+        self._first = first
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("training", total=settings.steps, completed=first)
+
+    def __enter__(self) -> Self:
+        """Show the bar."""
+        self._started = time.monotonic()
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the bar as it stands."""
+        self._bar.stop()
+
+    def show(self, step: int, values: Sequence[float], warmup: bool, skipped: int) -> None:
+        """Show the means since the last call.
+
+        Args:
+            step: Steps done.
+            values: Loss, bits per pixel, and MS-SSIM or the mean squared error.
+            warmup: Whether these were steps of the warm-up.
+            skipped: Number of files that could not be decoded so far.
+        """
+        settings = self._settings
+        loss, rate_bpp, quality = values
+        kind = "mse" if warmup or settings.distortion == "mse" else "ms-ssim"
+        text = f"loss {loss:.4f}  {rate_bpp:.3f} bpp  {kind} {quality:.4f}"
+        if skipped:
+            text += f"  {skipped} skipped"
+        self._bar.update(self._task, completed=step, description=text)
+        if not self._console.is_terminal:
+            elapsed = time.monotonic() - self._started
+            left = elapsed / (step - self._first) * (settings.steps - step)
+            self._console.print(
+                f"step {step}/{settings.steps}  {text}  "
+                f"{elapsed / 60:.1f} min gone, {left / 60:.1f} min left",
+                soft_wrap=True,
+                highlight=False,
+            )

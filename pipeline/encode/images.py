@@ -1,0 +1,151 @@
+"""The photographs of a task on their way from files to batches of pixels.
+
+Reading, hashing, decoding and resizing of the next batches go on in a thread of their own while the
+codec works on this one.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latentset.datasets.errors import PhotographError, SourceError
+from latentset.datasets.sources import resolve_inside
+from latentset.datasets.sources.images import ResizeRule, decode_photograph, read_bytes
+from latentset.datasets.store.objects import sha256_of
+from latentset.datasets.store.samples import OK
+
+BATCH_PIXELS = 1 << 21
+"""Pixels of a batch, whatever number of images was asked for (32 of 256x256): a bound on memory,
+of which the codec's first layer takes about 300 bytes a pixel."""
+
+AHEAD = 2
+"""Batches decoded ahead of the codec."""
+
+
+@dataclass
+class Photograph:
+    """A sample on its way through the task."""
+
+    row: dict[str, Any]
+    """Its row of the plan."""
+    status: str = OK
+    """``ok``, or why it has no latents."""
+    reason: str = ""
+    """The same in words."""
+    source_bytes: int = 0
+    """Size of its file; 0 = could not be read."""
+    source_sha256: str = ""
+    """Digest of its file; empty = could not be read."""
+    pixels: NDArray[np.uint8] | None = field(default=None, repr=False)
+    """The image to encode (H, W, 3), between decoding and encoding."""
+
+    def fail(self, status: str, reason: str) -> None:
+        """Note that it cannot be encoded."""
+        self.status, self.reason, self.pixels = status, reason, None
+
+    def describe(self) -> str:
+        """Say what became of it, for a message."""
+        return f"{self.row['path']}: {self.status}: {self.reason}"
+
+
+def decode_batches(
+    photographs: Sequence[Photograph], source: Path, rule: ResizeRule, size: int
+) -> Iterator[list[Photograph]]:
+    """Read, hash, decode and resize photographs in a thread, which begins before it is asked.
+
+    Args:
+        photographs: As they were planned; what is found is noted in each.
+        source: Root of their paths.
+        rule: The resize rule.
+        size: Photographs a batch, at most.
+
+    Returns:
+        Batches of one size, the largest images first; those that have failed hold no pixels.
+    """
+
+    def decode(batch: list[Photograph]) -> list[Photograph]:
+        for photograph in batch:
+            _decode(source, photograph, rule)
+        return batch
+
+    def encoded_size(photograph: Photograph) -> tuple[int, int]:
+        return photograph.row["encoded_height"], photograph.row["encoded_width"]
+
+    batches = iter(group_by_size(photographs, encoded_size, size))
+    thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
+    pending = [thread.submit(decode, batch) for batch in islice(batches, AHEAD)]
+
+    def take() -> Iterator[list[Photograph]]:
+        try:
+            while pending:
+                ready = pending.pop(0).result()
+                following = next(batches, None)
+                if following is not None:
+                    pending.append(thread.submit(decode, following))
+                yield ready
+        finally:
+            thread.shutdown(cancel_futures=True)
+
+    return take()
+
+
+def group_by_size(
+    photographs: Sequence[Photograph], size: Callable[[Photograph], tuple[int, int]], batch: int
+) -> list[list[Photograph]]:
+    """Divide a shard into batches of one size, those that failed in planning last.
+
+    Args:
+        photographs: Of the shard.
+        size: Says how large each is: height and width, 0 for one that has failed.
+        batch: Photographs a batch, at most; fewer where they are large.
+
+    Returns:
+        The batches, the largest images first.
+    """
+    by_size: dict[tuple[int, int], list[Photograph]] = defaultdict(list)
+    for photograph in photographs:
+        by_size[size(photograph)].append(photograph)
+    batches = []
+    for (height, width), members in sorted(by_size.items(), reverse=True):
+        step = min(batch, max(1, BATCH_PIXELS // max(1, height * width)))
+        batches += [members[k : k + step] for k in range(0, len(members), step)]
+    return batches
+
+
+def _decode(root: Path, photograph: Photograph, rule: ResizeRule) -> None:
+    """Read the file once: hash it, and decode and resize it from memory."""
+    row = photograph.row
+    try:
+        content = read_bytes(resolve_inside(root, row["path"]))
+        photograph.source_bytes = len(content)
+        photograph.source_sha256 = sha256_of(content)
+        if row["status"] != OK:
+            photograph.fail(row["status"], row["reason"])
+            return
+        if len(content) != row["source_bytes"]:
+            photograph.fail(
+                "changed",
+                f"{row['source_bytes']} bytes when planned, {len(content)} when encoded",
+            )
+            return
+        pixels = decode_photograph(content)
+        planned = (row["height"], row["width"])
+        if pixels.shape[:2] != planned:
+            photograph.fail(
+                "changed",
+                f"{planned[0]}x{planned[1]} pixels when planned, "
+                f"{pixels.shape[0]}x{pixels.shape[1]} when encoded",
+            )
+            return
+        photograph.pixels = rule.apply(pixels)
+    except PhotographError as error:
+        photograph.fail(error.status, str(error))
+    except SourceError as error:
+        photograph.fail("unreadable", str(error).replace(str(root), "SOURCE"))

@@ -1,0 +1,1 @@
+"""What encode and decode jobs share: plan, records, workers, progress, finish."""

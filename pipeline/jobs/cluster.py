@@ -1,0 +1,355 @@
+"""Dask workers: of this machine, of a scheduler that is running already, or of a queueing system.
+
+All that the job knows of Dask is here and, for queueing systems, in ``jobqueue``.
+"""
+
+import atexit
+import logging
+import os
+import signal
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import CancelledError
+from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing import active_children, resource_tracker
+from queue import Empty, SimpleQueue
+from time import sleep
+from typing import Any
+
+import dask.config
+import distributed
+from dask.system import CPU_COUNT
+from distributed.comm.core import CommClosedError
+from distributed.scheduler import KilledWorker
+
+from latentset.datasets.errors import JobError
+from latentset.pipeline.jobs.jobqueue import queued
+from latentset.pipeline.jobs.patience import Patience
+
+CONNECT_TIMEOUT_S = 30
+"""Seconds to wait for a scheduler."""
+
+POLL_S = 5.0
+"""Seconds between looks at whether there are workers."""
+
+WAIT_S = 3600.0
+"""Seconds without a worker of a scheduler or a queue after which the job stops."""
+
+LOST_S = 180.0
+"""Seconds without a single local worker after which the job stops: one that died is started again
+in a few seconds, unless it died while it was starting."""
+
+CLOSE_S = 20.0
+"""Seconds that client and local workers may take to end."""
+
+TASKS_A_MESSAGE = 200
+"""Tasks told to the scheduler at once: 200 lists of 1,024 paths are 8 MB, and Dask wants less
+than 10."""
+
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+
+_LOCAL = {
+    # Dask's own 30 s are short where encoding leaves other processes little time.
+    "distributed.comm.timeouts.connect": "120s",
+    "distributed.comm.timeouts.tcp": "120s",
+    # Dask's own also has malloc return memory to the system at once: 6 % of the encoding time.
+    "distributed.nanny.pre-spawn-environ": _ONE_THREAD,
+    # Watching itself, Dask takes 3 % of two cores.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.admin.system-monitor.interval": "10s",
+}
+"""Dask's configuration for local workers."""
+
+_dask: Any = distributed  # it says that it is typed, but most of it is not
+
+
+class Workers:
+    """Workers that run functions.
+
+    Args:
+        client: A Dask client.
+        patience: Ends the wait for workers that do not come.
+    """
+
+    def __init__(self, client: Any, patience: Patience) -> None:
+        self._client = client
+        self._patience = patience
+
+    def count(self) -> int:
+        """Number of workers that are there now."""
+        return len(self._client.nthreads())
+
+    def wait(self) -> None:
+        """Wait for the first worker.
+
+        Raises:
+            JobError: None came.
+        """
+        with _connection():
+            while not self.count():
+                self._patience.look(0)
+                sleep(min(1.0, POLL_S))
+
+    def map(self, function: Callable[..., Any], *arguments: Any, **shared: Any) -> Generator[Any]:
+        """Run a function once for each item, and yield results as they come.
+
+        Use it in ``contextlib.closing``: when it is closed early, what has not begun is cancelled.
+
+        Args:
+            function: Can be imported by the workers.
+            *arguments: Lists of one length, as for the built-in ``map``.
+            **shared: Given to every call.
+
+        Yields:
+            Results, in any order.
+
+        Raises:
+            JobError: Workers or the scheduler were lost. What a call raises is raised as well.
+        """
+        futures = self._client.map(
+            function, *arguments, pure=False, batch_size=TASKS_A_MESSAGE, **shared
+        )
+        try:
+            with _connection():
+                done: SimpleQueue[Any] = SimpleQueue()
+                for future in futures:
+                    future.add_done_callback(done.put)
+                for _ in futures:
+                    yield self._wait(done)
+        finally:
+            with suppress(CommClosedError, CancelledError, RuntimeError):
+                self._client.cancel(futures, force=True)
+
+    def _wait(self, done: "SimpleQueue[Any]") -> Any:
+        """Wait for the next result, as long as there is hope."""
+        self._patience.got()
+        while True:
+            try:
+                future = done.get(timeout=POLL_S)
+                break
+            except Empty:
+                self._patience.look(self.count())
+        while True:
+            try:
+                result = future.result(timeout=POLL_S)
+                future.release()
+                return result
+            except TimeoutError:
+                # Its worker died with the result, and the task runs again.
+                if future.status == "error":
+                    raise
+                self._patience.look(self.count())
+
+    @contextmanager
+    def listen(self, topic: str, hear: Callable[[Any], None]) -> Iterator[None]:
+        """Hear what workers :func:`tell`, in another thread, for as long as the context lasts.
+
+        Args:
+            topic: What to listen to.
+            hear: Called with every message.
+        """
+        self._client.subscribe_topic(topic, lambda event: hear(event[1]))
+        try:
+            yield
+        finally:
+            with suppress(CommClosedError, CancelledError, RuntimeError):
+                self._client.unsubscribe_topic(topic)
+
+
+def tell(topic: str, message: Any) -> None:
+    """Send a message from a running task to whoever listens.
+
+    Args:
+        topic: Who listens.
+        message: Something small.
+    """
+    _dask.get_worker().log_event(topic, message)
+
+
+@contextmanager
+def _connection() -> Iterator[None]:
+    """Put into words what happens to workers and to the connection with the scheduler."""
+    try:
+        yield
+    except KilledWorker as error:
+        raise JobError(
+            f"workers died again and again at the same task: {error}. Often they ran out of "
+            "memory: use fewer --workers or a smaller --batch; the same command goes on"
+        ) from error
+    except (CommClosedError, CancelledError) as error:
+        raise JobError(
+            f"the connection to the Dask scheduler was lost: {error!r}. "
+            "Finished shards are kept: run the same command again"
+        ) from error
+
+
+@contextmanager
+def connect(
+    scheduler: str | None,
+    workers: int | None,
+    *,
+    queue: str | None = None,
+    wait_s: float = WAIT_S,
+    say: Callable[[str], None] = lambda text: None,
+) -> Iterator[Workers]:
+    """Connect to workers, of which at least one is there.
+
+    Local workers are processes of one thread each, as many as cores: two processes of one thread
+    encode faster than one of two. They are started afresh ("spawn"), so that they import TensorFlow
+    with the right environment, and end when the client does, however it ends.
+
+    Args:
+        scheduler: Address of a running scheduler; None starts workers.
+        workers: Number of local workers, None is one a core; or of a queue's, at most.
+        queue: Queueing system that starts the workers: ``slurm``, ``pbs``, ``sge``, ``lsf``.
+        wait_s: Seconds without a single worker, of a scheduler or of a queue, after which to stop.
+        say: Told what the wait is for.
+
+    Yields:
+        The workers.
+
+    Raises:
+        JobError: There is no scheduler at that address, or no worker came.
+        MissingEnvironmentError: A queue was asked for, and dask-jobqueue is not installed.
+    """
+    with _silenced():
+        if queue is not None:
+            with _of_queue(queue, workers or 1, wait_s, say) as crew:
+                yield crew
+        elif scheduler is not None:
+            with _running(scheduler) as client:
+                crew = Workers(client, Patience(wait_s, say, lambda: _start_some(scheduler)))
+                if not crew.count():
+                    say(f"waiting for a worker: {_start_some(scheduler)}")
+                crew.wait()
+                yield crew
+        else:
+            with _local(workers or CPU_COUNT) as client:
+                yield Workers(client, Patience(LOST_S, say, lambda: _LOCAL_HINT))
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """Mute Dask's log, which tells the same with traces; its configuration sets two levels."""
+    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+_LOCAL_HINT = (
+    "the local workers died. Often they ran out of memory: use fewer --workers or a smaller "
+    "--batch; the same command goes on"
+)
+
+
+def _start_some(scheduler: str) -> str:
+    return f"the scheduler has none. Start some: dask worker {scheduler} --nthreads 1"
+
+
+@contextmanager
+def _of_queue(
+    kind: str, maximum: int, wait_s: float, say: Callable[[str], None]
+) -> Iterator[Workers]:
+    with ExitStack() as stack:
+        with _ctrl_c_for_client_alone():
+            cluster, submitted = stack.enter_context(queued(kind, maximum))
+            client = stack.enter_context(_closing(_dask.Client(cluster, set_as_default=False)))
+        say(submitted.describe())
+        crew = Workers(
+            client,
+            Patience(wait_s, say, submitted.hint, submitted.check, submitted.progress),
+        )
+        crew.wait()
+        yield crew
+
+
+@contextmanager
+def _running(scheduler: str) -> Iterator[Any]:
+    try:
+        client = _dask.Client(scheduler, timeout=CONNECT_TIMEOUT_S, set_as_default=False)
+    except TypeError as error:
+        # This is how Dask says that there are no certificates.
+        raise JobError(
+            f"{scheduler} speaks TLS, and this client has no certificates for it: {error}. Name "
+            "them in Dask's configuration: distributed.comm.tls.ca-file and "
+            "distributed.comm.tls.client.cert and .key (docs/cluster.md)"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise JobError(
+            f"no Dask scheduler answers at {scheduler}: {error}. Start one (dask scheduler), look "
+            "at the address (tls://… where it speaks TLS) and its certificates, or leave "
+            "--scheduler out to use this machine"
+        ) from error
+    with _closing(client):
+        yield client
+
+
+@contextmanager
+def _closing(thing: Any) -> Iterator[Any]:
+    """Close a client or a cluster within its time; no trouble with it hides how the job ended."""
+    try:
+        yield thing
+    finally:
+        with suppress(Exception):
+            thing.close(timeout=CLOSE_S)
+
+
+@contextmanager
+def _ctrl_c_for_client_alone() -> Iterator[None]:
+    """Let whatever starts here not hear a key press of Ctrl-C.
+
+    It signals every process of the terminal's group. The mask is inherited by the cluster's threads
+    and by what they start, workers or the queue's commands: the client alone is interrupted, and
+    takes the rest down in order. The tracker of multiprocessing would undo the mask when it is
+    started, so it is started first.
+    """
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _local(workers: int) -> Iterator[Any]:
+    with dask.config.set(_LOCAL), ExitStack() as stack:
+        # Ctrl-C is heard when the inner block ends; by then what was started will be ended again.
+        with _ctrl_c_for_client_alone():
+            stack.enter_context(_no_child_left())
+            try:
+                cluster = _dask.LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    processes=True,
+                    dashboard_address="127.0.0.1:0",  # None takes port 8787, on every interface
+                    memory_limit=0,  # results are tiny: there is nothing that Dask could spill
+                    silence_logs=logging.CRITICAL,
+                    env=_ONE_THREAD,
+                )
+            except (RuntimeError, OSError) as error:
+                raise JobError(
+                    f"a local worker died while it was starting: {error.__cause__ or error}. Is "
+                    "there memory for it? Then run the same command again"
+                ) from error
+            stack.enter_context(_closing(cluster))
+            client = stack.enter_context(_closing(_dask.Client(cluster, set_as_default=False)))
+            client.run(atexit.register, os._exit, 0)  # TensorFlow takes half a second to clean up
+        yield client
+
+
+@contextmanager
+def _no_child_left() -> Iterator[None]:
+    """Kill what has not ended in its time; multiprocessing would wait for it at exit, for ever."""
+    before = set(active_children())
+    try:
+        yield
+    finally:
+        for child in set(active_children()) - before:
+            child.kill()

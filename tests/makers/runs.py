@@ -1,0 +1,71 @@
+"""Finished runs, written by hand: what a report reads of them."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from latentset.train.models.networks import LatentNetwork
+from latentset.train.recipe.recipe_file import load_recipe
+
+NOWHERE = "f" * 64
+"""Fingerprint of a store that is not there."""
+
+
+def write_run(
+    out: Path,
+    name: str,
+    top1: float,
+    *,
+    seed: int = 0,
+    store: str = NOWHERE,
+    settings: Sequence[str] = (),
+    resize: str = "none",
+    **changes: Any,
+) -> Path:
+    """A run of a recipe that ships: its recipe.json and result.json, no weights."""
+    recipe = load_recipe(name, [f"seed={seed}", *settings])
+    facts = {"num_classes": recipe.model.num_classes or 6}  # what a store would say
+    if isinstance(recipe.model, LatentNetwork):
+        facts["channels"] = recipe.model.channels or 72
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update=facts)})
+    result: dict[str, Any] = {
+        "recipe": name,
+        "model": recipe.model.kind,
+        "seed": seed,
+        "codec": recipe.data.codec,
+        "store_fingerprint": store,
+        "parameters": 1234567,
+        "processes": 1,
+        "rate_bpp": 0.4,
+        "store_bytes": 9_000_000,
+        "trained_bytes": 8_000_000,
+        "checkpoint": "best.safetensors",
+        "last": {"train_top1": 0.99},
+        "seconds": 60.0,
+        "best": {"val_top1": 0.75, "val_top5": 0.95},
+        "test": {"top1": top1, "top5": 0.96, "samples": 430},
+    }
+    folder = out / name / f"seed-{seed}"
+    folder.mkdir(parents=True)
+    record = {
+        "fingerprint": store,
+        "codec": recipe.data.codec or "demo-4",
+        "codec_sha256": "c" * 64,
+        "resize": resize,
+        "classes": ["glass"],
+    }
+    start = {"recipe": recipe.model_dump(mode="json"), "store": record}
+    (folder / "recipe.json").write_text(json.dumps(start))
+    (folder / "result.json").write_text(json.dumps(result | changes))
+    return folder
+
+
+LEARNT = ("epoch", "lr_new", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5")
+
+
+def figures(folder: Path) -> list[tuple[str, ...]]:
+    """What an uninterrupted and a resumed run have in common, digit for digit."""
+    with (folder / "metrics.csv").open() as file:
+        return [tuple(row[name] for name in LEARNT) for row in csv.DictReader(file)]

@@ -1,0 +1,62 @@
+"""The decode job with a codec that ships, from the command line, against its own receiver."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from latentset.datasets.store import open_store
+from latentset.pipeline.codec.load.codec import load_codec
+from latentset.pipeline.tensorflow_setup import CPU_ISA, tf
+
+CODEC = "demo-hyperprior-msssim-1"
+SIZES = ((176, 192), (165, 201))
+
+
+def latentset(*words: str) -> None:
+    program = "from latentset.cli.main import main; main()"
+    subprocess.run([sys.executable, "-c", program, *words], check=True, capture_output=True)
+
+
+def test_pixels_are_the_receivers_and_measured(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    root = tmp_path / "photographs"
+    for k, (height, width) in enumerate(SIZES):
+        coarse = Image.fromarray(random.integers(0, 256, (12, 12, 3), np.uint8))
+        path = root / "val" / "ab"[k] / "0.png"
+        path.parent.mkdir(parents=True)
+        coarse.resize((width, height), Image.Resampling.BICUBIC).save(path)
+    latents, pixels = tmp_path / "latents", tmp_path / "pixels.h5"
+    small = tmp_path / "small"
+    latentset("encode", str(root), str(latents), "--codec", CODEC, "--workers", "1")
+    given = ("--originals", str(root), "--workers", "1", "--codec", CODEC)
+    latentset("decode", str(latents), str(pixels), *given)
+    more = ("--resize", "exact:40x48", "--format", "hdf5", "--shard-mib", "2", "--batch", "1")
+    latentset("decode", str(latents), str(small), *given, *more)
+
+    codec = load_codec(CODEC)
+    store, resized = open_store(pixels), open_store(small)
+    for k, row in enumerate(store.samples.to_pylist()):
+        photograph = np.array(Image.open(root / row["path"]))
+        expected = codec.receiver(codec.sender(photograph))
+        found = store.read_sample(k)["pixels"]
+        assert np.array_equal(found, expected)
+        quality = float(tf.image.ssim_multiscale(*map(tf.constant, (photograph, found)), 255))
+        assert row["ms_ssim"] == pytest.approx(quality, abs=4e-6)
+        error = photograph.astype(float) - found
+        assert row["psnr_db"] == pytest.approx(10 * np.log10(255**2 / (error**2).mean()))
+        # What was measured is what the codec decoded, before it was resized.
+        assert resized.samples["ms_ssim"][k].as_py() == row["ms_ssim"]
+        assert resized.read_sample(k)["pixels"].shape == (40, 48, 3)
+    assert resized.header.resize == "exact:40x48"
+    made = resized.header.provenance
+    assert (made.cpu_isa or "native") == CPU_ISA
+    assert resized.header.pixels is not None
+    assert resized.header.pixels.latents is not None
+    assert resized.header.pixels.latents.provenance.cpu_isa == made.cpu_isa
+    assert resized.header.format_version == ("1.2" if made.cpu_isa else "1.1")
+    assert small.is_file()
+    assert resized.header.layout.shard_rows != store.header.layout.shard_rows

@@ -1,0 +1,63 @@
+"""A decode job that was killed goes on where it stopped, and writes the same bytes."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from latentset.datasets.sources import Source
+from latentset.pipeline.encode.job import EncodeResult
+from tests.pipeline.encode.test_resume import TIMEOUT_S, client, records_of, wait_for
+
+Content = Callable[[Path], dict[str, bytes]]
+
+
+@pytest.mark.parametrize("name", ["pixels.zarr", "pixels.h5"])
+def test_after_kill_9_the_same_command_finishes_the_same_store(
+    name: str,
+    decode_it: Callable[..., EncodeResult],
+    latents: Path,
+    mixed: Source,
+    tmp_path: Path,
+) -> None:
+    pixels = tmp_path / name
+    command = ["decode", str(latents), str(pixels), "--originals", str(mixed.root)]
+    command += ["--workers", "2"]
+    with client(*command, gate=True) as process:
+        wait_for(lambda: len(records_of(pixels)) >= 3, process)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert not (pixels / "manifest.json").exists()
+    assert not pixels.is_file()
+    before = {path: path.stat().st_mtime_ns for path in records_of(pixels)}
+    with client(*command) as process:
+        output, errors = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 0, errors
+    assert "were there already, from an earlier run" in errors
+    assert "40: 39 with pixels, 1 failed" in output
+    assert "decoded in this run" in output
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items())
+    undisturbed = tmp_path / "undisturbed" / name
+    decode_it(latents, undisturbed, originals=mixed.root)
+    assert bytes_of(pixels) == bytes_of(undisturbed)
+
+
+def bytes_of(store: Path) -> dict[str, bytes]:
+    files = [store] if store.is_file() else [path for path in store.rglob("*") if path.is_file()]
+    return {path.relative_to(store).as_posix(): path.read_bytes() for path in files}
+
+
+def test_two_jobs_on_one_store(
+    decode_it: Callable[..., EncodeResult], latents: Path, tmp_path: Path
+) -> None:
+    pixels = tmp_path / "pixels"
+    command = ["decode", str(latents), str(pixels), "--workers", "1"]
+    with client(*command, gate=True) as first:
+        wait_for(lambda: len(records_of(pixels)) >= 1, first)
+        with client(*command) as second:
+            _, errors = second.communicate(timeout=TIMEOUT_S)
+        assert second.returncode == 1
+        assert "another" in errors
+        assert "is at work" in errors

@@ -1,0 +1,189 @@
+"""The job with an HDF5 file as its store: a part a task, then one file."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from latentset.datasets.errors import JobError, SettingsChangedError, StoreError
+from latentset.datasets.sources import Source
+from latentset.datasets.sources.images import ResizeRule
+from latentset.datasets.store import open_store
+from latentset.pipeline.encode.job import EncodeResult
+from latentset.pipeline.jobs import finish
+from tests.makers import CLIENT
+
+Run = Callable[..., EncodeResult]
+
+TIMEOUT_S = 300
+
+
+def run_out_of_space(
+    run: Run, source: Source, store: Path, monkeypatch: pytest.MonkeyPatch, **options: Any
+) -> None:
+    """A job that ends when all shards are done and the store is to be finished."""
+
+    def no_space(*arguments: Any, **options: Any) -> None:
+        raise StoreError("no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finish, "assemble", no_space)
+        patch.setattr(finish, "finish_store", no_space)
+        with pytest.raises(StoreError, match="no space"):
+            run(source, store, **options)
+
+
+def parts_of(store: Path) -> list[Path]:
+    return sorted(store.with_name(f"{store.name}.job").glob("*/parts/*.h5"))
+
+
+def test_the_file_holds_what_the_folder_holds(run: Run, mixed: Source, tmp_path: Path) -> None:
+    (mixed.root / "a" / "000.png").write_bytes(b"no photograph")
+    file = run(mixed, tmp_path / "store.h5", sigma_hat=True).store
+    folder = run(mixed, tmp_path / "store.zarr", sigma_hat=True).store
+    assert (tmp_path / "store.h5").is_file()
+    assert file.header == folder.header
+    assert file.samples == folder.samples
+    assert file.manifest is not None
+    assert folder.manifest is not None
+    assert file.manifest.samples == folder.manifest.samples
+    assert file.manifest.shards == folder.manifest.shards
+    for name in file.header.arrays:
+        expected = np.asarray(folder.array(name)[:])
+        np.testing.assert_array_equal(np.asarray(file.array(name)[:]), expected)
+        assert expected.any()
+
+
+def test_the_bytes_do_not_depend_on_workers_or_batches(
+    run: Run, mixed: Source, tmp_path: Path
+) -> None:
+    run(mixed, tmp_path / "a.h5", batch=1)
+    run(mixed, tmp_path / "b.hdf5", batch=32)
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.hdf5").read_bytes()
+
+
+def test_the_format_goes_by_what_is_asked_for_before_the_name(
+    run: Run, uniform: Source, tmp_path: Path
+) -> None:
+    run(uniform, tmp_path / "latents", format="hdf5")
+    run(uniform, tmp_path / "folder.h5", format="zarr")
+    assert (tmp_path / "latents").is_file()
+    assert (tmp_path / "folder.h5" / "zarr.json").is_file()
+
+
+def test_a_file_that_is_complete_is_left_alone(run: Run, uniform: Source, tmp_path: Path) -> None:
+    run(uniform, tmp_path / "store.h5")
+    before = (tmp_path / "store.h5").stat().st_mtime_ns
+    assert run(uniform, tmp_path / "store.h5").was_complete
+    assert (tmp_path / "store.h5").stat().st_mtime_ns == before
+
+
+def test_after_kill_9_the_same_command_finishes_the_same_file(
+    run: Run, mixed: Source, tmp_path: Path
+) -> None:
+    store = tmp_path / "store.h5"
+    command = [sys.executable, str(CLIENT), "encode", str(mixed.root), str(store)]
+    command += ["--codec", "standin", "--workers", "2"]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**os.environ, "LATENTSET_STANDIN_GATE": "closed"},
+    ) as process:
+        end = time.monotonic() + TIMEOUT_S
+        while len(parts_of(store)) < 3:
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert not store.exists()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "were there already, from an earlier run" in done.stderr
+    run(mixed, tmp_path / "undisturbed.h5")
+    assert store.read_bytes() == (tmp_path / "undisturbed.h5").read_bytes()
+
+
+def test_a_part_that_was_altered_is_made_again(
+    run: Run, mixed: Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run(mixed, tmp_path / "undisturbed.h5")
+    before = (tmp_path / "undisturbed.h5").read_bytes()
+    store = tmp_path / "store.h5"
+    run_out_of_space(run, mixed, store, monkeypatch)
+    part = parts_of(store)[2]
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.write_bytes(bytes(content))
+    again = run(mixed, store)
+    assert 0 < again.encoded < 40
+    assert store.read_bytes() == before
+    assert not parts_of(store)  # they would double the store
+
+
+@pytest.mark.parametrize("first", ["zarr", "hdf5"])
+@pytest.mark.parametrize("complete", [False, True])
+def test_another_format_is_another_setting(
+    run: Run,
+    mixed: Source,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    first: str,
+    complete: bool,
+) -> None:
+    store, second = tmp_path / "store", {"zarr": "hdf5", "hdf5": "zarr"}[first]
+    if complete:
+        run(mixed, store, format=first)
+    else:
+        run_out_of_space(run, mixed, store, monkeypatch, format=first)
+    with pytest.raises(SettingsChangedError, match=f"container: {first} before, {second} now"):
+        run(mixed, store, format=second)
+    assert run(mixed, store, format=first).was_complete == complete
+
+
+def test_a_file_that_was_begun_with_other_settings_is_refused(
+    run: Run, mixed: Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store = tmp_path / "store.h5"
+    run_out_of_space(run, mixed, store, monkeypatch)
+    with pytest.raises(SettingsChangedError, match="resize: none before, short:32 now"):
+        run(mixed, store, resize=ResizeRule.parse("short:32"))
+
+
+def test_a_file_of_something_else_is_refused(run: Run, uniform: Source, tmp_path: Path) -> None:
+    (tmp_path / "thesis.h5").write_text("precious")
+    with pytest.raises(StoreError, match="exists and is no store"):
+        run(uniform, tmp_path / "thesis.h5")
+    assert (tmp_path / "thesis.h5").read_text() == "precious"
+
+
+def test_object_storage_is_refused(run: Run, uniform: Source) -> None:
+    with pytest.raises(JobError, match="HDF5 is written to a file system only"):
+        run(uniform, "s3://bucket/store.h5")
+
+
+def test_two_codecs_on_the_command_line_make_two_stores(mixed: Source, tmp_path: Path) -> None:
+    command: list[Any] = [sys.executable, CLIENT, "encode", mixed.root, tmp_path / "stores"]
+    command += ["--codec", "standin", "--codec", "standin:other", "--format", "hdf5"]
+    done = subprocess.run(
+        [*command, "--workers", "1"], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("standin", "standin:other"):
+        store = open_store(tmp_path / "stores" / f"{name}.h5")
+        assert store.header.codec is not None
+        assert store.header.codec.name == name
+        assert f"{name}.h5 is complete" in done.stdout
+    twice = subprocess.run(
+        [*command, "--codec", "standin"], capture_output=True, text=True, check=False
+    )
+    assert twice.returncode == 2
+    assert "expected different names" in " ".join(twice.stderr.split())

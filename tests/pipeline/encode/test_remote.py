@@ -1,0 +1,108 @@
+"""A job whose store, plan and records lie in object storage."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from latentset.datasets.errors import StoreError
+from latentset.datasets.sources import Source
+from latentset.datasets.storage.location import open_place
+from latentset.datasets.store import open_store
+from latentset.pipeline.encode.job import EncodeResult
+from tests.makers import CLIENT
+
+Run = Callable[..., EncodeResult]
+Content = Callable[[Path], dict[str, bytes]]
+
+TIMEOUT_S = 300
+
+
+def objects_of(url: str) -> dict[str, bytes]:
+    place = open_place(url)
+    return {path: place.read(path) for path in place.sizes() or {}}
+
+
+def records_of(url: str) -> list[str]:
+    return [path for path in open_place(url + ".job").sizes() or {} if "/shards/" in path]
+
+
+def test_the_store_is_the_same_in_object_storage(
+    run: Run, mixed: Source, content: Content, s3: str, tmp_path: Path
+) -> None:
+    result = run(mixed, f"{s3}/store.zarr")
+    run(mixed, tmp_path / "near")
+    assert objects_of(f"{s3}/store.zarr") == content(tmp_path / "near")
+    assert str(result.store.place) == f"{s3}/store.zarr"
+    assert result.store.read_sample(7)["y_hat"].any()
+    again = run(mixed, f"{s3}/store.zarr")
+    assert again.was_complete
+
+
+def test_a_job_in_object_storage_goes_on(
+    run: Run, mixed: Source, content: Content, s3: str, tmp_path: Path
+) -> None:
+    url = f"{s3}/store.zarr"
+    run(mixed, url)
+    open_place(url).remove("manifest.json")
+    record = records_of(url)[0]
+    open_place(url + ".job").remove(record)
+    open_place(url).write("y_hat/c/3/0", b"torn")
+    again = run(mixed, url)
+    assert 0 < again.encoded < 40
+    assert again.reused == 40 - again.encoded
+    run(mixed, tmp_path / "near")
+    assert objects_of(url) == content(tmp_path / "near")
+
+
+def test_after_kill_9_the_same_command_finishes_the_same_store(
+    run: Run, mixed: Source, content: Content, s3: str, tmp_path: Path
+) -> None:
+    url = f"{s3}/store.zarr"
+    command = [sys.executable, str(CLIENT), "encode", str(mixed.root), url]
+    command += ["--codec", "standin", "--workers", "2"]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**os.environ, "LATENTSET_STANDIN_GATE": "closed"},
+    ) as process:
+        end = time.monotonic() + TIMEOUT_S
+        while len(records_of(url)) < 3:
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert open_place(url).size("manifest.json") is None
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "were there already, from an earlier run" in done.stderr
+    run(mixed, tmp_path / "near")
+    assert objects_of(url) == content(tmp_path / "near")
+
+
+def test_a_web_server_is_refused_as_a_target(
+    run: Run, mixed: Source, serve: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "www").mkdir()
+    with pytest.raises(StoreError, match="a store cannot be written there"):
+        run(mixed, f"{serve(tmp_path / 'www')}/store.zarr")
+
+
+def test_a_bucket_that_is_not_there_is_named(run: Run, mixed: Source, s3: str) -> None:
+    with pytest.raises(StoreError, match="s3://nowhere"):
+        run(mixed, "s3://nowhere/store.zarr")
+
+
+def test_an_unfinished_store_is_said_to_be(run: Run, mixed: Source, s3: str) -> None:
+    run(mixed, f"{s3}/store.zarr")
+    open_place(f"{s3}/store.zarr").remove("manifest.json")
+    with pytest.raises(StoreError, match="run the same latentset encode again"):
+        open_store(f"{s3}/store.zarr")

@@ -1,0 +1,175 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+
+from latentset.datasets.errors import JobError, StoreError
+from latentset.datasets.sources import Source
+from latentset.datasets.sources.images import decode_photograph
+from latentset.datasets.storage.location import Folder
+from latentset.pipeline.encode import images as module
+from latentset.pipeline.encode.job import EncodeResult
+from latentset.pipeline.encode.shard import ShardTarget, Task, encode_shard
+from latentset.pipeline.jobs.plan import PlanFile
+
+Run = Callable[..., EncodeResult]
+
+
+def task_of(run: Run, source: Source, standin: Any, folder: Path) -> Task:
+    """The task of a job whose shards are all done; its records are gone."""
+    run(source, folder / "store")
+    (job,) = (folder / "store.job").glob("[0-9a-f]*")  # beside "lock"
+    for record in (job / "shards").iterdir():
+        record.unlink()
+    target = ShardTarget(
+        objects=Folder(folder / "store"),
+        job=Folder(job),
+        plan_sha256=PlanFile(Folder(job)).table_sha256,
+        container="zarr",
+        codec="standin",
+    )
+    return Task(
+        targets=(target,),
+        source=source.root,
+        batch=32,
+        fail=False,
+        engine=standin.ENGINE,
+    )
+
+
+@pytest.fixture
+def task(run: Run, mixed: Source, standin: Any, tmp_path: Path) -> Task:
+    """A task with photographs of three sizes."""
+    return task_of(run, mixed, standin, tmp_path)
+
+
+def ignore(done: int) -> None:
+    """Hear nothing."""
+
+
+def test_the_codec_is_loaded_once_a_process(task: Task, standin: Any) -> None:
+    for k in range(3):
+        assert encode_shard(task, k, ignore).reused == (False,)
+    assert standin.loaded.count("standin") >= 1
+    before = len(standin.loaded)
+    encode_shard(task, 3, ignore)
+    assert len(standin.loaded) == before
+
+
+def test_photographs_are_decoded_while_the_codec_is_loaded(
+    task: Task, standin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = Event()
+
+    def tell(content: bytes) -> Any:
+        decoded.set()
+        return decode_photograph(content)
+
+    def load(name: str, /, *, self_check: bool) -> Any:
+        assert decoded.wait(60)
+        return standin.StandIn(name)
+
+    monkeypatch.setattr(module, "decode_photograph", tell)
+    engine = replace(standin.ENGINE, load=load)
+    assert encode_shard(replace(task, engine=engine), 0, ignore).reused == (False,)
+
+
+def test_a_task_that_is_run_again_writes_nothing(task: Task) -> None:
+    encode_shard(task, 0, ignore)
+    path = Path(str(task.targets[0].objects)) / "y_hat/c/0/0"
+    before = path.stat().st_mtime_ns
+    assert encode_shard(task, 0, ignore).reused == (True,)
+    assert path.stat().st_mtime_ns == before
+
+
+def test_it_says_how_far_it_is(task: Task) -> None:
+    heard: list[int] = []
+    done = encode_shard(task, 0, heard.append)
+    assert heard == sorted(heard)
+    assert heard[-1] == done.samples
+
+
+@pytest.fixture
+def shapes(standin: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Shape of every batch that the codec is given."""
+    found: list[tuple[int, ...]] = []
+    encode = standin.StandIn.encode
+
+    def spy(self: Any, images: Any) -> Any:
+        found.append(images.shape)
+        return encode(self, images)
+
+    monkeypatch.setattr(standin.StandIn, "encode", spy)
+    return found
+
+
+def test_a_batch_holds_one_size(task: Task, shapes: list[tuple[int, ...]]) -> None:
+    shapes.clear()
+    done = encode_shard(task, 0, ignore)
+    assert {shape[1:3] for shape in shapes} <= {(64, 64), (48, 100), (130, 70)}
+    assert sum(shape[0] for shape in shapes) == done.samples
+
+
+def test_a_batch_has_a_bounded_number_of_images_and_of_pixels(
+    run: Run,
+    uniform: Source,
+    standin: Any,
+    shapes: list[tuple[int, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    task = task_of(run, uniform, standin, tmp_path)
+    shapes.clear()
+    assert encode_shard(task, 0, ignore).samples == 2
+    assert shapes == [(2, 64, 64, 3)]
+    encode_shard(replace(task, batch=1), 1, ignore)
+    assert shapes[1:] == [(1, 64, 64, 3)] * 2
+    monkeypatch.setattr(module, "BATCH_PIXELS", 2 * 64 * 64 - 1)
+    encode_shard(task, 2, ignore)
+    assert shapes[3:] == [(1, 64, 64, 3)] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("tensorflow", "9.9"), ("onednn", "0"), ("device", "GPU")]
+)
+def test_a_worker_with_other_software_stops_the_job(
+    task: Task, standin: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setitem(standin.environment, name, value)
+    with pytest.raises(JobError, match=r"this worker has .* but the job was planned with"):
+        encode_shard(task, 0, ignore)
+
+
+def test_a_worker_with_another_codec_of_that_name_stops_the_job(
+    task: Task, standin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("latentset.pipeline.encode.engine._loaded", {})
+    other = standin.StandIn("standin:other")
+
+    def become_other(self: Any, name: str) -> None:
+        self.__dict__.update(vars(other))
+
+    monkeypatch.setattr(standin.StandIn, "__init__", become_other)
+    with pytest.raises(JobError, match="give every worker the same file"):
+        encode_shard(task, 0, ignore)
+
+
+def test_a_worker_that_sees_another_plan_stops_the_job(task: Task) -> None:
+    other = replace(task, targets=(replace(task.targets[0], plan_sha256="0" * 64),))
+    with pytest.raises(JobError, match="this worker sees another plan"):
+        encode_shard(other, 0, ignore)
+
+
+def test_a_target_that_cannot_be_written_is_named(task: Task) -> None:
+    store = Path(str(task.targets[0].objects))
+    (store / "y_hat/c/0/0").unlink()
+    (store / "y_hat/c/0").rmdir()
+    (store / "y_hat/c/0").write_text("in the way")
+    with pytest.raises(
+        StoreError, match=r"cannot write .*y_hat/c/0/0: .*run the same command again"
+    ):
+        encode_shard(task, 0, ignore)
+    assert not list(store.rglob("*.partial-*"))

@@ -1,0 +1,126 @@
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from latentset.datasets.errors import JobError
+from latentset.datasets.sources import Source, open_source
+from latentset.datasets.storage.location import Folder
+from latentset.datasets.store.arrays import latent_rows
+from latentset.datasets.store.scales import number_scales
+from latentset.pipeline.jobs.plan import (
+    FileFacts,
+    PlanFile,
+    make_plan,
+    read_facts,
+    write_plan,
+)
+from latentset.pipeline.jobs.settings import Settings, Software, describe_source
+
+ROWS = latent_rows(6)
+"""Of the stand-in's channels."""
+
+
+def settings_for(source: Source, standin: Any, resize: str = "none", **changes: Any) -> Settings:
+    values: dict[str, Any] = {
+        "format_version": "1.0",
+        "codec": number_scales(standin.StandIn("standin").info),
+        "arrays": ("y_hat", "scale_index", "z_hat"),
+        "resize": resize,
+        "source": describe_source(source),
+        "target_shard_bytes": 1 << 20,
+        "software": Software(
+            tensorflow="1", tensorflow_compression="1", onednn=True, device="CPU", decoder="d"
+        ),
+    }
+    return Settings(**{**values, **changes})
+
+
+def test_facts_are_read_from_headers(mixed: Source) -> None:
+    (mixed.root / "a" / "bad.jpg").write_text("text")
+    found = read_facts(str(mixed.root), ["a/000.png", "b/001.png", "a/bad.jpg", "a/none.png"])
+    size = (mixed.root / "a" / "000.png").stat().st_size
+    assert found[0] == FileFacts(64, 64, size)
+    assert (found[1].height, found[1].width) == (48, 100)
+    assert (found[2].status, found[2].bytes) == ("not_an_image", 4)
+    assert (found[3].status, found[3].bytes) == ("missing", 0)
+
+
+def test_a_path_out_of_the_source_is_never_followed(mixed: Source, tmp_path: Path) -> None:
+    shutil.copy(mixed.root / "a" / "000.png", tmp_path / "secret.png")
+    (mixed.root / "link.png").symlink_to(tmp_path / "secret.png")
+    for path in ("../secret.png", str(tmp_path / "secret.png"), "link.png"):
+        (fact,) = read_facts(str(mixed.root), [path])
+        assert fact.status == "unreadable"
+        assert str(mixed.root) not in fact.reason  # the same text on every machine
+
+
+def test_the_plan_says_what_becomes_of_every_sample(mixed: Source, standin: Any) -> None:
+    facts = [FileFacts(100, 200, 10), FileFacts(status="empty", reason="no bytes")]
+    facts += [FileFacts(64, 64, 5)] * 38
+    plan = make_plan(mixed, settings_for(mixed, standin, "short:40"), facts, ROWS)
+    rows = plan.table.to_pylist()
+    first = {k: rows[0][k] for k in ("height", "width", "encoded_height", "encoded_width")}
+    assert first == {"height": 100, "width": 200, "encoded_height": 40, "encoded_width": 80}
+    assert (rows[0]["latent_height"], rows[0]["latent_width"]) == (3, 5)
+    assert (rows[1]["status"], rows[1]["first_row"], rows[1]["latent_height"]) == ("empty", -1, 0)
+    assert rows[2]["status"] == "ok"
+    assert [r["id"] for r in rows] == mixed.samples["id"].to_pylist()
+    assert plan.header.source.samples == 40
+
+
+def test_the_plan_is_a_pure_function(mixed: Source, standin: Any, tmp_path: Path) -> None:
+    facts = read_facts(str(mixed.root), mixed.samples["path"].to_pylist())
+    for name in ("one", "two"):
+        write_plan(
+            Folder(tmp_path / name),
+            make_plan(mixed, settings_for(mixed, standin), facts, ROWS),
+        )
+    for file in ("plan.json", "plan.parquet"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_a_plan_is_read_by_shards(mixed: Source, standin: Any, tmp_path: Path) -> None:
+    facts = read_facts(str(mixed.root), mixed.samples["path"].to_pylist())
+    plan = make_plan(mixed, settings_for(mixed, standin), facts, ROWS)
+    write_plan(Folder(tmp_path), plan)
+    file = PlanFile(Folder(tmp_path))
+    assert file.fingerprint == plan.fingerprint
+    assert file.header == plan.header
+    shards = [file.rows(k) for k in range(plan.header.layout.shards)]
+    assert [row for rows in shards for row in rows] == plan.table.to_pylist()
+    assert all(row["shard"] == k for k, rows in enumerate(shards) for row in rows)
+
+
+def test_an_altered_plan_is_refused(mixed: Source, standin: Any, tmp_path: Path) -> None:
+    facts = read_facts(str(mixed.root), mixed.samples["path"].to_pylist())
+    write_plan(Folder(tmp_path), make_plan(mixed, settings_for(mixed, standin), facts, ROWS))
+    whole = (tmp_path / "plan.parquet").read_bytes()
+    (tmp_path / "plan.parquet").write_bytes(whole + b"x")
+    with pytest.raises(JobError, match=r"plan\.parquet differs from its digest"):
+        PlanFile(Folder(tmp_path))
+
+
+def test_the_fingerprint_changes_with_every_setting(mixed: Source, standin: Any) -> None:
+    base = settings_for(mixed, standin)
+    assert settings_for(open_source(mixed.root), standin).fingerprint == base.fingerprint
+    others = [
+        settings_for(mixed, standin, "short:40"),
+        settings_for(mixed, standin, target_shard_bytes=1 << 21),
+        settings_for(mixed, standin, codec=standin.StandIn("standin:other").info),
+        settings_for(mixed, standin, arrays=("y_hat", "scale_index", "z_hat", "sigma_hat")),
+        settings_for(mixed, standin, software=base.software.model_copy(update={"onednn": False})),
+    ]
+    (mixed.root / "a" / "000.png").rename(mixed.root / "a" / "999.png")
+    others.append(settings_for(open_source(mixed.root), standin))
+    assert len({s.fingerprint for s in (base, *others)}) == 7
+
+
+def test_the_fingerprint_does_not_depend_on_where_the_source_lies(
+    mixed: Source, standin: Any, tmp_path: Path
+) -> None:
+    moved = tmp_path / "elsewhere" / "mixed"
+    shutil.copytree(mixed.root, moved)
+    here, there = (settings_for(s, standin) for s in (mixed, open_source(moved)))
+    assert here.fingerprint == there.fingerprint

@@ -1,0 +1,166 @@
+"""Which part of a latent grid a classifier sees, and cutting it out on the device.
+
+Boxes are drawn on the host, a few numbers a sample; rows of symbols go to the device whole, and
+there one gather cuts the box and resizes it to the network's input size, nearest neighbour. The
+gather takes one index for ``y_hat`` and ``scale_index`` alike, so both always show the same box.
+Grids of different sizes share a batch.
+
+Source: paper section 5.3 (random resized crop to 28x28, nearest neighbour); boxes are those of
+torchvision's ``RandomResizedCrop``, resizing is that of its ``InterpolationMode.NEAREST``.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentset.train.data.order import CROP, Int64s, random_uniform
+
+ATTEMPTS = 10
+"""Boxes tried before the fallback; torchvision's number."""
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """One box a sample, in positions of its latent grid."""
+
+    top: Int64s
+    """(N,), first row of the box."""
+    left: Int64s
+    """(N,), first column."""
+    height: Int64s
+    """(N,), rows."""
+    width: Int64s
+    """(N,), columns."""
+    flip: Int64s
+    """(N,), 1 where the box is mirrored left to right, else 0."""
+
+
+def random_resized_boxes(
+    height: Int64s,
+    width: Int64s,
+    samples: Int64s,
+    *,
+    seed: int,
+    epoch: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    flip: bool,
+) -> Boxes:
+    """Draw boxes as torchvision's ``RandomResizedCrop.get_params`` does.
+
+    Args:
+        height: int64 (N,), rows of each sample's grid.
+        width: int64 (N,), columns of each sample's grid.
+        samples: int64 (N,), index of each sample in the store's table: the key of its randomness.
+        seed: The recipe's seed.
+        epoch: Number of the epoch.
+        scale: Least and greatest share of the grid's area.
+        ratio: Least and greatest aspect ratio, width over height.
+        flip: Whether half of the boxes are mirrored. (The paper does not mirror latents: an
+            analysis transform does not commute with mirroring.)
+
+    Returns:
+        A box inside each grid.
+    """
+    draws = np.arange(2 * ATTEMPTS + 3)
+    uniform = random_uniform(CROP, seed, epoch, samples[:, None], draws)
+    area = (height * width)[:, None] * _between(*scale, uniform[:, :ATTEMPTS])
+    aspect = np.exp(
+        _between(math.log(ratio[0]), math.log(ratio[1]), uniform[:, ATTEMPTS : 2 * ATTEMPTS])
+    )
+    widths = np.rint(np.sqrt(area * aspect)).astype(np.int64)
+    heights = np.rint(np.sqrt(area / aspect)).astype(np.int64)
+    fits = (widths > 0) & (widths <= width[:, None]) & (heights > 0) & (heights <= height[:, None])
+    first = np.argmax(fits, axis=1)[:, None]
+    box_height = np.take_along_axis(heights, first, axis=1)[:, 0]
+    box_width = np.take_along_axis(widths, first, axis=1)[:, 0]
+    position = uniform[:, 2 * ATTEMPTS :]
+    top = (position[:, 0] * (height - box_height + 1)).astype(np.int64)
+    left = (position[:, 1] * (width - box_width + 1)).astype(np.int64)
+
+    # No attempt fits: the largest central box whose aspect ratio is allowed.
+    none = ~fits.any(axis=1)
+    low, high = ratio
+    central_height = np.where(width / height < low, np.rint(width / low), height)
+    central_width = np.where(width / height > high, np.rint(height * high), width)
+    box_height = np.where(none, central_height, box_height).astype(np.int64)
+    box_width = np.where(none, central_width, box_width).astype(np.int64)
+    top = np.where(none, (height - box_height) // 2, top)
+    left = np.where(none, (width - box_width) // 2, left)
+    mirrored = (position[:, 2] < 0.5) & flip
+    return Boxes(top, left, box_height, box_width, mirrored.astype(np.int64))
+
+
+def whole_boxes(height: Int64s, width: Int64s) -> Boxes:
+    """Take the whole grid: the rule of evaluation unless a recipe says otherwise.
+
+    Args:
+        height: int64 (N,), rows of each sample's grid.
+        width: int64 (N,), columns of each sample's grid.
+
+    Returns:
+        One box a sample; a grid that is not square is squeezed by the resize that follows.
+    """
+    zero = np.zeros_like(height)
+    return Boxes(zero, zero, height, width, zero)
+
+
+def central_boxes(height: Int64s, width: Int64s, share: float) -> Boxes:
+    """Take the central square.
+
+    Args:
+        height: int64 (N,), rows of each sample's grid.
+        width: int64 (N,), columns of each sample's grid.
+        share: Side of the square over the grid's shorter side (224 / 256 for pixels).
+
+    Returns:
+        One box a sample, at least one position large.
+    """
+    side = np.maximum(np.rint(np.minimum(height, width) * share), 1).astype(np.int64)
+    return Boxes((height - side) // 2, (width - side) // 2, side, side, np.zeros_like(side))
+
+
+def gather_index(windows: Tensor, size: int) -> Tensor:
+    """Say which row of a batch lands at each place of the crops.
+
+    Args:
+        windows: int64 (B, 8), for each sample: its first row in the batch, its grid's height and
+            width, and its box: top, left, height, width, flip.
+        size: Side of the crops, S.
+
+    Returns:
+        int64 (B, S, S), indices into the rows of the batch.
+    """
+    first, _, grid_width, top, left, height, width, flip = windows.unbind(1)
+    y = top[:, None] + _nearest(height, size)  # (B, S)
+    x = _nearest(width, size)
+    x = left[:, None] + torch.where(flip[:, None] == 1, x.flip(1), x)
+    return first[:, None, None] + y[:, :, None] * grid_width[:, None, None] + x[:, None, :]
+
+
+def gather(rows: Tensor, index: Tensor) -> Tensor:
+    """Cut crops out of a batch's rows.
+
+    Args:
+        rows: (C, R), all rows of the batch, channel-major as they are stored.
+        index: int64 (B, S, S), from :func:`gather_index`.
+
+    Returns:
+        (B, C, S, S) of the rows' dtype; a view whose memory is channel-major.
+    """
+    taken = rows.index_select(1, index.flatten())  # (C, B*S*S)
+    return taken.view(rows.shape[0], *index.shape).transpose(0, 1)
+
+
+def _between(low: float, high: float, uniform: np.ndarray) -> np.ndarray:
+    return low + (high - low) * uniform
+
+
+def _nearest(length: Tensor, size: int) -> Tensor:
+    # In float32, as torch's "nearest" computes it: some quotients differ from exact arithmetic.
+    scale = (length.to(torch.float32) / size)[:, None]
+    steps = torch.arange(size, device=length.device, dtype=torch.float32)
+    return torch.minimum((steps * scale).floor().to(torch.int64), length[:, None] - 1)

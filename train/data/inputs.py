@@ -1,0 +1,154 @@
+"""From a batch as it is stored to what a network takes, on the device."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as tv
+
+from latentset.datasets.errors import RecipeError
+from latentset.datasets.store import Header
+from latentset.datasets.store.header import ArrayName
+from latentset.train.data.crop import gather, gather_index
+from latentset.train.data.reader import Batch
+from latentset.train.recipe.recipe import Recipe
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of red, green and blue over ImageNet, in [0, 1]: what torchvision's weights were trained with."""
+
+
+class Input(nn.Module, ABC):
+    """Makes a network's tensors of a batch. A module: its tables move to the device with it."""
+
+    names: tuple[ArrayName, ...]
+    """The arrays of the store that are read."""
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Make the network's tensors.
+
+        Args:
+            batch: On the device.
+
+        Returns:
+            The arguments of the network's ``forward``, float32 (B, channels, S, S) each.
+        """
+
+
+def make_input(takes: tuple[str, ...], recipe: Recipe, header: Header) -> Input:
+    """Choose the input of a network.
+
+    Args:
+        takes: The network's ``inputs``.
+        recipe: The resolved recipe.
+        header: The store's header.
+
+    Returns:
+        What makes its tensors.
+
+    Raises:
+        RecipeError: The store has no such arrays.
+    """
+    channels_last = recipe.device.channels_last
+    if takes == ("pixels",):
+        return PixelInput(recipe.data.size, recipe.data.resize, channels_last)
+    if header.codec is None:
+        raise RecipeError(f"{recipe.name}: expected a store of latents, got one of pixels")
+    if takes == ("y_hat",):
+        return YHatInput(recipe.data.size, channels_last)
+    return LatentInput(recipe.data.size, channels_last, header.codec.scale_table)
+
+
+class YHatInput(Input):
+    """Crops of y_hat: its integers are its values (docs/store-spec.md, 3).
+
+    Args:
+        size: Side of the crops, positions.
+        channels_last: Lay them out so in memory.
+    """
+
+    names: tuple[ArrayName, ...] = ("y_hat",)
+
+    def __init__(self, size: int, channels_last: bool) -> None:
+        super().__init__()
+        self.size, self.order = size, _order(channels_last)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Make y_hat, float32 (B, C, S, S)."""
+        y_hat = gather(batch.rows["y_hat"], gather_index(batch.windows, self.size))
+        return (y_hat.to(torch.float32, memory_format=self.order),)
+
+
+class LatentInput(Input):
+    """Crops of y_hat and of sigma_hat = scale_table[scale_index] (docs/store-spec.md, 3).
+
+    Args:
+        size: Side of the crops, positions.
+        channels_last: Lay them out so in memory.
+        scale_table: sigma_hat of each scale index.
+    """
+
+    names: tuple[ArrayName, ...] = ("y_hat", "scale_index")
+    scale_table: Tensor
+
+    def __init__(self, size: int, channels_last: bool, scale_table: tuple[float, ...]) -> None:
+        super().__init__()
+        self.size, self.order = size, _order(channels_last)
+        # An index beyond the table shows as a loss that is not a number, not as a wrong sigma.
+        table = torch.full((256,), float("nan"))
+        table[: len(scale_table)] = torch.tensor(scale_table)
+        self.register_buffer("scale_table", table, persistent=False)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Make y_hat and sigma_hat, float32 (B, C, S, S) each."""
+        index = gather_index(batch.windows, self.size)
+        y_hat = gather(batch.rows["y_hat"], index)
+        sigma_hat = self.scale_table[gather(batch.rows["scale_index"], index).to(torch.int32)]
+        return (
+            y_hat.to(torch.float32, memory_format=self.order),
+            sigma_hat.contiguous(memory_format=self.order),
+        )
+
+
+class PixelInput(Input):
+    """Crops of photographs, as torchvision makes them of images, normalised.
+
+    Source: sections 5.2 and 5.3: resize to 256x256, bilinear; random resized crop to 224x224;
+    mirroring. The box is one of the resized photograph; both resizes are bilinear with
+    antialiasing and round to uint8, as torchvision's do.
+
+    Args:
+        size: Side of the crops, pixels.
+        resize: Side of the square that photographs are resized to first.
+        channels_last: Lay them out so in memory.
+    """
+
+    names: tuple[ArrayName, ...] = ("pixels",)
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, size: int, resize: int, channels_last: bool) -> None:
+        super().__init__()
+        self.size, self.resize, self.order = size, resize, _order(channels_last)
+        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Make photographs, float32 (B, 3, S, S), normalised."""
+        pixels, square = batch.rows["pixels"], [self.resize, self.resize]
+        crops = []
+        for window in batch.windows.tolist():
+            first, rows, columns, top, left, height, width, flip = window
+            image = pixels[:, first : first + rows * columns].view(3, rows, columns)
+            if (rows, columns) != (self.resize, self.resize):
+                image = tv.resize(image, square, antialias=True)
+            crop = tv.resized_crop(
+                image, top, left, height, width, [self.size, self.size], antialias=True
+            )
+            crops.append(crop.flip(2) if flip else crop)
+        x = (torch.stack(crops).to(torch.float32) / 255 - self.mean) / self.std
+        return (x.contiguous(memory_format=self.order),)
+
+
+def _order(channels_last: bool) -> torch.memory_format:
+    return torch.channels_last if channels_last else torch.contiguous_format

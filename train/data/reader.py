@@ -1,0 +1,222 @@
+"""Reading a store for training: true random order, batches read ahead.
+
+A batch is read as one call of ``rows.Rows``, which decodes its chunks outside Python's lock; a few
+batches are read before they are asked for. No worker processes, no shuffle buffer: every sample
+can come at any place of an epoch. What is handed on are the integers that are stored, whole grids
+one after the other, and the boxes to cut out of them (``crop.gather_index``): the device does the
+rest.
+
+Every chunk's crc32c is checked when it is decoded, and a chunk that is missing is an error, not
+zeros.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentset.datasets.errors import StoreCorruptError
+from latentset.datasets.store import Store
+from latentset.datasets.store.header import ArrayName
+from latentset.train.data.crop import Boxes, central_boxes, random_resized_boxes, whole_boxes
+from latentset.train.data.order import Int64s, count_batches, divide, epoch_order
+from latentset.train.data.rows import UnreadableError, open_rows
+from latentset.train.data.split import Split
+from latentset.train.recipe.recipe import Data
+
+READERS = 3
+"""Threads that prepare batches. They mostly wait for TensorStore, whose own threads decode;
+chunks of HDF5 they decode themselves."""
+
+
+class Batch(NamedTuple):
+    """Samples as they are stored, and the windows onto them."""
+
+    rows: dict[str, Tensor]
+    """By array name: integers (C, R), the grids of all samples one after the other."""
+    windows: Tensor
+    """int64 (B, 8): first row within ``rows``, grid height, grid width; then the box: top, left,
+    height, width, flip."""
+    labels: Tensor
+    """int64 (B,), class indices."""
+    samples: Tensor
+    """int64 (B,), indices in the store's samples table."""
+    teacher: Tensor | None = None
+    """Float (B, classes), a teacher's logits, where there is one."""
+
+
+class LatentReader:
+    """The batches of one split of a store.
+
+    Args:
+        store: The store.
+        split: Its samples to read.
+        data: Batch size, crops and read-ahead.
+        seed: Of order and crops.
+        training: Random order and random crops, and no incomplete last batch; otherwise the
+            table's order, the evaluation's crops, every sample.
+        rank: This process's rank.
+        ranks: Number of ranks; each reads its share of every global batch.
+        pin_memory: Put tensors where a CUDA device can fetch them while the host goes on.
+        parts: Into how many batches each rank's share of a global batch is divided.
+        names: Arrays to read.
+        teacher: Float (samples of the store, classes), a teacher's logits to hand on.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        split: Split,
+        data: Data,
+        *,
+        seed: int,
+        training: bool,
+        rank: int = 0,
+        ranks: int = 1,
+        parts: int = 1,
+        pin_memory: bool = False,
+        names: Sequence[ArrayName] = ("y_hat", "scale_index"),
+        teacher: Tensor | None = None,
+    ) -> None:
+        self.split = split
+        self._where = str(store.place)
+        self._rows = open_rows(store, names)
+        self._data = data
+        self._seed = seed
+        self._training = training
+        self._rank, self._ranks, self._parts = rank, ranks, parts
+        self._square = data.resize if tuple(names) == ("pixels",) else None
+        self._pin_memory = pin_memory
+        self._teacher = teacher
+
+    def __len__(self) -> int:
+        """Number of batches an epoch."""
+        batches = count_batches(
+            len(self.split),
+            self._data.batch_size,
+            drop_last=self._training,
+            ranks=self._ranks,
+        )
+        return batches * self._parts
+
+    def batches(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
+        """Read an epoch.
+
+        Args:
+            epoch: Its number, from 0; decides order and crops in training.
+            first_batch: Batches to leave out at the beginning, without reading them.
+
+        Yields:
+            Batches, on the host.
+
+        Raises:
+            StoreCorruptError: A chunk is missing or does not match its checksum.
+        """
+        everything = np.arange(len(self.split))
+        order = epoch_order(self.split.samples, self._seed, epoch) if self._training else everything
+        shares = divide(
+            order,
+            self._data.batch_size,
+            drop_last=self._training,
+            rank=self._rank,
+            ranks=self._ranks,
+        )
+        parts = (share[k :: self._parts] for share in shares for k in range(self._parts))
+        left = islice(parts, first_batch, None)
+        pool = ThreadPoolExecutor(READERS, thread_name_prefix="latentset-reader")
+        ahead: deque[Future[Batch]] = deque()
+        try:
+            for part in islice(left, self._data.read_ahead):
+                ahead.append(pool.submit(self._read, part, epoch))
+            while ahead:
+                batch = ahead.popleft().result()
+                for part in islice(left, 1):
+                    ahead.append(pool.submit(self._read, part, epoch))
+                yield batch
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _read(self, part: Int64s, epoch: int) -> Batch:
+        split = self.split
+        heights, widths = split.heights[part], split.widths[part]
+        firsts, counts = split.first_rows[part], heights * widths
+        try:
+            read = self._rows.read(firsts.tolist(), counts.tolist())
+        except UnreadableError as error:
+            raise self._blame(error.name, part) from error
+        rows: dict[str, Tensor] = {name: torch.from_numpy(values) for name, values in read.items()}
+        boxes = self._boxes(heights, widths, split.samples[part], epoch)
+        windows = np.stack(
+            [
+                np.cumsum(counts) - counts,
+                heights,
+                widths,
+                boxes.top,
+                boxes.left,
+                boxes.height,
+                boxes.width,
+                boxes.flip,
+            ],
+            axis=1,
+        )
+        samples = torch.from_numpy(split.samples[part])
+        batch = Batch(
+            rows,
+            torch.from_numpy(windows),
+            torch.from_numpy(split.labels[part]),
+            samples,
+            None if self._teacher is None else self._teacher[samples],
+        )
+        return _pin(batch) if self._pin_memory else batch
+
+    def _boxes(self, heights: Int64s, widths: Int64s, samples: Int64s, epoch: int) -> Boxes:
+        data = self._data
+        if self._square is not None:
+            heights = widths = np.full_like(heights, self._square)
+        if self._training:
+            return random_resized_boxes(
+                heights,
+                widths,
+                samples,
+                seed=self._seed,
+                epoch=epoch,
+                scale=data.crop_scale,
+                ratio=data.crop_ratio,
+                flip=data.flip,
+            )
+        if data.eval_crop == "central":
+            return central_boxes(heights, widths, data.eval_share)
+        return whole_boxes(heights, widths)
+
+    def _blame(self, name: ArrayName, part: Int64s) -> StoreCorruptError:
+        """Find the sample of a batch that cannot be read, and what is wrong with it."""
+        for k in part.tolist():
+            first = int(self.split.first_rows[k])
+            count = int(self.split.heights[k] * self.split.widths[k])
+            try:
+                self._rows.read([first], [count])
+            except UnreadableError as error:
+                return StoreCorruptError(
+                    f"{self._where}: {error.name} of sample {self.split.ids[k]} (row "
+                    f"{self.split.samples[k]} of the samples table) cannot be read: "
+                    f"{error.reason}. An object was altered or lost"
+                )
+        return StoreCorruptError(
+            f"{self._where}: {name} could not be read, and a moment later it could",
+            "Look at the disk or the network that the store is on",
+        )
+
+
+def _pin(batch: Batch) -> Batch:
+    return Batch(
+        {name: rows.pin_memory() for name, rows in batch.rows.items()},
+        batch.windows.pin_memory(),
+        batch.labels.pin_memory(),
+        batch.samples.pin_memory(),
+        None if batch.teacher is None else batch.teacher.pin_memory(),
+    )

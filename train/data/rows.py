@@ -1,0 +1,150 @@
+"""The rows of a store's arrays for training: of Zarr by TensorStore, of HDF5 by our own reader.
+
+Both check every chunk when it is decoded, and a chunk that is missing is an error, not zeros.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import tensorstore
+from numpy.typing import NDArray
+
+from latentset.datasets.errors import StoreCorruptError
+from latentset.datasets.store import Store
+from latentset.datasets.store.hdf5.reader import Hdf5Store
+from latentset.datasets.store.header import ArrayName
+
+CACHE_BYTES = 64 * 2**20
+"""Bound of TensorStore's cache. It is there for the shards' indexes (without it each read of a
+chunk reads its shard's index again); in random order it seldom holds a chunk twice."""
+
+
+class UnreadableError(StoreCorruptError):
+    """Rows of an array cannot be read.
+
+    Args:
+        name: The array.
+        reason: Why.
+    """
+
+    def __init__(self, name: ArrayName, reason: Exception) -> None:
+        self.name = name
+        self.reason = reason.what if isinstance(reason, StoreCorruptError) else str(reason)
+        super().__init__(f"{name}: {self.reason}")
+
+
+class Rows(Protocol):
+    """Arrays of a store with one row a latent position. Several threads may read."""
+
+    def read(self, firsts: Sequence[int], counts: Sequence[int]) -> dict[ArrayName, NDArray[Any]]:
+        """Read runs of rows.
+
+        Args:
+            firsts: First row of each run.
+            counts: Rows of each run.
+
+        Returns:
+            By array, integers (C, R), contiguous: all runs one after the other.
+
+        Raises:
+            UnreadableError: A chunk is missing or does not match its checksum.
+        """
+
+
+def open_rows(store: Store, names: Sequence[ArrayName]) -> Rows:
+    """Open arrays of a store.
+
+    Args:
+        store: The store.
+        names: Names of arrays with one row a latent position.
+
+    Returns:
+        The arrays.
+
+    Raises:
+        StoreCorruptError: An array cannot be opened or is not what the header says.
+    """
+    if isinstance(store, Hdf5Store):
+        return Hdf5Rows(store, names)
+    return ZarrRows(store, names)
+
+
+class ZarrRows:
+    """Arrays opened with TensorStore, with a cache in common.
+
+    Args:
+        store: The store.
+        names: Names of its arrays.
+    """
+
+    def __init__(self, store: Store, names: Sequence[ArrayName]) -> None:
+        context = tensorstore.Context({"cache_pool": {"total_bytes_limit": CACHE_BYTES}})
+        self._arrays = {name: self._open(store, name, context) for name in names}
+
+    @staticmethod
+    def _open(store: Store, name: ArrayName, context: Any) -> Any:
+        spec = {
+            "driver": "zarr3",
+            "kvstore": store.place.kvstore(name),
+            # A finished store does not change, so nothing is looked up twice.
+            "recheck_cached_metadata": "open",
+            "recheck_cached_data": "open",
+            "fill_missing_data_reads": False,
+        }
+        expected = store.shape(name)
+        try:
+            array = tensorstore.open(spec, context=context, read=True, open=True).result()
+        except (ValueError, RuntimeError, OSError) as error:
+            raise StoreCorruptError(f"{store.place}: {name} cannot be opened: {error}") from error
+        if array.shape != expected or array.dtype.numpy_dtype.kind not in "iu":
+            raise StoreCorruptError(
+                f"{store.place}: {name}: expected integers {expected}, "
+                f"got {array.dtype.name} {array.shape}"
+            )
+        return array
+
+    def read(self, firsts: Sequence[int], counts: Sequence[int]) -> dict[ArrayName, NDArray[Any]]:
+        """Read runs of rows, chunks in parallel outside Python's lock."""
+        reads = []
+        with tensorstore.Batch() as together:
+            for array in self._arrays.values():
+                grids = [
+                    array[first : first + count].translate_to[0]
+                    for first, count in zip(firsts, counts, strict=True)
+                ]
+                # Fortran order: chunks are stored channel by channel, so nothing is transposed.
+                reads.append(tensorstore.concat(grids, axis=0).read(order="F", batch=together))
+        rows = {}
+        for name, read in zip(self._arrays, reads, strict=True):
+            try:
+                rows[name] = read.result().T
+            except (ValueError, RuntimeError, OSError) as error:
+                raise UnreadableError(name, error) from error
+        return rows
+
+
+class Hdf5Rows:
+    """Arrays of a store in one HDF5 file. The HDF5 library, and its lock, take no part.
+
+    Args:
+        store: The store.
+        names: Names of its arrays.
+    """
+
+    def __init__(self, store: Hdf5Store, names: Sequence[ArrayName]) -> None:
+        self._datasets = {name: store.dataset(name) for name in names}
+
+    def read(self, firsts: Sequence[int], counts: Sequence[int]) -> dict[ArrayName, NDArray[Any]]:
+        """Read runs of rows; decompression goes on outside Python's lock."""
+        ends = np.cumsum(counts).tolist()
+        rows = {}
+        for name, dataset in self._datasets.items():
+            values = np.empty((dataset.shape[0], ends[-1]), dataset.dtype.newbyteorder("="))
+            try:
+                for first, count, end in zip(firsts, counts, ends, strict=True):
+                    dataset.read_into(values[:, end - count : end], first)
+            except (ValueError, RuntimeError, OSError) as error:
+                raise UnreadableError(name, error) from error
+            rows[name] = values
+        return rows

@@ -1,0 +1,106 @@
+"""The samples of a store that one split trains or evaluates with."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from latentset.datasets.errors import RecipeError
+from latentset.datasets.store import Store
+from latentset.train.data.order import Int64s
+
+
+@dataclass(frozen=True)
+class Split:
+    """Where the samples of one split are, one entry of each array a sample."""
+
+    name: str
+    """Name of the split."""
+    ids: tuple[str, ...]
+    """The samples' ids, for messages."""
+    samples: Int64s
+    """(N,), index in the store's samples table, ascending."""
+    labels: Int64s
+    """(N,), index into the store's classes."""
+    first_rows: Int64s
+    """(N,), first row in ``y_hat`` and ``scale_index``."""
+    heights: Int64s
+    """(N,), rows of the latent grid."""
+    widths: Int64s
+    """(N,), columns of the latent grid."""
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
+def select_split(store: Store, name: str) -> Split:
+    """Take the samples of one split that were encoded.
+
+    Args:
+        store: The store.
+        name: Name of the split.
+
+    Returns:
+        Its samples with status ``ok``, in table order.
+
+    Raises:
+        RecipeError: There are none, or some have no label among the store's classes.
+    """
+    table = store.samples
+    names, statuses = table["split"].to_pylist(), table["status"].to_pylist()
+    chosen = np.array([s == name and t == "ok" for s, t in zip(names, statuses, strict=True)], bool)
+    if not chosen.any():
+        raise RecipeError(_nothing(store, name, names, statuses))
+    samples = np.flatnonzero(chosen).astype(np.int64)
+    part = table.take(samples)
+    labels = part["label"].to_numpy().astype(np.int64)
+    classes = len(store.header.source.classes)
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if wrong.size:
+        raise RecipeError(
+            f"{store.place}: split {name!r}: {wrong.size} of {len(samples)} samples have no label; "
+            f"expected 0…{classes - 1}, got {labels[wrong[0]]} for {part['id'][wrong[0]]}; "
+            "encode from a source that has labels"
+        )
+    return Split(
+        name=name,
+        ids=tuple(part["id"].to_pylist()),
+        samples=samples,
+        labels=labels,
+        first_rows=part["first_row"].to_numpy().astype(np.int64),
+        heights=part["latent_height"].to_numpy().astype(np.int64),
+        widths=part["latent_width"].to_numpy().astype(np.int64),
+    )
+
+
+def split_names(store: Store) -> tuple[str, ...]:
+    """List the splits that have encoded samples.
+
+    Args:
+        store: The store.
+
+    Returns:
+        Names in the order train, val, test, then any others.
+    """
+    table = store.samples
+    pairs = zip(table["split"].to_pylist(), table["status"].to_pylist(), strict=True)
+    usual = ("train", "val", "test")
+    found = {split for split, status in pairs if status == "ok"}
+    return tuple(n for n in usual if n in found) + tuple(sorted(found.difference(usual)))
+
+
+def _nothing(store: Store, name: str, names: list[str], statuses: list[str]) -> str:
+    if name in names:
+        failed = Counter(t for s, t in zip(names, statuses, strict=True) if s == name)
+        found = ", ".join(f"{status} {count}" for status, count in failed.most_common())
+        return (
+            f"{store.place}: split {name!r} has no sample that was encoded (status: {found}); "
+            "latentset inspect shows why"
+        )
+    counts = Counter(names)
+    found = ", ".join(f"{split or '(none)'} {count}" for split, count in sorted(counts.items()))
+    return (
+        f"{store.place}: empty split: expected samples of split {name!r}, got {found}; "
+        "name one of those in the recipe's data.train_split, data.val_split, data.test_split, "
+        "or encode from a source with splits"
+    )

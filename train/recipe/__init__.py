@@ -1,0 +1,1 @@
+"""What a run does: a recipe, from a file or a name."""

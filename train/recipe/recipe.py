@@ -1,0 +1,365 @@
+"""What an experiment is: the frozen, typed content of a recipe file.
+
+``recipe_file`` reads one; docs/training.md lists the keys for people. A resolved recipe is one that
+was held against a store: what it left open (channels, classes, codec) is filled in.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from latentset.datasets.errors import RecipeError
+from latentset.datasets.store import Header
+from latentset.train.models.networks import AnyNetwork, Table
+
+WHERE_NOT_WHAT = frozenset(
+    {
+        "data.store",
+        "data.read_ahead",
+        "device.accelerator",
+        "device.channels_last",
+        "device.compile",
+        "device.deterministic",
+        "device.save_steps",
+        "paper",
+    }
+)
+"""Keys that say where, how fast or why, not what is learnt: they may change when a run goes on.
+(The store is held to its fingerprint.)"""
+
+FILES = frozenset({"weights.adopt", "distill.logits"})
+"""Keys that name a file: it may lie elsewhere when a run goes on, but the key may not be set anew
+or taken away. (A teacher is held to its digest; adopted weights are, until a state is saved, which
+then has them.)"""
+
+FROM_RECIPE = "recipe:"
+"""How ``weights.adopt`` begins where it names another recipe, whose run gives the weights."""
+
+TORCHVISION = "torchvision:"
+"""How ``weights.adopt`` begins where it names weights that torchvision publishes."""
+
+Accelerator = Literal["auto", "cpu", "cuda"]
+"""Where to compute."""
+
+EvalCrop = Literal["whole", "central"]
+"""What evaluation sees of a sample: its whole grid, or the central square."""
+
+Share = Annotated[float, Field(gt=0, le=1)]
+"""A part of a whole."""
+
+
+class Data(Table):
+    """Which samples, and what the network sees of them."""
+
+    store: str = ""
+    """Path of the store; mostly given on the command line."""
+    codec: str | None = None
+    """Name of the codec that the store must be of; any where absent."""
+    train_split: str = "train"
+    """Split that is learnt."""
+    val_split: str = "val"
+    """Split that is looked at after each epoch and chooses the best checkpoint; "" = none."""
+    test_split: str = ""
+    """Split that the chosen checkpoint is evaluated on at the end; "" = none."""
+    batch_size: PositiveInt
+    """Samples a step, over all ranks."""
+    size: PositiveInt = 28
+    """Side of the network's input: positions of latents, or pixels."""
+    resize: PositiveInt = 256
+    """Pixels only: side of the square that a photograph is resized to before it is cropped."""
+    crop_scale: tuple[Share, Share] = (0.08, 1.0)
+    """Least and greatest share of the grid's area in a random crop."""
+    crop_ratio: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
+    """Least and greatest aspect ratio of a random crop."""
+    flip: bool = False
+    """Mirror half of the crops. The paper mirrors photographs, not latents."""
+    eval_crop: EvalCrop = "whole"
+    """What evaluation sees: the whole grid, or its central square."""
+    eval_share: Share = 0.875
+    """Side of the central square over the grid's shorter side."""
+    read_ahead: PositiveInt = 4
+    """Batches that are read before they are asked for; bounds the memory."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in ("crop_scale", "crop_ratio"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name}: expected [least, greatest], got [{low}, {high}]")
+        return self
+
+
+class Weights(Table):
+    """Where the first weights come from."""
+
+    adopt: str = ""
+    """Where the trunk's weights come from: a checkpoint of a pixel-domain ResNet (.safetensors, or
+    .pth of tensors), ``torchvision:NAME`` of torchvision's own, or ``recipe:NAME``, the run of
+    another recipe (``latentset sweep`` finds it). From scratch where empty."""
+    leave_out: tuple[str, ...] = ()
+    """Modules that keep their random weights although the checkpoint has some, and train from the
+    first epoch on: ``["fc"]`` where it is of other classes."""
+
+
+class Schedule(Table):
+    """SGD, its learning rates, and the paper's two phases (paper sections 4.2 and 5.3)."""
+
+    epochs: NonNegativeInt
+    """Epochs in all; 0: the adopted weights are evaluated as they are."""
+    frozen_epochs: NonNegativeInt = 0
+    """Epochs of the first phase: the adopted weights stand still, only the new modules train."""
+    plateau_epochs: NonNegativeInt = 0
+    """The first phase ends earlier, when the loss on the validation split has not fallen for so
+    many epochs ("reaches its plateau"); 0 = never."""
+    learning_rate: PositiveFloat
+    """Of the new modules at the beginning, and of the adopted ones if those have no rate of
+    their own."""
+    decay_epochs: tuple[PositiveInt, ...] = ()
+    """Epochs after which that rate is multiplied by ``decay``."""
+    decay: Share = 0.1
+    """Factor of each decay."""
+    adopted_learning_rate: PositiveFloat | None = None
+    """Constant rate of the adopted modules once they train."""
+    momentum: NonNegativeFloat = 0.9
+    """Momentum of SGD."""
+    weight_decay: NonNegativeFloat = 0.0
+    """L2 penalty of SGD, on every parameter."""
+    accumulate: PositiveInt = 1
+    """Parts that each batch is divided into: less memory for a step of the same batch (batch norm
+    takes the statistics of each part)."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay, a step, of the moving average of the weights that is evaluated and kept; 0 = none."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of each label that is spread over all classes."""
+    mixup: NonNegativeFloat = 0.0
+    """alpha of mixup: each input is mixed with another of its batch, by a share from
+    Beta(alpha, alpha); 0 = none."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.frozen_epochs > self.epochs:
+            raise ValueError(
+                f"frozen_epochs: expected at most epochs ({self.epochs}), got {self.frozen_epochs}"
+            )
+        if self.plateau_epochs and not self.frozen_epochs:
+            raise ValueError(
+                "plateau_epochs: it ends the first phase, but frozen_epochs is 0; "
+                "set schedule.frozen_epochs to the most epochs that it may take"
+            )
+        return self
+
+    def rates(self, epoch: int) -> tuple[float, float]:
+        """Learning rates of an epoch.
+
+        Args:
+            epoch: Its number, from 0.
+
+        Returns:
+            Rate of the new modules, rate of the adopted ones (not applied while they are frozen).
+        """
+        new = self.learning_rate * self.decay ** sum(epoch >= after for after in self.decay_epochs)
+        return new, self.adopted_learning_rate or new
+
+
+class Distill(Table):
+    """Learning from a teacher's logits as well as from the labels (Hinton, Vinyals, Dean 2015).
+
+    ::
+
+        loss = (1 - weight) * cross_entropy(labels)
+               + weight * T**2 * KL(softmax(teacher / T) || softmax(student / T))
+    """
+
+    logits: str = ""
+    """File of a teacher's logits, made by ``latentset evaluate RUN STORE --logits FILE``; no
+    teacher where empty."""
+    weight: Share = 0.5
+    """Share of the teacher in the loss."""
+    temperature: PositiveFloat = 2.0
+    """T."""
+
+
+class Device(Table):
+    """What the run computes with."""
+
+    accelerator: Accelerator = "auto"
+    """``auto``: the first CUDA device where there is one, else the CPU."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """``bf16``: mixed precision by autocast; weights stay in float32."""
+    channels_last: bool = False
+    """Keep feature maps channel by channel at each position; faster on tensor cores."""
+    compile: bool = False
+    """Compile the network with torch.compile."""
+    deterministic: bool = False
+    """Refuse operations whose result differs from run to run on a GPU (a CPU has none here)."""
+    sync_batchnorm: bool = False
+    """Several GPUs: batch norm's statistics of the whole batch, not of each rank's share."""
+    save_steps: PositiveInt = 1000
+    """Steps between saves of the run's state within an epoch; it is saved after each epoch too."""
+
+
+class Paper(Table):
+    """What of the paper a recipe reproduces."""
+
+    items: tuple[str, ...] = ()
+    """Tables and figures: ``Table 1``, ``Figure 7``."""
+    setting: str
+    """Which row or column: ``anchor1``, ``anchor2``, ``cresnet``, ``fa-cresnet``, or the name of a
+    setting of Table 3."""
+    codec: str = ""
+    """Loss and quality of the codec, such as ``msssim-4``; empty for the originals."""
+    top1: float | None = None
+    """The paper's top-1, percent; absent where it gives none for this data set."""
+    top5: float | None = None
+    """The paper's top-5, percent."""
+
+
+class Recipe(Table):
+    """An experiment."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
+    """Its name, as in ``recipes/``: NAME.toml."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Decides the initial weights, the order and the crops."""
+    paper: Paper | None = None
+    """What it reproduces."""
+    model: AnyNetwork
+    """The network."""
+    data: Data
+    """The samples."""
+    weights: Weights = Weights()
+    """The first weights."""
+    schedule: Schedule
+    """The optimisation."""
+    distill: Distill = Distill()
+    """The teacher."""
+    device: Device = Device()
+    """The hardware."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.schedule.frozen_epochs and not self.weights.adopt:
+            raise ValueError(
+                "weights.adopt: expected a checkpoint, because schedule.frozen_epochs is "
+                f"{self.schedule.frozen_epochs} and random weights would be frozen; give one "
+                "(--set weights.adopt=FILE), or train from scratch "
+                "(--set schedule.frozen_epochs=0)"
+            )
+        if not self.distill.logits and self.distill != Distill():
+            raise ValueError(
+                "distill.logits: expected a teacher's logits, because distill.weight or "
+                ".temperature is set (latentset evaluate RUN STORE --logits FILE makes them)"
+            )
+        if not self.schedule.epochs and not self.weights.adopt:
+            raise ValueError(
+                "schedule.epochs: 0 evaluates adopted weights, but weights.adopt is empty; give a "
+                "checkpoint, or train for 1 epoch or more"
+            )
+        if self.schedule.plateau_epochs and not self.data.val_split:
+            raise ValueError(
+                "schedule.plateau_epochs: it looks at the validation split, but data.val_split "
+                "is empty; name one"
+            )
+        if self.data.batch_size % self.schedule.accumulate:
+            raise ValueError(
+                f"schedule.accumulate: expected a divisor of data.batch_size "
+                f"({self.data.batch_size}), got {self.schedule.accumulate}"
+            )
+        return self
+
+
+def resolve(recipe: Recipe, header: Header, where: str) -> Recipe:
+    """Hold a recipe against a store and fill in what it leaves to the store.
+
+    Args:
+        recipe: The recipe.
+        header: The store's header.
+        where: The store, for messages.
+
+    Returns:
+        The recipe with ``model.num_classes``, ``data.codec`` and, for latents, ``model.channels``
+        set.
+
+    Raises:
+        RecipeError: The store has other arrays than the network takes, or other channels, classes
+            or another codec than the recipe says.
+    """
+    takes_pixels = "channels" not in type(recipe.model).model_fields
+    if takes_pixels != (header.arrays == ("pixels",)):
+        wanted = "pixels (latentset decode makes such a store)" if takes_pixels else "latents"
+        raise RecipeError(
+            f"{where} does not fit the recipe {recipe.name}: {recipe.model.kind} takes {wanted}, "
+            f"the store holds {', '.join(header.arrays)}"
+        )
+    facts: dict[str, Any] = {"num_classes": len(header.source.classes)}
+    if not takes_pixels and header.codec is not None:
+        facts["channels"] = header.codec.channels
+    name = codec_name(header)
+    given = [("data.codec", recipe.data.codec, name, "codec")] + [
+        (f"model.{key}", getattr(recipe.model, key), value, f"number of {key.removeprefix('num_')}")
+        for key, value in facts.items()
+    ]
+    for key, expected, got, what in given:
+        if expected is not None and expected != got:
+            raise RecipeError(
+                f"{where} does not fit the recipe {recipe.name}: {what} ({key}): expected "
+                f"{expected}, got {got}; give the store that the recipe is for, or change the "
+                f"recipe with --set {key}={got}"
+            )
+    model = recipe.model.model_copy(update=facts)
+    data = recipe.data.model_copy(update={"codec": name})
+    return recipe.model_copy(update={"model": model, "data": data})
+
+
+def codec_name(header: Header) -> str:
+    """Name of a store's codec.
+
+    Args:
+        header: The store's header.
+
+    Returns:
+        Its name; ``none`` where the store holds the photographs themselves.
+    """
+    return "none" if header.codec is None else header.codec.name
+
+
+def differences(before: Recipe, after: Recipe) -> list[str]:
+    """List where two recipes would not learn the same.
+
+    Args:
+        before: A recipe.
+        after: Another.
+
+    Returns:
+        One line a key, ``key: before -> after``; keys of :data:`WHERE_NOT_WHAT` are left out, and
+        those of :data:`FILES` where both recipes name one.
+    """
+    old, new = _flatten(before.model_dump()), _flatten(after.model_dump())
+    return [
+        f"{key}: {_say(old.get(key))} -> {_say(new.get(key))}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+        and not any(key == skip or key.startswith(f"{skip}.") for skip in WHERE_NOT_WHAT)
+        and not (key in FILES and old.get(key) and new.get(key))
+    ]
+
+
+def _say(value: Any) -> str:
+    return "none" if value == "" else str(value)
+
+
+def _flatten(tables: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tables.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,1 @@
+"""Runs a recipe: training, evaluation, checkpoints, export."""
