@@ -1,5 +1,5 @@
 # Two images, as there are two environments (README, Install):
-#   docker build --target pipeline -t latentset-pipeline .    photographs -> store
+#   docker build --target pipeline -t latentset-pipeline .    images -> store
 #   docker build --target train    -t latentset-train .       store -> classifier
 FROM python:3.11-slim AS pipeline
 WORKDIR /latentset

@@ -40,7 +40,7 @@ environments: .venv/encode/.ready .venv/train/.ready ## both environments
 
 bench-environment: .venv/bench/.ready ## a third environment, for benchmarks only (docs/performance.md)
 
-demo: environments ## photographs -> stores -> classifiers -> a table and a picture in build/demo
+demo: environments ## images -> stores -> classifiers -> a table and a picture in build/demo
 	@recipes/demo/run $(ENCODE) $(TRAIN) build/demo
 
 test: lint test-encode test-train ## every check and test, in both environments
@@ -53,7 +53,7 @@ lint: environments
 	$(TRAIN)/ruff format --check .
 	@echo "== mypy --strict, pipeline and datasets"
 	$(ENCODE)/mypy .typing/latentset/cli .typing/latentset/pipeline .typing/latentset/datasets tests/makers tests/pipeline tests/datasets \
-		tests/project tests/conftest.py recipes/demo/photographs.py recipes/trashnet/split.py \
+		tests/project tests/conftest.py recipes/demo/images.py recipes/trashnet/split.py \
 		$(ENCODE_BENCHMARKS)
 	@echo "== mypy --strict, train and datasets"
 	$(TRAIN)/mypy .typing/latentset/cli .typing/latentset/train .typing/latentset/paper .typing/latentset/datasets \

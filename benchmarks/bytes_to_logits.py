@@ -10,7 +10,7 @@ is ahead of what latents replace,
 
     strings -> range decoding -> synthesis -> pixels -> crop to 224x224 -> ResNet-50 -> logits
 
-on the same photographs of 256x256, codec of 128 and 192 filters, all cores for each, 1,000 classes,
+on the same images of 256x256, codec of 128 and 192 filters, all cores for each, 1,000 classes,
 random weights. Each part is timed. Run it in the train environment; range decoding and synthesis
 run in a process of the encode environment, by the codec's own receiver, and the hand-over of pixels
 from there to the network is not counted. Range decoding includes h_s, which it waits for.
@@ -42,7 +42,7 @@ def decoding(number: int, folder: str, threads: int) -> measure.Works:
 
     path = Path(folder) / "full.metagraph"
     codec = load_codec(str(path), threads=threads)
-    files = sorted((Path(folder) / "photographs").rglob("*.jpg"))[: max(BATCHES)]
+    files = sorted((Path(folder) / "images").rglob("*.jpg"))[: max(BATCHES)]
     sent = [codec.sender(np.asarray(Image.open(file))) for file in files]
     file = read_codec_file(path)
     assert file.receiver is not None  # our own export has one
@@ -58,7 +58,7 @@ def decoding(number: int, folder: str, threads: int) -> measure.Works:
         nodes = [tensor.partition(":")[0] for tensor in (*tensors, *inputs)]
         program = Program(extract(graph, nodes), inputs, tensors, threads=threads)
         for batch in BATCHES:
-            # Strings one after the other, sizes once: all photographs have the same.
+            # Strings one after the other, sizes once: all images have the same.
             channels = [
                 np.concatenate([s[k] for s in sent[:batch]]) if value.dtype.kind in "OS" else value
                 for k, value in enumerate(sent[0])

@@ -75,7 +75,7 @@ def their_setup(number: int, photographs_path: str, threads: int) -> measure.Wor
 
 def main() -> None:
     """Measure and print."""
-    from full_codec import make_codec, read_photographs
+    from full_codec import make_codec, read_images
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("photographs", type=Path, help="folder of JPEG files")
@@ -85,7 +85,7 @@ def main() -> None:
     options = parser.parse_args()
     measure.describe_machine()
     bench = measure.sibling("bench", options.bench_python)
-    photographs = read_photographs(options.photographs, max(BATCHES))
+    photographs = read_images(options.photographs, max(BATCHES))
     cores = measure.cores()
     pinned = [[core] for core in cores]
     with tempfile.TemporaryDirectory() as folder:

@@ -117,9 +117,9 @@ def start(level: str, codecs: Mapping[str, str], folder: str) -> measure.Crew:
 
 def main() -> None:
     """Measure and print."""
-    from full_codec import FILTERS, SIDE, make_codec, read_photographs
+    from full_codec import FILTERS, SIDE, make_codec, read_images
 
-    from latentset.datasets.sources.images import read_photograph
+    from latentset.datasets.sources.images import read_image
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("images", type=Path, help="folder of JPEG files of many sizes")
@@ -131,10 +131,9 @@ def main() -> None:
     count: int = options.count
     files = sorted(p for p in options.images.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
     kinds: dict[str, Sequence[NDArray[np.uint8]]] = {
-        f"{side}x{side}": list(read_photographs(options.images, count, side))
-        for side in (SIDE, 362)
+        f"{side}x{side}": list(read_images(options.images, count, side)) for side in (SIDE, 362)
     }
-    kinds["mixed"] = [read_photograph(p) for p in files[:: len(files) // count][:count]]
+    kinds["mixed"] = [read_image(p) for p in files[:: len(files) // count][:count]]
     with tempfile.TemporaryDirectory() as folder:
         for kind, images in kinds.items():
             np.savez(f"{folder}/{kind}.npz", *(image[None] for image in images))

@@ -28,7 +28,7 @@ import measure
 
 def main() -> None:
     """Measure and print."""
-    from full_codec import make_codec, read_photographs, write_photographs
+    from full_codec import make_codec, read_images, write_images
 
     from latentset.datasets.store.reader import open_store
 
@@ -46,10 +46,8 @@ def main() -> None:
     graphs, graphs_cpu = [], []
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        photographs = write_photographs(options.photographs, root / "photographs", images)
-        codec = options.codec or make_codec(
-            root / "full.metagraph", read_photographs(photographs, 32)
-        )
+        photographs = write_images(options.photographs, root / "photographs", images)
+        codec = options.codec or make_codec(root / "full.metagraph", read_images(photographs, 32))
         store = root / "store.zarr"
         arguments = str(codec), str(photographs), folder
         pinned = [[core] for core in cores]

@@ -81,7 +81,7 @@ def main() -> None:
         codec_path, image_path, output, *tensors = sys.argv[2:]
         dump(codec_path, image_path, output, tensors)
         return
-    from full_codec import make_codec, read_photographs, squares, write_photographs
+    from full_codec import make_codec, read_images, squares, write_images
 
     from latentset.pipeline.codec.load.codec import load_codec
     from latentset.pipeline.codec.load.sender import LATENT_TENSORS
@@ -96,12 +96,12 @@ def main() -> None:
     cores = measure.cores()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        photographs = write_photographs(options.photographs, root / "photographs", 512)
+        photographs = write_images(options.photographs, root / "photographs", 512)
         (root / "png").mkdir()
         pairs = squares(options.photographs, options.images * len(cores))
         for k, (_, image) in enumerate(pairs):
             image.save(root / "png" / f"{k}.png")
-        codec = make_codec(root / "full.metagraph", read_photographs(photographs, 32))
+        codec = make_codec(root / "full.metagraph", read_images(photographs, 32))
         names = load_codec(str(codec)).info.tensors
         tensors = [names[key] for key in LATENT_TENSORS]
         pinned = [[core] for core in cores]

@@ -1,6 +1,6 @@
 """What a second worker of the encode job brings.
 
-    python benchmarks/encode_workers.py PHOTOGRAPHS [--repeats 7]
+    python benchmarks/encode_workers.py IMAGES [--repeats 7]
 
 Claim: two workers of one thread encode at least 1.8 times as fast as one.
 
@@ -20,10 +20,10 @@ import measure
 
 def main() -> None:
     """Measure and print."""
-    from full_codec import make_codec, read_photographs, write_photographs
+    from full_codec import make_codec, read_images, write_images
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("photographs", type=Path, help="folder of JPEG files")
+    parser.add_argument("images", type=Path, help="folder of JPEG files")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=5.0, help="of one measurement")
     options = parser.parse_args()
@@ -31,16 +31,16 @@ def main() -> None:
     pinned = [[core] for core in measure.cores()[:2]]
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        photographs = write_photographs(options.photographs, root / "photographs", 512)
-        codec = make_codec(root / "full.metagraph", read_photographs(photographs, 32))
-        arguments = str(codec), str(photographs), folder
+        images = write_images(options.images, root / "images", 512)
+        codec = make_codec(root / "full.metagraph", read_images(images, 32))
+        arguments = str(codec), str(images), folder
         with measure.Crew(encoding_worker.setup, *arguments, cores=pinned) as crew:
             works = {
                 f"{work}, {members} workers": partial(crew.rate, work, options.seconds, members)
                 for work in ("shards", "graph")
                 for members in (1, 2)
             }
-            found = measure.in_turn(works, options.repeats, "photographs/s")
+            found = measure.in_turn(works, options.repeats, "images/s")
     for work in ("shards", "graph"):
         two, one = (found[f"{work}, {members} workers"] for members in (2, 1))
         measure.ratio(f"two workers against one, {work}", two, one, 1.8)

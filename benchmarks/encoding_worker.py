@@ -26,7 +26,7 @@ def setup(number: int, codec_path: str, photographs: str, folder: str) -> measur
         objects and its record. ``graph``: the codec alone, on 32 photographs in memory; ``graph,
         CPU time`` counts processor time. ``PARTS``: on the same 32 photographs, or one shard.
     """
-    from latentset.datasets.sources.images import decode_photograph, read_bytes
+    from latentset.datasets.sources.images import decode_image, read_bytes
     from latentset.datasets.sources.opening import open_source
     from latentset.datasets.store.arrays import rows_of
     from latentset.datasets.store.header import ARRAYS, format_version_of
@@ -77,7 +77,7 @@ def setup(number: int, codec_path: str, photographs: str, folder: str) -> measur
         return samples
 
     files = [read_bytes(source.root / path) for path in paths[:32]]
-    images = np.stack([decode_photograph(file) for file in files])
+    images = np.stack([decode_image(file) for file in files])
     codec = load_once(TENSORFLOW, codec_path, info.sha256)
     latents = codec.encode(images)
     rows = plan.rows(0)
@@ -112,7 +112,7 @@ def setup(number: int, codec_path: str, photographs: str, folder: str) -> measur
         "read and hash": counted(
             lambda: [sha256_of(read_bytes(source.root / path)) for path in paths[: len(files)]]
         ),
-        "decode": counted(lambda: [decode_photograph(file) for file in files]),
+        "decode": counted(lambda: [decode_image(file) for file in files]),
         "rate": counted(lambda: codec.rate_bits(latents)),
         "place": counted(lambda: place(rows), len(rows)),
         "compress": counted(lambda: shard_objects(plan.header, 0, buffer.rows()), len(rows)),

@@ -50,10 +50,10 @@ def silence(what: str, done: int, total: int) -> None:
 def flip(path: Path, random: np.random.Generator) -> str:
     """Flip one bit of a file."""
     content = bytearray(path.read_bytes())
-    place, bit = int(random.integers(len(content))), int(random.integers(8))
-    content[place] ^= 1 << bit
+    location, bit = int(random.integers(len(content))), int(random.integers(8))
+    content[location] ^= 1 << bit
     path.write_bytes(bytes(content))
-    return f"bit {bit} of byte {place} of {len(content)}"
+    return f"bit {bit} of byte {location} of {len(content)}"
 
 
 def truncate(path: Path, random: np.random.Generator) -> str:
@@ -196,7 +196,7 @@ def inject(
         store: The store; it is sound again afterwards.
         fault: What to do to an object.
         count: How many times.
-        seed: Of objects and places.
+        seed: Of objects and locations.
         among: Gives the objects that it can be done to.
 
     Returns:

@@ -6,7 +6,7 @@ compression takes: untrained, nearly all symbols would be 0. So the last layer o
 scaled and shifted, channel by channel, until the latents of the images at hand have the spread of a
 trained codec's: sigma from 0.1 to 4, most channels near the lower end.
 
-    python benchmarks/full_codec.py PHOTOGRAPHS FOLDER
+    python benchmarks/full_codec.py IMAGES FOLDER
 
 writes ``untrained-1.metagraph`` to ``untrained-8.metagraph``, one of each quality.
 """
@@ -35,18 +35,18 @@ FILTERS = {quality: (128, 192) if quality <= 5 else (192, 320) for quality in ra
 """Filters N and M of ``bmshj2018-hyperprior``."""
 
 SIDE = 256
-"""Height and width of the photographs, pixels."""
+"""Height and width of the images, pixels."""
 
 SIGMA = (0.1, 4.0)
 """Spread of y's channels, evenly spaced in the logarithm."""
 
 
-def make_codec(path: Path, photographs: NDArray[np.uint8], quality: int = 1) -> Path:
+def make_codec(path: Path, images: NDArray[np.uint8], quality: int = 1) -> Path:
     """Write an untrained codec with the latents of a trained one.
 
     Args:
         path: File to write.
-        photographs: uint8 (B, H, W, 3): what the latents' spread is measured on.
+        images: uint8 (B, H, W, 3): what the latents' spread is measured on.
         quality: 1 to 8; decides the filters, and the seed of the weights.
 
     Returns:
@@ -58,7 +58,7 @@ def make_codec(path: Path, photographs: NDArray[np.uint8], quality: int = 1) -> 
         if variable.name.endswith("/bias:0"):
             # TensorFlow would leave out the addition of zeros.
             variable.assign(tf.fill(variable.shape, 0.01))
-    x = tf.cast(photographs, tf.float32) / 255.0
+    x = tf.cast(images, tf.float32) / 255.0
     sigma = np.geomspace(*SIGMA, M)
     y = _set_spread(model.g_a, x, 0.0, sigma)
     z = _set_spread(model.h_a, tf.abs(y), None, np.ones(N))
@@ -66,7 +66,7 @@ def make_codec(path: Path, photographs: NDArray[np.uint8], quality: int = 1) -> 
     index = np.clip(np.log(sigma / SCALE_MIN) / step, 0, SCALE_COUNT - 1)
     _set_spread(model.h_s, tf.round(z), index, np.full(M, 2.0))
     # GDN as published; with these weights it gives nearly what the model's own form gives.
-    parameters = replace(parameters_of(model, [photographs]), norm="square")
+    parameters = replace(parameters_of(model, [images]), norm="square")
     path.write_bytes(build_metagraph(parameters).SerializeToString())
     return path
 
@@ -85,8 +85,8 @@ def _set_spread(transform: Any, x: Any, mean: Any, spread: NDArray[np.float64]) 
     return transform(x)
 
 
-def read_photographs(source: Path, count: int, side: int = SIDE) -> NDArray[np.uint8]:
-    """Read photographs as squares.
+def read_images(source: Path, count: int, side: int = SIDE) -> NDArray[np.uint8]:
+    """Read images as squares.
 
     Args:
         source: Folder of JPEG files, searched below.
@@ -99,8 +99,8 @@ def read_photographs(source: Path, count: int, side: int = SIDE) -> NDArray[np.u
     return np.stack([np.asarray(image) for _, image in squares(source, count, side)])
 
 
-def write_photographs(source: Path, folder: Path, count: int) -> Path:
-    """Write photographs as square JPEG files, one folder a class, quality 90.
+def write_images(source: Path, folder: Path, count: int) -> Path:
+    """Write images as square JPEG files, one folder a class, quality 90.
 
     Args:
         source: Folder of one folder a class.
@@ -117,9 +117,9 @@ def write_photographs(source: Path, folder: Path, count: int) -> Path:
 
 
 def squares(source: Path, count: int, side: int = SIDE) -> Iterator[tuple[str, Image.Image]]:
-    """Cut and scale photographs to squares.
+    """Cut and scale images to squares.
 
-    Where there are fewer photographs than asked for they are mirrored and turned (eight ways), so
+    Where there are fewer images than asked for they are mirrored and turned (eight ways), so
     that no file comes twice.
 
     Args:
@@ -132,12 +132,12 @@ def squares(source: Path, count: int, side: int = SIDE) -> Iterator[tuple[str, I
     """
     files = sorted(p for p in source.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
     if not files or count > 8 * len(files):
-        raise SystemExit(f"{source} has {len(files)} photographs: {count} need {-(-count // 8)}")
+        raise SystemExit(f"{source} has {len(files)} images: {count} need {-(-count // 8)}")
     step = max(1, len(files) // count)
     turns = list(Image.Transpose)
     for number in range(count):
-        turn, place = divmod(number * step, len(files))
-        file = files[place]
+        turn, location = divmod(number * step, len(files))
+        file = files[location]
         with Image.open(file) as image:
             cut = min(image.size)
             left, top = (image.width - cut) // 2, (image.height - cut) // 2
@@ -150,14 +150,14 @@ def squares(source: Path, count: int, side: int = SIDE) -> Iterator[tuple[str, I
 def main() -> None:
     """Write a codec of each quality."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("photographs", type=Path, help="folder of JPEG files")
+    parser.add_argument("images", type=Path, help="folder of JPEG files")
     parser.add_argument("folder", type=Path, help="where to write")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    photographs = read_photographs(options.photographs, 32)
+    images = read_images(options.images, 32)
     for quality in FILTERS:
         path = options.folder / f"untrained-{quality}.metagraph"
-        print(make_codec(path, photographs, quality), flush=True)
+        print(make_codec(path, images, quality), flush=True)
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def main() -> None:
     store = open_store(options.store)
     layout, manifest = store.header.layout, store.manifest
     if manifest is None:
-        raise SystemExit(f"{store.place} is not complete")
+        raise SystemExit(f"{store.location} is not complete")
     step = max(1, layout.shards // options.shards)
     indexes = range(0, layout.shards, step)[: options.shards]
     shards = [read_shard(store, index) for index in indexes]

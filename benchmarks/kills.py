@@ -2,7 +2,7 @@
 
     python benchmarks/kills.py [--count 200] [--seed 0] [--lanes 2]
 
-In the encode environment. Each job encodes 40 made-up photographs with a stand-in codec of a few
+In the encode environment. Each job encodes 40 made-up images with a stand-in codec of a few
 lines (tests/makers/standin.py), so that a run takes seconds; everything else is the real
 thing: `latentset encode` and its own worker, or a `dask scheduler` and a `dask worker`, as
 processes. Moments are spread over the time of an undisturbed run, from its first trace on disk
@@ -36,8 +36,8 @@ def main() -> int:
     outcomes = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        standin.write_photographs(folder / "photographs", killing.SIZES, killing.PHOTOGRAPHS)
-        scene = killing.Scene(folder / "photographs", folder)
+        standin.write_images(folder / "images", killing.SIZES, killing.IMAGES)
+        scene = killing.Scene(folder / "images", folder)
         with ThreadPoolExecutor(options.lanes) as lanes:
             list(lanes.map(scene.measure, (False, True)))
             kills = killing.draw_kills(options.seed, options.count)

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import measure
-from full_codec import make_codec, read_photographs, write_photographs
+from full_codec import make_codec, read_images, write_images
 
 
 def main() -> None:
@@ -25,10 +25,10 @@ def main() -> None:
     options = parser.parse_args()
     photographs = options.folder / "photographs"
     if not photographs.exists():
-        write_photographs(options.photographs, photographs, options.images)
+        write_images(options.photographs, photographs, options.images)
     codec = options.folder / "full.metagraph"
     if not codec.exists():
-        make_codec(codec, read_photographs(photographs, 32))
+        make_codec(codec, read_images(photographs, 32))
     command = [Path(sys.executable).parent / "latentset", "encode", photographs]
     command += [options.folder / "store.zarr", "--codec", codec]
     subprocess.run(command, check=True, env=measure.one_thread())

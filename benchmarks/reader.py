@@ -45,7 +45,7 @@ def chunks_of(store: Store, name: str) -> list[bytes]:
     layout, chunks = store.header.layout, []
     number = layout.shard_rows // layout.chunk_rows
     for shard in range(layout.shards):
-        content = store.place.read(f"{name}/c/{shard}/0")
+        content = store.location.read(f"{name}/c/{shard}/0")
         index = np.frombuffer(content[-16 * number - 4 : -4], "<u8").reshape(number, 2)
         chunks += [content[at : at + size - 4] for at, size in index.tolist()]  # 4: crc32c
     return chunks

@@ -1,10 +1,10 @@
-"""How many times as fast the training reader is as reading photographs.
+"""How many times as fast the training reader is as reading images.
 
     python benchmarks/reader_imagefolder.py FOLDER [--repeats 5]
 
 FOLDER is what make_store.py made. Claim: at least 6 times as fast as torchvision's ImageFolder with
 JPEG decoding (Pillow) and RandomResizedCrop(224), batches of 64 from a DataLoader with two workers,
-on the same photographs at 256x256; both shuffled anew every epoch.
+on the same images at 256x256; both shuffled anew every epoch.
 
 The reader gives what it gives a training step: y_hat and scale_index of whole samples, labels, and
 random boxes, which the device cuts out with one gather. To show what that leaves to the device,
@@ -46,12 +46,12 @@ def main() -> None:
     if store.header.codec is not None:
         table[: len(store.header.codec.scale_table)] = torch.tensor(store.header.codec.scale_table)
     epochs = count()
-    photographs = ImageFolder(
-        str(options.folder / "photographs"),
+    images = ImageFolder(
+        str(options.folder / "images"),
         transforms.Compose([transforms.RandomResizedCrop(224), transforms.ToTensor()]),
     )
     loader = DataLoader(
-        photographs, BATCH, shuffle=True, num_workers=2, drop_last=True, persistent_workers=True
+        images, BATCH, shuffle=True, num_workers=2, drop_last=True, persistent_workers=True
     )
 
     def read() -> int:

@@ -1,10 +1,10 @@
-"""The encode job over as many photographs as ImageNet has, without the photographs.
+"""The encode job over as many images as ImageNet has, without the images.
 
 ``latentset encode``'s own code runs: client, lock, plan, Dask scheduler and workers, records,
 finish; afterwards open and, if asked for, verify. Made up or replaced are
 
 - the listing: 1,281,167 names in 1,000 folders;
-- on the workers ``read_facts``, which reads headers: every photograph is there and has one of seven
+- on the workers ``read_facts``, which reads headers: every image is there and has one of seven
   sizes that are frequent in ImageNet, chosen by its name;
 - on the workers ``encode_shard``: it reads its rows of the plan, writes its objects (zeros, encoded
   once a process: real Zarr, 36 kB a shard) and its record (a made-up digest and rate a
@@ -210,7 +210,7 @@ class Stages:
         print(f"  [{text}]", flush=True)
 
     def begin(self, what: str, total: int) -> None:
-        """A pass over the photographs begins."""
+        """A pass over the images begins."""
         self.enter(
             {"planning": "headers, in tasks of 1,024", "encoding": "shards, a task each"}[what]
         )
@@ -220,7 +220,7 @@ class Stages:
         self.updates += 1
 
     def end(self) -> None:
-        """A pass over the photographs is over."""
+        """A pass over the images is over."""
         self.enter(
             "plan made and written" if self._last.startswith("headers") else "finish and open"
         )
@@ -252,12 +252,12 @@ def open_in_new_process(store: Path) -> None:
     code = (
         "import sys, time, resource\n"
         "from latentset.datasets.store import open_store\n"
-        "from latentset.datasets.storage.location import open_place\n"
+        "from latentset.datasets.storage.location import open_location\n"
         "from latentset.datasets.store.samples import SAMPLES, parse_samples\n"
         "for turn in range(3):\n"
         "    start = time.perf_counter(); store = open_store(sys.argv[1])\n"
         "    whole = time.perf_counter() - start\n"
-        "    content = open_place(sys.argv[1]).read(SAMPLES)\n"
+        "    content = open_location(sys.argv[1]).read(SAMPLES)\n"
         "    start = time.perf_counter(); parse_samples(content, store.header, '')\n"
         "    print(f'open_store {whole:.2f} s, of which the samples table '\n"
         "          f'{time.perf_counter() - start:.2f} s; {store.samples.num_rows:,} samples')\n"

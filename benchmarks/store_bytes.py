@@ -1,13 +1,13 @@
 """How many bytes a store has, by array, against the codec's own strings.
 
-    python benchmarks/store_bytes.py STORE PHOTOGRAPHS [--codec NAME] [--strings 400]
+    python benchmarks/store_bytes.py STORE IMAGES [--codec NAME] [--strings 400]
 
-STORE is a Zarr store of PHOTOGRAPHS (TrashNet with a codec that is shipped). Claim: y_hat +
+STORE is a Zarr store of IMAGES (TrashNet with a codec that is shipped). Claim: y_hat +
 scale_index + z_hat take at most 2.5 times the bytes of the codec's real strings; y_hat alone at
 most 1.7 times.
 
-Real strings are made by the codec's own sender, for some photographs picked at random; what the
-store's ``rate_bpp`` says of the same photographs is shown beside, and its sum over all of the
+Real strings are made by the codec's own sender, for some images picked at random; what the
+store's ``rate_bpp`` says of the same images is shown beside, and its sum over all of the
 store's samples, times the ratio of the two, stands for the strings of the whole store.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 import measure
 import numpy as np
 
-from latentset.datasets.sources.images import ResizeRule, decode_photograph, read_bytes
+from latentset.datasets.sources.images import ResizeRule, decode_image, read_bytes
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.samples import OK
 from latentset.pipeline.codec.load.codec import Codec, load_codec
@@ -27,7 +27,7 @@ from latentset.pipeline.codec.load.codec import Codec, load_codec
 def string_bytes(
     codec: Codec, store: Store, root: Path, count: int
 ) -> tuple[float, float, float, float]:
-    """Encode some photographs into strings.
+    """Encode some images into strings.
 
     Returns:
         Bytes a pixel of the strings of y and of z; what rate_bpp says of the same, in bytes a
@@ -39,7 +39,7 @@ def string_bytes(
     rule = ResizeRule.parse(store.header.resize)
     y, z, implied, pixels = [], [], [], 0
     for k in chosen.tolist():
-        image = rule.apply(decode_photograph(read_bytes(root / ok[k]["path"])))
+        image = rule.apply(decode_image(read_bytes(root / ok[k]["path"])))
         area = image.shape[0] * image.shape[1]
         strings = [c for c in codec.sender(image) if c.dtype.kind in "OS"]
         y_length, z_length = (sum(map(len, c.ravel())) for c in strings)
@@ -59,7 +59,7 @@ def parts_of(store: Store, name: str) -> dict[str, int]:
     number = getattr(layout, rows[0]) // getattr(layout, rows[1])
     parts = {"compressed chunks": 0, "checksums and indexes": 0}
     for shard in range(layout.shards):
-        content = store.place.read(f"{name}/c/{shard}/0")
+        content = store.location.read(f"{name}/c/{shard}/0")
         index = np.frombuffer(content[-16 * number - 4 : -4], "<u8").reshape(number, 2)
         chunks = int(index[:, 1].sum()) - 4 * number  # each ends on its crc32c
         parts["compressed chunks"] += chunks
@@ -71,9 +71,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("store", type=Path)
-    parser.add_argument("photographs", type=Path, help="what it was made from")
+    parser.add_argument("images", type=Path, help="what it was made from")
     parser.add_argument("--codec", help="name or file of its codec, if not the name it records")
-    parser.add_argument("--strings", type=int, default=400, help="photographs encoded to strings")
+    parser.add_argument("--strings", type=int, default=400, help="images encoded to strings")
     options = parser.parse_args()
     measure.describe_machine()
     store = open_store(options.store)
@@ -83,7 +83,7 @@ def main() -> None:
     codec = load_codec(options.codec or made_by.name)
     if codec.info.sha256 != made_by.sha256:
         raise SystemExit(f"{options.store} was made with another codec than {codec.info.name}")
-    y, z, implied, error = string_bytes(codec, store, options.photographs, options.strings)
+    y, z, implied, error = string_bytes(codec, store, options.images, options.strings)
     rows: list[dict[str, Any]] = [r for r in store.samples.to_pylist() if r["status"] == OK]
     bpp = np.array([row["rate_bpp"] for row in rows])
     rule = ResizeRule.parse(store.header.resize)
@@ -111,12 +111,12 @@ def main() -> None:
         for part, part_size in parts.items():
             line(f"  {part}", part_size)
     line("y_hat + scale_index + z_hat", total, measure.judge(total / strings, 2.5, "at most"))
-    sizes = store.place.sizes() or {}
+    sizes = store.location.sizes() or {}
     everything = sum(sizes.values())
     line("samples table, metadata, manifest", everything - total)
     line("the whole store", everything)
-    photographs = sum(row["source_bytes"] for row in rows)
-    line("the photographs' files", photographs)
+    images = sum(row["source_bytes"] for row in rows)
+    line("the images' files", images)
 
 
 if __name__ == "__main__":

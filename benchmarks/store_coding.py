@@ -2,7 +2,7 @@
 
     python benchmarks/store_coding.py STORE [--samples 100]
 
-STORE is of photographs of one size. For samples picked at random: bytes a sample, as one inner
+STORE is of images of one size. For samples picked at random: bytes a sample, as one inner
 chunk each (channel by channel; blosc, zstd, bitshuffle, as the store), of ``scale_index`` and
 ``y_hat`` in several reversible forms, against the codec's own strings by ``rate_bpp``. Nothing is
 written; the last form is fitted to other samples of the same store.

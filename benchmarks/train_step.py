@@ -106,7 +106,7 @@ def make_recipe(store: Store, options: argparse.Namespace, batch: int, mode: str
         "schedule": {"epochs": 1, "learning_rate": 0.01},
         "device": {"channels_last": mode != "fp32"},
     }
-    return resolve(parse_recipe(tables, "benchmark"), store.header, str(store.place))
+    return resolve(parse_recipe(tables, "benchmark"), store.header, str(store.location))
 
 
 def run(store: Store, options: argparse.Namespace, batch: int, mode: str) -> None:
@@ -123,7 +123,7 @@ def run(store: Store, options: argparse.Namespace, batch: int, mode: str) -> Non
         pin_memory=device.type == "cuda",
     )
     if len(reader) == 0:
-        raise SystemExit(f"{store.place}: its split train does not fill a batch of {batch}")
+        raise SystemExit(f"{store.location}: its split train does not fill a batch of {batch}")
     kept = [to_device(b, device) for b in islice(reader.batches(0), KEPT)]
 
     def from_store() -> Iterator[Batch]:

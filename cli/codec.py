@@ -96,9 +96,9 @@ def inspect_command(
 
 @app.command("train")
 def train_command(
-    photographs: Annotated[
+    images: Annotated[
         list[Path],
-        typer.Argument(metavar="FOLDER...", help="Folders of photographs, searched recursively."),
+        typer.Argument(metavar="FOLDER...", help="Folders of images, searched recursively."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The metagraph file to write.")],
     lmbda: Annotated[float, typer.Option(help="Weight of the distortion against bits per pixel.")],
@@ -136,14 +136,14 @@ def train_command(
     checkpoint_interval: Annotated[int, typer.Option(help="Steps between two checkpoints.")] = 500,
     log_interval: Annotated[int, typer.Option(help="Steps between two readings.")] = 50,
 ) -> None:
-    """Train a scale hyperprior on photographs and export it; goes on where it was stopped."""
+    """Train a scale hyperprior on images and export it; goes on where it was stopped."""
     from pydantic import ValidationError
     from rich.console import Console
 
     from latentset.pipeline.codec.train.training import TrainingSettings, train_codec
 
     given: dict[str, Any] = {
-        "photographs": tuple(photographs),
+        "images": tuple(images),
         "output": output,
         "lmbda": lmbda,
         "steps": steps,
@@ -174,7 +174,7 @@ def train_command(
 
 @app.command("evaluate")
 def evaluate_command(
-    photographs: Annotated[Path, typer.Argument(help="Folder of photographs.")],
+    images: Annotated[Path, typer.Argument(help="Folder of images.")],
     codecs: Annotated[
         list[str], typer.Argument(metavar="CODEC...", help="Metagraph files, or names of codecs.")
     ],
@@ -183,7 +183,7 @@ def evaluate_command(
         bool, typer.Option("--markdown", help="Print the table as Markdown.")
     ] = False,
 ) -> None:
-    """Measure codecs on photographs: bits per pixel of real strings, MS-SSIM, PSNR, beside JPEG."""
+    """Measure codecs on images: bits per pixel of real strings, MS-SSIM, PSNR, beside JPEG."""
     from rich.console import Console
 
     from latentset.pipeline.codec.catalogue import locate_codec
@@ -195,7 +195,7 @@ def evaluate_command(
 
     console = Console(stderr=markdown)
     paths = [locate_codec(name, cache) for name in codecs]
-    figures = [evaluate_codec(path, photographs, console=console) for path in paths]
+    figures = [evaluate_codec(path, images, console=console) for path in paths]
     if markdown:
         typer.echo(figures_markdown(figures), nl=False)
     else:
@@ -208,10 +208,10 @@ def time_command(
         list[str], typer.Argument(metavar="CODEC...", help="Metagraph files, or names of codecs.")
     ],
     image: Annotated[
-        Path | None, typer.Option(help="A photograph.", show_default="one made up of --size")
+        Path | None, typer.Option(help="An image.", show_default="one made up of --size")
     ] = None,
     size: Annotated[
-        str, typer.Option(metavar="HxW", help="Of the photograph made up, pixels.")
+        str, typer.Option(metavar="HxW", help="Of the image made up, pixels.")
     ] = "362x362",
     repeat: Annotated[int, typer.Option(min=1, help="Runs, whose median is taken.")] = 20,
     threads: Annotated[int, typer.Option(min=1, help="Threads within one op.")] = 1,
@@ -220,14 +220,14 @@ def time_command(
     ] = None,
     cache: CacheOption = None,
 ) -> None:
-    """Measure how long codecs take to encode and decode one photograph, batch 1, real strings."""
+    """Measure how long codecs take to encode and decode one image, batch 1, real strings."""
     from rich.console import Console
     from rich.table import Table
 
-    from latentset.datasets.sources.images import read_photograph
+    from latentset.datasets.sources.images import read_image
     from latentset.datasets.sources.resize import ResizeRule
     from latentset.pipeline.codec.load.codec import load_codec
-    from latentset.pipeline.codec.load.selfcheck import make_test_photographs
+    from latentset.pipeline.codec.load.selfcheck import make_test_images
     from latentset.pipeline.codec.timing import CodecTimes, describe_machine, time_codec
 
     if image is None:
@@ -237,13 +237,13 @@ def time_command(
             raise typer.BadParameter(
                 f"--size: expected HxW, for instance 362x362, sides from 16 pixels, got {size!r}"
             ) from None
-        photograph = make_test_photographs(sides)[0]
+        pixels = make_test_images(sides)[0]
     else:
-        photograph = read_photograph(image)
+        pixels = read_image(image)
     loaded = [load_codec(name, threads=threads, cache=cache) for name in codecs]
     times = CodecTimes(
         machine=describe_machine(threads),
-        codecs={codec.info.name: time_codec(codec, photograph, repeat) for codec in loaded},
+        codecs={codec.info.name: time_codec(codec, pixels, repeat) for codec in loaded},
     )
     table = Table("codec", "encode", "decode", "analysis", "synthesis", title_justify="left")
     table.title = f"ms, median of {repeat}; {times.machine}"

@@ -35,7 +35,7 @@ def decode(
     originals: Annotated[
         Path | None,
         typer.Option(
-            help="Root of the photographs that STORE was made from: PSNR and MS-SSIM of each "
+            help="Root of the images that STORE was made from: PSNR and MS-SSIM of each "
             "decoded image are measured and stored."
         ),
     ] = None,

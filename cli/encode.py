@@ -49,14 +49,14 @@ CpuIsaOption = Annotated[
 
 
 class OnError(StrEnum):
-    """What to do about a photograph that cannot be encoded."""
+    """What to do about an image that cannot be encoded."""
 
     record = "record"
     fail = "fail"
 
 
 def encode(
-    source: Annotated[Path, typer.Argument(help="Folder of photographs, or a CSV/Parquet list.")],
+    source: Annotated[Path, typer.Argument(help="Folder of images, or a CSV/Parquet list.")],
     store: Annotated[
         str,
         typer.Argument(
@@ -68,7 +68,7 @@ def encode(
         list[str],
         typer.Option(
             help="Name or file of a codec; see: latentset codec list. Given several times, each "
-            "photograph is read once for all. none: the photographs themselves, as pixels."
+            "image is read once for all. none: the images themselves, as pixels."
         ),
     ],
     resize: Annotated[
@@ -107,7 +107,7 @@ def encode(
     cpu_isa: CpuIsaOption = CpuIsa.avx2,
     batch: Annotated[int, typer.Option(min=1, help="Images a batch, at most.")] = 32,
     on_error: Annotated[
-        OnError, typer.Option(help="A photograph that cannot be encoded: record it, or stop.")
+        OnError, typer.Option(help="An image that cannot be encoded: record it, or stop.")
     ] = OnError.record,
     retry_failed: Annotated[
         bool,
@@ -123,21 +123,23 @@ def encode(
         int, typer.Option(min=1, max=1024, help="MiB of y_hat a shard, before compression.")
     ] = 32,
 ) -> None:
-    """Encode photographs into a store, or go on where an earlier run of the command stopped."""
+    """Encode images into a store, or go on where an earlier run of the command stopped."""
     from latentset.datasets.sources import open_source
     from latentset.datasets.sources.images import ResizeRule
-    from latentset.datasets.storage.location import Folder, open_place
+    from latentset.datasets.storage.location import Folder, open_location
     from latentset.pipeline.encode.job import encode_all
     from latentset.pipeline.jobs.progress import choose_view
 
     refuse_mixed_workers(scheduler, workers, cluster)
     if codec != ["none"]:
         fix_cpu_isa(cpu_isa)
-    place = open_place(store)
-    inside = isinstance(place, Folder) and place.path.resolve().is_relative_to(source.resolve())
+    location = open_location(store)
+    inside = isinstance(location, Folder) and location.path.resolve().is_relative_to(
+        source.resolve()
+    )
     if source.is_dir() and inside:
         raise typer.BadParameter(
-            f"STORE {store} lies inside SOURCE {source}, and would be listed with the photographs; "
+            f"STORE {store} lies inside SOURCE {source}, and would be listed with the images; "
             "name a folder elsewhere"
         )
     view = choose_view()
@@ -242,10 +244,10 @@ def summarise_result(result: "EncodeResult", done: str) -> None:
     from latentset.datasets.store.summary import failed_lines, make_table, summarise
 
     console = Console()
-    place = result.store.place
+    location = result.store.location
     retried = result.retried
     if result.was_complete and retried is None:
-        console.print(f"{escape(str(place))} is complete already; nothing to do.")
+        console.print(f"{escape(str(location))} is complete already; nothing to do.")
         return
     summary = summarise(result.store)
     rows = []
@@ -258,6 +260,6 @@ def summarise_result(result: "EncodeResult", done: str) -> None:
     if retried is not None:
         now = f"{retried.repaired} have latents now, {retried.samples - retried.repaired} failed"
         rows.append(("tried again", f"{retried.samples} images: {now}"))
-    console.print(make_table(f"{place.name} is complete", [*summary.brief(), *rows]))
+    console.print(make_table(f"{location.name} is complete", [*summary.brief(), *rows]))
     for line in failed_lines(result.store, _FAILED_SHOWN):
         console.print(escape(line), highlight=False)

@@ -29,7 +29,9 @@ def inspect(
         opened = open_store(store, allow_incomplete=True)
     summary = summarise(opened)
     console = Console()
-    console.print(make_table(opened.place.name, [*summary.content, *summary.size, *summary.origin]))
+    console.print(
+        make_table(opened.location.name, [*summary.content, *summary.size, *summary.origin])
+    )
     for line in failed_lines(opened, _FAILED_SHOWN):
         console.print(escape(line), highlight=False)
 
@@ -55,20 +57,20 @@ def convert(
     from rich.console import Console
     from rich.markup import escape
 
-    from latentset.datasets.storage.location import open_place
+    from latentset.datasets.storage.location import open_location
     from latentset.datasets.store.convert import convert as run
     from latentset.datasets.store.formats import choose_format
     from latentset.datasets.store.reader import open_store
     from latentset.datasets.store.summary import format_bytes
 
-    opened, place = open_store(source), open_place(target)
+    opened, location = open_store(source), open_location(target)
     with shown_progress() as report:
-        chosen = choose_format(place, format.value if format else None)
-        written = run(opened, place, chosen, report)
+        chosen = choose_format(location, format.value if format else None)
+        written = run(opened, location, chosen, report)
     before, after = (sum(store.stored_bytes().values()) for store in (opened, written))
     Console().print(
-        f"{escape(str(place))}: {opened.samples.num_rows} samples in {format_bytes(after)} "
-        f"({after / before:.2f} times {escape(opened.place.name)}); read back, and equal to it",
+        f"{escape(str(location))}: {opened.samples.num_rows} samples in {format_bytes(after)} "
+        f"({after / before:.2f} times {escape(opened.location.name)}); read back, and equal to it",
         soft_wrap=True,
         highlight=False,
     )

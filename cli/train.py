@@ -198,7 +198,7 @@ def report(
         typer.Option(metavar="FILE", help="From `latentset codec time --json`, for Table 2."),
     ] = None,
     sample: Annotated[
-        str | None, typer.Option(metavar="ID", help="Photograph of Figure 5. Default: the first.")
+        str | None, typer.Option(metavar="ID", help="Image of Figure 5. Default: the first.")
     ] = None,
     skip_timing: Annotated[
         bool, typer.Option("--skip-timing", help="Table 2 without inference times.")

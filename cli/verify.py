@@ -23,9 +23,7 @@ def verify(
             metavar="N", min=1, help="Encode N random samples again and count symbols that differ."
         ),
     ] = None,
-    source: Annotated[
-        Path | None, typer.Option(help="--recompute: root of the photographs.")
-    ] = None,
+    source: Annotated[Path | None, typer.Option(help="--recompute: root of the images.")] = None,
     codec: Annotated[
         str | None,
         typer.Option(help="--recompute: name or file of the codec.", show_default="the store's"),
@@ -45,7 +43,7 @@ def verify(
     from latentset.datasets.store.verify import verify as check
 
     if recompute and source is None:
-        raise typer.BadParameter("--recompute needs --source, the root of the photographs")
+        raise typer.BadParameter("--recompute needs --source, the root of the images")
     if not recompute and (source is not None or codec is not None):
         raise typer.BadParameter("--source and --codec are for --recompute")
     prepared = None
@@ -78,7 +76,7 @@ def verify(
 def _prepare(
     store: str, source: Path, codec: str | None, count: int, seed: int
 ) -> "Prepared | None":
-    """Look at photographs and codec; None if the store cannot be opened, as verify will tell."""
+    """Look at images and codec; None if the store cannot be opened, as verify will tell."""
     from latentset.datasets.errors import CodecError, LatentSetError, SourceError, StoreError
     from latentset.datasets.store.reader import open_store
     from latentset.datasets.store.summary import printable

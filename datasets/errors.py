@@ -8,16 +8,16 @@
     │   ├── ForbiddenOpError                 a metagraph holds an op that is not allowed
     │   ├── CodecNotFoundError (FileNotFoundError)
     │   └── FetchError (OSError)             a download failed, or differs from the recorded one
-    ├── SourceError (ValueError)             a collection of photographs is not laid out as said
-    ├── PhotographError (ValueError)         one photograph cannot be read; carries its status
+    ├── SourceError (ValueError)             a collection of images is not laid out as said
+    ├── ImageError (ValueError)         one image cannot be read; carries its status
     ├── StoreError (ValueError)              a store cannot be used
     │   ├── StoreIncompleteError             its manifest is missing: the job has not finished
     │   ├── StoreFormatError                 not a store, or of a version this reader does not know
-    │   ├── StoreUnreachableError (OSError)  its place cannot be looked at (permission, network)
+    │   ├── StoreUnreachableError (OSError)  its location cannot be looked at (permission, network)
     │   └── StoreCorruptError                its objects differ from what its manifest says
     ├── JobError (RuntimeError)              an encode job cannot go on
     │   ├── SettingsChangedError             the job on disk was begun with other settings
-    │   ├── PhotographFailedError            a photograph failed and the job was told to stop then
+    │   ├── ImageFailedError            an image failed and the job was told to stop then
     │   └── CpuIsaError                      the vector instructions of --cpu-isa are not to be had
     ├── RecipeError (ValueError)             a recipe is not valid, or does not fit the store
     ├── TrainingError (RuntimeError)         training cannot begin or go on
@@ -58,11 +58,11 @@ class FetchError(CodecError, OSError):
 
 
 class SourceError(LatentSetError, ValueError):
-    """A collection of photographs is not laid out as it was said to be."""
+    """A collection of images is not laid out as it was said to be."""
 
 
-class PhotographError(LatentSetError, ValueError):
-    """One photograph cannot be read.
+class ImageError(LatentSetError, ValueError):
+    """One image cannot be read.
 
     Args:
         message: What is wrong with it.
@@ -91,7 +91,7 @@ class StoreFormatError(StoreError):
 
 
 class StoreUnreachableError(StoreError, OSError):
-    """What lies at a place cannot be seen: no permission, an impossible name, no network."""
+    """What lies at a location cannot be seen: no permission, an impossible name, no network."""
 
 
 class StoreCorruptError(StoreError):
@@ -120,8 +120,8 @@ class SettingsChangedError(JobError):
     """The job on disk was begun with other settings."""
 
 
-class PhotographFailedError(JobError):
-    """A photograph could not be encoded and the job was told to stop when that happens."""
+class ImageFailedError(JobError):
+    """An image could not be encoded and the job was told to stop when that happens."""
 
 
 class CpuIsaError(JobError):

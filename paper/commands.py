@@ -33,15 +33,15 @@ def store_commands(experiment: Experiment) -> list[str]:
         Commands, in order.
     """
     data_set, store = data_sets()[experiment.data_set], store_name(experiment)
-    photographs, pixels = data_set.photographs, _resize(data_set.resize_pixels)
+    images, pixels = data_set.images, _resize(data_set.resize_pixels)
     root = f" --root {data_set.root}" if data_set.root else ""
     if not experiment.codec:
-        return [f"latentset encode {photographs} {store} --codec {ORIGINALS}{root}{pixels}"]
+        return [f"latentset encode {images} {store} --codec {ORIGINALS}{root}{pixels}"]
     latents = store_name(Experiment(experiment.data_set, "fa-cresnet", experiment.codec))
     options = f"--codec {codec_name(experiment)}{root}{_resize(data_set.resize_latents)}"
-    commands = [f"latentset encode {photographs} {latents} {options}"]
+    commands = [f"latentset encode {images} {latents} {options}"]
     if learns_pixels(experiment):
-        originals = data_set.root or photographs
+        originals = data_set.root or images
         commands.append(f"latentset decode {latents} {store}{pixels} --originals {originals}")
     return commands
 

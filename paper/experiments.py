@@ -8,7 +8,7 @@ when it is asked for, so that a hundred of them cannot drift apart.
 setting    what                                              name of the recipe
 =========  ================================================  ====================================
 anchor1    ResNet on the originals                           minc2500/anchor1
-anchor2    ResNet on photographs that the codec decoded      minc2500/anchor2-msssim-4
+anchor2    ResNet on images that the codec decoded      minc2500/anchor2-msssim-4
 cresnet    cResNet, adopts Anchor 2                          minc2500/cresnet-msssim-4
 fa-cresnet FA-cResNet, adopts Anchor 2                       minc2500/fa-cresnet-msssim-4
 NAME       a setting of Table 3, not the default             minc2500/table3/NAME-msssim-4
@@ -63,7 +63,7 @@ class DataSet(Table):
 
     title: str
     """Its name, for people."""
-    photographs: str
+    images: str
     """What `latentset encode` is given."""
     root: str = ""
     """The folder that the paths of a list are below."""
@@ -223,7 +223,7 @@ def learns_pixels(experiment: Experiment) -> bool:
         experiment: The experiment.
 
     Returns:
-        True: photographs, original or decoded; False: latents.
+        True: images, original or decoded; False: latents.
     """
     return _model(experiment)["kind"] in PIXEL_KINDS
 

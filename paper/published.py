@@ -32,7 +32,7 @@ TABLE1 = {
 
 @dataclass(frozen=True)
 class Cost:
-    """A row of Table 2: what classifying one photograph takes."""
+    """A row of Table 2: what classifying one image takes."""
 
     inference_ms: float
     """Time of the classifier, ms."""
@@ -55,7 +55,7 @@ TABLE2 = {
 """Costs by setting and codec (Table 2)."""
 
 CODEC_MS = {"msssim-1": (478, 296), "msssim-4": (484, 289), "msssim-8": (600, 355)}
-"""Time to encode and to decode one photograph, ms, by codec (Table 2)."""
+"""Time to encode and to decode one image, ms, by codec (Table 2)."""
 
 TABLE3_DEFAULT = (73.1, 76.5, 77.9)
 """FA-cResNet as it is, wherever it stands in Table 3. At quality 1 it is 0.1 below Table 1's."""

@@ -97,7 +97,7 @@ def plan_sweep(
 
     Raises:
         RecipeError: There is no such table, no recipe fits the pattern, a store is missing or given
-            twice, stores are not of the same photographs or latents, or a recipe does not fit its
+            twice, stores are not of the same images or latents, or a recipe does not fit its
             store.
         StoreError: A store cannot be used.
         TrainingError: A folder holds a run that was begun otherwise, or figures that cannot be
@@ -183,31 +183,34 @@ def _content(recipe: Recipe) -> Content:
 
 
 def _match(stores: Sequence[Store]) -> dict[Content, Store]:
-    """Sort stores by what they hold; all must be of the same photographs."""
+    """Sort stores by what they hold; all must be of the same images."""
     found: dict[Content, Store] = {}
     for store in stores:
         content = store.header.pixels is not None, codec_name(store.header)
         if content in found:
             raise RecipeError(
-                f"{found[content].place} and {store.place} hold the same: {_say(store.header)}; "
+                f"{found[content].location} and {store.location} hold the same: "
+                f"{_say(store.header)}; "
                 "give one of them"
             )
         found[content] = store
-    _check_photographs(stores)
+    _check_images(stores)
     for (_, codec), store in found.items():
         made = store.header.pixels.latents if store.header.pixels else None
         latents = found.get((False, codec))
         if made and latents is not None and made.fingerprint != latents.fingerprint:
             raise RecipeError(
-                f"{store.place} was not decoded from {latents.place}: both are of {codec}, but "
+                f"{store.location} was not decoded from {latents.location}: both are of "
+                f"{codec}, but "
                 f"expected latents {latents.fingerprint[:12]}, got {made.fingerprint[:12]}; decode "
-                f"again (latentset decode {latents.place} PIXELS), or give the latents that it is "
+                f"again (latentset decode {latents.location} PIXELS), or give the latents that "
+                f"it is "
                 "of: what a network adopts would be of other latents than it learns from"
             )
     return found
 
 
-def _check_photographs(stores: Sequence[Store]) -> None:
+def _check_images(stores: Sequence[Store]) -> None:
     """Refuse stores of other ids, paths, labels or splits: a test sample of one may train another.
 
     Only the listing is compared: that the files behind it were the same, nothing here can tell.
@@ -220,12 +223,12 @@ def _check_photographs(stores: Sequence[Store]) -> None:
     lines = []
     for listing, own in listings.items():
         source = own[0].header.source
-        places = ", ".join(str(store.place) for store in own)
+        locations = ", ".join(str(store.location) for store in own)
         lines.append(
-            f"  {source.name}, {source.samples:,} photographs (listing {listing[:12]}): {places}"
+            f"  {source.name}, {source.samples:,} images (listing {listing[:12]}): {locations}"
         )
     raise RecipeError(
-        "the stores are not of the same photographs: expected one listing of ids, paths, labels "
+        "the stores are not of the same images: expected one listing of ids, paths, labels "
         f"and splits, got {len(listings)}:\n"
         + "\n".join(lines)
         + "\nGive stores of one data set only; where they should be of one, encode those that "
@@ -236,9 +239,7 @@ def _check_photographs(stores: Sequence[Store]) -> None:
 def _say(header: Header) -> str:
     if header.pixels is None:
         return f"latents of {codec_name(header)}"
-    return f"{header.pixels.kind} photographs" + (
-        f" of {header.codec.name}" if header.codec else ""
-    )
+    return f"{header.pixels.kind} images" + (f" of {header.codec.name}" if header.codec else "")
 
 
 def _missing(table: str, groups: Iterable[list[Recipe]]) -> str:
@@ -248,8 +249,8 @@ def _missing(table: str, groups: Iterable[list[Recipe]]) -> str:
         experiment = experiments()[first.name]
         what = f"latents of {codec}"
         if learns_pixels(experiment):
-            decoded = f"photographs decoded by {codec}"
-            what = decoded if experiment.codec else "the original photographs"
+            decoded = f"images decoded by {codec}"
+            what = decoded if experiment.codec else "the original images"
         others = f" and {len(recipes) - 1} more" if len(recipes) > 1 else ""
         lines.append(f"  {what}, for {first.name}{others}:")
         lines += [f"    {command}" for command in store_commands(experiment)]
@@ -269,7 +270,7 @@ def _job(
         needs = out / adopted / f"seed-{seed}"
         chosen = chosen_weights(_load(adopted, settings, latent_settings))
         own.append(f"weights.adopt={needs / chosen}")
-    where = str(store.place)
+    where = str(store.location)
     loaded = load_recipe(recipe.name, [*own, f"data.store={where}"])
     return Job(
         recipe=resolve(loaded, store.header, where),

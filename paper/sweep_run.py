@@ -177,8 +177,8 @@ class Sweep:
 
     def _say(self, job: Job, what: str) -> None:
         count = len(self._jobs)
-        place = f"[{self._jobs.index(job) + 1:>{len(str(count))}}/{count}]"
-        self._print(f"{place} {job.title}: {what}")
+        location = f"[{self._jobs.index(job) + 1:>{len(str(count))}}/{count}]"
+        self._print(f"{location} {job.title}: {what}")
 
     def _print(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from latentset.datasets.errors import (
     CodecError,
     CpuIsaError,
-    PhotographError,
+    ImageError,
     SourceError,
     StoreError,
 )
 from latentset.datasets.sources import resolve_inside
 from latentset.datasets.sources.images import (
     ResizeRule,
-    decode_photograph,
+    decode_image,
     decoder_version,
     read_bytes,
 )
@@ -72,7 +72,7 @@ class Prepared:
     store: Store
     """The store."""
     source: Path
-    """Root of the photographs."""
+    """Root of the images."""
     samples: list[int]
     """Rows of the samples table."""
     encoder: Coder
@@ -91,11 +91,11 @@ def prepare(
     seed: int,
     engine: Engine = TENSORFLOW,
 ) -> Prepared:
-    """Choose samples, and make sure that there are photographs and the codec.
+    """Choose samples, and make sure that there are images and the codec.
 
     Args:
         store: A complete store.
-        source: Root of the photographs; nothing outside it is read.
+        source: Root of the images; nothing outside it is read.
         codec: Name or path of the codec; None takes the name in the store's header.
         count: How many samples; all, if there are fewer.
         seed: Which ones.
@@ -106,22 +106,23 @@ def prepare(
 
     Raises:
         CodecError: The codec is not the one that the store was made with.
-        SourceError: None of the photographs is there.
+        SourceError: None of the images is there.
     """
     header = store.header
     good = np.flatnonzero(np.array(store.samples.column("status").to_pylist()) == OK)
     chosen = np.sort(np.random.default_rng(seed).permutation(good)[:count]).tolist()
-    _require_photographs(store, source, chosen)
+    _require_images(store, source, chosen)
     if header.codec is None or header.pixels is not None:
         raise StoreError(
-            f"{store.place} holds pixels: --recompute is for stores of latents; make the pixels "
+            f"{store.location} holds pixels: --recompute is for stores of latents; make the pixels "
             f"again with {header.command} and compare"
         )
     obstacle = _fix_cpu_isa(engine, header)
     encoder = engine.load(codec or header.codec.name, self_check=True)
     if encoder.info.sha256 != header.codec.sha256:
         raise CodecError(
-            f"{store.place} was encoded by {header.codec.name} with sha256 {header.codec.sha256}, "
+            f"{store.location} was encoded by {header.codec.name} with sha256 "
+            f"{header.codec.sha256}, "
             f"but {codec or header.codec.name} has {encoder.info.sha256}: give the codec's file "
             "with --codec"
         )
@@ -148,31 +149,31 @@ def recompute(prepared: Prepared, report: Callable[[str, int, int], None]) -> Re
     return result
 
 
-def _require_photographs(store: Store, source: Path, samples: list[int]) -> None:
+def _require_images(store: Store, source: Path, samples: list[int]) -> None:
     """Refuse a root below which not one of the samples lies: it is another one, or misspelt."""
     error: Exception | None = None
     for index in samples:
         try:
-            _read_photograph(source, store.samples.slice(index, 1).to_pylist()[0])
-        except (PhotographError, SourceError) as found:
+            _read_image(source, store.samples.slice(index, 1).to_pylist()[0])
+        except (ImageError, SourceError) as found:
             error = error or found
         else:
             return
     if error is not None:
         raise SourceError(
-            f"{source} is not the root of the photographs that {store.place} was made of: of "
+            f"{source} is not the root of the images that {store.location} was made of: of "
             f"{len(samples)} random ones none is there as it was; the first: {error}"
         ) from error
 
 
-def _read_photograph(source: Path, row: dict[str, Any]) -> bytes:
-    """Read a photograph; PhotographError or SourceError if it is not the one that was encoded."""
+def _read_image(source: Path, row: dict[str, Any]) -> bytes:
+    """Read an image; ImageError or SourceError if it is not the one that was encoded."""
     try:
         content = read_bytes(resolve_inside(source, row["path"]))
-    except PhotographError as error:
-        raise PhotographError(f"{row['path']}: {error}", error.status) from error
+    except ImageError as error:
+        raise ImageError(f"{row['path']}: {error}", error.status) from error
     if sha256_of(content) != row["source_sha256"]:
-        raise SourceError(f"{row['path']}: not the photograph that was encoded (sha256)")
+        raise SourceError(f"{row['path']}: not the image that was encoded (sha256)")
     return content
 
 
@@ -222,10 +223,10 @@ def _compare(prepared: Prepared, index: int, result: Recomputed) -> None:
     store = prepared.store
     row = store.samples.slice(index, 1).to_pylist()[0]
     try:
-        content = _read_photograph(prepared.source, row)
-        pixels = ResizeRule.parse(store.header.resize).apply(decode_photograph(content))
+        content = _read_image(prepared.source, row)
+        pixels = ResizeRule.parse(store.header.resize).apply(decode_image(content))
         stored = store.read_sample(index)
-    except (PhotographError, SourceError, StoreError) as error:
+    except (ImageError, SourceError, StoreError) as error:
         result.not_compared.append(f"sample {index} ({row['id']}) cannot be compared: {error}")
         return
     latents = prepared.encoder.encode(pixels[np.newaxis])
@@ -239,15 +240,15 @@ def _compare(prepared: Prepared, index: int, result: Recomputed) -> None:
             rounding = False
             continue
         difference = computed.astype(np.int64) - stored[name]
-        places = np.argwhere(difference)
-        result.differing += len(places)
-        if len(places):
+        locations = np.argwhere(difference)
+        result.differing += len(locations)
+        if len(locations):
             # A scale follows from all of z_hat around it, so it may change by more than one; and
             # not at all where z_hat is the same and h_s computes with integers.
             follows = name == "scale_index" and bool(wrong) and wrong[0].startswith("z_hat")
             exact = name == "scale_index" and _is_exact(prepared, stored["z_hat"])
             rounding &= follows or (not exact and int(np.abs(difference).max()) == 1)
-            wrong.append(_describe_symbols(name, places, computed, stored[name]))
+            wrong.append(_describe_symbols(name, locations, computed, stored[name]))
     result.samples += 1
     if wrong:
         lines = result.explained if prepared.software and rounding else result.problems
@@ -264,11 +265,11 @@ def _is_exact(prepared: Prepared, z_hat: NDArray[Any]) -> bool:
 
 
 def _describe_symbols(
-    name: str, places: NDArray[Any], computed: NDArray[Any], stored: NDArray[Any]
+    name: str, positions: NDArray[Any], computed: NDArray[Any], stored: NDArray[Any]
 ) -> str:
     first = ", ".join(
-        f"{computed[place]} for {stored[place]} at {place}"
-        for place in (tuple(map(int, row)) for row in places[:_SHOWN])
+        f"{computed[position]} for {stored[position]} at {position}"
+        for position in (tuple(map(int, row)) for row in positions[:_SHOWN])
     )
-    more = ", …" if len(places) > _SHOWN else ""
-    return f"{name}: {len(places)} of {computed.size} symbols differ: {first}{more}"
+    more = ", …" if len(positions) > _SHOWN else ""
+    return f"{name}: {len(positions)} of {computed.size} symbols differ: {first}{more}"

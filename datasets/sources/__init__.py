@@ -1,4 +1,4 @@
-"""Sources of photographs: which files there are, their class and their split.
+"""Sources of images: which files there are, their class and their split.
 
 Each layout is one module; :func:`~latentset.datasets.sources.opening.open_source` chooses.
 """

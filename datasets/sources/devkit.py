@@ -16,15 +16,15 @@ _MAX_BYTES = 2**26  # of a file in the devkit; the real ones have 0.2 and 1.0 MB
 
 
 def read_ground_truth(devkit: Path) -> tuple[list[str], set[str]]:
-    """Read the class of each validation photograph.
+    """Read the class of each validation image.
 
     Args:
         devkit: The development kit, as a folder or the ``.tar.gz`` file as distributed (its class
             numbers are turned into WNIDs by meta.mat, which needs scipy), or a ``.txt`` file with
-            the WNID of photograph i in line i, which needs nothing else.
+            the WNID of image i in line i, which needs nothing else.
 
     Returns:
-        The WNID of each photograph, in the order of their numbers, and all WNIDs that are classes.
+        The WNID of each image, in the order of their numbers, and all WNIDs that are classes.
 
     Raises:
         SourceError: A file is missing or not what it should be.
@@ -56,7 +56,7 @@ def _read_meta(meta: bytes, devkit: Path) -> dict[int, str]:
     except ModuleNotFoundError as error:
         raise MissingEnvironmentError(
             "reading the devkit's meta.mat needs scipy: install the extra 'encode' (or scipy), or"
-            " give a .txt file with the WNID of each validation photograph, one a line"
+            " give a .txt file with the WNID of each validation image, one a line"
         ) from error
     try:
         synsets = loadmat(io.BytesIO(meta), squeeze_me=True, variable_names=["synsets"])["synsets"]

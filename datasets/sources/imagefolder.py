@@ -39,7 +39,7 @@ def open_imagefolder(location: Path) -> Source:
         location: ROOT in the module's drawing.
 
     Raises:
-        SourceError: No photographs, a class folder without one, a link that leaves the root, or
+        SourceError: No images, a class folder without one, a link that leaves the root, or
             split folders beside others.
     """
     root = resolve_root(location)
@@ -75,7 +75,7 @@ def find_split_folders(root: Path, folders: Sequence[str]) -> dict[str, str]:
             raise SourceError(
                 f"{root}: the folders {', '.join(named)} look like splits, but beside them are"
                 f" {', '.join(others[:5])}; keep only train, val and test there, or give a list"
-                " (CSV or Parquet) of the photographs"
+                " (CSV or Parquet) of the images"
             )
         return {}
     splits: dict[str, str] = {}
@@ -91,7 +91,7 @@ def find_split_folders(root: Path, folders: Sequence[str]) -> dict[str, str]:
 
 
 def list_split(root: Path, folder: str, split: str, classes: Sequence[str]) -> Iterator[pa.Table]:
-    """List the photographs of a split, one table a class.
+    """List the images of a split, one table a class.
 
     Args:
         root: The source's root.
@@ -100,7 +100,7 @@ def list_split(root: Path, folder: str, split: str, classes: Sequence[str]) -> I
         classes: Class names of the source, in the order of their labels.
 
     Raises:
-        SourceError: A class folder without a photograph, as torchvision refuses it.
+        SourceError: A class folder without an image, as torchvision refuses it.
     """
     present, loose = scan_folder(root, folder)
     prefix = f"{folder}/" if folder else ""
@@ -108,21 +108,21 @@ def list_split(root: Path, folder: str, split: str, classes: Sequence[str]) -> I
         yield samples_table([prefix + name for name in loose], -1, split)
     empty = []
     for name in present:
-        paths = list_photographs(root, prefix + name)
+        paths = list_images(root, prefix + name)
         if paths:
             yield samples_table(paths, classes.index(name), split)
         else:
             empty.append(name)
     if empty:
         raise SourceError(
-            f"{root / folder}: no photograph in the class folders {', '.join(empty[:5])}"
-            f" ({len(empty)} in all); remove the folders or put the photographs there"
+            f"{root / folder}: no image in the class folders {', '.join(empty[:5])}"
+            f" ({len(empty)} in all); remove the folders or put the images there"
             f" (extensions {' '.join(EXTENSIONS)})"
         )
 
 
-def list_photographs(root: Path, folder: str) -> list[str]:
-    """List the photographs in a folder and all folders below, in torchvision's order.
+def list_images(root: Path, folder: str) -> list[str]:
+    """List the images in a folder and all folders below, in torchvision's order.
 
     Args:
         root: The source's root.
@@ -153,13 +153,13 @@ def scan_folder(root: Path, folder: str) -> tuple[list[str], list[str]]:
         folder: Relative to the root.
 
     Returns:
-        Names of the folders and of the photographs directly in it, each sorted. Names that begin
+        Names of the folders and of the images directly in it, each sorted. Names that begin
         with a dot are passed over.
 
     Raises:
         SourceError: A link leads out of the root, or back to a folder above itself.
     """
-    folders, photographs = [], []
+    folders, images = [], []
     with os.scandir(root / folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
@@ -169,8 +169,8 @@ def scan_folder(root: Path, folder: str) -> tuple[list[str], list[str]]:
             if entry.is_dir():
                 folders.append(entry.name)
             elif entry.name.lower().endswith(EXTENSIONS):
-                photographs.append(entry.name)
-    return sorted(folders), sorted(photographs)
+                images.append(entry.name)
+    return sorted(folders), sorted(images)
 
 
 def check_link(root: Path, link: str) -> None:
@@ -184,7 +184,7 @@ def check_link(root: Path, link: str) -> None:
     if not is_inside(str(root), target):
         raise SourceError(
             f"{root}: the link {link!r} leads out of the source; put what it points to in its"
-            " place, or give a list (CSV or Parquet) with a root above both"
+            " location, or give a list (CSV or Parquet) with a root above both"
         )
     if is_inside(target, os.path.realpath((root / link).parent)):
         raise SourceError(f"{root}: the link {link!r} leads back to a folder above itself")

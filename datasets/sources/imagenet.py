@@ -7,7 +7,7 @@
     ROOT/val/ILSVRC2012_val_00000001.JPEG               flat: needs the ground truth
     ROOT/ILSVRC2012_devkit_t12[.tar.gz]                 has it, by class number and meta.mat
 
-Either of train and val may be missing; the test photographs have no public labels and are not
+Either of train and val may be missing; the test images have no public labels and are not
 listed. Labels are those of torchvision's ``ImageNet`` and of every published model: the index of
 the WNID among the sorted WNIDs, not the devkit's class number.
 """
@@ -33,16 +33,16 @@ def is_imagenet(location: Path) -> bool:
     root = location.resolve()
     for split in ("train", "val"):
         if (root / split).is_dir():
-            folders, photographs = scan_folder(root, split)
+            folders, images = scan_folder(root, split)
             if folders:
                 return all(WNID.fullmatch(name) for name in folders)
-            if photographs:
-                return split == "val" and _FLAT_NAME.fullmatch(photographs[0]) is not None
+            if images:
+                return split == "val" and _FLAT_NAME.fullmatch(images[0]) is not None
     return False
 
 
 def open_imagenet(location: Path, devkit: Path | None = None) -> Source:
-    """List ImageNet's training and validation photographs.
+    """List ImageNet's training and validation images.
 
     Args:
         location: ROOT in the module's drawing.
@@ -51,12 +51,12 @@ def open_imagenet(location: Path, devkit: Path | None = None) -> Source:
 
     Raises:
         SourceError: Neither train nor val, a folder that is no WNID, a flat folder without ground
-            truth, a class folder without a photograph.
+            truth, a class folder without an image.
     """
     root = resolve_root(location)
     splits = [split for split in ("train", "val") if (root / split).is_dir()]
     if not splits:
-        raise SourceError(f"{root}: expected a folder train or val with ImageNet's photographs")
+        raise SourceError(f"{root}: expected a folder train or val with ImageNet's images")
     folders = {split: list_folders(root, split) for split in splits}
     for split, names in folders.items():
         wrong = [name for name in names if not WNID.fullmatch(name)]
@@ -97,7 +97,7 @@ def _find_devkit(root: Path) -> Path:
 
 
 def _list_flat(root: Path, truth: list[str], classes: tuple[str, ...]) -> pa.Table:
-    """List the flat folder; the number in a name finds the label, not its place among files."""
+    """List the flat folder; the number in a name finds the label, not its location among files."""
     index = {wnid: label for label, wnid in enumerate(classes)}
     names = scan_folder(root, "val")[1]
     labels = []

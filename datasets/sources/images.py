@@ -1,4 +1,4 @@
-"""Photographs as torchvision users get them: RGB uint8, and a status for each that has none.
+"""Images as torchvision users get them: RGB uint8, and a status for each that has none.
 
 ``torchvision.datasets.folder.pil_loader`` is Pillow's ``open`` followed by ``convert("RGB")``; so
 is this module, and the same Pillow gives the same pixels. It follows that
@@ -8,8 +8,8 @@ is this module, and the same Pillow gives the same pixels. It follows that
 - 16-bit greyscale is clipped at 255 (Pillow's rule for mode ``I;16``), which whitens most of it;
 - EXIF orientation is **not** applied: the pixels stay as they were stored.
 
-What is added: a photograph that torchvision would stop at (or take the first frame of) raises a
-:class:`~latentset.datasets.errors.PhotographError`, whose status and text go into the samples
+What is added: an image that torchvision would stop at (or take the first frame of) raises a
+:class:`~latentset.datasets.errors.ImageError`, whose status and text go into the samples
 table. No text holds a path or an address: the same file has the same text on every machine.
 """
 
@@ -30,7 +30,7 @@ import numpy.typing as npt
 import PIL
 from PIL import Image, UnidentifiedImageError, features
 
-from latentset.datasets.errors import PhotographError
+from latentset.datasets.errors import ImageError
 from latentset.datasets.sources.resize import MIN_SIDE, ResizeRule
 
 __all__ = [
@@ -40,10 +40,10 @@ __all__ = [
     "STATUSES",
     "ResizeRule",
     "Status",
-    "decode_photograph",
+    "decode_image",
     "decoder_version",
     "read_bytes",
-    "read_photograph",
+    "read_image",
     "read_size",
 ]
 
@@ -63,7 +63,7 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 
 MAX_FILE_BYTES = 2**30
 """A file is read whole before it is decoded. Pillow's limit of 179 million pixels, uncompressed, is
-0.54 GB, so that a larger file is no photograph."""
+0.54 GB, so that a larger file is no image."""
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF", "JPEG2000", "AVIF")
 """Formats tried, whatever the file's name ends in (ImageNet has a PNG among its ``.JPEG`` files).
@@ -84,8 +84,8 @@ _SIGNATURES: Mapping[bytes, str] = {
 }
 
 
-def read_photograph(path: Path) -> npt.NDArray[np.uint8]:
-    """Read a photograph as torchvision's ``pil_loader`` does.
+def read_image(path: Path) -> npt.NDArray[np.uint8]:
+    """Read an image as torchvision's ``pil_loader`` does.
 
     Args:
         path: The file.
@@ -94,13 +94,13 @@ def read_photograph(path: Path) -> npt.NDArray[np.uint8]:
         RGB pixels, (height, width, 3).
 
     Raises:
-        PhotographError: With the status that the samples table records.
+        ImageError: With the status that the samples table records.
     """
-    return decode_photograph(read_bytes(path))
+    return decode_image(read_bytes(path))
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a photograph's file whole, so that one reading serves checksum and decoder.
+    """Read an image's file whole, so that one reading serves checksum and decoder.
 
     Args:
         path: The file.
@@ -109,7 +109,7 @@ def read_bytes(path: Path) -> bytes:
         Its bytes, at least one.
 
     Raises:
-        PhotographError: Status "missing", "unreadable", "empty" or "too_large".
+        ImageError: Status "missing", "unreadable", "empty" or "too_large".
     """
     with _open_file(path) as file:
         try:
@@ -118,8 +118,8 @@ def read_bytes(path: Path) -> bytes:
             _refuse(error)
 
 
-def decode_photograph(data: bytes) -> npt.NDArray[np.uint8]:
-    """Decode the bytes of a photograph's file as torchvision's ``pil_loader`` does.
+def decode_image(data: bytes) -> npt.NDArray[np.uint8]:
+    """Decode the bytes of an image's file as torchvision's ``pil_loader`` does.
 
     Args:
         data: The bytes of the file.
@@ -128,10 +128,10 @@ def decode_photograph(data: bytes) -> npt.NDArray[np.uint8]:
         RGB pixels, (height, width, 3), writable.
 
     Raises:
-        PhotographError: With the status that the samples table records.
+        ImageError: With the status that the samples table records.
     """
     if not data:
-        raise PhotographError("the file is empty", "empty")
+        raise ImageError("the file is empty", "empty")
     with _pillow_silenced(), _open_image(io.BytesIO(data)) as image:
         _check_header(image)
         try:
@@ -143,9 +143,9 @@ def decode_photograph(data: bytes) -> npt.NDArray[np.uint8]:
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """Read a photograph's size from its header, without decoding it.
+    """Read an image's size from its header, without decoding it.
 
-    A truncated file often has a sound header: only :func:`read_photograph` can tell.
+    A truncated file often has a sound header: only :func:`read_image` can tell.
 
     Args:
         path: The file.
@@ -154,7 +154,7 @@ def read_size(path: Path) -> tuple[int, int]:
         Height and width in pixels.
 
     Raises:
-        PhotographError: With the status that the samples table records.
+        ImageError: With the status that the samples table records.
     """
     with _open_file(path) as file, _pillow_silenced(), _open_image(file) as image:
         _check_header(image)
@@ -179,11 +179,11 @@ def _open_file(path: Path) -> Iterator[IO[bytes]]:
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
-            raise PhotographError("not a regular file", "unreadable")
+            raise ImageError("not a regular file", "unreadable")
         if found.st_size == 0:
-            raise PhotographError("the file is empty", "empty")
+            raise ImageError("the file is empty", "empty")
         if found.st_size > MAX_FILE_BYTES:
-            raise PhotographError(
+            raise ImageError(
                 f"the file has {found.st_size} bytes, more than {MAX_FILE_BYTES}", "too_large"
             )
         file = path.open("rb")
@@ -202,10 +202,10 @@ def _open_image(file: IO[bytes]) -> Iterator[Image.Image]:
         head = _read_head(file)
         for signature, name in _SIGNATURES.items():
             if head.startswith(signature):
-                raise PhotographError(
+                raise ImageError(
                     f"begins like a {name} file, but its header is cut off or damaged", "unreadable"
                 ) from None
-        raise PhotographError(
+        raise ImageError(
             f"not an image of a known format: begins with {head!r}", "not_an_image"
         ) from None
     except MemoryError:
@@ -214,7 +214,7 @@ def _open_image(file: IO[bytes]) -> Iterator[Image.Image]:
         head = _read_head(file)
         promised = int.from_bytes(head[4:8], "little") + 8
         if head[:4] == b"RIFF" and file.seek(0, os.SEEK_END) < promised:
-            raise PhotographError("cut off: shorter than its header says", "truncated") from error
+            raise ImageError("cut off: shorter than its header says", "truncated") from error
         _refuse(error)
     with image:
         yield image
@@ -235,7 +235,7 @@ def _read_head(file: IO[bytes]) -> bytes:
 def _check_header(image: Image.Image) -> None:
     width, height = image.size
     if min(width, height) < MIN_SIDE:
-        raise PhotographError(
+        raise ImageError(
             f"{height}x{width} pixels (height x width): a side is below {MIN_SIDE}", "too_small"
         )
     try:
@@ -245,21 +245,21 @@ def _check_header(image: Image.Image) -> None:
     except Exception as error:  # Pillow's readers raise whatever damage makes them raise
         _refuse(error)
     if animated:
-        raise PhotographError(f"an animation ({image.format}), not one picture", "animated")
+        raise ImageError(f"an animation ({image.format}), not one picture", "animated")
 
 
 def _refuse(error: Exception) -> NoReturn:
     """Turn what the system or Pillow raised into a status and a text, the same everywhere."""
     if isinstance(error, Image.DecompressionBombError):
-        raise PhotographError(f"too many pixels: {error}", "too_large") from error
+        raise ImageError(f"too many pixels: {error}", "too_large") from error
     if isinstance(error, FileNotFoundError | NotADirectoryError):
-        raise PhotographError("no such file", "missing") from error
+        raise ImageError("no such file", "missing") from error
     if isinstance(error, OSError) and error.errno is not None:
-        raise PhotographError(f"cannot be read: {error.strerror}", "unreadable") from error
+        raise ImageError(f"cannot be read: {error.strerror}", "unreadable") from error
     text = re.sub(r" at 0x[0-9a-fA-F]+", "", f"{type(error).__name__}: {error}")[:200]
     if isinstance(error, EOFError) or "truncated" in text.lower():
-        raise PhotographError(f"cut off: {text}", "truncated") from error
-    raise PhotographError(f"damaged: {text}", "unreadable") from error
+        raise ImageError(f"cut off: {text}", "truncated") from error
+    raise ImageError(f"damaged: {text}", "unreadable") from error
 
 
 _silencing = threading.Lock()

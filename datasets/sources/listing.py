@@ -1,4 +1,4 @@
-"""A list of photographs, as CSV or Parquet: columns ``path``, ``label`` and, if wanted, ``split``.
+"""A list of images, as CSV or Parquet: columns ``path``, ``label`` and, if wanted, ``split``.
 
 - ``path``: relative to the list's own folder, or to the root given, with ``/``. Order is kept.
 - ``label``: class names, which are sorted and numbered from 0; or numbers from 0, which stay what
@@ -38,7 +38,7 @@ _NUMBER = r"^(-1|0|[1-9][0-9]{0,8})$"
 
 
 def open_list(location: Path, root: Path | None = None) -> Source:
-    """List the photographs that a CSV or Parquet file names.
+    """List the images that a CSV or Parquet file names.
 
     Args:
         location: The file.
@@ -125,9 +125,9 @@ def _name_splits(location: Path, table: pa.Table) -> pa.ChunkedArray | pa.Array:
         return pa.repeat(pa.scalar("", pa.string()), table.num_rows)
     column = pc.fill_null(table["split"], "")
     known = {"": "", **SPLIT_NAMES}
-    place = pc.index_in(column, pa.array(list(known), pa.string()))
-    _refuse_rows(location, pc.is_null(place), column, "a split is train, val or test, or empty")
-    return pc.take(pa.array(list(known.values()), pa.string()), place)
+    index = pc.index_in(column, pa.array(list(known), pa.string()))
+    _refuse_rows(location, pc.is_null(index), column, "a split is train, val or test, or empty")
+    return pc.take(pa.array(list(known.values()), pa.string()), index)
 
 
 def _check_links(location: Path, root: Path, paths: pa.ChunkedArray) -> None:
@@ -142,7 +142,7 @@ def _check_links(location: Path, root: Path, paths: pa.ChunkedArray) -> None:
             with os.scandir(target) as entries:
                 linked += [folder + entry.name for entry in entries if entry.is_symlink()]
         except OSError:
-            continue  # its photographs get the status "missing" or "unreadable" when they are read
+            continue  # its images get the status "missing" or "unreadable" when they are read
     for path in pc.filter(paths, pc.is_in(paths, pa.array(linked, pa.string()))).to_pylist():
         try:
             resolve_inside(root, path)

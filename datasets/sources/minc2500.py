@@ -35,9 +35,9 @@ def open_minc2500(location: Path, number: int = 1) -> Source:
         number: Which split, 1 to 5.
 
     Raises:
-        SourceError: A file is missing (also a photograph that is listed: the collection is known
+        SourceError: A file is missing (also an image that is listed: the collection is known
             whole, so that a gap is an unpacking gone wrong), a line is not understood, or a
-            photograph is listed twice.
+            image is listed twice.
     """
     if not 1 <= number <= 5:
         raise SourceError(f"MINC-2500 has the splits 1 to 5, but {number} was asked for")
@@ -59,14 +59,14 @@ def open_minc2500(location: Path, number: int = 1) -> Source:
                 )
             if path in listed_in:
                 raise SourceError(
-                    f"{where}: {path} is already listed in {listed_in[path]}; a photograph belongs"
+                    f"{where}: {path} is already listed in {listed_in[path]}; an image belongs"
                     " to one split, once"
                 )
             if category not in present:
                 present[category] = _list_class(root, category)
             if path not in present[category]:
                 raise SourceError(
-                    f"{where}: {path} is listed, but no such photograph is there; unpack"
+                    f"{where}: {path} is listed, but no such image is there; unpack"
                     " minc-2500.tar.gz again"
                 )
             listed_in[path] = name

@@ -1,4 +1,4 @@
-"""Choosing the layout that a collection of photographs has."""
+"""Choosing the layout that a collection of images has."""
 
 from pathlib import Path
 from typing import Literal
@@ -21,7 +21,7 @@ def open_source(
     devkit: Path | None = None,
     root: Path | None = None,
 ) -> Source:
-    """List the photographs of a collection, without opening any of them.
+    """List the images of a collection, without opening any of them.
 
     Args:
         location: Its folder, or a list's file.

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from latentset.datasets.errors import PhotographError, SourceError
+from latentset.datasets.errors import ImageError, SourceError
 
 MIN_SIDE = 16
 """Pixels. The analysis transform has stride 16: a shorter side fills less than one latent position,
@@ -21,7 +21,7 @@ _SIDES = {"none": 0, "short": 1, "exact": 2}
 
 
 class ResizeRule(BaseModel):
-    """How a photograph is resized before it is encoded; the same rule for all of a store.
+    """How an image is resized before it is encoded; the same rule for all of a store.
 
     Written as ``none``, ``short:N`` (the shorter side becomes N, the longer one in proportion,
     rounded down), ``exact:HxW`` or ``exact:N`` (N x N, whatever the proportions). Pixels are those
@@ -87,14 +87,14 @@ class ResizeRule(BaseModel):
         """Size after resizing.
 
         Args:
-            height: Height of the photograph in pixels.
-            width: Width of the photograph in pixels.
+            height: Height of the image in pixels.
+            width: Width of the image in pixels.
 
         Returns:
             Height and width in pixels after resizing.
 
         Raises:
-            PhotographError: Status "too_large": so elongated that the longer side explodes.
+            ImageError: Status "too_large": so elongated that the longer side explodes.
         """
         if self.height is None:
             return height, width
@@ -105,24 +105,24 @@ class ResizeRule(BaseModel):
         new_height, new_width = (longer, self.height) if width <= height else (self.height, longer)
         limit = Image.MAX_IMAGE_PIXELS
         if limit is not None and new_height * new_width > 2 * limit:
-            raise PhotographError(
+            raise ImageError(
                 f"{height}x{width} pixels become {new_height}x{new_width} by {self}:"
                 f" more than {2 * limit} pixels",
                 "too_large",
             )
         return new_height, new_width
 
-    def apply(self, photograph: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Resize a photograph.
+    def apply(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Resize an image.
 
         Args:
-            photograph: RGB pixels, (height, width, 3).
+            image: RGB pixels, (height, width, 3).
 
         Returns:
             RGB pixels of the size that :meth:`size` says; the argument itself if it has that size.
         """
-        height, width = self.size(*photograph.shape[:2])
-        if (height, width) == photograph.shape[:2]:
-            return photograph
-        image = Image.fromarray(photograph)
-        return np.array(image.resize((width, height), Image.Resampling.BILINEAR))
+        height, width = self.size(*image.shape[:2])
+        if (height, width) == image.shape[:2]:
+            return image
+        pillow = Image.fromarray(image)
+        return np.array(pillow.resize((width, height), Image.Resampling.BILINEAR))

@@ -1,4 +1,4 @@
-"""A source of photographs: one row a sample, paths that stay below one root."""
+"""A source of images: one row a sample, paths that stay below one root."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ SPLIT_NAMES: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Source:
-    """A collection of photographs, in a fixed order.
+    """A collection of images, in a fixed order.
 
     Its rows are what the layout says; the files themselves have not been looked at.
     """
@@ -61,7 +61,7 @@ def make_source(kind: str, root: Path, classes: tuple[str, ...], samples: pa.Tab
         SourceError: No samples.
     """
     if samples.num_rows == 0:
-        raise SourceError(f"{root}: no photographs there ({kind} layout)")
+        raise SourceError(f"{root}: no images there ({kind} layout)")
     samples = samples.combine_chunks()
     table = pa.table(
         {name: samples["path" if name == "id" else name] for name in SOURCE_SCHEMA.names},
@@ -87,7 +87,7 @@ def refuse_repetition(location: Path, paths: pa.ChunkedArray) -> None:
 
 
 def samples_table(paths: Sequence[str], label: int | Sequence[int], split: str) -> pa.Table:
-    """Make the rows of photographs that share a split.
+    """Make the rows of images that share a split.
 
     Args:
         paths: Relative to the root, in order.
@@ -120,7 +120,7 @@ def resolve_root(location: Path) -> Path:
     """
     if not location.is_dir():
         found = "a file" if location.exists() else "nothing"
-        raise SourceError(f"{location}: expected a folder of photographs, found {found}")
+        raise SourceError(f"{location}: expected a folder of images, found {found}")
     return location.resolve()
 
 

@@ -1,4 +1,4 @@
-"""Object storage, or a web server that is read from, as a place for objects (places.py)."""
+"""Object storage, or a web server that is read from, as a location for objects (locations.py)."""
 
 import os
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "
 """The extra of setup.cfg for each kind of URL."""
 
 _OPTIONS: dict[str, Any] = {"use_listings_cache": False}
-"""Other processes write to the same place: what was listed before may not hold any more."""
+"""Other processes write to the same location: what was listed before may not hold any more."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A folder of a file system as a place for objects (places.py)."""
+"""A folder of a file system as a location for objects (locations.py)."""
 
 import errno
 import os
@@ -153,7 +153,7 @@ def flush_folder(folder: Path) -> None:
 
 
 def cannot(what: str, target: object, error: OSError) -> StoreError:
-    """Word the error of a place that does not take an object.
+    """Word the error of a location that does not take an object.
 
     Args:
         what: What was tried: ``write``, ``remove``.
@@ -165,7 +165,7 @@ def cannot(what: str, target: object, error: OSError) -> StoreError:
     """
     match error.errno:
         case errno.ENAMETOOLONG | errno.ENOTDIR | errno.EISDIR | errno.ELOOP | errno.EINVAL:
-            advice = "Name another place"
+            advice = "Name another location"
         case _:
             advice = (
                 "Make room or give permission, then run the same command again: it goes on where "
@@ -175,7 +175,7 @@ def cannot(what: str, target: object, error: OSError) -> StoreError:
 
 
 def unreachable(target: object, error: OSError) -> StoreUnreachableError:
-    """Word the error of a place that cannot be looked at.
+    """Word the error of a location that cannot be looked at.
 
     Args:
         target: What was looked at.

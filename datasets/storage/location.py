@@ -1,6 +1,6 @@
 """Where a store lies: a folder, or names with one prefix in object storage or on a web server.
 
-A place holds objects by relative path, as Zarr does. An object is there whole or not at all, and
+A location holds objects by relative path, as Zarr does. An object is there whole or not at all, and
 what was written is there after a crash: on a file system because it is renamed after it was
 flushed, in object storage because that is what such a service promises.
 """
@@ -13,11 +13,11 @@ from latentset.datasets.errors import StoreError
 from latentset.datasets.storage.bucket import Bucket
 from latentset.datasets.storage.folder import PARTIAL, Folder
 
-__all__ = ["PARTIAL", "Bucket", "Folder", "Place", "open_place"]
+__all__ = ["PARTIAL", "Bucket", "Folder", "Location", "open_location"]
 
 
-class Place(Protocol):
-    """Objects by relative path (with ``/``). Places are small values: they travel to workers."""
+class Location(Protocol):
+    """Objects by relative path (with ``/``). Locations are small values: they travel to workers."""
 
     @property
     def name(self) -> str:
@@ -25,11 +25,11 @@ class Place(Protocol):
 
     def __hash__(self) -> int: ...
 
-    def __truediv__(self, name: str) -> "Place":
-        """The place below that is called ``name``."""
+    def __truediv__(self, name: str) -> "Location":
+        """The location below that is called ``name``."""
 
-    def beside(self, suffix: str) -> "Place":
-        """The place of the same parent that is called like this one with ``suffix`` appended."""
+    def beside(self, suffix: str) -> "Location":
+        """The location of the same parent that is called like this one with ``suffix`` appended."""
 
     def read(self, path: str) -> bytes:
         """Read an object; FileNotFoundError where there is none, OSError on trouble."""
@@ -47,7 +47,7 @@ class Place(Protocol):
         """Bytes of an object; None if there is none, StoreUnreachableError on trouble."""
 
     def sizes(self) -> dict[str, int] | None:
-        """Bytes of every object, by path; None where a place cannot list what it holds.
+        """Bytes of every object, by path; None where a location cannot list what it holds.
 
         StoreUnreachableError on trouble.
         """
@@ -62,17 +62,17 @@ class Place(Protocol):
         """TensorStore's specification of the objects below ``path``."""
 
 
-def open_place(location: "Path | str | Place") -> Place:
-    """Find the place that a path or a URL names.
+def open_location(location: "Path | str | Location") -> Location:
+    """Find the location that a path or a URL names.
 
     Args:
-        location: A folder, ``file://…``, ``s3://…``, ``gs://…``, ``http(s)://…``, or a place.
+        location: A folder, ``file://…``, ``s3://…``, ``gs://…``, ``http(s)://…``, or a location.
 
     Returns:
-        The place; nothing need be there.
+        The location; nothing need be there.
 
     Raises:
-        StoreError: The URL names no place, or the path is impossible.
+        StoreError: The URL names no location, or the path is impossible.
     """
     if isinstance(location, (Folder, Bucket)):
         return location
@@ -82,7 +82,7 @@ def open_place(location: "Path | str | Place") -> Place:
     if isinstance(location, str) and "://" in text:
         scheme, _, names = text.partition("://")
         if not names.strip("/"):
-            raise StoreError(f"{text} names no place: expected {scheme}://NAME/…")
+            raise StoreError(f"{text} names no location: expected {scheme}://NAME/…")
         return Bucket(f"{scheme}://{names.rstrip('/')}")
     return _folder(text)
 

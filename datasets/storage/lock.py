@@ -43,7 +43,7 @@ from pathlib import Path
 from pydantic import NonNegativeInt, PositiveInt, ValidationError
 
 from latentset.datasets.errors import JobError, StoreError
-from latentset.datasets.storage.location import Place
+from latentset.datasets.storage.location import Location
 from latentset.datasets.store.header import Frozen
 
 BEAT_S = 15.0
@@ -101,7 +101,7 @@ class Claim(Frozen):
 class Lease:
     """The lock in this job's hands; small, so that tasks carry it."""
 
-    place: Place
+    location: Location
     """Of the claims."""
     number: int
     """Of this job's claim."""
@@ -114,31 +114,32 @@ class Lease:
         Raises:
             JobError: Another job has taken it over, or the claim is gone.
         """
-        with _readable(self.place):
-            after, mine = _read(self.place, self.number + 1), _read(self.place, self.number)
+        with _readable(self.location):
+            after, mine = _read(self.location, self.number + 1), _read(self.location, self.number)
         if after is None and mine is not None and (claim := _parse(mine)) is not None:
             if claim.token == self.token:
                 return
             after = mine
         if after is None:
             raise JobError(
-                f"{self.place}: this job's lock is gone; was the folder deleted? Finished shards "
+                f"{self.location}: this job's lock is gone; was the folder deleted? Finished "
+                f"shards "
                 "whose records are still there are kept: run the same command again"
             )
         other = _parse(after)
         who = other.describe() if other is not None else "an unknown one"
         raise JobError(
-            f"{self.place}: another job has taken the store over ({who}): this one had given no "
+            f"{self.location}: another job has taken the store over ({who}): this one had given no "
             "sign of life, or its lock was deleted. It goes on there; nothing is left to do here"
         )
 
 
 @contextmanager
-def hold(place: Place, say: Callable[[str], None]) -> Iterator[Lease]:
+def hold(location: Location, say: Callable[[str], None]) -> Iterator[Lease]:
     """Hold the lock for as long as the context lasts.
 
     Args:
-        place: Of the claims, ``STORE.job/lock``.
+        location: Of the claims, ``STORE.job/lock``.
         say: Told when there is something to wait for.
 
     Yields:
@@ -151,7 +152,7 @@ def hold(place: Place, say: Callable[[str], None]) -> Iterator[Lease]:
     mine = _introduce()
     _held.add(mine.token)
     try:
-        lease = Lease(place, _take(place, mine, say), mine.token)
+        lease = Lease(location, _take(location, mine, say), mine.token)
         stop = threading.Event()
         beats = _Beats(lease, mine, stop)
         beats.start()
@@ -164,7 +165,7 @@ def hold(place: Place, say: Callable[[str], None]) -> Iterator[Lease]:
             with suppress(JobError, StoreError):
                 lease.check()
                 released = mine.model_copy(update={"released": True})
-                place.write(_path(lease.number), released.to_bytes())
+                location.write(_path(lease.number), released.to_bytes())
     finally:
         _held.discard(mine.token)
 
@@ -185,36 +186,36 @@ class _Beats(threading.Thread):
             with suppress(JobError, StoreError):
                 self._lease.check()
                 claim = self._claim.model_copy(update={"beats": beats})
-                self._lease.place.write(_path(self._lease.number), claim.to_bytes())
+                self._lease.location.write(_path(self._lease.number), claim.to_bytes())
 
 
-def _take(place: Place, mine: Claim, say: Callable[[str], None]) -> int:
+def _take(location: Location, mine: Claim, say: Callable[[str], None]) -> int:
     """Create the next claim, if the last one is of nobody or of somebody dead."""
     last = 0
     while True:
-        last = max(last, _last(place))
+        last = max(last, _last(location))
         if last:
-            _wait_until_free(place, last, say)
+            _wait_until_free(location, last, say)
         last += 1
-        if place.create(_path(last), mine.to_bytes()):
+        if location.create(_path(last), mine.to_bytes()):
             return last
-        with _readable(place):
-            found = _read(place, last)
+        with _readable(location):
+            found = _read(location, last)
         # One's own, where a lost answer made the file system or the client try twice.
         if found is not None and (claim := _parse(found)) and claim.token == mine.token:
             return last
 
 
-def _wait_until_free(place: Place, number: int, say: Callable[[str], None]) -> None:
+def _wait_until_free(location: Location, number: int, say: Callable[[str], None]) -> None:
     """Return if the holder has let go or is dead; raise a JobError if it is alive."""
-    with _readable(place):
-        first = _read(place, number)
+    with _readable(location):
+        first = _read(location, number)
     claim = _parse(first) if first is not None else None
     if first is None or (claim is not None and claim.released):
         return
     if claim is not None and (running := _is_running(claim)) is not None:
         if running:
-            raise _refused(place, claim)
+            raise _refused(location, claim)
         say(f"an earlier run ({claim.describe()}) has died; going on in its place")
         return
     who = claim.describe() if claim is not None else "of which nothing can be read"
@@ -222,8 +223,8 @@ def _wait_until_free(place: Place, number: int, say: Callable[[str], None]) -> N
     quiet, before = 0.0, time.monotonic()
     while quiet < WATCH_S:
         time.sleep(LOOK_S)
-        with _readable(place):
-            found, after = _read(place, number), _read(place, number + 1)
+        with _readable(location):
+            found, after = _read(location, number), _read(location, number + 1)
         # A gap without a look (this process or the file server stood still) proves nothing.
         now = time.monotonic()
         quiet, before = quiet + min(now - before, 2 * LOOK_S), now
@@ -232,15 +233,15 @@ def _wait_until_free(place: Place, number: int, say: Callable[[str], None]) -> N
         if found != first:
             seen = _parse(found)
             if seen is None or not seen.released:
-                raise _refused(place, seen or claim)
+                raise _refused(location, seen or claim)
             return
     say("it gave no sign of life; going on in its place")
 
 
-def _refused(place: Place, claim: Claim | None) -> JobError:
+def _refused(location: Location, claim: Claim | None) -> JobError:
     who = claim.describe() if claim is not None else "of which nothing can be read"
     return JobError(
-        f"{place}: another job is at work on this store ({who}). Wait until it has finished, or "
+        f"{location}: another job is at work on this store ({who}). Wait until it has finished, or "
         "stop it there and run this command again: it goes on where that one stopped"
     )
 
@@ -310,22 +311,22 @@ def _path(number: int) -> str:
     return f"{number:06d}.json"
 
 
-def _last(place: Place) -> int:
+def _last(location: Location) -> int:
     """The highest number of a claim; 0 if there is none.
 
     Asked for one by one: a job has few, and names that come and go while they are listed (files
     that are being written) would be in the way.
     """
     number = 0
-    with _readable(place):
-        while place.size(_path(number + 1)) is not None:
+    with _readable(location):
+        while location.size(_path(number + 1)) is not None:
             number += 1
     return number
 
 
-def _read(place: Place, number: int) -> bytes | None:
+def _read(location: Location, number: int) -> bytes | None:
     try:
-        return place.read(_path(number))
+        return location.read(_path(number))
     except FileNotFoundError:
         return None
 
@@ -339,10 +340,10 @@ def _parse(content: bytes) -> Claim | None:
 
 
 @contextmanager
-def _readable(place: Place) -> Iterator[None]:
+def _readable(location: Location) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise JobError(
-            f"{place}: the lock cannot be read: {error}. Run the same command again when it can"
+            f"{location}: the lock cannot be read: {error}. Run the same command again when it can"
         ) from error

@@ -1,4 +1,4 @@
-"""The store: latents of one collection of photographs, by one codec (docs/store-spec.md).
+"""The store: latents of one collection of images, by one codec (docs/store-spec.md).
 
 ``header``, ``layout``, ``samples`` and ``manifest`` are the specification's parts, ``scales`` the
 numbers of scales; ``objects`` writes files whole; ``writer`` makes a store, ``reader`` opens one.

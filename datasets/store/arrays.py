@@ -100,7 +100,7 @@ def rows_of(content: CodecInfo | PixelInfo) -> Rows:
 
 
 class Sizes:
-    """How large a photograph is on its way into a store: as coded, as stored, as a grid.
+    """How large an image is on its way into a store: as coded, as stored, as a grid.
 
     Args:
         content: What says how large the grid of a stored image is.
@@ -122,14 +122,14 @@ class Sizes:
         """Size of the image that ``rate_bpp`` counts the pixels of.
 
         Args:
-            height: Height of the photograph, pixels.
-            width: Width of the photograph, pixels.
+            height: Height of the image, pixels.
+            width: Width of the image, pixels.
 
         Returns:
             (height, width): what the codec was given; an original was coded as it is.
 
         Raises:
-            PhotographError: The resize rule makes it too large.
+            ImageError: The resize rule makes it too large.
         """
         return self._before.size(height, width)
 
@@ -137,14 +137,14 @@ class Sizes:
         """Size of the image after all resizing.
 
         Args:
-            height: Height of the photograph, pixels.
-            width: Width of the photograph, pixels.
+            height: Height of the image, pixels.
+            width: Width of the image, pixels.
 
         Returns:
             (height, width): what the codec was given, or what is stored as pixels.
 
         Raises:
-            PhotographError: The resize rule makes it too large.
+            ImageError: The resize rule makes it too large.
         """
         return self._after.size(*self.coded(height, width))
 
@@ -152,13 +152,13 @@ class Sizes:
         """Size of the grid of positions that the image has in the store.
 
         Args:
-            height: Height of the photograph, pixels.
-            width: Width of the photograph, pixels.
+            height: Height of the image, pixels.
+            width: Width of the image, pixels.
 
         Returns:
             (height, width).
 
         Raises:
-            PhotographError: The resize rule makes it too large.
+            ImageError: The resize rule makes it too large.
         """
         return self._content.y_size(*self.image(height, width))

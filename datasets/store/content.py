@@ -136,14 +136,14 @@ class Provenance(Sparse):
     tensorflow_compression: str
     """Version of tensorflow-compression; empty where it was not there."""
     onednn: bool
-    """Whether TensorFlow's oneDNN kernels were on; symbols differ in places without them."""
+    """Whether TensorFlow's oneDNN kernels were on; some symbols differ without them."""
     device: str
     """What ran the codec: ``cpu``, or the GPU's name."""
     cpu_isa: Annotated[str, Field(min_length=1)] | None = None
     """Vector instructions that every worker was held to: ``avx2``, ``avx512``. Absent where each
     took the best of its CPU, and where no codec ran."""
     decoder: str
-    """What decoded and resized the photographs, with its version."""
+    """What decoded and resized the images, with its version."""
     python: str
     """Version of Python."""
     numpy: str
@@ -158,21 +158,21 @@ class LatentsInfo(Frozen):
     """The store of latents that pixels were decoded from."""
 
     fingerprint: Sha256
-    """Of its manifest: identifies codec, photographs, resize rule and software."""
+    """Of its manifest: identifies codec, images, resize rule and software."""
     resize: str
-    """What was done to each photograph before it was encoded: with it, the decoded images have the
+    """What was done to each image before it was encoded: with it, the decoded images have the
     sizes of what they are reconstructions of."""
     provenance: Provenance
     """With what, and when, the latents were made."""
     measured: bool
-    """Whether the decoded images were compared with the photographs, resized by ``resize``."""
+    """Whether the decoded images were compared with the images, resized by ``resize``."""
 
 
 class PixelInfo(Sparse):
-    """What the pixels of a store are: of the photographs, or of what a codec made of them."""
+    """What the pixels of a store are: of the images, or of what a codec made of them."""
 
     kind: Literal["original", "decoded"]
-    """Of the photographs, or decoded from latents."""
+    """Of the images, or decoded from latents."""
     latents: LatentsInfo | None = None
     """Where they were decoded from; absent for originals."""
 
@@ -189,7 +189,7 @@ class PixelInfo(Sparse):
 
     @property
     def coded_resize(self) -> str:
-        """What was done to each photograph before it was coded; its file is as it is."""
+        """What was done to each image before it was coded; its file is as it is."""
         return self.latents.resize if self.latents else "none"
 
     def y_size(self, height: int, width: int) -> tuple[int, int]:

@@ -27,7 +27,7 @@ from latentset.datasets.errors import (
     StoreFormatError,
 )
 from latentset.datasets.storage.folder import cannot, unreachable
-from latentset.datasets.storage.location import PARTIAL, Folder, Place
+from latentset.datasets.storage.location import PARTIAL, Folder, Location
 from latentset.datasets.store.arrays import array_form
 from latentset.datasets.store.formats import Format
 from latentset.datasets.store.header import ArrayName, Frozen, Header, Sha256
@@ -80,15 +80,15 @@ def read_shard(store: Store, index: int) -> dict[ArrayName, NDArray[Any]]:
         except StoreError:
             raise
         except OSError as error:
-            raise unreachable(f"{store.place}/{name}", error) from error
+            raise unreachable(f"{store.location}/{name}", error) from error
         except (ValueError, RuntimeError) as error:
             raise StoreCorruptError(
-                f"{store.place}: {name}, shard {index}: {error}. An object was altered"
+                f"{store.location}: {name}, shard {index}: {error}. An object was altered"
             ) from error
     return rows
 
 
-def convert(source: Store, target: Place, format: Format, report: Report) -> Store:
+def convert(source: Store, target: Location, format: Format, report: Report) -> Store:
     """Write a store again, and prove that both are equal.
 
     Header, samples, fingerprint and the counts of every shard stay what they are; the format
@@ -111,12 +111,12 @@ def convert(source: Store, target: Place, format: Format, report: Report) -> Sto
     """
     manifest = source.manifest
     if manifest is None:
-        raise StoreError(f"{source.place} is not complete: finish its encode job first")
+        raise StoreError(f"{source.location} is not complete: finish its encode job first")
     if format == "hdf5" and not isinstance(target, Folder):
         raise StoreError(
             f"{target}: HDF5 is written to a file system only; name a file, and copy it afterwards"
         )
-    if is_same(target, source.place):
+    if is_same(target, source.location):
         raise StoreError(f"{target} is the source itself: name another target")
     refuse_nested(target)
     note = Conversion(source_manifest=sha256_of(manifest.to_bytes()), format=format)
@@ -133,7 +133,7 @@ def convert(source: Store, target: Place, format: Format, report: Report) -> Sto
             if differences:
                 _take_back(target, format)
                 raise StoreCorruptError(
-                    f"{target} differs from {source.place}, and was taken back: "
+                    f"{target} differs from {source.location}, and was taken back: "
                     + "; ".join(differences),
                     "Look at the disk or the memory of this machine, then run the same command "
                     "again",
@@ -146,11 +146,11 @@ def convert(source: Store, target: Place, format: Format, report: Report) -> Sto
     return written
 
 
-def is_same(first: Place, second: Place) -> bool:
-    """Tell whether two places are one.
+def is_same(first: Location, second: Location) -> bool:
+    """Tell whether two locations are one.
 
     Args:
-        first: A place.
+        first: A location.
         second: Another.
 
     Returns:
@@ -204,7 +204,7 @@ def _header(store: Store) -> Header:
     return header.model_copy(update={"format_version": header.lowest_version})
 
 
-def _begin(note: Conversion, target: Place) -> None:
+def _begin(note: Conversion, target: Location) -> None:
     """Leave a note beside the target, or find the note of the same conversion."""
     job = target.beside(".job")
     content = note.model_dump_json().encode() + b"\n"
@@ -229,7 +229,7 @@ def _begin(note: Conversion, target: Place) -> None:
 
 
 @contextmanager
-def _held(target: Place) -> Iterator[None]:
+def _held(target: Location) -> Iterator[None]:
     """Hold the lock on the note beside a target in a folder."""
     job = target.beside(".job")
     if not isinstance(job, Folder):
@@ -260,7 +260,7 @@ def _held(target: Place) -> Iterator[None]:
         yield
 
 
-def _is_complete(target: Place) -> bool:
+def _is_complete(target: Location) -> bool:
     try:
         return open_store(target, allow_incomplete=True).manifest is not None
     except (StoreFormatError, StoreCorruptError):
@@ -288,7 +288,7 @@ def _write_hdf5(source: Store, manifest: Manifest, path: Path, report: Report) -
     )
 
 
-def _write_zarr(source: Store, manifest: Manifest, target: Place, report: Report) -> None:
+def _write_zarr(source: Store, manifest: Manifest, target: Location, report: Report) -> None:
     header = _header(source)
     target.sweep()
     objects = write_objects(target, metadata_objects(header))
@@ -307,7 +307,7 @@ def _write_zarr(source: Store, manifest: Manifest, target: Place, report: Report
     )
 
 
-def _take_back(target: Place, format: Format) -> None:
+def _take_back(target: Location, format: Format) -> None:
     """Make a target incomplete again that is not what it should be."""
     if format == "hdf5" and isinstance(target, Folder):
         Folder(target.path.parent).remove(target.name)
@@ -315,7 +315,7 @@ def _take_back(target: Place, format: Format) -> None:
         target.remove(MANIFEST)
 
 
-def _clear(target: Place, header: Header) -> None:
+def _clear(target: Location, header: Header) -> None:
     """Take away what this conversion wrote to a folder, unless it is complete."""
     if not isinstance(target, Folder) or _is_complete(target):
         return
@@ -330,7 +330,7 @@ def _clear(target: Place, header: Header) -> None:
     _end(target)
 
 
-def _end(target: Place) -> None:
+def _end(target: Location) -> None:
     job = target.beside(".job")
     job.remove(NOTE)
     if isinstance(job, Folder):

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from latentset.datasets.storage.location import Place
+from latentset.datasets.storage.location import Location
 
 Format = Literal["zarr", "hdf5"]
 """Zarr objects, or one HDF5 file."""
@@ -23,7 +23,7 @@ def is_hdf5_name(name: str) -> bool:
     return name.lower().endswith(HDF5_SUFFIXES)
 
 
-def choose_format(target: Place, wanted: Format | None) -> Format:
+def choose_format(target: Location, wanted: Format | None) -> Format:
     """Choose a format by what was asked for, or by the target's name.
 
     Args:

@@ -83,14 +83,14 @@ MAX_SHARD_BYTES = 1 << 31
 
 
 class SourceInfo(Frozen):
-    """Which photographs a store was made from."""
+    """Which images a store was made from."""
 
     kind: Annotated[str, Field(min_length=1)]
     """Kind of source: ``imagefolder``, ``minc2500``, ``imagenet``, ``list``, …"""
     name: str
     """Name of the collection, for people; never a path."""
     samples: NonNegativeInt
-    """Number of photographs listed, readable or not."""
+    """Number of images listed, readable or not."""
     classes: tuple[str, ...]
     """Class names; a sample's label is an index into them."""
     listing_sha256: Sha256
@@ -142,7 +142,7 @@ class Described(Sparse):
     resize: str
     """What was done to each image right before it was encoded, or stored as pixels."""
     source: SourceInfo
-    """Which photographs."""
+    """Which images."""
 
     @model_validator(mode="after")
     def _check_content(self) -> Self:

@@ -38,7 +38,7 @@ class Assignment:
 def assign_rows(
     rows: NDArray[np.int64], z_rows: NDArray[np.int64], form: Rows, shard_bytes: int
 ) -> Assignment:
-    """Place samples one after the other; none crosses the end of a shard.
+    """Location samples one after the other; none crosses the end of a shard.
 
     Args:
         rows: For each sample, positions of its grid; 0 = it is not stored.
@@ -78,7 +78,7 @@ def assign_rows(
 
 
 def append_rows(rows: NDArray[np.int64], z_rows: NDArray[np.int64], layout: Layout) -> Assignment:
-    """Place further samples in new shards, after those of a store and divided like them.
+    """Location further samples in new shards, after those of a store and divided like them.
 
     Args:
         rows: As for :func:`assign_rows`, and so is ``z_rows``; each sample fits into a shard

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from pydantic import NonNegativeInt
 
-from latentset.datasets.storage.location import Place
+from latentset.datasets.storage.location import Location
 from latentset.datasets.store.header import Frozen, Sha256
 
 
@@ -69,7 +69,7 @@ class Digest:
         return StoredObject(path=path, bytes=self._bytes, sha256=self._hash.hexdigest())
 
 
-def read_object(store: Place, item: StoredObject) -> bytes | None:
+def read_object(store: Location, item: StoredObject) -> bytes | None:
     """Read an object and compare it with its description.
 
     Args:
@@ -88,7 +88,7 @@ def read_object(store: Place, item: StoredObject) -> bytes | None:
     return content if sha256_of(content) == item.sha256 else None
 
 
-def are_unaltered(store: Place, items: Iterable[StoredObject]) -> bool:
+def are_unaltered(store: Location, items: Iterable[StoredObject]) -> bool:
     """Tell whether objects are as described, byte for byte.
 
     Args:

@@ -18,7 +18,7 @@ from latentset.datasets.errors import (
     StoreIncompleteError,
 )
 from latentset.datasets.storage.folder import unreachable
-from latentset.datasets.storage.location import Bucket, Folder, Place, open_place
+from latentset.datasets.storage.location import Bucket, Folder, Location, open_location
 from latentset.datasets.store.arrays import DTYPES, array_form
 from latentset.datasets.store.formats import is_hdf5_name
 from latentset.datasets.store.header import ATTRIBUTE, ArrayName, Header, parse_header
@@ -33,7 +33,7 @@ from latentset.datasets.store.zarr.metadata import check_array_metadata, least_s
 class Store:
     """A store that was opened for reading."""
 
-    place: Place
+    location: Location
     """Where it lies."""
     header: Header
     """What its numbers mean."""
@@ -61,7 +61,7 @@ class Store:
         """
         if name not in self.header.arrays:
             raise StoreError(
-                f"{self.place} has no array {name!r}; it has {', '.join(self.header.arrays)}"
+                f"{self.location} has no array {name!r}; it has {', '.join(self.header.arrays)}"
             )
         return array_form(self.header, name).shape
 
@@ -110,7 +110,7 @@ class Store:
         if numbers.max() >= len(codec.scale_table):
             name = self.samples.column("id")[index].as_py()
             raise StoreCorruptError(
-                f"{self.place}: scale_index of sample {index} ({name}): expected less than "
+                f"{self.location}: scale_index of sample {index} ({name}): expected less than "
                 f"{len(codec.scale_table)}, the length of the scale table, got {numbers.max()}"
             )
         return {
@@ -137,7 +137,7 @@ class Store:
         sample = self.samples.slice(index, 1).to_pylist()[0]
         if sample["status"] != OK:
             raise StoreError(
-                f"{self.place}: sample {index} ({sample['id']}) has no {self.header.noun}: "
+                f"{self.location}: sample {index} ({sample['id']}) has no {self.header.noun}: "
                 f"{sample['status']}: {sample['reason']}"
             )
         first, size = sample["first_row"], (sample["latent_height"], sample["latent_width"])
@@ -148,10 +148,10 @@ class Store:
         except StoreError:
             raise
         except OSError as error:
-            raise unreachable(f"{self.place}/{name}", error) from error
+            raise unreachable(f"{self.location}/{name}", error) from error
         except (ValueError, RuntimeError) as error:
             raise StoreCorruptError(
-                f"{self.place}: {name}, rows from {first}: {error}. An object was altered"
+                f"{self.location}: {name}, rows from {first}: {error}. An object was altered"
             ) from error
         return rows.reshape(*size, -1)
 
@@ -163,16 +163,16 @@ class ZarrStore(Store):
         """Open an array with zarr-python."""
         expected = self.shape(name)
         try:
-            array = zarr.open_array(self.place.zarr_store(), path=name, mode="r", zarr_format=3)
+            array = zarr.open_array(self.location.zarr_store(), path=name, mode="r", zarr_format=3)
         except OSError as error:
-            raise unreachable(f"{self.place}/{name}", error) from error
+            raise unreachable(f"{self.location}/{name}", error) from error
         except (ValueError, TypeError, KeyError) as error:
             raise StoreCorruptError(
-                f"{self.place}: {name}/zarr.json: zarr cannot open it: {error}"
+                f"{self.location}: {name}/zarr.json: zarr cannot open it: {error}"
             ) from error
         if array.shape != expected or array.dtype != np.dtype(DTYPES[name]):
             raise StoreCorruptError(
-                f"{self.place}: {name}: expected {DTYPES[name]} {expected}, "
+                f"{self.location}: {name}: expected {DTYPES[name]} {expected}, "
                 f"got {array.dtype} {array.shape}"
             )
         return array
@@ -185,16 +185,16 @@ class ZarrStore(Store):
         return dict(stored)
 
 
-def open_store(location: Path | str | Place, *, allow_incomplete: bool = False) -> Store:
+def open_store(where: Path | str | Location, *, allow_incomplete: bool = False) -> Store:
     """Open a store for reading.
 
-    Checked are the manifest, that every object is there with its size (where the place can be
+    Checked are the manifest, that every object is there with its size (where the location can be
     listed), the digests of the metadata and of the samples table, and that the samples lie inside
     the arrays. The latents carry checksums of their own, which are checked when they are read.
 
     Args:
-        location: The store's folder or HDF5 file, its URL (``s3://…``, ``gs://…``,
-            ``http(s)://…``), or place.
+        where: The store's folder or HDF5 file, its URL (``s3://…``, ``gs://…``,
+            ``http(s)://…``), or location.
         allow_incomplete: Open a store that is not finished too, for a look at its header.
 
     Returns:
@@ -204,74 +204,75 @@ def open_store(location: Path | str | Place, *, allow_incomplete: bool = False) 
         StoreFormatError: There is no store, or it is of a version that this reader does not know.
         StoreIncompleteError: The store has no manifest.
         StoreCorruptError: The store differs from its manifest.
-        StoreUnreachableError: The place cannot be looked at.
+        StoreUnreachableError: The location cannot be looked at.
     """
-    place = open_place(location)
-    if isinstance(place, Folder) and place.is_file():
+    location = open_location(where)
+    if isinstance(location, Folder) and location.is_file():
         from latentset.datasets.store.hdf5.reader import open_hdf5
 
-        return open_hdf5(place)
-    header = read_header(place)
-    content = _read(place, MANIFEST)
+        return open_hdf5(location)
+    header = read_header(location)
+    content = _read(location, MANIFEST)
     if content is None:
         if allow_incomplete:
-            return ZarrStore(place, header, samples_schema(header).empty_table(), None)
+            return ZarrStore(location, header, samples_schema(header).empty_table(), None)
         raise StoreIncompleteError(
-            f"{place} is not complete: {MANIFEST} is missing. The job that writes it was "
+            f"{location} is not complete: {MANIFEST} is missing. The job that writes it was "
             f"interrupted or is still running: run the same {header.command} again"
         )
-    manifest = parse_manifest(content, str(place))
-    samples = _check_objects(place, header, manifest)
-    return ZarrStore(place, header, samples, manifest)
+    manifest = parse_manifest(content, str(location))
+    samples = _check_objects(location, header, manifest)
+    return ZarrStore(location, header, samples, manifest)
 
 
-def _read(place: Place, path: str) -> bytes | None:
+def _read(location: Location, path: str) -> bytes | None:
     """Read an object, or None if there is none."""
     try:
-        return place.read(path)
+        return location.read(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise unreachable(f"{place}/{path}", error) from error
+        raise unreachable(f"{location}/{path}", error) from error
 
 
-def read_header(place: Place) -> Header:
+def read_header(location: Location) -> Header:
     """Read the header of a store that is made of Zarr objects.
 
     Args:
-        place: Where it lies.
+        location: Where it lies.
 
     Returns:
         The header.
 
     Raises:
         StoreFormatError: There is no store, or it is of a version that this reader does not know.
-        StoreUnreachableError: The place cannot be looked at.
+        StoreUnreachableError: The location cannot be looked at.
     """
-    content = _read(place, "zarr.json")
-    if content is None and isinstance(place, Bucket) and is_hdf5_name(place.name):
+    content = _read(location, "zarr.json")
+    if content is None and isinstance(location, Bucket) and is_hdf5_name(location.name):
         raise StoreFormatError(
-            f"{place}: expected a store of Zarr objects; one in HDF5 is read from a file system "
+            f"{location}: expected a store of Zarr objects; one in HDF5 is read from a file system "
             "only: copy the file to this machine first"
         )
     if content is None:
         raise StoreFormatError(
-            f"{place} is not a LatentSet store: no {place.name}/zarr.json is there; expected a "
+            f"{location} is not a LatentSet store: no {location.name}/zarr.json is there; "
+            f"expected a "
             "store's folder or address; look at the spelling"
         )
     try:
         document = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise StoreFormatError(
-            f"{place} is not a LatentSet store: zarr.json cannot be read: {error}"
+            f"{location} is not a LatentSet store: zarr.json cannot be read: {error}"
         ) from error
     if not isinstance(document, dict) or document.get("node_type") != "group":
         raise StoreFormatError(
-            f"{place} is not a LatentSet store: zarr.json: expected a Zarr v3 group"
+            f"{location} is not a LatentSet store: zarr.json: expected a Zarr v3 group"
         )
     attributes = document.get("attributes")
     value = attributes.get(ATTRIBUTE) if isinstance(attributes, dict) else None
-    return parse_header(value, str(place))
+    return parse_header(value, str(location))
 
 
 def required_objects(header: Header) -> list[str]:
@@ -291,44 +292,47 @@ def required_objects(header: Header) -> list[str]:
     ]
 
 
-def _check_objects(place: Place, header: Header, manifest: Manifest) -> pa.Table:
+def _check_objects(location: Location, header: Header, manifest: Manifest) -> pa.Table:
     """Every object is there with its size; small ones have their digest. Return the samples."""
     listed = {item.path: item for item in manifest.objects}
     if header.layout.shards != len(manifest.shards):
         raise StoreCorruptError(
-            f"{place}: {MANIFEST}: expected {header.layout.shards} shards (the header's "
+            f"{location}: {MANIFEST}: expected {header.layout.shards} shards (the header's "
             f"layout.shards), got {len(manifest.shards)}"
         )
     required = required_objects(header)
     for name in required:
         if name not in listed:
-            raise StoreCorruptError(f"{place}: {MANIFEST} does not list {name}")
+            raise StoreCorruptError(f"{location}: {MANIFEST} does not list {name}")
     digested = required[: 2 + len(header.arrays)]
-    sizes = place.sizes()
+    sizes = location.sizes()
     for item in manifest.objects if sizes is not None else ():
         size = (sizes or {}).get(item.path)
         if size != item.bytes:
             found = "is missing" if size is None else f"expected {item.bytes} bytes, got {size}"
-            raise _corrupt(place, f"{item.path}: {found}")
-    content = {name: _read(place, name) for name in digested}
+            raise _corrupt(location, f"{item.path}: {found}")
+    content = {name: _read(location, name) for name in digested}
     for name, found_bytes in content.items():
         if found_bytes is None:
-            raise _corrupt(place, f"{name}: is missing")
+            raise _corrupt(location, f"{name}: is missing")
         if sha256_of(found_bytes) != listed[name].sha256:
-            raise _corrupt(place, f"{name} differs from its sha256 in {MANIFEST}")
+            raise _corrupt(location, f"{name} differs from its sha256 in {MANIFEST}")
     for array in header.arrays:
-        check_array_metadata(content[f"{array}/zarr.json"] or b"", header, array, str(place))
+        check_array_metadata(content[f"{array}/zarr.json"] or b"", header, array, str(location))
         for k in range(header.layout.shards):
             if listed[f"{array}/c/{k}/0"].bytes < least_shard_bytes(header, array):
-                raise _corrupt(place, f"{array}/c/{k}/0: is too small for the index of its chunks")
-    samples = parse_samples(content[SAMPLES] or b"", header, str(place))
+                raise _corrupt(
+                    location, f"{array}/c/{k}/0: is too small for the index of its chunks"
+                )
+    samples = parse_samples(content[SAMPLES] or b"", header, str(location))
     counted = count_samples(samples)
     if counted != manifest.samples:
         raise StoreCorruptError(
-            f"{place}: {SAMPLES}: expected {manifest.samples} (as {MANIFEST} says), got {counted}"
+            f"{location}: {SAMPLES}: expected {manifest.samples} (as {MANIFEST} says), got "
+            f"{counted}"
         )
     return samples
 
 
-def _corrupt(place: Place, what: str) -> StoreCorruptError:
-    return StoreCorruptError(f"{place}: {what}")
+def _corrupt(location: Location, what: str) -> StoreCorruptError:
+    return StoreCorruptError(f"{location}: {what}")

@@ -21,7 +21,7 @@ SPLITS = ("train", "val", "test", "")
 """What the column ``split`` may hold."""
 
 _MEASURES = {"psnr_db", "ms_ssim"}
-"""Columns of what was measured against the photographs."""
+"""Columns of what was measured against the images."""
 
 _NAMED = 3
 """Samples that a line names; of the others it gives the number."""
@@ -170,7 +170,7 @@ def check_table(samples: pa.Table, header: Header, manifest: Manifest) -> Iterat
 
 
 def _measured(header: Header) -> bool:
-    """Whether decoded images were compared with the photographs."""
+    """Whether decoded images were compared with the images."""
     pixels = header.pixels
     return pixels is not None and pixels.latents is not None and pixels.latents.measured
 

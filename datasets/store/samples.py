@@ -1,4 +1,4 @@
-"""The samples table: one row a photograph (docs/store-spec.md, 5)."""
+"""The samples table: one row an image (docs/store-spec.md, 5)."""
 
 import io
 from typing import Any
@@ -169,11 +169,11 @@ def _decode(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
 
 def _decode_piece(piece: pa.DictionaryArray) -> pa.Array:
     """The texts of a dictionary; where each occurs once and in order, that is the dictionary."""
-    places = piece.indices
-    in_order = len(places) == len(piece.dictionary) and not places.null_count
-    if in_order and np.array_equal(places.to_numpy(), np.arange(len(places))):
+    indices = piece.indices
+    in_order = len(indices) == len(piece.dictionary) and not indices.null_count
+    if in_order and np.array_equal(indices.to_numpy(), np.arange(len(indices))):
         return piece.dictionary
-    return piece.dictionary.take(places)
+    return piece.dictionary.take(indices)
 
 
 def check_samples(table: pa.Table, header: Header, where: str) -> None:

@@ -38,8 +38,8 @@ class Summary:
     def brief(self) -> Rows:
         """Rows for the end of a job."""
         wanted = (
-            *("samples", "photographs", "rate", "PSNR", "MS-SSIM"),
-            *("store", "against photographs"),
+            *("samples", "images", "rate", "PSNR", "MS-SSIM"),
+            *("store", "against images"),
         )
         return [row for row in (*self.content, *self.size) if row[0] in wanted]
 
@@ -87,7 +87,7 @@ def failed_lines(store: Store, limit: int) -> list[str]:
     failed = store.samples.filter(pc.not_equal(store.samples.column("status"), OK))
     if failed.num_rows == 0:
         return []
-    lines = [f"{failed.num_rows} photographs could not be encoded:"]
+    lines = [f"{failed.num_rows} images could not be encoded:"]
     for row in failed.slice(0, limit).to_pylist():
         lines.append(printable(f"  {row['path']}: {row['status']}: {row['reason']}"))
     if failed.num_rows > limit:
@@ -128,7 +128,7 @@ def _content(store: Store) -> Rows:
     rows: Rows = [("source", f"{header.source.name} ({header.source.kind})")]
     if store.manifest is None:
         rows.append(("complete", f"no: run the same {header.command} again"))
-        rows.append(("photographs", f"{header.source.samples} listed"))
+        rows.append(("images", f"{header.source.samples} listed"))
         return rows
     counts = store.manifest.samples
     rows.append(("complete", "yes"))
@@ -142,7 +142,7 @@ def _content(store: Store) -> Rows:
     rows.append(("classes", f"{len(names)}: {shown}" if names else "none"))
     ok = samples.filter(pc.equal(samples.column("status"), OK))
     for title, height, width in (
-        ("photographs", "height", "width"),
+        ("images", "height", "width"),
         (
             "latent grids" if header.pixels is None else "stored images",
             "latent_height",
@@ -202,7 +202,7 @@ def _size(store: Store) -> Rows:
     if source:
         rows.append(
             (
-                "against photographs",
+                "against images",
                 f"{format_bytes(source)}; the store is {total / source:.3f} times that",
             )
         )
@@ -249,9 +249,9 @@ def _describe_content(header: Header) -> Rows:
     rows: Rows = []
     pixels, codec = header.pixels, header.codec
     if pixels is not None:
-        rows.append(("pixels", "of the photographs" if pixels.latents is None else "decoded"))
+        rows.append(("pixels", "of the images" if pixels.latents is None else "decoded"))
         if pixels.latents is not None:
-            rows.append(("latents of", f"photographs, resized by {pixels.latents.resize}"))
+            rows.append(("latents of", f"images, resized by {pixels.latents.resize}"))
             rows.append(("latents' fingerprint", pixels.latents.fingerprint))
     if codec is None:
         return rows

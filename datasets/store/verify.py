@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 import pyarrow as pa
 
 from latentset.datasets.errors import StoreCorruptError, StoreError, StoreUnreachableError
-from latentset.datasets.storage.location import Folder, Place, open_place
+from latentset.datasets.storage.location import Folder, Location, open_location
 from latentset.datasets.store.header import Header
 from latentset.datasets.store.manifest import Manifest
 from latentset.datasets.store.rules import Placement, check_table
@@ -86,7 +86,7 @@ class Findings:
         if str(obstacle) not in self.obstacles:
             self.obstacles.append(str(obstacle))
 
-    def place(self) -> Placement | None:
+    def location(self) -> Placement | None:
         """Check the samples table; where the samples lie, if there is one."""
         if self.header is None or self.samples is None:
             return None
@@ -123,28 +123,28 @@ class Findings:
         ]
 
 
-def verify(location: Path | str | Place, report: Report) -> Findings:
+def verify(where: Path | str | Location, report: Report) -> Findings:
     """Check a store.
 
     Args:
-        location: A folder, an HDF5 file or a URL.
+        where: A folder, an HDF5 file or a URL.
         report: Is told how far it is.
 
     Returns:
         What came out, also where nothing could be read.
     """
-    findings = Findings(str(location))
+    findings = Findings(str(where))
     try:
-        place = open_place(location)
-        findings.where = str(place)
-        if isinstance(place, Folder) and place.is_file():
+        location = open_location(where)
+        findings.where = str(location)
+        if isinstance(location, Folder) and location.is_file():
             from latentset.datasets.store.hdf5.verify import verify_hdf5
 
-            verify_hdf5(place, findings, report)
+            verify_hdf5(location, findings, report)
         else:
             from latentset.datasets.store.zarr.verify import verify_zarr
 
-            verify_zarr(place, findings, report)
+            verify_zarr(location, findings, report)
     except StoreError as error:
         findings.block(error)
     return findings

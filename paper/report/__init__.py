@@ -11,7 +11,7 @@ table1      Anchors, cResNet, FA-cResNet by codec     runs; bits per pixel from 
 table2      costs, measured here                      networks; times of codecs from a file
 table3      ablations of FA-cResNet                   runs
 figure2     nonzero values of each channel of y_hat   stores of latents
-figure5     one photograph through every codec        stores of latents and of pixels
+figure5     one image through every codec        stores of latents and of pixels
 figure6     accuracy against bits per pixel           runs
 figure7     accuracy against bpp, PSNR, MS-SSIM       runs; stores of pixels
 ==========  ========================================  =========================================

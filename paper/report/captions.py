@@ -82,7 +82,7 @@ def repeats_table1(data_set: str) -> bool:
 
 
 def describe_rates(groups: Mapping[Key, Group], stores: Stores) -> str:
-    """Say what bits per pixel are counted over, where photographs were resized first.
+    """Say what bits per pixel are counted over, where images were resized first.
 
     Args:
         groups: All groups of a table or figure.
@@ -97,7 +97,7 @@ def describe_rates(groups: Mapping[Key, Group], stores: Stores) -> str:
     if not rules:
         return ""
     return (
-        "bits per pixel of the photograph as it was encoded; photographs were resized by "
+        "bits per pixel of the image as it was encoded; images were resized by "
         f"{' or '.join(sorted(rules))} first, so these do not compare with the paper's"
         + (
             ", nor with those of the originals, which are of their files at full size."

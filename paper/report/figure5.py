@@ -1,4 +1,4 @@
-"""Figure 5: one photograph through every codec, and what its latents look like.
+"""Figure 5: one image through every codec, and what its latents look like.
 
 Of y_hat the three channels with most values that are not zero are shown, as in the paper. sigma_hat
 is never zero: of it, the three channels with most values above the table's least.
@@ -24,14 +24,14 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Coded:
-    """One photograph as one codec sees it."""
+    """One image as one codec sees it."""
 
     codec: str
     """Name of the codec."""
     rate_bpp: float | None
     """Bits per pixel."""
     ms_ssim: float | None
-    """MS-SSIM of the decoded photograph, where it was measured."""
+    """MS-SSIM of the decoded image, where it was measured."""
     decoded: NDArray[np.uint8] | None
     """(H, W, 3), where a store of it was given."""
     encoded_after: str
@@ -53,14 +53,14 @@ def write_figure5(stores: Stores, sample: str | None, folder: Path) -> Part:
 
     Args:
         stores: The stores.
-        sample: Id of the photograph; the first of the first store's split test if None.
+        sample: Id of the image; the first of the first store's split test if None.
         folder: Where to.
 
     Returns:
         What was written.
 
     Raises:
-        StoreError: No store of latents has the photograph.
+        StoreError: No store of latents has the image.
     """
     if not stores.latents:
         return Part(remark="no stores of latents (--latents STORE)")
@@ -68,7 +68,7 @@ def write_figure5(stores: Stores, sample: str | None, folder: Path) -> Part:
     coded = [_code(store, row, stores) for store in stores.latents if (row := _row(store, sample))]
     if not coded:
         raise StoreError(
-            f"--sample {sample}: expected the id of a photograph that was encoded, such as "
+            f"--sample {sample}: expected the id of an image that was encoded, such as "
             f"{_first(stores.latents[0])}"
         )
     coded.sort(key=lambda one: one.rate_bpp or 0)
@@ -85,17 +85,17 @@ def write_figure5(stores: Stores, sample: str | None, folder: Path) -> Part:
 
 
 def _caption(coded: Sequence[Coded], original_after: str, with_rate: bool) -> str:
-    """Say what was resized: pictures before they were stored, photographs before the codec."""
+    """Say what was resized: pictures before they were stored, images before the codec."""
     said = []
     shown = {original_after, *(one.shown_after for one in coded)} - {"none"}
     if shown:
         text = f"pictures are shown as they are stored, resized by {' or '.join(sorted(shown))}"
         if any(one.ms_ssim is not None for one in coded):
-            text += "; MS-SSIM is of the decoded photograph before that"
+            text += "; MS-SSIM is of the decoded image before that"
         said.append(text)
     encoded = {one.encoded_after for one in coded} - {"none"}
     if encoded:
-        text = f"bits per pixel are of photographs resized by {' or '.join(sorted(encoded))} first"
+        text = f"bits per pixel are of images resized by {' or '.join(sorted(encoded))} first"
         said.append(text + (", the original's of its file at full size" if with_rate else ""))
     return "".join(f"{text[0].upper()}{text[1:]}. " for text in said).rstrip()
 
@@ -108,7 +108,7 @@ def _first(store: Store) -> str:
 
 
 def _row(store: Store, sample: str) -> dict[str, Any] | None:
-    """The sample's row of a store's table, with its place in the table as ``index``."""
+    """The sample's row of a store's table, with its location in the table as ``index``."""
     ids = store.samples["id"].to_pylist()
     if sample not in ids:
         return None
@@ -156,7 +156,7 @@ def busiest(values: NDArray[Any]) -> tuple[int, ...]:
 
 
 def _original(stores: Stores, sample: str) -> tuple[NDArray[np.uint8] | None, float | None, str]:
-    """The photograph, the rate of its file, and the resize rule of its store."""
+    """The image, the rate of its file, and the resize rule of its store."""
     for store in stores.pixels:
         if store.header.pixels and store.header.pixels.kind == "original":
             row = _row(store, sample)

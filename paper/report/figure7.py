@@ -21,8 +21,8 @@ from latentset.paper.report.tables import Part, write_csv
 
 AXES = {
     "rate_bpp": "bits per pixel (mean)",
-    "psnr_db": "PSNR of the decoded photographs, dB (mean)",
-    "ms_ssim": "MS-SSIM of the decoded photographs (mean)",
+    "psnr_db": "PSNR of the decoded images, dB (mean)",
+    "ms_ssim": "MS-SSIM of the decoded images (mean)",
 }
 """Columns of figure7.csv, and what their axes are called."""
 
@@ -54,7 +54,7 @@ def write_figure7(
     ]
     if not any(row["codec"] for row in rows):
         why = (
-            "no runs together with the decoded photographs of their codec (--pixels STORE), "
+            "no runs together with the decoded images of their codec (--pixels STORE), "
             "measured against the originals"
         )
         return Part(remark=why if data_sets else NO_RUNS)

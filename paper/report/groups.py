@@ -141,7 +141,7 @@ def _changes(before: Recipe, after: Recipe) -> list[str]:
 
 
 def _same_origin(one: str, other: str) -> bool:
-    """Whether weights come from the same place, as far as their names say; the seed may differ."""
+    """Whether weights have the same origin, as far as their names say; the seed may differ."""
     words, others = _origin(one), _origin(other)
     # Folders of runs may differ: the last words of the path are the recipe's name.
     count = min(2, len(words), len(others))

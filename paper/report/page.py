@@ -25,10 +25,10 @@ PAGE = "report.md"
 
 ITEMS = {
     "table1": "Table 1: accuracy at each rate",
-    "table2": "Table 2: what one photograph costs",
+    "table2": "Table 2: what one image costs",
     "table3": "Table 3: what each part is worth",
     "figure2": "Figure 2: how many values of each channel of ŷ are not zero",
-    "figure5": "Figure 5: one photograph through every codec",
+    "figure5": "Figure 5: one image through every codec",
     "figure6": "Figure 6: accuracy against rate",
     "figure7": "Figure 7: accuracy against rate, PSNR, MS-SSIM",
 }
@@ -66,7 +66,7 @@ def write_report(
         latents: Stores of latents.
         pixels: Stores of pixels.
         codec_times: File of `latentset codec time --json`.
-        sample: Id of the photograph of Figure 5.
+        sample: Id of the image of Figure 5.
         timing: Measure how long networks take.
 
     Returns:

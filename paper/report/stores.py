@@ -40,10 +40,12 @@ class Stores:
         )
         for store in opened.latents:
             if store.header.pixels is not None:
-                raise StoreError(f"--latents {store.place}: it holds pixels: give it with --pixels")
+                raise StoreError(
+                    f"--latents {store.location}: it holds pixels: give it with --pixels"
+                )
         for store in opened.pixels:
             if store.header.pixels is None:
-                raise StoreError(f"--pixels {store.place}: it holds latents; use --latents")
+                raise StoreError(f"--pixels {store.location}: it holds latents; use --latents")
         return opened
 
     def of(self, group: Group) -> Store | None:
@@ -60,7 +62,7 @@ class Stores:
         return next(found, None)
 
     def decoded(self, group: Group) -> Store | None:
-        """Find the decoded photographs that belong to what runs learnt from.
+        """Find the decoded images that belong to what runs learnt from.
 
         Args:
             group: The runs.
@@ -76,14 +78,14 @@ class Stores:
         return None
 
     def encoded_after(self, group: Group) -> str | None:
-        """Say what was done to photographs before the codec that runs learnt from saw them.
+        """Say what was done to images before the codec that runs learnt from saw them.
 
         Args:
             group: The runs.
 
         Returns:
             A resize rule, ``none`` where nothing was; None where nobody says: of decoded
-            photographs, when their store was not given.
+            images, when their store was not given.
         """
         store = self.of(group)
         if store is None:
@@ -110,7 +112,7 @@ class Stores:
         return group.first.result["rate_bpp"], "all samples"
 
     def quality(self, group: Group) -> tuple[float | None, float | None]:
-        """Mean quality of the decoded photographs of the split that the accuracy is of.
+        """Mean quality of the decoded images of the split that the accuracy is of.
 
         Args:
             group: The runs.
@@ -149,7 +151,7 @@ def mean_of(store: Store, column: str, split: str) -> float | None:
         split: Name of the split.
 
     Returns:
-        Over the split's samples that have a finite value (PSNR is infinite where a photograph is
+        Over the split's samples that have a finite value (PSNR is infinite where an image is
         decoded exactly); None where there is none.
     """
     if column not in store.samples.column_names:

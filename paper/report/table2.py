@@ -1,4 +1,4 @@
-"""Table 2: what a photograph costs: time, features, parameters, mult-adds; encoding and decoding.
+"""Table 2: what an image costs: time, features, parameters, mult-adds; encoding and decoding.
 
 The paper's networks are built and measured here, at their full size, whatever was trained; below
 them stand the networks that the runs trained.
@@ -34,7 +34,7 @@ SHOWN = ("anchor2", "cresnet", "fa-cresnet")
 
 
 class CodecTime(BaseModel):
-    """How long one photograph takes with one codec."""
+    """How long one image takes with one codec."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -137,7 +137,7 @@ def write_table2(
     costs = [measured[row.network, row.size] for row in rows]
     lines = [_line(row, cost) for row, cost in zip(rows, costs, strict=True)]
     write_csv(folder / "table2.csv", lines)
-    text = ["# Table 2: what one photograph costs\n\n"]
+    text = ["# Table 2: what one image costs\n\n"]
     if timing:
         passes = [cost.passes for cost in costs]
         text.append(
@@ -154,7 +154,7 @@ def write_table2(
     if codec_times:
         sizes = dict.fromkeys(time.image for time in codec_times.codecs.values() if time.image)
         of = " or ".join(f"{height}x{width}" for height, width in sizes)
-        said = f"One photograph{f' of {of} pixels' if of else ''}, on {codec_times.machine}."
+        said = f"One image{f' of {of} pixels' if of else ''}, on {codec_times.machine}."
         text += ["\n## Codecs\n\n", f"{said}\n\n"]
         text.append(_codecs(codec_times, folder))
     write_text(folder / "table2.md", "".join(text))

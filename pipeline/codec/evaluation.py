@@ -1,4 +1,4 @@
-"""Rate and distortion of a codec on a folder of photographs, beside baseline JPEG's."""
+"""Rate and distortion of a codec on a folder of images, beside baseline JPEG's."""
 
 import bisect
 import io
@@ -17,11 +17,11 @@ from rich.table import Table
 
 from latentset.datasets.errors import SourceError
 from latentset.pipeline.codec.load.codec import load_codec
-from latentset.pipeline.codec.train.crops import list_photographs
+from latentset.pipeline.codec.train.crops import list_images
 from latentset.pipeline.tensorflow_setup import tf
 
 Pixels = NDArray[np.uint8]
-"""A photograph, uint8 (H, W, 3)."""
+"""An image, uint8 (H, W, 3)."""
 
 MSSSIM_SMALLEST_SIDE = 161
 """MS-SSIM halves four times and then needs 11 pixels: ``tf.image.ssim_multiscale``'s bound."""
@@ -31,7 +31,7 @@ _JPEG_QUALITIES = range(1, 101)
 
 @dataclass(frozen=True)
 class Quality:
-    """How near a reconstruction is to its photograph."""
+    """How near a reconstruction is to its image."""
 
     ms_ssim: float
     """0 to 1."""
@@ -40,21 +40,21 @@ class Quality:
 
 
 @dataclass(frozen=True)
-class PhotographFigures:
-    """What a codec made of one photograph."""
+class ImageFigures:
+    """What a codec made of one image."""
 
     name: str
     rate_bpp: float
-    """Bits of the strings of y and z, divided by the photograph's pixels."""
+    """Bits of the strings of y and z, divided by the image's pixels."""
     quality: Quality
 
 
 @dataclass(frozen=True)
 class CodecFigures:
-    """What a codec made of a folder of photographs; means over photographs."""
+    """What a codec made of a folder of images; means over images."""
 
     codec: str
-    photographs: tuple[PhotographFigures, ...]
+    images: tuple[ImageFigures, ...]
     jpeg: Quality
     """Baseline JPEG (Pillow, 4:2:0) at ``rate_bpp``: means at the two neighbouring quality
     settings, interpolated linearly between their mean rates."""
@@ -62,12 +62,12 @@ class CodecFigures:
     @property
     def rate_bpp(self) -> float:
         """Mean bits per pixel."""
-        return statistics.fmean(p.rate_bpp for p in self.photographs)
+        return statistics.fmean(p.rate_bpp for p in self.images)
 
     @property
     def quality(self) -> Quality:
         """Mean MS-SSIM and mean PSNR."""
-        return mean_quality([p.quality for p in self.photographs])
+        return mean_quality([p.quality for p in self.images])
 
 
 def string_bits(channels: Sequence[NDArray[Any]]) -> int:
@@ -75,9 +75,9 @@ def string_bits(channels: Sequence[NDArray[Any]]) -> int:
     return sum(8 * len(s) for c in channels if c.dtype.kind in "OS" for s in c.ravel())
 
 
-def compare(photograph: Pixels, reconstruction: Pixels) -> Quality:
+def compare(image: Pixels, reconstruction: Pixels) -> Quality:
     """Measure a reconstruction, uint8 (H, W, 3) both, sides of at least 161 pixels."""
-    x, x_hat = tf.constant(photograph), tf.constant(reconstruction)
+    x, x_hat = tf.constant(image), tf.constant(reconstruction)
     return Quality(
         ms_ssim=float(tf.image.ssim_multiscale(x, x_hat, 255)),
         psnr_db=float(tf.image.psnr(x, x_hat, 255)),
@@ -92,25 +92,25 @@ def mean_quality(qualities: Sequence[Quality]) -> Quality:
     )
 
 
-def encode_jpeg(photograph: Pixels, quality: int) -> bytes:
+def encode_jpeg(image: Pixels, quality: int) -> bytes:
     """Encode as baseline JPEG with 4:2:0 chroma and optimized Huffman tables.
 
     Args:
-        photograph: uint8 (H, W, 3).
+        image: uint8 (H, W, 3).
         quality: The library's setting, 1 to 100.
     """
     buffer = io.BytesIO()
-    Image.fromarray(photograph).save(
+    Image.fromarray(image).save(
         buffer, "JPEG", quality=quality, subsampling=_JPEG_SUBSAMPLING_420, optimize=True
     )
     return buffer.getvalue()
 
 
-def jpeg_at_rate(photographs: Sequence[Pixels], rate_bpp: float) -> Quality:
+def jpeg_at_rate(images: Sequence[Pixels], rate_bpp: float) -> Quality:
     """Measure baseline JPEG at a mean rate.
 
     Args:
-        photographs: uint8 (H, W, 3) each.
+        images: uint8 (H, W, 3) each.
         rate_bpp: Mean bits per pixel.  Outside JPEG's range, its lowest or highest is taken.
 
     Returns:
@@ -119,12 +119,12 @@ def jpeg_at_rate(photographs: Sequence[Pixels], rate_bpp: float) -> Quality:
 
     def mean_rate(setting: int) -> float:
         return statistics.fmean(
-            8 * len(encode_jpeg(p, setting)) / (p.shape[0] * p.shape[1]) for p in photographs
+            8 * len(encode_jpeg(p, setting)) / (p.shape[0] * p.shape[1]) for p in images
         )
 
     def measure(setting: int) -> Quality:
-        decoded = (np.asarray(Image.open(io.BytesIO(encode_jpeg(p, setting)))) for p in photographs)
-        return mean_quality([compare(p, d) for p, d in zip(photographs, decoded, strict=True)])
+        decoded = (np.asarray(Image.open(io.BytesIO(encode_jpeg(p, setting)))) for p in images)
+        return mean_quality([compare(p, d) for p, d in zip(images, decoded, strict=True)])
 
     above = bisect.bisect_left(_JPEG_QUALITIES, rate_bpp, key=mean_rate)
     high = _JPEG_QUALITIES[min(above, len(_JPEG_QUALITIES) - 1)]
@@ -140,41 +140,41 @@ def jpeg_at_rate(photographs: Sequence[Pixels], rate_bpp: float) -> Quality:
     )
 
 
-def read_photographs(folder: Path) -> dict[str, Pixels]:
-    """Read the photographs below a folder that are large enough for MS-SSIM.
+def read_images(folder: Path) -> dict[str, Pixels]:
+    """Read the images below a folder that are large enough for MS-SSIM.
 
     Args:
         folder: Searched recursively.
 
     Returns:
-        Photographs by their path below the folder, RGB.
+        Images by their path below the folder, RGB.
 
     Raises:
         SourceError: None can be read, or all are too small.
     """
-    photographs = {}
-    for path in list_photographs(folder):
+    images = {}
+    for path in list_images(folder):
         try:
             with Image.open(path) as image:
                 pixels = np.asarray(image.convert("RGB"))
         except (UnidentifiedImageError, OSError):
             continue
         if min(pixels.shape[:2]) >= MSSSIM_SMALLEST_SIDE:
-            photographs[str(path.relative_to(folder))] = pixels
-    if not photographs:
+            images[str(path.relative_to(folder))] = pixels
+    if not images:
         raise SourceError(
-            f"{folder}: expected photographs with sides of at least {MSSSIM_SMALLEST_SIDE} "
+            f"{folder}: expected images with sides of at least {MSSSIM_SMALLEST_SIDE} "
             "pixels, which MS-SSIM needs; found none"
         )
-    return photographs
+    return images
 
 
-def evaluate_codec(metagraph: Path, photographs: Path, *, console: Console) -> CodecFigures:
-    """Encode and decode photographs with a codec and measure what comes back.
+def evaluate_codec(metagraph: Path, images: Path, *, console: Console) -> CodecFigures:
+    """Encode and decode images with a codec and measure what comes back.
 
     Args:
         metagraph: A codec file with both signatures.
-        photographs: Folder, searched recursively.
+        images: Folder, searched recursively.
         console: Where a progress bar is shown, on a terminal.
 
     Returns:
@@ -182,22 +182,20 @@ def evaluate_codec(metagraph: Path, photographs: Path, *, console: Console) -> C
 
     Raises:
         CodecError: The file cannot be used.
-        SourceError: No photograph is large enough for MS-SSIM.
+        SourceError: No image is large enough for MS-SSIM.
     """
     codec = load_codec(str(metagraph))
     codec.check_decoding()
-    pixels = read_photographs(photographs)
+    pixels = read_images(images)
     figures = []
-    for name, photograph in track(
+    for name, image in track(
         pixels.items(), codec.info.name, console=console, disable=not console.is_terminal
     ):
-        channels = codec.sender(photograph)
+        channels = codec.sender(image)
         reconstruction = codec.receiver(channels)
-        area = photograph.shape[0] * photograph.shape[1]
+        area = image.shape[0] * image.shape[1]
         figures.append(
-            PhotographFigures(
-                name, string_bits(channels) / area, compare(photograph, reconstruction)
-            )
+            ImageFigures(name, string_bits(channels) / area, compare(image, reconstruction))
         )
     rate_bpp = statistics.fmean(f.rate_bpp for f in figures)
     jpeg = jpeg_at_rate(list(pixels.values()), rate_bpp)
@@ -220,7 +218,7 @@ def _row(figures: CodecFigures) -> tuple[str, ...]:
 
 def figures_table(evaluated: Sequence[CodecFigures]) -> Table:
     """Return the means of some codecs as a table for the console."""
-    table = Table(title="Means over photographs; JPEG at the same mean rate")
+    table = Table(title="Means over images; JPEG at the same mean rate")
     for i, column in enumerate(_COLUMNS):
         table.add_column(column, justify="left" if i == 0 else "right")
     for figures in evaluated:

@@ -1,4 +1,4 @@
-"""How long a codec takes for one photograph: Table 2's "enc. time" and "dec. time"."""
+"""How long a codec takes for one image: Table 2's "enc. time" and "dec. time"."""
 
 import platform
 import statistics
@@ -19,20 +19,20 @@ WARM_UP = 2
 
 
 class CodecTime(BaseModel):
-    """Wall times of one codec for one photograph, medians, in ms; batch 1."""
+    """Wall times of one codec for one image, medians, in ms; batch 1."""
 
     model_config = ConfigDict(frozen=True)
 
     encode_ms: float
-    """Photograph to strings: analysis, both hyper-transforms, range coder."""
+    """Image to strings: analysis, both hyper-transforms, range coder."""
     decode_ms: float
-    """Strings to photograph: range coder, hyper-synthesis, synthesis."""
+    """Strings to image: range coder, hyper-synthesis, synthesis."""
     analysis_ms: float
-    """Photograph to symbols of y and z and scale indexes: what a store is made with."""
+    """Image to symbols of y and z and scale indexes: what a store is made with."""
     synthesis_ms: float
-    """Symbols to photograph: what `latentset decode` computes."""
+    """Symbols to image: what `latentset decode` computes."""
     image: tuple[int, int]
-    """Height and width of the photograph."""
+    """Height and width of the image."""
     repeat: int
     """Number of runs."""
 
@@ -48,12 +48,12 @@ class CodecTimes(BaseModel):
     """By the codec's name."""
 
 
-def time_codec(codec: Codec, photograph: NDArray[np.uint8], repeat: int) -> CodecTime:
+def time_codec(codec: Codec, pixels: NDArray[np.uint8], repeat: int) -> CodecTime:
     """Measure a codec.
 
     Args:
         codec: The codec, with the threads to measure.
-        photograph: uint8 (H, W, 3), RGB.
+        pixels: uint8 (H, W, 3), RGB.
         repeat: Number of runs whose median is taken.
 
     Returns:
@@ -62,12 +62,12 @@ def time_codec(codec: Codec, photograph: NDArray[np.uint8], repeat: int) -> Code
     Raises:
         CodecGraphError: The codec cannot decode, or not this size.
     """
-    batch, size = photograph[np.newaxis], (photograph.shape[0], photograph.shape[1])
-    strings = codec.sender(photograph)
+    batch, size = pixels[np.newaxis], (pixels.shape[0], pixels.shape[1])
+    strings = codec.sender(pixels)
     latents = codec.encode(batch)
     medians = _medians_ms(
         {
-            "encode_ms": lambda: codec.sender(photograph),
+            "encode_ms": lambda: codec.sender(pixels),
             "decode_ms": lambda: codec.receiver(strings),
             "analysis_ms": lambda: codec.encode(batch),
             "synthesis_ms": lambda: codec.decode(latents.y_hat, latents.z_hat, size),

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from latentset.datasets.errors import CodecError, JobError, StoreError
 from latentset.datasets.sources import Source
 from latentset.datasets.sources.resize import ResizeRule
-from latentset.datasets.storage.location import Place, open_place
+from latentset.datasets.storage.location import Location, open_location
 from latentset.datasets.storage.lock import hold
 from latentset.datasets.store.arrays import rows_of
 from latentset.datasets.store.convert import is_same
@@ -38,7 +38,7 @@ from latentset.pipeline.jobs.target import Target, choose_container, make_target
 
 
 def decode(
-    store: Path | str | Place,
+    store: Path | str | Location,
     pixels: Path | str,
     *,
     codec: str | None = None,
@@ -63,8 +63,8 @@ def decode(
         pixels: What to make: a folder or file, ``s3://…``, ``gs://…``.
         codec: Name or path of the codec; None looks for the one that the store names.
         resize: What to do to each decoded image; None is nothing.
-        originals: Root of the photographs that the latents were encoded from: each decoded image
-            is measured against its photograph. None measures nothing.
+        originals: Root of the images that the latents were encoded from: each decoded image
+            is measured against its image. None measures nothing.
         format: In what the array is kept; None is HDF5 for names that end like it, else Zarr.
         scheduler: Address of a Dask scheduler; None uses processes of this machine.
         workers: Number of local workers, None is one a core; or of a queue's, at most.
@@ -83,16 +83,16 @@ def decode(
             cannot be written.
         CodecError: The codec is not there, is another one, or cannot decode.
         SettingsChangedError: The target was begun with other settings.
-        JobError: Another job is at work on the target, workers were lost or differ, or a photograph
+        JobError: Another job is at work on the target, workers were lost or differ, or an image
             is not the one that was encoded.
     """
     view = view or Silence()
     latents = open_store(store)
     info = _require_latents(latents)
     name = _find_codec(latents, info, codec, engine)
-    place, rule = open_place(pixels), resize or ResizeRule()
-    if is_same(place, latents.place):
-        raise StoreError(f"{place} is the store of latents itself: name another PIXELS")
+    location, rule = open_location(pixels), resize or ResizeRule()
+    if is_same(location, latents.location):
+        raise StoreError(f"{location} is the store of latents itself: name another PIXELS")
     if originals is not None:
         originals = originals.absolute()
         _require_originals(latents, originals)
@@ -106,17 +106,17 @@ def decode(
         arrays=PIXEL_ARRAYS,
         resize=str(rule),
         source=latents.header.source,
-        container=choose_container(place, format),
+        container=choose_container(location, format),
         target_shard_bytes=shard_bytes,
         software=software,
     )
-    target = make_target(place, name, settings)
+    target = make_target(location, name, settings)
     if target.before is not None and target.is_complete:
         _say_what_is_new(latents, target.before, view)
         return EncodeResult(target.before, was_complete=True)
     with hold(target.lock_at, view.say) as lease:
         # Another job may have been at work until the lock was free.
-        target = make_target(place, name, settings)
+        target = make_target(location, name, settings)
         if target.before is not None and target.is_complete:
             return EncodeResult(target.before, was_complete=True)
         with connect(scheduler, workers, queue=queue, wait_s=wait_s, say=view.say) as crew:
@@ -129,7 +129,7 @@ def decode(
             )
             task = DecodeTask(
                 targets=(made,),
-                latents=latents.place,
+                latents=latents.location,
                 manifest_sha256=digest_of(latents),
                 originals=originals,
                 batch=batch,
@@ -157,11 +157,12 @@ def _require_latents(latents: Store) -> CodecInfo:
     header = latents.header
     if header.codec is None or header.pixels is not None:
         raise StoreError(
-            f"{latents.place}: expected a store of latents, got one of pixels: there is nothing to "
+            f"{latents.location}: expected a store of latents, got one of pixels: there is "
+            f"nothing to "
             "decode"
         )
     if not pc.any(pc.equal(latents.samples["status"], OK)).as_py():
-        raise StoreError(f"{latents.place}: none of its samples has latents to decode")
+        raise StoreError(f"{latents.location}: none of its samples has latents to decode")
     return header.codec
 
 
@@ -173,7 +174,8 @@ def _find_codec(latents: Store, info: CodecInfo, codec: str | None, engine: Engi
     found = engine.load(name, self_check=True)
     if found.info.sha256 != info.sha256:
         raise CodecError(
-            f"{latents.place} was encoded by {info.name} with sha256 {info.sha256}, but {name} has "
+            f"{latents.location} was encoded by {info.name} with sha256 {info.sha256}, but "
+            f"{name} has "
             f"{found.info.sha256}: give the codec's file with --codec"
         )
     found.check_decoding()
@@ -181,7 +183,7 @@ def _find_codec(latents: Store, info: CodecInfo, codec: str | None, engine: Engi
 
 
 def _require_originals(latents: Store, root: Path) -> None:
-    """Look at one photograph before anything is begun; each is looked at when its turn comes."""
+    """Look at one image before anything is begun; each is looked at when its turn comes."""
     first = pc.index(latents.samples["status"], OK).as_py()
     row = latents.samples.slice(first, 1).to_pylist()[0]
     read_original(root, row["path"], row["source_sha256"])
@@ -193,7 +195,8 @@ def _say_what_is_new(latents: Store, pixels: Store, view: ProgressView) -> None:
     count = pc.sum(pc.and_not(there, decoded)).as_py() or 0
     if count:
         view.say(
-            f"{count} samples of {latents.place} have latents and no pixels in {pixels.place}: "
+            f"{count} samples of {latents.location} have latents and no pixels in "
+            f"{pixels.location}: "
             "encode --retry-failed added them since, or --resize makes them too large. Name "
             "another PIXELS to decode all again"
         )

@@ -1,4 +1,4 @@
-"""How near a decoded image is to its photograph: PSNR and MS-SSIM."""
+"""How near a decoded image is to its image: PSNR and MS-SSIM."""
 
 from functools import lru_cache
 from math import inf, log10
@@ -22,31 +22,31 @@ class Quality(NamedTuple):
     """Mean over the channels, 0 to 1; None for images with a side below 161 pixels."""
 
 
-def measure(photograph: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> Quality:
+def measure(image: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> Quality:
     """Measure a decoded image.
 
     Args:
-        photograph: What was encoded, uint8 (H, W, 3).
+        image: What was encoded, uint8 (H, W, 3).
         decoded: What came back, the same shape.
 
     Returns:
         Its quality.
     """
-    return Quality(_psnr_db(photograph, decoded), _ms_ssim(photograph, decoded))
+    return Quality(_psnr_db(image, decoded), _ms_ssim(image, decoded))
 
 
-def _psnr_db(photograph: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> float:
-    error = photograph.astype(np.int64) - decoded
+def _psnr_db(image: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> float:
+    error = image.astype(np.int64) - decoded
     mse = float(np.mean(error * error))
     return 10 * log10(PEAK * PEAK / mse) if mse else inf
 
 
-def _ms_ssim(photograph: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> float | None:
-    height, width = photograph.shape[:2]
+def _ms_ssim(image: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> float | None:
+    height, width = image.shape[:2]
     if min(height, width) < SMALLEST_SIDE:
         return None
     session, inputs, output = _program(height, width)
-    return float(session.run(output, dict(zip(inputs, (photograph, decoded), strict=True))))
+    return float(session.run(output, dict(zip(inputs, (image, decoded), strict=True))))
 
 
 @lru_cache(maxsize=16)

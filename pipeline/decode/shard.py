@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from latentset.datasets.errors import (
     CodecError,
+    ImageError,
     JobError,
-    PhotographError,
     SourceError,
 )
 from latentset.datasets.sources import resolve_inside
-from latentset.datasets.sources.images import decode_photograph, read_bytes
+from latentset.datasets.sources.images import decode_image, read_bytes
 from latentset.datasets.sources.resize import ResizeRule
-from latentset.datasets.storage.location import Place
+from latentset.datasets.storage.location import Location
 from latentset.datasets.storage.lock import Lease
 from latentset.datasets.store.arrays import Sizes
 from latentset.datasets.store.objects import sha256_of
@@ -30,7 +30,7 @@ from latentset.datasets.store.reader import Store, open_store
 from latentset.datasets.store.samples import OK
 from latentset.datasets.store.zarr.writer import PixelBuffer
 from latentset.pipeline.encode.engine import Coder, Engine, load_once
-from latentset.pipeline.encode.images import Photograph, group_by_size
+from latentset.pipeline.encode.images import SourceImage, group_by_size
 from latentset.pipeline.encode.shard import (
     ShardDone,
     ShardTarget,
@@ -50,12 +50,12 @@ class DecodeTask:
 
     targets: tuple[ShardTarget]
     """The store of pixels."""
-    latents: Place
+    latents: Location
     """The store of latents."""
     manifest_sha256: str
     """Digest of its manifest: what the client has seen."""
     originals: Path | None
-    """Root of the photographs to compare with; None compares with nothing."""
+    """Root of the images to compare with; None compares with nothing."""
     batch: int
     """Images a batch, at most."""
     engine: Engine
@@ -80,7 +80,7 @@ def decode_shard(task: DecodeTask, index: int, report: Callable[[int], None]) ->
         A summary; the facts are in the record.
 
     Raises:
-        JobError: The worker's software, codec or latents are not the client's, a photograph is
+        JobError: The worker's software, codec or latents are not the client's, an image is
             not the one that was encoded, or another job has taken the store over.
         StoreError: Latents cannot be read, or an object cannot be written.
     """
@@ -127,7 +127,7 @@ class _Shard:
         known = self._latents.samples.slice(first, len(rows)).to_pylist()
         self._number = {row["id"]: first + k for k, row in enumerate(known)}
         self.samples = [
-            Photograph(
+            SourceImage(
                 row,
                 status=row["status"],
                 reason=row["reason"],
@@ -144,20 +144,20 @@ class _Shard:
         self._psnr_db: dict[str, float] = {}
         self._ms_ssim: dict[str, float] = {}
 
-    def coded_size(self, sample: Photograph) -> tuple[int, int]:
+    def coded_size(self, sample: SourceImage) -> tuple[int, int]:
         """Height and width of what the codec was given; 0 for a sample without latents."""
         if sample.status != OK:
             return 0, 0
         return self._of_image.coded(sample.row["height"], sample.row["width"])
 
-    def decode(self, samples: list[Photograph]) -> None:
-        """Decode samples of one size, measure them, and place them."""
+    def decode(self, samples: list[SourceImage]) -> None:
+        """Decode samples of one size, measure them, and put them where they belong."""
         for sample, image in zip(samples, self._images(samples), strict=True):
             if self._originals is not None:
                 self._measure(self._originals, sample, image)
             self._buffer.put(sample.row["first_row"], self._rule.apply(image))
 
-    def _images(self, samples: list[Photograph]) -> NDArray[np.uint8]:
+    def _images(self, samples: list[SourceImage]) -> NDArray[np.uint8]:
         numbers = [self._number[sample.row["id"]] for sample in samples]
         symbols: list[NDArray[Any]] = [
             np.stack([self._latents.read_grid(k, name) for k in numbers])
@@ -169,11 +169,11 @@ class _Shard:
             first, last = (samples[k].row["id"] for k in (0, -1))
             raise JobError(f"samples {first!r} to {last!r} cannot be decoded: {error}") from error
 
-    def _measure(self, root: Path, sample: Photograph, decoded: NDArray[np.uint8]) -> None:
+    def _measure(self, root: Path, sample: SourceImage, decoded: NDArray[np.uint8]) -> None:
         from latentset.pipeline.decode.quality import measure
 
         content = read_original(root, sample.row["path"], sample.source_sha256)
-        found = measure(self._coded.apply(decode_photograph(content)), decoded)
+        found = measure(self._coded.apply(decode_image(content)), decoded)
         name = sample.row["id"]
         self._psnr_db[name] = found.psnr_db
         if found.ms_ssim is not None:
@@ -194,11 +194,11 @@ class _Shard:
 
 
 def read_original(root: Path, path: str, sha256: str) -> bytes:
-    """Read the photograph that a sample was encoded from.
+    """Read the image that a sample was encoded from.
 
     Args:
-        root: Root of the photographs.
-        path: Of the photograph, relative to it.
+        root: Root of the images.
+        path: Of the image, relative to it.
         sha256: Its digest, by the samples table.
 
     Returns:
@@ -210,22 +210,22 @@ def read_original(root: Path, path: str, sha256: str) -> bytes:
     advice = "give the root that the latents were encoded from, or leave --originals out"
     try:
         content = read_bytes(resolve_inside(root, path))
-    except (PhotographError, SourceError) as error:
+    except (ImageError, SourceError) as error:
         raise JobError(f"{root}: {path}: {error}: {advice}") from error
     if sha256_of(content) != sha256:
         raise JobError(
-            f"{root}: {path}: expected the photograph that was encoded (sha256 {sha256[:12]}…), "
+            f"{root}: {path}: expected the image that was encoded (sha256 {sha256[:12]}…), "
             f"got another ({sha256_of(content)[:12]}…): {advice}"
         )
     return content
 
 
 @lru_cache(maxsize=2)
-def open_latents_once(place: Place, manifest_sha256: str) -> Store:
+def open_latents_once(location: Location, manifest_sha256: str) -> Store:
     """Open a store of latents, or take the one that this process has opened before.
 
     Args:
-        place: Where it lies.
+        location: Where it lies.
         manifest_sha256: Digest of its manifest, as the client has seen it.
 
     Returns:
@@ -235,10 +235,10 @@ def open_latents_once(place: Place, manifest_sha256: str) -> Store:
         StoreError: It cannot be read.
         JobError: It is not the one that the client has seen.
     """
-    store = open_store(place)
+    store = open_store(location)
     if digest_of(store) != manifest_sha256:
         raise JobError(
-            f"{place}: this worker sees other latents than the client: is that the same file "
+            f"{location}: this worker sees other latents than the client: is that the same file "
             "system for all? Or were they changed just now (encode --retry-failed)?"
         )
     return store

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from latentset.datasets.errors import StoreCorruptError
-from latentset.datasets.storage.location import Place
+from latentset.datasets.storage.location import Location
 from latentset.datasets.store.hdf5.reader import Hdf5Store, read_user_block
 from latentset.datasets.store.hdf5.writer import (
     assemble,
@@ -93,7 +93,7 @@ def _merge(before: pa.Table, retried: pa.Table) -> pa.Table:
     return pa.concat_tables([before, retried]).take(order).combine_chunks()
 
 
-def lay_ready(manifest: Manifest, ready: Place, change: Change) -> None:
+def lay_ready(manifest: Manifest, ready: Location, change: Change) -> None:
     """Write beside the new shards of a Zarr store what else it gets, the manifest last.
 
     Args:
@@ -122,7 +122,7 @@ def lay_ready(manifest: Manifest, ready: Place, change: Change) -> None:
     ready.write(MANIFEST, changed.to_bytes())
 
 
-def install(store: Place, ready: Place) -> None:
+def install(store: Location, ready: Location) -> None:
     """Change a Zarr store; from the first step to the last it has no manifest.
 
     Run again after a crash, it writes the same.
@@ -156,7 +156,7 @@ def install(store: Place, ready: Place) -> None:
     store.write(MANIFEST, content)
 
 
-def _read_ready(ready: Place, item: StoredObject) -> bytes:
+def _read_ready(ready: Location, item: StoredObject) -> bytes:
     content = read_object(ready, item)
     if content is None:
         raise StoreCorruptError(
@@ -166,7 +166,7 @@ def _read_ready(ready: Place, item: StoredObject) -> bytes:
     return content
 
 
-def replace_file(store: Hdf5Store, ready: Place, change: Change) -> None:
+def replace_file(store: Hdf5Store, ready: Location, change: Change) -> None:
     """Put an HDF5 file together from the chunks of the old one and the new parts.
 
     Args:

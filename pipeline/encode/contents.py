@@ -1,4 +1,4 @@
-"""What a task puts into one shard of one store: latents of photographs, or their pixels."""
+"""What a task puts into one shard of one store: latents of images, or their pixels."""
 
 from collections.abc import Sequence
 from math import isfinite
@@ -26,14 +26,14 @@ class Contents(Protocol):
     """Bits a pixel of each sample that is there, by its id."""
 
     def add(self, images: NDArray[np.uint8], ids: Sequence[str]) -> None:
-        """Take photographs of one size (N, H, W, 3), resized, and their ids."""
+        """Take images of one size (N, H, W, 3), resized, and their ids."""
 
     def rows(self) -> dict[ArrayName, NDArray[Any]]:
         """All rows of the shard, by array."""
 
 
 class LatentContents:
-    """Latents of photographs, by one codec.
+    """Latents of images, by one codec.
 
     Args:
         plan: The store's plan.
@@ -48,7 +48,7 @@ class LatentContents:
         self.rate_bpp: dict[str, float] = {}
 
     def add(self, images: NDArray[np.uint8], ids: Sequence[str]) -> None:
-        """Encode images of one size and place their latents."""
+        """Encode images of one size and location their latents."""
         latents = self._latents(images, ids)
         for k, name in enumerate(ids):
             row = self._rows[name]
@@ -87,8 +87,8 @@ class LatentContents:
         return self._buffer.rows()
 
 
-class PhotographContents:
-    """The photographs themselves; their rate is that of their files.
+class PixelContents:
+    """The images themselves; their rate is that of their files.
 
     Args:
         plan: The store's plan.
@@ -101,7 +101,7 @@ class PhotographContents:
         self.rate_bpp: dict[str, float] = {}
 
     def add(self, images: NDArray[np.uint8], ids: Sequence[str]) -> None:
-        """Place images of one size."""
+        """Location images of one size."""
         for image, name in zip(images, ids, strict=True):
             row = self._rows[name]
             self._buffer.put(row["first_row"], image)

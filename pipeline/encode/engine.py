@@ -86,19 +86,19 @@ TENSORFLOW = Engine(_load_with_tensorflow, _tensorflow_environment, fix_cpu_isa)
 """The engine of real jobs. TensorFlow is imported when it is first used."""
 
 NO_CODEC = "none"
-"""Given as the name of a codec: the photographs themselves are stored."""
+"""Given as the name of a codec: the images themselves are stored."""
 
 
 def _no_codec(codec: str, /, *, self_check: bool) -> Coder:
-    raise ValueError("photographs are stored without a codec")
+    raise ValueError("images are stored without a codec")
 
 
 def _plain_environment() -> Mapping[str, str]:
     return {"tensorflow": "", "tensorflow_compression": "", "onednn": "0", "device": "CPU"}
 
 
-PHOTOGRAPHS = Engine(_no_codec, _plain_environment)
-"""The engine of jobs that store the photographs themselves: there is no TensorFlow."""
+IMAGES = Engine(_no_codec, _plain_environment)
+"""The engine of jobs that store the images themselves: there is no TensorFlow."""
 
 _loading = threading.Lock()
 _loaded: dict[tuple[Engine, str], Coder] = {}

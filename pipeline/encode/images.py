@@ -1,4 +1,4 @@
-"""The photographs of a task on their way from files to batches of pixels.
+"""The images of a task on their way from files to batches of pixels.
 
 Reading, hashing, decoding and resizing of the next batches go on in a thread of their own while the
 codec works on this one.
@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latentset.datasets.errors import PhotographError, SourceError
+from latentset.datasets.errors import ImageError, SourceError
 from latentset.datasets.sources import resolve_inside
-from latentset.datasets.sources.images import ResizeRule, decode_photograph, read_bytes
+from latentset.datasets.sources.images import ResizeRule, decode_image, read_bytes
 from latentset.datasets.store.objects import sha256_of
 from latentset.datasets.store.samples import OK
 
@@ -30,7 +30,7 @@ AHEAD = 2
 
 
 @dataclass
-class Photograph:
+class SourceImage:
     """A sample on its way through the task."""
 
     row: dict[str, Any]
@@ -56,33 +56,33 @@ class Photograph:
 
 
 def decode_batches(
-    photographs: Sequence[Photograph], source: Path, rule: ResizeRule, size: int
-) -> Iterator[list[Photograph]]:
-    """Read, hash, decode and resize photographs in a thread, which begins before it is asked.
+    images: Sequence[SourceImage], source: Path, rule: ResizeRule, size: int
+) -> Iterator[list[SourceImage]]:
+    """Read, hash, decode and resize images in a thread, which begins before it is asked.
 
     Args:
-        photographs: As they were planned; what is found is noted in each.
+        images: As they were planned; what is found is noted in each.
         source: Root of their paths.
         rule: The resize rule.
-        size: Photographs a batch, at most.
+        size: Images a batch, at most.
 
     Returns:
         Batches of one size, the largest images first; those that have failed hold no pixels.
     """
 
-    def decode(batch: list[Photograph]) -> list[Photograph]:
-        for photograph in batch:
-            _decode(source, photograph, rule)
+    def decode(batch: list[SourceImage]) -> list[SourceImage]:
+        for image in batch:
+            _decode(source, image, rule)
         return batch
 
-    def encoded_size(photograph: Photograph) -> tuple[int, int]:
-        return photograph.row["encoded_height"], photograph.row["encoded_width"]
+    def encoded_size(image: SourceImage) -> tuple[int, int]:
+        return image.row["encoded_height"], image.row["encoded_width"]
 
-    batches = iter(group_by_size(photographs, encoded_size, size))
+    batches = iter(group_by_size(images, encoded_size, size))
     thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
     pending = [thread.submit(decode, batch) for batch in islice(batches, AHEAD)]
 
-    def take() -> Iterator[list[Photograph]]:
+    def take() -> Iterator[list[SourceImage]]:
         try:
             while pending:
                 ready = pending.pop(0).result()
@@ -97,21 +97,21 @@ def decode_batches(
 
 
 def group_by_size(
-    photographs: Sequence[Photograph], size: Callable[[Photograph], tuple[int, int]], batch: int
-) -> list[list[Photograph]]:
+    images: Sequence[SourceImage], size: Callable[[SourceImage], tuple[int, int]], batch: int
+) -> list[list[SourceImage]]:
     """Divide a shard into batches of one size, those that failed in planning last.
 
     Args:
-        photographs: Of the shard.
+        images: Of the shard.
         size: Says how large each is: height and width, 0 for one that has failed.
-        batch: Photographs a batch, at most; fewer where they are large.
+        batch: Images a batch, at most; fewer where they are large.
 
     Returns:
         The batches, the largest images first.
     """
-    by_size: dict[tuple[int, int], list[Photograph]] = defaultdict(list)
-    for photograph in photographs:
-        by_size[size(photograph)].append(photograph)
+    by_size: dict[tuple[int, int], list[SourceImage]] = defaultdict(list)
+    for image in images:
+        by_size[size(image)].append(image)
     batches = []
     for (height, width), members in sorted(by_size.items(), reverse=True):
         step = min(batch, max(1, BATCH_PIXELS // max(1, height * width)))
@@ -119,33 +119,33 @@ def group_by_size(
     return batches
 
 
-def _decode(root: Path, photograph: Photograph, rule: ResizeRule) -> None:
+def _decode(root: Path, image: SourceImage, rule: ResizeRule) -> None:
     """Read the file once: hash it, and decode and resize it from memory."""
-    row = photograph.row
+    row = image.row
     try:
         content = read_bytes(resolve_inside(root, row["path"]))
-        photograph.source_bytes = len(content)
-        photograph.source_sha256 = sha256_of(content)
+        image.source_bytes = len(content)
+        image.source_sha256 = sha256_of(content)
         if row["status"] != OK:
-            photograph.fail(row["status"], row["reason"])
+            image.fail(row["status"], row["reason"])
             return
         if len(content) != row["source_bytes"]:
-            photograph.fail(
+            image.fail(
                 "changed",
                 f"{row['source_bytes']} bytes when planned, {len(content)} when encoded",
             )
             return
-        pixels = decode_photograph(content)
+        pixels = decode_image(content)
         planned = (row["height"], row["width"])
         if pixels.shape[:2] != planned:
-            photograph.fail(
+            image.fail(
                 "changed",
                 f"{planned[0]}x{planned[1]} pixels when planned, "
                 f"{pixels.shape[0]}x{pixels.shape[1]} when encoded",
             )
             return
-        photograph.pixels = rule.apply(pixels)
-    except PhotographError as error:
-        photograph.fail(error.status, str(error))
+        image.pixels = rule.apply(pixels)
+    except ImageError as error:
+        image.fail(error.status, str(error))
     except SourceError as error:
-        photograph.fail("unreadable", str(error).replace(str(root), "SOURCE"))
+        image.fail("unreadable", str(error).replace(str(root), "SOURCE"))

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from latentset.datasets.errors import JobError
 from latentset.datasets.sources import Source
 from latentset.datasets.sources.images import ResizeRule
-from latentset.datasets.storage.location import Place, open_place
+from latentset.datasets.storage.location import Location, open_location
 from latentset.datasets.storage.lock import Lease, hold
 from latentset.datasets.store.arrays import Rows, rows_of
 from latentset.datasets.store.formats import Format
@@ -26,7 +26,7 @@ from latentset.datasets.store.header import (
 from latentset.datasets.store.reader import Store, open_store
 from latentset.datasets.store.scales import number_scales
 from latentset.datasets.store.zarr.writer import metadata_objects, write_objects
-from latentset.pipeline.encode.engine import NO_CODEC, PHOTOGRAPHS, TENSORFLOW, Engine
+from latentset.pipeline.encode.engine import IMAGES, NO_CODEC, TENSORFLOW, Engine
 from latentset.pipeline.encode.passes import load_codecs, read_headers, refuse_failed, run_shards
 from latentset.pipeline.encode.retry import Retried, count_failed, settle, try_again
 from latentset.pipeline.encode.shard import ShardTarget, Task, encode_shard
@@ -80,23 +80,23 @@ def encode(
     view: ProgressView | None = None,
     engine: Engine = TENSORFLOW,
 ) -> EncodeResult:
-    """Encode a collection of photographs, or go on with a job that was interrupted.
+    """Encode a collection of images, or go on with a job that was interrupted.
 
     A script that calls this needs ``if __name__ == "__main__":``, as for every spawned process.
 
     Args:
-        source: The photographs.
+        source: The images.
         store: What to make: a folder or file, ``s3://…``, ``gs://…``.
-        codec: Name or path of the codec; ``none`` stores the photographs themselves.
-        resize: What to do to each photograph first; None is nothing.
+        codec: Name or path of the codec; ``none`` stores the images themselves.
+        resize: What to do to each image first; None is nothing.
         format: In what the arrays are kept; None is HDF5 for names that end like it, else Zarr.
         scheduler: Address of a Dask scheduler; None uses processes of this machine.
         workers: Number of local workers, None is one a core; or of a queue's, at most.
         queue: Queueing system that starts workers: ``slurm``, ``pbs``, ``sge`` or ``lsf``.
         wait_s: Seconds without a single worker of scheduler or queue after which to stop.
         batch: Images that the codec is given at once, at most. Changes no byte.
-        on_error: ``record`` gives a photograph that cannot be encoded a status; ``fail`` stops.
-        retry_failed: Then try the failed photographs of the complete store once more.
+        on_error: ``record`` gives an image that cannot be encoded a status; ``fail`` stops.
+        retry_failed: Then try the failed images of the complete store once more.
         sigma_hat: Store ``sigma_hat`` as float16 as well.
         shard_bytes: Size of a shard of ``y_hat`` before compression.
         view: Where to show progress.
@@ -108,7 +108,7 @@ def encode(
     Raises:
         StoreError: The target is something else, or cannot be written.
         SettingsChangedError: The target was begun with other settings.
-        PhotographFailedError: A photograph cannot be encoded and ``on_error`` is ``fail``.
+        ImageFailedError: An image cannot be encoded and ``on_error`` is ``fail``.
         JobError: Another job is at work on the target, workers were lost or differ, or the codec
             gives values that do not fit.
     """
@@ -150,13 +150,13 @@ def encode_all(
     view: ProgressView | None = None,
     engine: Engine = TENSORFLOW,
 ) -> list[EncodeResult]:
-    """Encode a collection of photographs with several codecs, reading each photograph once.
+    """Encode a collection of images with several codecs, reading each image once.
 
     Shards are reckoned with the channels of the codec that has most, so that a task has the same
-    photographs for every store.
+    images for every store.
 
     Args:
-        source: The photographs.
+        source: The images.
         stores: For each store, what to make and its codec, as for :func:`encode`.
         resize: As for :func:`encode`, and so are all that follow.
         format: For all stores.
@@ -165,8 +165,8 @@ def encode_all(
         queue: Queueing system that starts workers.
         wait_s: Seconds without a worker after which to stop.
         batch: Images that a codec is given at once, at most.
-        on_error: What to do about a photograph that cannot be encoded.
-        retry_failed: Then try the failed photographs of the complete store once more.
+        on_error: What to do about an image that cannot be encoded.
+        retry_failed: Then try the failed images of the complete store once more.
         sigma_hat: Store ``sigma_hat`` as float16 as well.
         shard_bytes: Size of a shard of ``y_hat`` of the codec with most channels.
         view: Where to show progress.
@@ -178,7 +178,7 @@ def encode_all(
     Raises:
         StoreError: A target is something else, or cannot be written.
         SettingsChangedError: A target was begun with other settings.
-        PhotographFailedError: A photograph cannot be encoded and ``on_error`` is ``fail``.
+        ImageFailedError: An image cannot be encoded and ``on_error`` is ``fail``.
         JobError: Another job is at work on a target, workers were lost or differ, or a codec gives
             values that do not fit.
     """
@@ -191,35 +191,35 @@ def encode_all(
             )
         if sigma_hat:
             raise JobError("--sigma-hat is for codecs: --codec none stores pixels only")
-        engine = PHOTOGRAPHS
+        engine = IMAGES
     start = partial(connect, scheduler, workers, queue=queue, wait_s=wait_s, say=view.say)
     codecs = [
         str(Path(codec).absolute()) if Path(codec).is_file() else codec for _, codec in stores
     ]
-    done: dict[Place, EncodeResult] = {}
+    done: dict[Location, EncodeResult] = {}
     with ExitStack() as stack:
         # Local workers load the codecs at once, and the client none. Others may be long in coming.
         crew = stack.enter_context(start()) if scheduler is None and queue is None else None
-        used = [] if engine is PHOTOGRAPHS else codecs
+        used = [] if engine is IMAGES else codecs
         software, infos, checks = load_codecs(crew, engine, used)
         stack.enter_context(closing(checks))
         described = describe_source(source)
         targets: list[Target] = []
-        for (location, _), codec in zip(stores, codecs, strict=True):
-            place = open_place(location)
+        for (where, _), codec in zip(stores, codecs, strict=True):
+            location = open_location(where)
             info = infos.get(codec)
             content = _describe_content(info, sigma_hat)
             later = (software.cpu_isa, info.h_s_exact_to if info else None)
             settings = Settings(
                 **content,
                 format_version=format_version_of(content["arrays"], *later),
-                container=choose_container(place, format),
+                container=choose_container(location, format),
                 resize=str(resize or ResizeRule()),
                 source=described,
                 target_shard_bytes=shard_bytes,
                 software=software,
             )
-            targets.append(make_target(place, codec, settings))
+            targets.append(make_target(location, codec, settings))
         begun = [target for target in targets if retry_failed or not target.is_complete]
         # In one order for all jobs, so that two with the same stores do not refuse each other.
         ordered = sorted(begun, key=lambda target: str(target.store))
@@ -319,7 +319,7 @@ def _plan(
     view: ProgressView,
 ) -> list[PlanFile]:
     """Take the plans of earlier runs of the same job, and make those that are missing."""
-    found: dict[Place, PlanFile] = {}
+    found: dict[Location, PlanFile] = {}
     facts: list[FileFacts] = []
     for target in targets:
         if target.job.size("plan.json") is not None:
@@ -337,9 +337,9 @@ def _plan(
             found[target.job] = PlanFile(target.job)
     plans = [found[target.job] for target in targets]
     for target, plan in zip(targets, plans, strict=True):
-        if not plan.same_photographs(plans[0]):
+        if not plan.same_images(plans[0]):
             raise JobError(
                 f"{target.store} and {targets[0].store} were begun apart, with other shards, or "
-                "photographs have changed since: encode them one at a time"
+                "images have changed since: encode them one at a time"
             )
     return plans

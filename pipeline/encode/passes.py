@@ -13,7 +13,7 @@ from latentset.pipeline.encode.engine import Engine, load_once
 from latentset.pipeline.encode.shard import (
     ShardDone,
     ShardTarget,
-    photograph_failed,
+    image_failed,
     read_software,
 )
 from latentset.pipeline.jobs.cluster import Workers, tell
@@ -23,7 +23,7 @@ from latentset.pipeline.jobs.settings import Software
 from latentset.pipeline.jobs.tally import Tally
 
 HEADERS_A_TASK = 1024
-"""Photographs whose headers one task reads."""
+"""Images whose headers one task reads."""
 
 REPORT_EVERY_S = 1.0
 """Seconds between a task's messages about how far it is."""
@@ -59,7 +59,7 @@ def load_codecs(
 def read_headers(
     crew: Workers, root: Path, paths: Sequence[str], view: ProgressView
 ) -> list[FileFacts]:
-    """Read the headers of photographs.
+    """Read the headers of images.
 
     Args:
         crew: The workers.
@@ -87,17 +87,17 @@ def read_headers(
 
 
 def refuse_failed(plan: PlanFile) -> None:
-    """Refuse a plan in which a photograph has failed already.
+    """Refuse a plan in which an image has failed already.
 
     Args:
         plan: The plan.
 
     Raises:
-        PhotographFailedError: There is one.
+        ImageFailedError: There is one.
     """
     for row in plan.table().select(["path", "status", "reason"]).to_pylist():
         if row["status"] != OK:
-            raise photograph_failed(f"{row['path']}: {row['status']}: {row['reason']}")
+            raise image_failed(f"{row['path']}: {row['status']}: {row['reason']}")
 
 
 class AnyTask(Protocol):
@@ -113,7 +113,7 @@ class AnyTask(Protocol):
 
     @property
     def fail(self) -> bool:
-        """Stop at a photograph that cannot be encoded."""
+        """Stop at an image that cannot be encoded."""
 
 
 def run_shards(
@@ -137,7 +137,7 @@ def run_shards(
         What was done.
 
     Raises:
-        PhotographFailedError: A photograph cannot be encoded and ``task.fail`` is set.
+        ImageFailedError: An image cannot be encoded and ``task.fail`` is set.
         JobError: A task cannot go on, or workers were lost.
         StoreError: An object cannot be written.
     """
@@ -151,7 +151,7 @@ def run_shards(
         ):
             for result in results:
                 if task.fail and result.failed:
-                    raise photograph_failed(result.failed[0])
+                    raise image_failed(result.failed[0])
                 tally.finish(result)
     finally:
         view.end()
@@ -172,7 +172,7 @@ def _load_all(
 
 
 def _read_part(index: int, paths: list[str], root: str) -> tuple[int, list[FileFacts]]:
-    """Read the headers of some photographs on a worker."""
+    """Read the headers of some images on a worker."""
     return index, read_facts(root, paths)
 
 

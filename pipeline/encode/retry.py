@@ -3,7 +3,7 @@
 What can be encoded now goes into new shards, after those that are there; no other shard, and no row
 of a sample that had latents, changes by a byte.
 
-1. *Plan.* The headers of the failed photographs are read again. The plan is of these samples alone,
+1. *Plan.* The headers of the failed images are read again. The plan is of these samples alone,
    those that can be encoded first, and lies in ``STORE.job/FINGERPRINT/retry/``.
 2. *Encode.* Tasks write the new shards to ``retry/objects/``, each with its record.
 3. *Lay ready.* Metadata, samples table and manifest that the store is to get are written there too,
@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 
 from latentset.datasets.errors import JobError
 from latentset.datasets.sources import Source
-from latentset.datasets.storage.location import Folder, Place
+from latentset.datasets.storage.location import Folder, Location
 from latentset.datasets.store.hdf5.reader import Hdf5Store
 from latentset.datasets.store.header import Header
 from latentset.datasets.store.layout import append_rows, fits
@@ -119,7 +119,7 @@ def try_again(
     Args:
         crew: The workers.
         target: The store and its job, whose lock is held.
-        source: The photographs.
+        source: The images.
         task: What tasks are told; its targets are not looked at.
         view: Where to show progress.
 
@@ -127,7 +127,7 @@ def try_again(
         What came out.
 
     Raises:
-        PhotographFailedError: A photograph cannot be encoded and ``task.fail`` is set.
+        ImageFailedError: An image cannot be encoded and ``task.fail`` is set.
         JobError: Workers were lost or differ, the codec gives values that do not fit, or another
             job has taken the store over.
         StoreError: An object cannot be written.
@@ -158,7 +158,7 @@ def try_again(
     return Retried(samples=plan.samples, repaired=repaired, seconds=seconds)
 
 
-def _folder(target: Target) -> Place:
+def _folder(target: Target) -> Location:
     return target.job / "retry"
 
 
@@ -212,7 +212,7 @@ def _refuse_large(
     ]
 
 
-def _forget(retry: Place) -> None:
+def _forget(retry: Location) -> None:
     """Remove the folder of a retry, and first what would be taken for one that goes on."""
     (retry / "objects").remove(MANIFEST)
     for path in retry.sizes() or {}:

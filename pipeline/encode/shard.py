@@ -1,6 +1,6 @@
-"""One task: the photographs of one shard -> the objects of that shard and its record.
+"""One task: the images of one shard -> the objects of that shard and its record.
 
-A job may make several stores, one a codec: each photograph is read and decoded once for all. A
+A job may make several stores, one a codec: each image is read and decoded once for all. A
 task that is run twice writes the same bytes; one that finds its record and the objects unaltered
 writes nothing.
 """
@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latentset.datasets.errors import JobError, PhotographFailedError
+from latentset.datasets.errors import ImageFailedError, JobError
 from latentset.datasets.sources.images import ResizeRule, decoder_version
-from latentset.datasets.storage.location import Place
+from latentset.datasets.storage.location import Location
 from latentset.datasets.storage.lock import Lease
 from latentset.datasets.store.formats import Format
 from latentset.datasets.store.hdf5.writer import encode_part
@@ -26,9 +26,9 @@ from latentset.datasets.store.samples import OK
 from latentset.datasets.store.scales import number_scales
 from latentset.datasets.store.zarr.writer import shard_objects, write_objects
 from latentset.pipeline.cpu_isa import CpuIsa
-from latentset.pipeline.encode.contents import Contents, LatentContents, PhotographContents
+from latentset.pipeline.encode.contents import Contents, LatentContents, PixelContents
 from latentset.pipeline.encode.engine import Coder, Engine, load_once
-from latentset.pipeline.encode.images import Photograph, decode_batches
+from latentset.pipeline.encode.images import SourceImage, decode_batches
 from latentset.pipeline.jobs.plan import PlanFile, open_plan_once
 from latentset.pipeline.jobs.record import ShardRecord, part_path, read_record, write_record
 from latentset.pipeline.jobs.settings import Software, software_of
@@ -38,9 +38,9 @@ from latentset.pipeline.jobs.settings import Software, software_of
 class ShardTarget:
     """One of the stores that a task writes a shard of."""
 
-    objects: Place
+    objects: Location
     """Where its objects go."""
-    job: Place
+    job: Location
     """The job's folder, ``STORE.job/FINGERPRINT``."""
     plan_sha256: str
     """Digest of the plan's table."""
@@ -57,11 +57,11 @@ class Task:
     targets: tuple[ShardTarget, ...]
     """The stores: their plans are equal but for the rows."""
     source: Path
-    """Root of the photographs."""
+    """Root of the images."""
     batch: int
     """Images a batch, at most."""
     fail: bool
-    """Stop at a photograph that cannot be encoded."""
+    """Stop at an image that cannot be encoded."""
     engine: Engine
     """Runs the codecs."""
     leases: tuple[Lease, ...] = ()
@@ -89,7 +89,7 @@ def write_shard(
     plan: PlanFile,
     index: int,
     rows: Mapping[ArrayName, NDArray[Any]],
-    photographs: Sequence[Photograph],
+    images: Sequence[SourceImage],
     **figures: Mapping[str, float],
 ) -> None:
     """Write a shard's objects, and then its record.
@@ -99,7 +99,7 @@ def write_shard(
         plan: Its plan.
         index: Number of the shard.
         rows: All rows of the shard, by array.
-        photographs: Its samples, and what became of each.
+        images: Its samples, and what became of each.
         **figures: For each column of the record that has numbers, its numbers by the sample's id.
 
     Raises:
@@ -110,18 +110,17 @@ def write_shard(
     else:
         objects = {part_path(index): encode_part(plan.header, index, rows)}
     columns = {
-        name: tuple(numbers.get(p.row["id"]) for p in photographs)
-        for name, numbers in figures.items()
+        name: tuple(numbers.get(p.row["id"]) for p in images) for name, numbers in figures.items()
     }
     record = ShardRecord(
         fingerprint=plan.fingerprint,
         plan_sha256=target.plan_sha256,
         index=index,
         objects=tuple(write_objects(target.objects, objects)),
-        status=tuple(p.status for p in photographs),
-        reason=tuple(p.reason for p in photographs),
-        source_bytes=tuple(p.source_bytes for p in photographs),
-        source_sha256=tuple(p.source_sha256 for p in photographs),
+        status=tuple(p.status for p in images),
+        reason=tuple(p.reason for p in images),
+        source_bytes=tuple(p.source_bytes for p in images),
+        source_sha256=tuple(p.source_sha256 for p in images),
         **columns,
     )
     write_record(target.job, record)
@@ -139,7 +138,7 @@ def encode_shard(task: Task, index: int, report: Callable[[int], None]) -> Shard
         A summary; the facts are in the records.
 
     Raises:
-        PhotographFailedError: A photograph cannot be encoded and ``task.fail`` is set.
+        ImageFailedError: An image cannot be encoded and ``task.fail`` is set.
         JobError: The worker's software or codec is not the client's, a value does not fit, or
             another job has taken a store over.
         StoreError: An object cannot be written.
@@ -153,10 +152,10 @@ def encode_shard(task: Task, index: int, report: Callable[[int], None]) -> Shard
     if all(reused):
         return ShardDone(index, len(rows), reused, list_failed(rows, records[0]))
 
-    photographs = [Photograph(row) for row in rows]
+    images = [SourceImage(row) for row in rows]
     with enough_memory(index):
         rule = ResizeRule.parse(plans[0].header.resize)
-        batches = decode_batches(photographs, task.source, rule, task.batch)
+        batches = decode_batches(images, task.source, rule, task.batch)
         shards = [  # their codecs are loaded here, unless this worker has them
             (target, plan, _begin(task.engine, target.codec, plan, index))
             for target, plan, found in zip(task.targets, plans, reused, strict=True)
@@ -165,24 +164,24 @@ def encode_shard(task: Task, index: int, report: Callable[[int], None]) -> Shard
         done = 0
         for batch in batches:
             if task.fail:
-                for photograph in batch:
-                    if photograph.status != OK:
-                        raise photograph_failed(photograph.describe())
-            ready = [photograph for photograph in batch if photograph.pixels is not None]
+                for image in batch:
+                    if image.status != OK:
+                        raise image_failed(image.describe())
+            ready = [image for image in batch if image.pixels is not None]
             if ready:
-                images = np.stack([p.pixels for p in ready if p.pixels is not None])
+                pixels = np.stack([p.pixels for p in ready if p.pixels is not None])
                 for _, _, contents in shards:
-                    contents.add(images, [p.row["id"] for p in ready])
-            for photograph in ready:
-                photograph.pixels = None
+                    contents.add(pixels, [p.row["id"] for p in ready])
+            for image in ready:
+                image.pixels = None
             done += len(batch)
             report(done)
         for lease in task.leases:
             lease.check()
         for target, plan, contents in shards:
             rows_of_shard, rate_bpp = contents.rows(), contents.rate_bpp
-            write_shard(target, plan, index, rows_of_shard, photographs, rate_bpp=rate_bpp)
-    failed = tuple(p.describe() for p in photographs if p.status != OK)
+            write_shard(target, plan, index, rows_of_shard, images, rate_bpp=rate_bpp)
+    failed = tuple(p.describe() for p in images if p.status != OK)
     return ShardDone(index, len(rows), reused, failed)
 
 
@@ -242,8 +241,8 @@ def list_failed(rows: list[dict[str, Any]], record: ShardRecord | None) -> tuple
     )
 
 
-def photograph_failed(what: str) -> PhotographFailedError:
-    """Word the error that stops a job at a photograph.
+def image_failed(what: str) -> ImageFailedError:
+    """Word the error that stops a job at an image.
 
     Args:
         what: ``path: status: reason``.
@@ -251,7 +250,7 @@ def photograph_failed(what: str) -> PhotographFailedError:
     Returns:
         The error.
     """
-    return PhotographFailedError(
+    return ImageFailedError(
         f"{what}. Leave it out of the source, or run with --on-error record to go on without it"
     )
 
@@ -261,7 +260,7 @@ def _begin(engine: Engine, name: str, plan: PlanFile, index: int) -> Contents:
     info = plan.header.codec
     require_software(engine, plan.header)
     if info is None:
-        return PhotographContents(plan, index)
+        return PixelContents(plan, index)
     codec = load_once(engine, name, info.sha256)
     if number_scales(codec.info) != info:
         raise codec_differs(name, codec, info)

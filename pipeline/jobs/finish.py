@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from latentset.datasets.errors import JobError
-from latentset.datasets.storage.location import Place
+from latentset.datasets.storage.location import Location
 from latentset.datasets.store.hdf5.writer import assemble
 from latentset.datasets.store.manifest import Manifest
 from latentset.datasets.store.objects import describe_object, read_object
@@ -86,7 +86,7 @@ def _remove_strays(target: Target, records: list[ShardRecord]) -> None:
             target.objects.remove(path)
 
 
-def read_records(objects: Place, job: Place, plan: PlanFile) -> list[ShardRecord]:
+def read_records(objects: Location, job: Location, plan: PlanFile) -> list[ShardRecord]:
     """Read the records of all shards of a plan, and look at their objects.
 
     Args:
@@ -116,7 +116,7 @@ def read_records(objects: Place, job: Place, plan: PlanFile) -> list[ShardRecord
     return records
 
 
-def read_part(objects: Place, record: ShardRecord) -> bytes:
+def read_part(objects: Location, record: ShardRecord) -> bytes:
     """Read the part of an HDF5 file that a task has written.
 
     Args:

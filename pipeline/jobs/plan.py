@@ -1,4 +1,4 @@
-"""The plan: for every photograph what becomes of it and where it goes, before any is encoded.
+"""The plan: for every image what becomes of it and where it goes, before any is encoded.
 
 ``STORE.job/FINGERPRINT/plan.parquet`` has one row a sample and one row group a shard, so that a
 task reads its own rows only; ``plan.json``, written after it, has the store's header and the
@@ -29,15 +29,15 @@ from numpy.typing import NDArray
 from pydantic import NonNegativeInt, ValidationError
 
 from latentset.datasets.errors import (
+    ImageError,
     JobError,
-    PhotographError,
     SourceError,
     StoreError,
     describe_invalid,
 )
 from latentset.datasets.sources import Source, resolve_inside
 from latentset.datasets.sources.images import read_size
-from latentset.datasets.storage.location import Place
+from latentset.datasets.storage.location import Location
 from latentset.datasets.store.arrays import Rows, Sizes
 from latentset.datasets.store.header import Frozen, Header, Layout, Provenance, Sha256
 from latentset.datasets.store.layout import Assignment, assign_rows
@@ -47,11 +47,11 @@ from latentset.datasets.version import __version__
 from latentset.pipeline.jobs.settings import Settings
 
 HEADER_THREADS = 8
-"""Threads of one task that reads photographs' headers where it mostly waits, as for a network file
+"""Threads of one task that reads images' headers where it mostly waits, as for a network file
 system. Elsewhere they would take turns, and three times as long."""
 
 TRIED = 32
-"""Photographs that a task reads first, to see whether it waits."""
+"""Images that a task reads first, to see whether it waits."""
 
 PLAN_SCHEMA = pa.schema(
     [
@@ -81,7 +81,7 @@ _ROWS = ("latent_height", "latent_width", "first_row", "z_first_row")
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What a photograph's file says of itself before it is decoded."""
+    """What an image's file says of itself before it is decoded."""
 
     height: int = 0
     """Pixels; 0 = unknown."""
@@ -96,7 +96,7 @@ class FileFacts:
 
 
 def read_facts(root: str, paths: Sequence[str]) -> list[FileFacts]:
-    """Read the headers of photographs; a task of its own where there are many.
+    """Read the headers of images; a task of its own where there are many.
 
     Args:
         root: The source's root.
@@ -113,7 +113,7 @@ def read_facts(root: str, paths: Sequence[str]) -> list[FileFacts]:
             if file.is_file():
                 size = file.stat().st_size
             height, width = read_size(file)
-        except PhotographError as error:
+        except ImageError as error:
             return FileFacts(bytes=size, status=error.status, reason=str(error))
         except SourceError as error:
             return FileFacts(status="unreadable", reason=str(error).replace(root, "SOURCE"))
@@ -159,7 +159,7 @@ def make_plan(source: Source, settings: Settings, facts: Sequence[FileFacts], fo
     """Decide what becomes of every sample and where it goes.
 
     Args:
-        source: The photographs listed.
+        source: The images listed.
         settings: Of the job.
         facts: Of each file, in the order of the source.
         form: Of the rows that shards are reckoned with: the store's own, or those of another
@@ -169,7 +169,7 @@ def make_plan(source: Source, settings: Settings, facts: Sequence[FileFacts], fo
         The plan.
 
     Raises:
-        JobError: None of the photographs can be read.
+        JobError: None of the images can be read.
     """
     columns, rows, z_rows = measure(settings, facts)
     try:
@@ -177,7 +177,7 @@ def make_plan(source: Source, settings: Settings, facts: Sequence[FileFacts], fo
     except StoreError as error:
         k = 0
         raise JobError(
-            f"none of the {len(facts)} photographs below {source.root} can be encoded; the first, "
+            f"none of the {len(facts)} images below {source.root} can be encoded; the first, "
             f"{source.samples.column('path')[k].as_py()}: {columns['status'][k]}: "
             f"{columns['reason'][k]}"
         ) from error
@@ -206,7 +206,7 @@ def measure(
         if status == OK:
             try:
                 encoded = of_image.image(fact.height, fact.width)
-            except PhotographError as error:
+            except ImageError as error:
                 status, reason = error.status, str(error)
         grid = content.y_size(*encoded)
         rows.append(math.prod(grid))
@@ -272,7 +272,7 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-def write_plan(job: Place, plan: Plan) -> None:
+def write_plan(job: Location, plan: Plan) -> None:
     """Write a plan.
 
     Args:
@@ -311,7 +311,7 @@ class PlanFile:
         JobError: There is no plan, or it was torn or altered.
     """
 
-    def __init__(self, job: Place) -> None:
+    def __init__(self, job: Location) -> None:
         try:
             document = PlanDocument.model_validate_json(job.read("plan.json"))
             content = job.read("plan.parquet")
@@ -353,8 +353,8 @@ class PlanFile:
         rows: list[dict[str, Any]] = table.to_pylist()
         return rows
 
-    def same_photographs(self, other: "PlanFile") -> bool:
-        """Tell whether another plan has the same photographs in the same shards.
+    def same_images(self, other: "PlanFile") -> bool:
+        """Tell whether another plan has the same images in the same shards.
 
         Args:
             other: Of another codec.
@@ -372,7 +372,7 @@ class PlanFile:
 
 
 @lru_cache(maxsize=4)
-def open_plan_once(job: Place, table_sha256: str) -> PlanFile:
+def open_plan_once(job: Location, table_sha256: str) -> PlanFile:
     """Open a plan, or take the one that this process has opened before.
 
     Args:

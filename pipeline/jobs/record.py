@@ -12,7 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-from latentset.datasets.storage.location import Place
+from latentset.datasets.storage.location import Location
 from latentset.datasets.store.header import Frozen, Sha256
 from latentset.datasets.store.manifest import ShardSummary
 from latentset.datasets.store.objects import StoredObject
@@ -43,14 +43,14 @@ class ShardRecord(Frozen):
     rate_bpp: tuple[FiniteFloat | None, ...]
     """Bits a pixel of the encoded image; None without latents."""
     psnr_db: tuple[Measure, ...] = ()
-    """Of decoded images against the photographs, dB; infinite where they are equal, None where it
+    """Of decoded images against the images, dB; infinite where they are equal, None where it
     was not measured. Empty in a store of anything else."""
     ms_ssim: tuple[Measure, ...] = ()
     """The same, MS-SSIM; None for images that are too small for it too."""
     source_bytes: tuple[NonNegativeInt, ...]
-    """Size of the photograph's file; 0 = could not be read."""
+    """Size of the image's file; 0 = could not be read."""
     source_sha256: tuple[str, ...]
-    """Digest of the photograph's file; empty = could not be read."""
+    """Digest of the image's file; empty = could not be read."""
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
 
@@ -95,7 +95,7 @@ def part_path(index: int) -> str:
     return f"parts/{index:06d}.h5"
 
 
-def write_record(job: Place, record: ShardRecord) -> None:
+def write_record(job: Location, record: ShardRecord) -> None:
     """Write a record: with it the shard is done.
 
     Args:
@@ -108,7 +108,9 @@ def write_record(job: Place, record: ShardRecord) -> None:
     job.write(record_path(record.index), record.model_dump_json().encode() + b"\n")
 
 
-def read_record(job: Place, index: int, fingerprint: str, plan_sha256: str) -> ShardRecord | None:
+def read_record(
+    job: Location, index: int, fingerprint: str, plan_sha256: str
+) -> ShardRecord | None:
     """Read a shard's record.
 
     Args:

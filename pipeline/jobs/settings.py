@@ -35,7 +35,7 @@ class Software(Sparse):
     cpu_isa: str | None = None
     """Vector instructions; None lets each CPU use its best."""
     decoder: str
-    """What decodes and resizes photographs, with its version."""
+    """What decodes and resizes images, with its version."""
 
 
 class Settings(Described):
@@ -106,7 +106,7 @@ def describe_source(source: Source) -> SourceInfo:
     """Describe a source for the header.
 
     Args:
-        source: The photographs listed.
+        source: The images listed.
 
     Returns:
         What the header says of it.

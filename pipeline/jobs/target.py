@@ -15,7 +15,7 @@ from latentset.datasets.errors import (
     StoreFormatError,
     StoreIncompleteError,
 )
-from latentset.datasets.storage.location import Folder, Place, open_place
+from latentset.datasets.storage.location import Folder, Location, open_location
 from latentset.datasets.store.formats import Format, choose_format
 from latentset.datasets.store.hdf5.reader import Hdf5Store
 from latentset.datasets.store.nesting import is_free, refuse_nested
@@ -28,7 +28,7 @@ from latentset.pipeline.jobs.settings import Settings, refuse_changes, settings_
 class Target:
     """A store to make, with one codec."""
 
-    store: Place
+    store: Location
     """Where it is to lie."""
     codec: str
     """Name or path of the codec."""
@@ -43,22 +43,22 @@ class Target:
         return self.before is not None and self.before.manifest is not None
 
     @property
-    def lock_at(self) -> Place:
+    def lock_at(self) -> Location:
         """Where a job says that it is at work on the store."""
         return self.store.beside(".job") / "lock"
 
     @property
-    def job(self) -> Place:
+    def job(self) -> Location:
         """Where the job's plan and records lie."""
         return self.store.beside(".job") / self.settings.fingerprint
 
     @property
-    def objects(self) -> Place:
+    def objects(self) -> Location:
         """Where the objects that tasks write lie: HDF5's parts wait beside the store."""
         return self.store if self.settings.container == "zarr" else self.job
 
 
-def choose_container(store: Place, wanted: Format | None) -> Format:
+def choose_container(store: Location, wanted: Format | None) -> Format:
     """Choose a store's format by what was asked for, or by its name.
 
     Args:
@@ -80,7 +80,7 @@ def choose_container(store: Place, wanted: Format | None) -> Format:
     return container
 
 
-def look_at(store: Place) -> Store | None:
+def look_at(store: Location) -> Store | None:
     """See what lies at a target.
 
     Args:
@@ -90,7 +90,7 @@ def look_at(store: Place) -> Store | None:
         None if nothing does, or the store, complete or not.
 
     Raises:
-        StoreError: Something else lies there, a damaged store, or the place cannot be written.
+        StoreError: Something else lies there, a damaged store, or the location cannot be written.
     """
     try:
         return open_store(store)
@@ -110,7 +110,7 @@ def look_at(store: Place) -> Store | None:
         ) from error
 
 
-def make_target(store: Path | str | Place, codec: str, settings: Settings) -> Target:
+def make_target(store: Path | str | Location, codec: str, settings: Settings) -> Target:
     """Look at a target, and refuse one that was begun otherwise.
 
     Args:
@@ -125,21 +125,21 @@ def make_target(store: Path | str | Place, codec: str, settings: Settings) -> Ta
         StoreError: Something else lies there.
         SettingsChangedError: It was begun with other settings.
     """
-    place = open_place(store)
-    refuse_nested(place)
-    before = look_at(place)
+    location = open_location(store)
+    refuse_nested(location)
+    before = look_at(location)
     if before is None:
-        for found in _begun(place):
-            refuse_changes(f"{place} (in {place.name}.job)", found, settings)
+        for found in _begun(location):
+            refuse_changes(f"{location} (in {location.name}.job)", found, settings)
     else:
         found = settings_of(before.header, "hdf5" if isinstance(before, Hdf5Store) else "zarr")
         if before.manifest is not None:  # what is finished may be of an earlier format version
             found = found.model_copy(update={"format_version": settings.format_version})
-        refuse_changes(str(place), found, settings)
-    return Target(place, codec, settings, before)
+        refuse_changes(str(location), found, settings)
+    return Target(location, codec, settings, before)
 
 
-def _begun(store: Place) -> Iterator[Settings]:
+def _begun(store: Location) -> Iterator[Settings]:
     """The settings of jobs that were begun and have left nothing yet where the store is to lie."""
     job = store.beside(".job")
     for path in job.sizes() or {}:

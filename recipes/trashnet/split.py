@@ -1,9 +1,9 @@
-"""Writes split.csv: a fixed, stratified split of TrashNet's 2,527 photographs.
+"""Writes split.csv: a fixed, stratified split of TrashNet's 2,527 images.
 
     python recipes/trashnet/split.py FOLDER_OF_TRASHNET > recipes/trashnet/split.csv
 
 Of each class 70 % train, 13 % val, 17 % test, the shares of the data set's authors; drawn with a
-fixed seed from the sorted names, so that the same photographs give the same file.
+fixed seed from the sorted names, so that the same images give the same file.
 """
 
 import csv

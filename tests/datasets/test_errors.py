@@ -13,7 +13,7 @@ def test_errors_are_sent_as_dask_sends_them() -> None:
     for kind in vars(errors).values():
         if not (isinstance(kind, type) and issubclass(kind, LatentSetError)):
             continue
-        error = kind("what", "more") if kind is errors.PhotographError else kind("what")
+        error = kind("what", "more") if kind is errors.ImageError else kind("what")
         tblib.install(error)
         again = pickle.loads(pickle.dumps(error))
         assert (type(again), str(again)) == (kind, str(error))

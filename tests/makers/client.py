@@ -1,4 +1,4 @@
-"""``latentset`` in a process of its own, with the stand-in codec in TensorFlow's place."""
+"""``latentset`` in a process of its own, with the stand-in codec instead of TensorFlow."""
 
 import os
 import signal

@@ -313,7 +313,7 @@ def build_v1(
         functional: Loops as functions of the library, not as TensorFlow 1 has them.
         bake_batch: Let a reshape hold the batch size 1 as a constant.
         factorized: Code y with fixed probabilities, without a hyperprior.
-        mean_scale: Code the difference of y to something that depends on the photograph.
+        mean_scale: Code the difference of y to something that depends on the image.
         plant: Called with the image; the op that it returns runs before y is computed.
     """
     y_tables, z_tables = gaussian_rows(SCALES), z_tables_v1()

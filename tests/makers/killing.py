@@ -21,7 +21,7 @@ from typing import Literal
 from tests.makers import CLIENT, PYTHONPATH
 
 TIMEOUT_S = 180.0
-SIZES, PHOTOGRAPHS = ((64, 64), (48, 100), (130, 70)), 40
+SIZES, IMAGES = ((64, 64), (48, 100), (130, 70)), 40
 KINDS: "tuple[Kind, ...]" = ("worker", "scheduler", "client")
 
 Kind = Literal["worker", "scheduler", "client"]
@@ -136,7 +136,7 @@ class Scene:
     """A collection to encode, what an undisturbed run makes of it, and how long that takes.
 
     Args:
-        source: The photographs.
+        source: The images.
         folder: For stores and logs.
     """
 

@@ -1,8 +1,8 @@
-"""A codec of a few lines and photographs made up: the encode job is tested without TensorFlow.
+"""A codec of a few lines and images made up: the encode job is tested without TensorFlow.
 
 Worker processes import it by this name: conftest.py puts its folder on the path. Its name chooses
 how it behaves: ``standin`` plainly, ``standin:overflow`` with a y_hat beyond int16 for
-photographs that are all white, ``standin:index`` with a scale index beyond the table for these,
+images that are all white, ``standin:index`` with a scale index beyond the table for these,
 ``standin:kill`` by killing its process there, ``standin:nan`` with a y_hat that is no number,
 ``standin:half`` with one that is no integer, ``standin:graph`` with an error, ``standin:bits`` with
 a size that is no number, each for these; ``standin:other`` as another codec with other latents,
@@ -168,8 +168,8 @@ def read_environment() -> Mapping[str, str]:
 ENGINE = Engine(load, read_environment)
 
 
-def write_photographs(folder: Path, sizes: tuple[tuple[int, int], ...], count: int) -> None:
-    """Photograph k of class k % 2 has size sizes[k % len(sizes)]."""
+def write_images(folder: Path, sizes: tuple[tuple[int, int], ...], count: int) -> None:
+    """Image k of class k % 2 has size sizes[k % len(sizes)]."""
     random = np.random.default_rng(0)
     for k in range(count):
         height, width = sizes[k % len(sizes)]

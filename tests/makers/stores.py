@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latentset.datasets.storage.location import open_place
+from latentset.datasets.storage.location import open_location
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.arrays import rows_of
 from latentset.datasets.store.header import (
@@ -177,15 +177,15 @@ def _write(
             rows[-1] |= {"psnr_db": 30.0 if test else 20.0, "ms_ssim": 0.9 if test else 0.8}
             if k == SAMPLES - 1:  # of the split test
                 rows[-1]["psnr_db"] = inf
-    place = open_place(path)
-    objects = write_objects(place, metadata_objects(header))
+    location = open_location(path)
+    objects = write_objects(location, metadata_objects(header))
     summaries = []
     for index in range(placed.layout.shards):
         own = [row for row in rows if row["shard"] == index]
-        objects += write_objects(place, shard_objects(header, index, fill(own, header, index)))
+        objects += write_objects(location, shard_objects(header, index, fill(own, header, index)))
         summaries.append(ShardSummary(index=index, samples=len(own), ok=len(own), failed=0))
     finish_store(
-        place,
+        location,
         header=header,
         fingerprint=sha256_of(header.model_dump_json().encode()),
         samples=pa.Table.from_pylist(rows, schema=samples_schema(header)),

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latentset.datasets.storage.location import open_place
+from latentset.datasets.storage.location import open_location
 from latentset.datasets.store.arrays import rows_of
 from latentset.datasets.store.header import (
     ARRAYS,
@@ -59,10 +59,10 @@ class _Made:
     seed: int
 
     def size(self, k: int) -> tuple[int, int]:
-        """(height, width) of the photograph of a sample."""
+        """(height, width) of the image of a sample."""
         return self.sizes[k % len(self.sizes)]
 
-    def place(self, k: int) -> float:
+    def location(self, k: int) -> float:
         """Where the class of a sample stands among all, 0 to 1."""
         return k % len(self.classes) / len(self.classes)
 
@@ -141,7 +141,9 @@ def write_synthetic_store(
 
     def fill(buffer: ShardBuffer, k: int, first_row: int, z_first_row: int) -> None:
         grids = codec.y_size(*made.size(k)), codec.z_size(*made.size(k))
-        buffer.put(first_row, z_first_row, *_random_latents(codec, *grids, made.place(k), random))
+        buffer.put(
+            first_row, z_first_row, *_random_latents(codec, *grids, made.location(k), random)
+        )
 
     arrays = (*ARRAYS, "sigma_hat") if sigma_hat else ARRAYS
     return _write(path, made, {"codec": codec, "arrays": arrays}, ShardBuffer, fill)
@@ -179,7 +181,7 @@ def write_synthetic_pixels(
     random = np.random.default_rng(seed)
 
     def fill(buffer: PixelBuffer, k: int, first_row: int, z_first_row: int) -> None:
-        colour = 255 * made.place(k) * np.array([1.0, 0.5, 0.25]) + 32
+        colour = 255 * made.location(k) * np.array([1.0, 0.5, 0.25]) + 32
         noise = random.normal(0, 8, (*made.size(k), 3))
         buffer.put(first_row, np.clip(colour + noise, 0, 255).astype(np.uint8))
 
@@ -253,8 +255,8 @@ def _write(
         provenance=_NOTHING,
         **fields,
     )
-    place = open_place(path)
-    objects = write_objects(place, metadata_objects(header))
+    location = open_location(path)
+    objects = write_objects(location, metadata_objects(header))
     rows = [made.row(k, grids[k], placed) for k in range(count)]
     if "psnr_db" in samples_schema(header).names:
         for k, row in enumerate(rows):
@@ -266,13 +268,13 @@ def _write(
         for k in members:
             if k not in made.failed:
                 fill(buffer, k, int(placed.first_row[k]), int(placed.z_first_row[k]))
-        objects += write_objects(place, shard_objects(header, index, buffer.rows()))
+        objects += write_objects(location, shard_objects(header, index, buffer.rows()))
         fails = sum(k in made.failed for k in members)
         summaries.append(
             ShardSummary(index=index, samples=len(members), ok=len(members) - fails, failed=fails)
         )
     finish_store(
-        place,
+        location,
         header=header,
         fingerprint=sha256_of(header.model_dump_json().encode()),
         samples=pa.Table.from_pylist(rows, schema=samples_schema(header)),
@@ -286,12 +288,12 @@ def _random_latents(
     codec: CodecInfo,
     grid: tuple[int, int],
     z_grid: tuple[int, int],
-    place: float,
+    location: float,
     random: np.random.Generator,
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-    """Latents whose scale falls off with the distance of the channel from ``place``."""
+    """Latents whose scale falls off with the distance of the channel from ``location``."""
     channel = np.arange(codec.channels) / codec.channels
-    activity = 40 * (1 - 2 * np.abs(channel - place - 0.25))
+    activity = 40 * (1 - 2 * np.abs(channel - location - 0.25))
     index = np.clip(random.normal(activity, 2.0, (*grid, codec.channels)).round(), 0, 63)
     scale_index = index.astype(np.int32)
     y_hat = random.normal(0, np.asarray(SCALE_TABLE)[scale_index]).round().astype(np.int32)

@@ -183,12 +183,12 @@ def test_figure_5_says_what_was_resized(tmp_path: Path) -> None:
     stores = Stores.open([str(latents)], [str(tmp_path / "d"), str(tmp_path / "o")])
     assert write_figure5(stores, None, tmp_path).caption == (
         "Pictures are shown as they are stored, resized by exact:40 or exact:44; MS-SSIM is of "
-        "the decoded photograph before that. Bits per pixel are of photographs resized by "
+        "the decoded image before that. Bits per pixel are of images resized by "
         "short:192 first, the original's of its file at full size."
     )
     alone = Stores.open([str(latents)], [])
     assert write_figure5(alone, None, tmp_path).caption == (
-        "Bits per pixel are of photographs resized by short:192 first."
+        "Bits per pixel are of images resized by short:192 first."
     )
 
 
@@ -207,8 +207,8 @@ def test_captions_are_drawn_and_stand_on_the_page(tmp_path: Path) -> None:
         assert said.count("<!-- ") > plain.count("<!-- ")  # matplotlib names each text so
     assert "resized by" not in (folders["none"] / "report.md").read_text()
     page = (folders["short:192"] / "report.md").read_text()
-    assert page.count("photographs resized by short:192 first") == 1  # Figure 5
-    assert page.count("photographs were resized by short:192 first") == 1  # Figure 6
+    assert page.count("images resized by short:192 first") == 1  # Figure 5
+    assert page.count("images were resized by short:192 first") == 1  # Figure 6
 
 
 def test_report_of_stores_alone(made: Path, tmp_path: Path) -> None:

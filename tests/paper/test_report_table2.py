@@ -56,7 +56,7 @@ def test_sizes_are_the_papers(tmp_path: Path) -> None:
     assert lines[at + 4].startswith("| demo-hyperprior-msssim-4 | cResNet | – | ")
     assert "| demo-hyperprior-msssim-4 | 41.3 | 484 | 50.0 | 289 |" in lines
     assert "| some-other | 1.0 | – | – | – |" in lines
-    assert "One photograph of 362x256 pixels, on a machine." in lines
+    assert "One image of 362x256 pixels, on a machine." in lines
 
 
 def test_time_is_measured() -> None:

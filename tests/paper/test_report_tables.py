@@ -284,7 +284,7 @@ def test_the_papers_figures_do_not_stand_beside_imagenets(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("given", [True, False])
-def test_rates_of_resized_photographs_are_explained(given: bool, tmp_path: Path) -> None:
+def test_rates_of_resized_images_are_explained(given: bool, tmp_path: Path) -> None:
     # Of stores that are not given, the runs of latents say how they were made.
     codec = "demo-hyperprior-msssim-4"
     latents = made_stores.write_latents(tmp_path / "l", codec, resize="short:96")
@@ -297,7 +297,7 @@ def test_rates_of_resized_photographs_are_explained(given: bool, tmp_path: Path)
     groups = group_runs(find_runs([tmp_path / "runs"]))
     write_table1(groups, stores, tmp_path)
     said = (
-        "bits per pixel of the photograph as it was encoded; photographs were resized by "
+        "bits per pixel of the image as it was encoded; images were resized by "
         "short:96 first, so these do not compare with the paper's"
     )
     assert f"bpp: {said}.\n" in (tmp_path / "table1.md").read_text()

@@ -122,8 +122,8 @@ def test_missing_stores_are_all_named_before_anything_starts(
     lines = str(error.value).splitlines()
     assert [line for line in lines if not line.startswith("    ")] == [
         "trashnet/table1 needs stores that were not given (--store STORE, once for each):",
-        "  the original photographs, for trashnet/anchor1:",
-        "  photographs decoded by demo-hyperprior-msssim-1, for trashnet/anchor2-msssim-1:",
+        "  the original images, for trashnet/anchor1:",
+        "  images decoded by demo-hyperprior-msssim-1, for trashnet/anchor2-msssim-1:",
         "  latents of demo-hyperprior-msssim-8, for trashnet/cresnet-msssim-8 and 1 more:",
     ]
     assert lines[-1] == (
@@ -145,11 +145,11 @@ def test_without_stores_the_command_says_how_to_make_them(tmp_path: Path) -> Non
 def test_wrong_table_and_two_stores_for_one_thing(stores: list[str], tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"no table 'minc2500/table2': expected one of minc2500/"):
         plan_sweep("minc2500/table2", stores, tmp_path)
-    with pytest.raises(RecipeError, match=r"hold the same: decoded photographs of demo-.*-1; give"):
+    with pytest.raises(RecipeError, match=r"hold the same: decoded images of demo-.*-1; give"):
         plan_sweep("trashnet/table1", [*stores, stores[0]], tmp_path)
 
 
-def test_stores_of_other_photographs_are_refused(stores: list[str], tmp_path: Path) -> None:
+def test_stores_of_other_images_are_refused(stores: list[str], tmp_path: Path) -> None:
     listing = {"name": "others", "listing_sha256": "b" * 64}
     source = made_stores.SOURCE.model_copy(update=listing)
     other = made_stores.write_latents(tmp_path / "other", CODECS[1], source=source)
@@ -158,10 +158,10 @@ def test_stores_of_other_photographs_are_refused(stores: list[str], tmp_path: Pa
         plan_sweep("trashnet/table1", given, tmp_path / "runs")
     mine = "e3b0c44298fc"  # SHA-256 of nothing
     assert str(error.value).splitlines() == [
-        "the stores are not of the same photographs: expected one listing of ids, paths, labels "
+        "the stores are not of the same images: expected one listing of ids, paths, labels "
         "and splits, got 2:",
-        f"  made-up, 32 photographs (listing {mine}): {', '.join(stores[:4] + stores[5:])}",
-        f"  others, 32 photographs (listing bbbbbbbbbbbb): {other}",
+        f"  made-up, 32 images (listing {mine}): {', '.join(stores[:4] + stores[5:])}",
+        f"  others, 32 images (listing bbbbbbbbbbbb): {other}",
         "Give stores of one data set only; where they should be of one, encode those that differ "
         "again, from the same list or folder",
     ]

@@ -1,4 +1,4 @@
-"""Photographs made up, a stand-in codec, and Dask workers that live as long as the session."""
+"""Images made up, a stand-in codec, and Dask workers that live as long as the session."""
 
 import logging
 import os
@@ -34,15 +34,15 @@ def same_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def mixed(standin: Any, tmp_path: Path) -> Source:
-    """40 photographs of three sizes."""
-    standin.write_photographs(tmp_path / "mixed", SIZES, 40)
+    """40 images of three sizes."""
+    standin.write_images(tmp_path / "mixed", SIZES, 40)
     return open_source(tmp_path / "mixed")
 
 
 @pytest.fixture
 def uniform(standin: Any, tmp_path: Path) -> Source:
-    """32 photographs of one size."""
-    standin.write_photographs(tmp_path / "uniform", ((64, 64),), 32)
+    """32 images of one size."""
+    standin.write_images(tmp_path / "uniform", ((64, 64),), 32)
     return open_source(tmp_path / "uniform")
 
 

@@ -55,7 +55,7 @@ def make_recipe(mixed_store: Store) -> MakeRecipe:
         tables: dict[str, Any] = {
             "name": "tests/tiny",
             "model": {"kind": "fa-cresnet", "depths": [1, 1, 1], "width": 2, "n": [1, 1, 1]},
-            "data": {"store": str(mixed_store.place), "batch_size": 8, "size": 8},
+            "data": {"store": str(mixed_store.location), "batch_size": 8, "size": 8},
             "schedule": {"epochs": 4, "learning_rate": 0.05, "decay_epochs": [3]},
             "device": {"accelerator": "cpu"},
         }

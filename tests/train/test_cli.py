@@ -53,7 +53,7 @@ def recipe(tmp_path: Path) -> str:
 
 
 def test_train_evaluate_report(run: Run, recipe: str, mixed_store: Store, tmp_path: Path) -> None:
-    store, out = str(mixed_store.place), str(tmp_path / "run")
+    store, out = str(mixed_store.location), str(tmp_path / "run")
     text = run("train", recipe, "--store", store, "--set", "schedule.epochs=1", "--out", out)
     lines = text.splitlines()
     assert lines[0].startswith("tests/cli, seed 0: cresnet, ")
@@ -94,7 +94,7 @@ def test_default_folder_names_recipe_codec_and_seed(
     run: Run, recipe: str, mixed_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    store = str(mixed_store.place)
+    store = str(mixed_store.location)
     run("train", recipe, "--store", store, "--set", "schedule.epochs=1", "--set", "seed=7")
     assert (tmp_path / "runs/tests/cli/synthetic/seed-7/result.json").exists()
 

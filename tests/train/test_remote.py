@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from latentset.datasets.errors import StoreCorruptError
-from latentset.datasets.storage.location import open_place
+from latentset.datasets.storage.location import open_location
 from latentset.datasets.store import Store, open_store
 from latentset.train.data.reader import Batch, LatentReader
 from latentset.train.data.split import select_split
@@ -22,13 +22,13 @@ DATA = Data(batch_size=8)
 @pytest.fixture(params=["s3", "http"])
 def url(request: pytest.FixtureRequest, mixed_store: Store) -> str:
     """The mixed store's address elsewhere."""
-    near = Path(str(mixed_store.place))
+    near = Path(str(mixed_store.location))
     if request.param == "http":
         return f"{request.getfixturevalue('serve')(near.parent)}/{near.name}"
     url = f"{request.getfixturevalue('s3')}/mixed.zarr"
     for path in sorted(near.rglob("*")):
         if path.is_file():
-            open_place(url).write(path.relative_to(near).as_posix(), path.read_bytes())
+            open_location(url).write(path.relative_to(near).as_posix(), path.read_bytes())
     return url
 
 
@@ -61,7 +61,7 @@ def test_a_run_gives_the_same_figures(
 def test_a_shard_that_a_web_server_has_lost_is_an_error(
     mixed_store: Store, serve: Callable[..., str], tmp_path: Path
 ) -> None:
-    near = shutil.copytree(str(mixed_store.place), tmp_path / "mixed.zarr")
+    near = shutil.copytree(str(mixed_store.location), tmp_path / "mixed.zarr")
     (near / "y_hat/c/0/0").unlink()
     store = open_store(f"{serve(tmp_path)}/mixed.zarr")
     with pytest.raises(StoreCorruptError, match=r"y_hat of sample .* cannot be read"):

@@ -124,7 +124,7 @@ def central_boxes(height: Int64s, width: Int64s, share: float) -> Boxes:
 
 
 def gather_index(windows: Tensor, size: int) -> Tensor:
-    """Say which row of a batch lands at each place of the crops.
+    """Say which row of a batch lands at each location of the crops.
 
     Args:
         windows: int64 (B, 8), for each sample: its first row in the batch, its grid's height and

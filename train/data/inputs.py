@@ -111,15 +111,15 @@ class LatentInput(Input):
 
 
 class PixelInput(Input):
-    """Crops of photographs, as torchvision makes them of images, normalised.
+    """Crops of images, as torchvision makes them of images, normalised.
 
     Source: sections 5.2 and 5.3: resize to 256x256, bilinear; random resized crop to 224x224;
-    mirroring. The box is one of the resized photograph; both resizes are bilinear with
+    mirroring. The box is one of the resized image; both resizes are bilinear with
     antialiasing and round to uint8, as torchvision's do.
 
     Args:
         size: Side of the crops, pixels.
-        resize: Side of the square that photographs are resized to first.
+        resize: Side of the square that images are resized to first.
         channels_last: Lay them out so in memory.
     """
 
@@ -134,7 +134,7 @@ class PixelInput(Input):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def forward(self, batch: Batch) -> tuple[Tensor, ...]:
-        """Make photographs, float32 (B, 3, S, S), normalised."""
+        """Make images, float32 (B, 3, S, S), normalised."""
         pixels, square = batch.rows["pixels"], [self.resize, self.resize]
         crops = []
         for window in batch.windows.tolist():

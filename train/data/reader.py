@@ -2,7 +2,7 @@
 
 A batch is read as one call of ``rows.Rows``, which decodes its chunks outside Python's lock; a few
 batches are read before they are asked for. No worker processes, no shuffle buffer: every sample
-can come at any place of an epoch. What is handed on are the integers that are stored, whole grids
+can come anywhere in an epoch. What is handed on are the integers that are stored, whole grids
 one after the other, and the boxes to cut out of them (``crop.gather_index``): the device does the
 rest.
 
@@ -84,7 +84,7 @@ class LatentReader:
         teacher: Tensor | None = None,
     ) -> None:
         self.split = split
-        self._where = str(store.place)
+        self._where = str(store.location)
         self._rows = open_rows(store, names)
         self._data = data
         self._seed = seed

@@ -86,7 +86,7 @@ class ZarrRows:
     def _open(store: Store, name: ArrayName, context: Any) -> Any:
         spec = {
             "driver": "zarr3",
-            "kvstore": store.place.kvstore(name),
+            "kvstore": store.location.kvstore(name),
             # A finished store does not change, so nothing is looked up twice.
             "recheck_cached_metadata": "open",
             "recheck_cached_data": "open",
@@ -96,10 +96,12 @@ class ZarrRows:
         try:
             array = tensorstore.open(spec, context=context, read=True, open=True).result()
         except (ValueError, RuntimeError, OSError) as error:
-            raise StoreCorruptError(f"{store.place}: {name} cannot be opened: {error}") from error
+            raise StoreCorruptError(
+                f"{store.location}: {name} cannot be opened: {error}"
+            ) from error
         if array.shape != expected or array.dtype.numpy_dtype.kind not in "iu":
             raise StoreCorruptError(
-                f"{store.place}: {name}: expected integers {expected}, "
+                f"{store.location}: {name}: expected integers {expected}, "
                 f"got {array.dtype.name} {array.shape}"
             )
         return array

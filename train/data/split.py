@@ -58,7 +58,8 @@ def select_split(store: Store, name: str) -> Split:
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if wrong.size:
         raise RecipeError(
-            f"{store.place}: split {name!r}: {wrong.size} of {len(samples)} samples have no label; "
+            f"{store.location}: split {name!r}: {wrong.size} of {len(samples)} samples have no "
+            f"label; "
             f"expected 0…{classes - 1}, got {labels[wrong[0]]} for {part['id'][wrong[0]]}; "
             "encode from a source that has labels"
         )
@@ -94,13 +95,13 @@ def _nothing(store: Store, name: str, names: list[str], statuses: list[str]) -> 
         failed = Counter(t for s, t in zip(names, statuses, strict=True) if s == name)
         found = ", ".join(f"{status} {count}" for status, count in failed.most_common())
         return (
-            f"{store.place}: split {name!r} has no sample that was encoded (status: {found}); "
+            f"{store.location}: split {name!r} has no sample that was encoded (status: {found}); "
             "latentset inspect shows why"
         )
     counts = Counter(names)
     found = ", ".join(f"{split or '(none)'} {count}" for split, count in sorted(counts.items()))
     return (
-        f"{store.place}: empty split: expected samples of split {name!r}, got {found}; "
+        f"{store.location}: empty split: expected samples of split {name!r}, got {found}; "
         "name one of those in the recipe's data.train_split, data.val_split, data.test_split, "
         "or encode from a source with splits"
     )

@@ -11,7 +11,7 @@ from latentset.train.models.resnet import PixelNet
 class FAResNet(PixelNet):
     """ResNet on pixels with an FA module after the first block of each layer.
 
-    Source: section 5.7, "FA Effect"; Table 3: trained from scratch with decoded photographs.
+    Source: section 5.7, "FA Effect"; Table 3: trained from scratch with decoded images.
 
     ::
 

@@ -45,7 +45,7 @@ class PixelNet(AdoptingModel):
         initialise_convolutions(self.conv1)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Classify photographs.
+        """Classify images.
 
         Args:
             pixels: Float (B, 3, H, W), normalised as the training recipe says.
@@ -63,7 +63,7 @@ class PixelNet(AdoptingModel):
 
 
 class PixelResNet(PixelNet):
-    """ResNet on pixels: Anchor 1 when trained on originals, Anchor 2 on decoded photographs.
+    """ResNet on pixels: Anchor 1 when trained on originals, Anchor 2 on decoded images.
 
     Source: sections 5.2 and 4.2, equations 6 and 7; torchvision's ResNet, whose function and names
     of tensors it has exactly, so that checkpoints fit both ways.

@@ -73,13 +73,13 @@ class Data(Table):
     size: PositiveInt = 28
     """Side of the network's input: positions of latents, or pixels."""
     resize: PositiveInt = 256
-    """Pixels only: side of the square that a photograph is resized to before it is cropped."""
+    """Pixels only: side of the square that an image is resized to before it is cropped."""
     crop_scale: tuple[Share, Share] = (0.08, 1.0)
     """Least and greatest share of the grid's area in a random crop."""
     crop_ratio: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
     """Least and greatest aspect ratio of a random crop."""
     flip: bool = False
-    """Mirror half of the crops. The paper mirrors photographs, not latents."""
+    """Mirror half of the crops. The paper mirrors images, not latents."""
     eval_crop: EvalCrop = "whole"
     """What evaluation sees: the whole grid, or its central square."""
     eval_share: Share = 0.875
@@ -325,7 +325,7 @@ def codec_name(header: Header) -> str:
         header: The store's header.
 
     Returns:
-        Its name; ``none`` where the store holds the photographs themselves.
+        Its name; ``none`` where the store holds the images themselves.
     """
     return "none" if header.codec is None else header.codec.name
 

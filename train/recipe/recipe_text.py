@@ -101,7 +101,7 @@ def _header(experiment: Experiment) -> Iterator[str]:
     if not learns_pixels(experiment):
         what = f"latents of {codec}"
     else:
-        what = "the originals" if codec == ORIGINALS else f"photographs decoded by {codec}"
+        what = "the originals" if codec == ORIGINALS else f"images decoded by {codec}"
     found = items(experiment)
     where = f" (the paper's {' and '.join(found)})" if found else ""
     yield f"{experiment.title} on {data_set.title}: {what}{where}."

@@ -306,7 +306,7 @@ def compare_stores(
             f"{where} is of another codec than the network was trained with: expected "
             f"{trained.codec} ({trained.codec_sha256[:12]}), got {given.codec} "
             f"({given.codec_sha256[:12]}); their latents have different meanings. Encode the "
-            f"photographs with {trained.codec}"
+            f"images with {trained.codec}"
         )
     if trained.classes != given.classes:
         raise TrainingError(

@@ -71,10 +71,10 @@ class LatentProgram(nn.Module):
 
 
 class PixelProgram(nn.Module):
-    """From photographs to logits.
+    """From images to logits.
 
     Args:
-        network: Takes normalised photographs.
+        network: Takes normalised images.
         mean: float32 (3, 1, 1), of [0, 1].
         std: float32 (3, 1, 1), of [0, 1].
     """

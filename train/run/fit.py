@@ -229,13 +229,13 @@ def _splits(store: Store, recipe: Recipe, ranks: Ranks) -> tuple[Split, Split | 
     val = select_split(store, data.val_split) if data.val_split else None
     if len(train) < data.batch_size:
         raise RecipeError(
-            f"{store.place}: split {data.train_split!r} has {len(train)} samples, less than one "
+            f"{store.location}: split {data.train_split!r} has {len(train)} samples, less than one "
             f"batch of data.batch_size={data.batch_size}; "
             f"set data.batch_size to {len(train)} or less"
         )
     if val and len(val) < ranks.ranks:
         raise RecipeError(
-            f"{store.place}: split {data.val_split!r} has {len(val)} samples, less than one for "
+            f"{store.location}: split {data.val_split!r} has {len(val)} samples, less than one for "
             f"each of {ranks.ranks} processes; start fewer, or set data.val_split to another"
         )
     return train, val

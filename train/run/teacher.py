@@ -32,7 +32,7 @@ def write_logits(path: Path, logits: Tensor, store: Store) -> None:
 
 
 def read_logits(path: Path, store: Store, split: Split) -> Tensor:
-    """Read logits, of the same photographs as a store.
+    """Read logits, of the same images as a store.
 
     Args:
         path: The file.
@@ -43,7 +43,7 @@ def read_logits(path: Path, store: Store, split: Split) -> Tensor:
         float32 (samples of the store, classes).
 
     Raises:
-        TrainingError: The file cannot be read, is of other photographs or classes, or lacks
+        TrainingError: The file cannot be read, is of other images or classes, or lacks
             samples of the split.
     """
     try:
@@ -58,7 +58,7 @@ def read_logits(path: Path, store: Store, split: Split) -> Tensor:
     source = store.header.source
     if made_of != source.listing_sha256:
         raise TrainingError(
-            f"{path} is of other photographs than {store.place}: expected those of the listing "
+            f"{path} is of other images than {store.location}: expected those of the listing "
             f"{source.listing_sha256[:12]}, got {made_of[:12] or 'none'}; evaluate the teacher on "
             "a store of the same source (ids, paths, labels and splits)"
         )

@@ -102,7 +102,7 @@ def _check_imagenets(adopt: str, classes: tuple[str, ...]) -> None:
     raise TrainingError(
         f"weights.adopt: {adopt} answers {IMAGENET_CLASSES} classes in the order of their WNIDs "
         f"(n01440764, …), the store has {len(classes)}: {shown}; leave out fc ({NO_FC}), or encode "
-        "photographs of ImageNet in folders named by WNIDs"
+        "images of ImageNet in folders named by WNIDs"
     )
 
 

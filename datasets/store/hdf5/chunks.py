@@ -157,7 +157,7 @@ class ChunkedDataset:
         """What is to be added to chunks' offsets.
 
         Versions of HDF5 differ in whether the user block is counted, so the first chunk is looked
-        for in both places.
+        for in both locations.
         """
         try:
             content = identifier.read_direct_chunk((0,) * len(self.shape))[1]

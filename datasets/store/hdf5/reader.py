@@ -80,9 +80,9 @@ class Hdf5Store(Store):
     @property
     def path(self) -> Path:
         """The file."""
-        if not isinstance(self.place, Folder):
-            raise TypeError(f"expected a file, got {self.place}")
-        return self.place.path
+        if not isinstance(self.location, Folder):
+            raise TypeError(f"expected a file, got {self.location}")
+        return self.location.path
 
     def array(self, name: ArrayName) -> Hdf5Array:
         """Open an array."""
@@ -124,7 +124,7 @@ class Hdf5Store(Store):
         return dict(stored)
 
 
-def open_hdf5(place: Folder) -> Hdf5Store:
+def open_hdf5(location: Folder) -> Hdf5Store:
     """Open a store's file for reading.
 
     Checked are the user block, the size, the header's digest, the manifest's own, and that the
@@ -132,7 +132,7 @@ def open_hdf5(place: Folder) -> Hdf5Store:
     checked when they are read; the digest of the whole file is for ``latentset verify``.
 
     Args:
-        place: Where the file lies.
+        location: Where the file lies.
 
     Returns:
         The store.
@@ -141,10 +141,10 @@ def open_hdf5(place: Folder) -> Hdf5Store:
         StoreFormatError: It is no store, or of a version that this reader does not know.
         StoreCorruptError: It was altered or cut off.
     """
-    path = place.path
+    path = location.path
     read_user_block(path)
     header, manifest = read_texts(path)
-    return Hdf5Store(place, header, read_table(path, header, manifest), manifest)
+    return Hdf5Store(location, header, read_table(path, header, manifest), manifest)
 
 
 def read_texts(path: Path) -> tuple[Header, Manifest]:

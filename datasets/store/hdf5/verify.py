@@ -35,18 +35,18 @@ from latentset.datasets.store.verify import Findings, Report, in_parallel
 _BLOCK_BYTES = 1 << 24
 
 
-def verify_hdf5(place: Folder, findings: Findings, report: Report) -> None:
+def verify_hdf5(location: Folder, findings: Findings, report: Report) -> None:
     """Check a store.
 
     Args:
-        place: Where the file lies.
+        location: Where the file lies.
         findings: Is filled.
         report: Is told how far it is.
 
     Raises:
         StoreError: It is no store, of a version that this reader knows, or it cannot be read.
     """
-    path = place.path
+    path = location.path
     try:
         expected = read_user_block(path)
         if _digest(path, findings, report) != expected:
@@ -62,8 +62,8 @@ def verify_hdf5(place: Folder, findings: Findings, report: Report) -> None:
         findings.samples = read_table(path, header, manifest)
     except StoreError as error:
         findings.add(error)
-    placement = findings.place()
-    store = Hdf5Store(place, header, samples_schema(header).empty_table(), manifest)
+    placement = findings.location()
+    store = Hdf5Store(location, header, samples_schema(header).empty_table(), manifest)
     try:
         _check_objects(store, findings)
     except StoreError as error:

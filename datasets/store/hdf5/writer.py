@@ -284,7 +284,7 @@ def _copy_part(
     datasets: Mapping[ArrayName, h5py.h5d.DatasetID],
     digests: Mapping[ArrayName, Digest],
 ) -> None:
-    """Copy the chunks of a part to their place in the file."""
+    """Copy the chunks of a part to their location in the file."""
     try:
         with h5py.File(io.BytesIO(part), "r") as source:
             for name, dataset in datasets.items():

@@ -11,7 +11,7 @@ from zarr.storage import MemoryStore
 
 from latentset.datasets.errors import StoreError, StoreFormatError, StoreUnreachableError
 from latentset.datasets.storage.folder import unreachable
-from latentset.datasets.storage.location import PARTIAL, Place
+from latentset.datasets.storage.location import PARTIAL, Location
 from latentset.datasets.store.arrays import array_form
 from latentset.datasets.store.header import ArrayName, Header
 from latentset.datasets.store.manifest import MANIFEST, parse_manifest
@@ -27,11 +27,11 @@ Problems = list[str | StoreUnreachableError]
 """What is wrong with some objects, and which cannot be read."""
 
 
-def verify_zarr(place: Place, findings: Findings, report: Report) -> None:
+def verify_zarr(location: Location, findings: Findings, report: Report) -> None:
     """Check a store.
 
     Args:
-        place: Where it lies.
+        location: Where it lies.
         findings: Is filled.
         report: Is told how far it is.
 
@@ -40,13 +40,13 @@ def verify_zarr(place: Place, findings: Findings, report: Report) -> None:
     """
     no_header: StoreFormatError | None = None
     try:
-        findings.header = read_header(place)
+        findings.header = read_header(location)
     except StoreFormatError as error:
         no_header = error
-    content = _read_manifest(place, no_header, findings)
+    content = _read_manifest(location, no_header, findings)
     if content is None:
         return
-    sizes = place.sizes()
+    sizes = location.sizes()
     try:
         findings.manifest = parse_manifest(content, findings.where)
     except StoreError as error:
@@ -64,7 +64,7 @@ def verify_zarr(place: Place, findings: Findings, report: Report) -> None:
     contents = {}
     for item in others:
         found: Problems = []
-        content = _read_checked(place, item, sizes, found)
+        content = _read_checked(location, item, sizes, found)
         findings.objects += 1
         findings.bytes += item.bytes
         for problem in found:
@@ -72,13 +72,13 @@ def verify_zarr(place: Place, findings: Findings, report: Report) -> None:
         if content is not None and not found:
             contents[item.path] = content
     metadata = _check_metadata(findings, contents)
-    placement = findings.place()
+    placement = findings.location()
 
     def check(index: int) -> Problems:
         problems: Problems = []
         read: dict[ArrayName, bytes] = {}
         for name, item in shards[index].items():
-            content = _read_checked(place, item, sizes, problems)
+            content = _read_checked(location, item, sizes, problems)
             if content is not None:
                 read[name] = content
         if findings.header is not None:
@@ -96,11 +96,11 @@ def verify_zarr(place: Place, findings: Findings, report: Report) -> None:
 
 
 def _read_manifest(
-    place: Place, no_header: StoreFormatError | None, findings: Findings
+    location: Location, no_header: StoreFormatError | None, findings: Findings
 ) -> bytes | None:
     """Read the manifest; without one the store is not complete, or there is none at all."""
     try:
-        content = place.read(MANIFEST)
+        content = location.read(MANIFEST)
     except (FileNotFoundError, NotADirectoryError):
         if no_header is not None:
             raise no_header from None
@@ -112,7 +112,7 @@ def _read_manifest(
         )
         return None
     except OSError as error:
-        raise unreachable(f"{place}/{MANIFEST}", error) from error
+        raise unreachable(f"{location}/{MANIFEST}", error) from error
     findings.objects += 1
     findings.bytes += len(content)
     return content
@@ -140,7 +140,9 @@ def _check_listing(findings: Findings, sizes: dict[str, int] | None) -> None:
                 f"has, got {manifest.format_version}"
             )
     if sizes is None:
-        findings.notes.append("this place cannot list what it holds: extra objects are not found")
+        findings.notes.append(
+            "this location cannot list what it holds: extra objects are not found"
+        )
         return
     for path in sorted(sizes.keys() - listed.keys() - {MANIFEST}):
         left = " (left behind by a writer that was killed)" if PARTIAL in path else ""
@@ -163,18 +165,18 @@ def _divide(
 
 
 def _read_checked(
-    place: Place, item: StoredObject, sizes: dict[str, int] | None, problems: Problems
+    location: Location, item: StoredObject, sizes: dict[str, int] | None, problems: Problems
 ) -> bytes | None:
     """Read an object and compare it with the manifest; its bytes, also where they differ."""
     try:
-        size = place.size(item.path) if sizes is None else sizes.get(item.path)
+        size = location.size(item.path) if sizes is None else sizes.get(item.path)
         if size is None:
             problems.append(f"{item.path} is missing")
             return None
         if size != item.bytes:
             problems.append(f"{item.path}: expected {item.bytes} bytes, got {size}")
             return None
-        content = place.read(item.path)
+        content = location.read(item.path)
     except StoreUnreachableError as error:
         problems.append(error)
         return None
@@ -182,7 +184,7 @@ def _read_checked(
         problems.append(f"{item.path} is missing")
         return None
     except OSError as error:
-        problems.append(unreachable(f"{place}/{item.path}", error))
+        problems.append(unreachable(f"{location}/{item.path}", error))
         return None
     if sha256_of(content) != item.sha256:
         problems.append(f"{item.path} differs from its sha256 in {MANIFEST}")

@@ -1,7 +1,7 @@
 """Writing a store: arrays as bytes first, then objects, then the manifest.
 
 A whole shard becomes the bytes of its object in memory; this module's callers write them
-(``places.Place.write``). So what is hashed is what is stored, and a shard is there whole or not at
+(``Location.write``). So what is hashed is what is stored, and a shard is there whole or not at
 all. zarr-python would make the same bytes in two and a half times the time; it writes metadata.
 """
 
@@ -19,7 +19,7 @@ from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
 from latentset.datasets.errors import StoreError
-from latentset.datasets.storage.location import Place
+from latentset.datasets.storage.location import Location
 from latentset.datasets.store.arrays import DTYPES, array_form
 from latentset.datasets.store.header import ATTRIBUTE, ArrayName, Header
 from latentset.datasets.store.manifest import MANIFEST, Manifest, ShardSummary, count_samples
@@ -110,7 +110,7 @@ class ShardBuffer:
         scale_index: NDArray[Any],
         z_hat: NDArray[Any],
     ) -> None:
-        """Place one sample.
+        """Location one sample.
 
         Args:
             first_row: Its first row, counted over the whole array.
@@ -164,7 +164,7 @@ class PixelBuffer:
         self._pixels = np.zeros((form.shard_rows, form.channels), form.dtype)
 
     def put(self, first_row: int, pixels: NDArray[np.uint8]) -> None:
-        """Place one image.
+        """Location one image.
 
         Args:
             first_row: Its first row, counted over the whole array.
@@ -203,16 +203,16 @@ def shard_objects(
     for name, values in rows.items():
         form = array_form(header, name)
         dtype = np.dtype(form.dtype).newbyteorder("<")
-        chunks, places, end = [], [], 0
+        chunks, locations, end = [], [], 0
         for row in range(0, form.shard_rows, form.chunk_rows):
             transposed = np.ascontiguousarray(values[row : row + form.chunk_rows].T, dtype)
             chunk = _with_crc(
                 blosc.compress(transposed, b"zstd", COMPRESSION_LEVEL, blosc.BITSHUFFLE)
             )
             chunks.append(chunk)
-            places.append((end, len(chunk)))
+            locations.append((end, len(chunk)))
             end += len(chunk)
-        chunks.append(_with_crc(np.array(places, "<u8").tobytes()))
+        chunks.append(_with_crc(np.array(locations, "<u8").tobytes()))
         content[f"{name}/c/{index}/0"] = b"".join(chunks)
     return content
 
@@ -239,7 +239,7 @@ def _place(target: NDArray[Any], start: int, values: NDArray[Any]) -> None:
     target[start : start + len(rows)] = rows
 
 
-def write_objects(store: Place, content: Mapping[str, bytes]) -> list[StoredObject]:
+def write_objects(store: Location, content: Mapping[str, bytes]) -> list[StoredObject]:
     """Write objects, each whole.
 
     Args:
@@ -258,7 +258,7 @@ def write_objects(store: Place, content: Mapping[str, bytes]) -> list[StoredObje
 
 
 def finish_store(
-    store: Place,
+    store: Location,
     *,
     header: Header,
     fingerprint: str,

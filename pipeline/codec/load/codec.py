@@ -1,4 +1,4 @@
-"""A codec, loaded: photographs in, latents out."""
+"""A codec, loaded: images in, latents out."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ from latentset.pipeline.codec.load.selfcheck import (
     check_sizes,
     check_symbols,
     check_synthesis,
-    make_test_photographs,
+    make_test_images,
 )
 from latentset.pipeline.codec.load.sender import LATENT_TENSORS, Sender, read_sender
 from latentset.pipeline.codec.load.signatures import Signatures, producer_ops_of
@@ -48,12 +48,12 @@ from latentset.pipeline.tensorflow_setup import environment
 
 @dataclass(frozen=True)
 class Latents:
-    """The latents of a batch of photographs of one size."""
+    """The latents of a batch of images of one size."""
 
     y_hat: NDArray[np.int32]
     """(N, h, w, C)."""
     scale_index: NDArray[np.int32]
-    """(N, h, w, C), places in the codec's scale table."""
+    """(N, h, w, C), locations in the codec's scale table."""
     z_hat: NDArray[np.int32]
     """(N, hz, wz, Cz), symbols: the value is the symbol plus the channel's offset."""
 
@@ -184,13 +184,13 @@ class Codec:
 
     @property
     def free_batch(self) -> bool:
-        """Whether the graph takes several photographs at once."""
+        """Whether the graph takes several images at once."""
         return self._free_batch
 
     def encode(self, images: NDArray[np.uint8]) -> Latents:
-        """Compute the latents of photographs.
+        """Compute the latents of images.
 
-        On a CPU they are the same for any number of photographs and of threads. oneDNN adds up a
+        On a CPU they are the same for any number of images and of threads. oneDNN adds up a
         convolution in another order for another batch where it finds that faster (seen: small
         transforms, images below 192x192), and now and then a symbol at a rounding boundary flips.
         So they go through the graph one by one, which costs next to nothing. On a GPU they go
@@ -205,7 +205,7 @@ class Codec:
         """
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
             raise ValueError(
-                f"expected photographs uint8 (N, H, W, 3), got {images.dtype} {images.shape}"
+                f"expected images uint8 (N, H, W, 3), got {images.dtype} {images.shape}"
             )
         if self._together or len(images) == 1:
             latents = self._run(images)
@@ -221,13 +221,13 @@ class Codec:
             found = getattr(latents, key).shape
             if found != shape:
                 raise CodecGraphError(
-                    f"{self.info.name}: for photographs of {height}x{width} expected {key} of "
+                    f"{self.info.name}: for images of {height}x{width} expected {key} of "
                     f"shape {shape}, got {found}"
                 )
         return latents
 
     def rate_bits(self, latents: Latents) -> NDArray[np.float64]:
-        """Return the bits that the range coder spends on each photograph.
+        """Return the bits that the range coder spends on each image.
 
         Computed from the symbols and the codec's own tables, symbols beyond the tables included.
         Real strings are a few bytes longer: they end on whole bytes.
@@ -242,9 +242,9 @@ class Codec:
         return y_bits + z_bits
 
     def symbol_bits(self, latents: Latents) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the bits of y and of z of each photograph, float64 (N,) each."""
+        """Return the bits of y and of z of each image, float64 (N,) each."""
         channel = np.arange(latents.z_hat.shape[3], dtype=np.int32)
-        # One photograph at a time: the tables' bits are eight bytes a symbol.
+        # One image at a time: the tables' bits are eight bytes a symbol.
         y_bits = [
             self._y_table.bits(y, index).sum()
             for y, index in zip(latents.y_hat, latents.scale_index, strict=True)
@@ -253,7 +253,7 @@ class Codec:
         return np.array(y_bits, np.float64), np.array(z_bits, np.float64)
 
     def sender(self, image: NDArray[np.uint8]) -> list[NDArray[Any]]:
-        """Encode one photograph into strings; see ``Signatures.sender``."""
+        """Encode one image into strings; see ``Signatures.sender``."""
         return self._signatures.sender(image)
 
     def receiver(self, channels: list[NDArray[Any]]) -> NDArray[np.uint8]:
@@ -263,14 +263,14 @@ class Codec:
     def decode(
         self, y_hat: NDArray[Any], z_hat: NDArray[Any], size: tuple[int, int]
     ) -> NDArray[np.uint8]:
-        """Turn latents back into photographs, as ``receiver`` does with strings, but without any.
+        """Turn latents back into images, as ``receiver`` does with strings, but without any.
 
         On a CPU one by one, as ``encode``: a batch may add up in another order.
 
         Args:
             y_hat: Integers (N, h, w, C).
             z_hat: Integers (N, hz, wz, Cz), symbols; used only where the synthesis needs them.
-            size: Height and width of the photographs, pixels.
+            size: Height and width of the images, pixels.
 
         Returns:
             uint8 (N, H, W, 3), RGB.
@@ -299,7 +299,7 @@ class Codec:
     @cached_property
     def size_roles(self) -> Mapping[str, SizeRole]:
         """Of what the sender's integer outputs have height and width, by their key."""
-        image = make_test_photographs()[0]
+        image = make_test_images()[0]
         height, width = image.shape[:2]
         sizes: dict[SizeRole, tuple[int, int]] = {
             "image": (height, width),

@@ -20,7 +20,7 @@ from latentset.pipeline.codec.load.tables import CodeTable, read_tfc1_table, rea
 from latentset.pipeline.tensorflow_setup import tf
 
 Constants = Mapping[TensorRef, NDArray[Any]]
-"""Values of tensors that do not depend on the photograph."""
+"""Values of tensors that do not depend on the image."""
 
 
 def read_constants(
@@ -35,7 +35,7 @@ def read_constants(
         producer_ops: As for ``Program``.
 
     Raises:
-        CodecGraphError: One of them depends on the photograph.
+        CodecGraphError: One of them depends on the image.
     """
     refs = [*_table_refs(structure.y.tables), *_table_refs(structure.z.tables)]
     refs += find_z_offset(graph, structure, decoded_z)

@@ -64,7 +64,7 @@ def find_decoders(graph: Graph) -> list[Decoder]:
     """Find all range-decode ops and the symbols that they yield.
 
     Raises:
-        CodecGraphError: What one yields leaves its loop nowhere, or at several places.
+        CodecGraphError: What one yields leaves its loop nowhere, or at several locations.
     """
     nodes = list(graph.find(*DECODE_OPS))
     consumers = _consumers(graph) if nodes else {}
@@ -269,7 +269,7 @@ def _symbols_of(graph: Graph, consumers: Mapping[TensorRef, list[Any]], node: An
     if len(found) != 1:
         raise CodecGraphError(
             f"expected the symbols of {node.op} {node.name!r} to be put together once "
-            f"({', '.join(sorted(ends))}), found {len(found)} places"
+            f"({', '.join(sorted(ends))}), found {len(found)} locations"
         )
     ref = found.pop()
     # What follows may reshape the symbols by the shape of the strings.
@@ -284,9 +284,9 @@ def _symbols_of(graph: Graph, consumers: Mapping[TensorRef, list[Any]], node: An
 
 def _is_adaptive(graph: Graph, decoder: Decoder, decoders: list[Decoder]) -> bool:
     """Whether what it decodes with depends on what was decoded before."""
-    place = _INDEX_INPUT.get(decoder.op)
-    if place is None:
+    position = _INDEX_INPUT.get(decoder.op)
+    if position is None:
         return False
-    index = graph.inputs(decoder.node)[place]
+    index = graph.inputs(decoder.node)[position]
     others = [other.node for other in decoders if other is not decoder]
     return any(graph.depends_on_value(index, other) for other in others)

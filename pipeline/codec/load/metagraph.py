@@ -60,7 +60,7 @@ class CodecFile:
 
     @property
     def input_tensor(self) -> str:
-        """Name of the tensor that takes the photographs, uint8 (N, H, W, 3)."""
+        """Name of the tensor that takes the images, uint8 (N, H, W, 3)."""
         return self.sender.inputs[0].tensor
 
 

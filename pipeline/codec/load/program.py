@@ -43,7 +43,7 @@ class Program:
             inputs: Names of the tensors that take values.
             outputs: Names of the tensors to compute.
             threads: Threads within one op.
-            image: Name of the tensor among ``inputs`` that takes photographs and whose size is to
+            image: Name of the tensor among ``inputs`` that takes images and whose size is to
                 be free: it is replaced by a uint8 placeholder (N, H, W, 3).
             producer_ops: The metagraph's ``stripped_op_list``: lets newer ops be read.
 
@@ -115,7 +115,7 @@ class Program:
 def evaluate_constants(
     graph: Graph, refs: Sequence[TensorRef], image: TensorRef, producer_ops: Any = None
 ) -> Mapping[TensorRef, Array]:
-    """Compute tensors that must not depend on the photograph.
+    """Compute tensors that must not depend on the image.
 
     Control inputs are dropped: stock ops have no effects, and a constant within a loop has one on
     the loop.
@@ -132,7 +132,7 @@ def evaluate_constants(
     needed = extract(without_control_inputs(graph.graph_def), [ref.node for ref in refs])
     if any(node.name == image.node for node in needed.node):
         names = ", ".join(str(ref) for ref in refs)
-        raise CodecGraphError(f"expected constants, but one of them needs the photograph: {names}")
+        raise CodecGraphError(f"expected constants, but one of them needs the image: {names}")
     program = Program(needed, [], [str(ref) for ref in refs], producer_ops=producer_ops)
     return dict(zip(refs, program.run(), strict=True))
 

@@ -1,7 +1,7 @@
 """The check of a codec when it is loaded: does what was found behave like its latents?
 
 A graph that nobody has seen may fit the structure and still mean something else. Two synthetic
-photographs settle it: the latents' sizes, whether a batch gives what single photographs give, and
+images settle it: the latents' sizes, whether a batch gives what single images give, and
 whether the bits that the latents imply are those of the strings that the codec's sender makes.
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from latentset.pipeline.codec.load.codec import Codec, Latents
 
 SIZE = (136, 200)
-"""Height and width of the test photographs: no multiples of 16, so that rounding up shows."""
+"""Height and width of the test images: no multiples of 16, so that rounding up shows."""
 
 RATE_TOLERANCE = 0.02
 STRING_OVERHEAD_BITS = 32
@@ -27,7 +27,7 @@ STRING_OVERHEAD_BITS = 32
 
 @dataclass(frozen=True)
 class Sizes:
-    """What two test photographs say about the latents."""
+    """What two test images say about the latents."""
 
     channels: int
     z_channels: int
@@ -39,7 +39,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class SelfCheck:
-    """Bits of one test photograph, as implied by its latents and as its strings have them."""
+    """Bits of one test image, as implied by its latents and as its strings have them."""
 
     implied_bits: float
     real_bits: float
@@ -50,8 +50,8 @@ class SelfCheck:
         return self.real_bits / self.implied_bits - 1
 
 
-def make_test_photographs(size: tuple[int, int] = SIZE) -> NDArray[np.uint8]:
-    """Return two synthetic photographs: smooth shading, edges and texture; uint8 (2, H, W, 3)."""
+def make_test_images(size: tuple[int, int] = SIZE) -> NDArray[np.uint8]:
+    """Return two synthetic images: smooth shading, edges and texture; uint8 (2, H, W, 3)."""
     random = np.random.default_rng(20180215)
     height, width = size
     shape = (2, height, width, 3)
@@ -67,15 +67,15 @@ def make_test_photographs(size: tuple[int, int] = SIZE) -> NDArray[np.uint8]:
 
 
 def check_sizes(run: Callable[[NDArray[np.uint8]], "Latents"]) -> Sizes:
-    """Run the test photographs one by one and together.
+    """Run the test images one by one and together.
 
     Args:
         run: Computes latents of a batch.
 
     Raises:
-        CodecGraphError: The latents' sizes do not fit each other or the photographs.
+        CodecGraphError: The latents' sizes do not fit each other or the images.
     """
-    images = make_test_photographs()
+    images = make_test_images()
     singles = [run(images[i : i + 1]) for i in range(2)]
     first = singles[0]
     if first.y_hat.shape != first.scale_index.shape:
@@ -101,7 +101,7 @@ def check_symbols(codec: "Codec") -> SelfCheck:
     Raises:
         CodecGraphError: They differ by more than rounding explains.
     """
-    images = make_test_photographs()[:1]
+    images = make_test_images()[:1]
     y_bits, z_bits = codec.symbol_bits(codec.encode(images))
     implied = [float(y_bits[0]), float(z_bits[0])]
     strings = [c for c in codec.sender(images[0]) if c.dtype.kind in "OS"]
@@ -135,7 +135,7 @@ def check_synthesis(
     Raises:
         CodecGraphError: They differ.
     """
-    image = make_test_photographs()[1]
+    image = make_test_images()[1]
     latents = codec.encode(image[np.newaxis])
     decoded = decode(latents.y_hat, latents.z_hat, (image.shape[0], image.shape[1]))[0]
     received = codec.receiver(codec.sender(image))
@@ -151,8 +151,8 @@ def _downsampling(name: str, shape: tuple[int, ...]) -> int:
         if tuple(-(-side // factor) for side in SIZE) == shape[1:3]:
             return factor
     raise CodecGraphError(
-        f"{name} is {shape[1]}x{shape[2]} for a photograph of {SIZE[0]}x{SIZE[1]}: expected the "
-        f"photograph's size over a power of two, rounded up"
+        f"{name} is {shape[1]}x{shape[2]} for an image of {SIZE[0]}x{SIZE[1]}: expected the "
+        f"image's size over a power of two, rounded up"
     )
 
 
@@ -161,7 +161,7 @@ def _is_free(
     images: NDArray[np.uint8],
     singles: list["Latents"],
 ) -> bool:
-    """Say whether a batch gives what single photographs give; a graph may have batch 1 baked in."""
+    """Say whether a batch gives what single images give; a graph may have batch 1 baked in."""
     try:
         both = run(images)
     except CodecGraphError:

@@ -1,4 +1,4 @@
-"""The two functions of a codec's file, run as published: photographs to strings and back."""
+"""The two functions of a codec's file, run as published: images to strings and back."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ class Signatures:
         self._receiver: Program | None = None
 
     def sender(self, image: NDArray[np.uint8]) -> list[NDArray[Any]]:
-        """Encode one photograph into strings.
+        """Encode one image into strings.
 
         Args:
             image: uint8 (H, W, 3), RGB.
@@ -44,10 +44,10 @@ class Signatures:
             channels: The outputs of ``sender``, in their order.
 
         Returns:
-            The decoded photograph, uint8 (H, W, 3), RGB.
+            The decoded image, uint8 (H, W, 3), RGB.
 
         Raises:
-            CodecGraphError: The codec has no receiver, or what it yields is no photograph.
+            CodecGraphError: The codec has no receiver, or what it yields is no image.
         """
         if self._file.receiver is None:
             raise CodecGraphError(f"{self._file.name}: it has no signature 'receiver'")

@@ -102,7 +102,7 @@ class Quantizer:
     """Round, Rint or Floor."""
     shifts: tuple[Shift, ...]
     predicted: bool
-    """The latent is shifted by something that depends on the photograph: it has a mean."""
+    """The latent is shifted by something that depends on the image: it has a mean."""
 
 
 def find_structure(graph: Graph, image: TensorRef) -> Structure:

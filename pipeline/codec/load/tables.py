@@ -44,7 +44,7 @@ class CodeTable:
     cost_bits: NDArray[np.float64]
     """Bits of each entry of a row, (rows, entries); the last one that counts is the escape."""
     escape: NDArray[np.int64]
-    """Place of the escape in each row, (rows,); -1: the row has none."""
+    """Location of the escape in each row, (rows,); -1: the row has none."""
     offset: NDArray[np.int64]
     """Smallest symbol of each row, (rows,)."""
     precision: NDArray[np.int64]
@@ -71,11 +71,11 @@ class CodeTable:
         Raises:
             CodecGraphError: A symbol is beyond a row that has no escape.
         """
-        place = symbols + np.int32(_WINDOW)
-        within = place.view(np.uint32) < 2 * _WINDOW
+        location = symbols + np.int32(_WINDOW)
+        within = location.view(np.uint32) < 2 * _WINDOW
         bits: NDArray[np.float64]
         if within.all():
-            bits = self._window.take(place + row * np.int32(2 * _WINDOW))
+            bits = self._window.take(location + row * np.int32(2 * _WINDOW))
         else:
             bits = self._compute_bits(symbols, np.broadcast_to(row, symbols.shape))
         if not np.isfinite(bits).all():
@@ -88,7 +88,7 @@ class CodeTable:
     def _window(self) -> NDArray[np.float64]:
         """Bits of the symbols -_WINDOW to _WINDOW - 1 in every row, rows one after the other.
 
-        Looking up is ten times as fast as working out, and every photograph needs it.
+        Looking up is ten times as fast as working out, and every image needs it.
         """
         symbols = np.arange(-_WINDOW, _WINDOW, dtype=np.int32)
         rows = np.arange(self.rows, dtype=np.int32)[:, np.newaxis]

@@ -216,7 +216,7 @@ class ScaleHyperprior(tf.Module):  # type: ignore[misc]
         """Pass a batch through with additive uniform noise in place of rounding.
 
         Args:
-            x: Photographs, float32 (B, H, W, 3), 0 to 255, H and W multiples of 16.
+            x: Images, float32 (B, H, W, 3), 0 to 255, H and W multiples of 16.
 
         Returns:
             The reconstruction and the estimated bits.

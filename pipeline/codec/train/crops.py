@@ -1,4 +1,4 @@
-"""Endless random crops of folders of photographs, for training."""
+"""Endless random crops of folders of images, for training."""
 
 import functools
 from collections.abc import Sequence
@@ -10,22 +10,20 @@ import numpy as np
 from latentset.datasets.errors import TrainingError
 from latentset.pipeline.tensorflow_setup import tf
 
-PHOTOGRAPH_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif"})
 
 
-def list_photographs(folder: Path) -> list[Path]:
-    """List the photographs below a folder, sorted.
+def list_images(folder: Path) -> list[Path]:
+    """List the images below a folder, sorted.
 
     Raises:
-        TrainingError: No such folder, or no photograph in it.
+        TrainingError: No such folder, or no image in it.
     """
     if not folder.is_dir():
-        raise TrainingError(f"{folder}: no such folder of photographs")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PHOTOGRAPH_SUFFIXES)
+        raise TrainingError(f"{folder}: no such folder of images")
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     if not found:
-        raise TrainingError(
-            f"{folder}: no photographs ({', '.join(sorted(PHOTOGRAPH_SUFFIXES))}) below it"
-        )
+        raise TrainingError(f"{folder}: no images ({', '.join(sorted(IMAGE_SUFFIXES))}) below it")
     return found
 
 
@@ -50,7 +48,7 @@ def training_crops(
 ) -> Any:
     """Build the endless stream of training batches.
 
-    A photograph smaller than the crop is enlarged until it covers it.  A file that cannot be
+    An image smaller than the crop is enlarged until it covers it.  A file that cannot be
     decoded is counted in ``skipped`` and left out.
 
     Args:
@@ -65,7 +63,7 @@ def training_crops(
         ``tf.data.Dataset`` of float32 (B, crop, crop, 3), 0 to 255.
 
     Raises:
-        TrainingError: A folder is missing, or holds no photograph that can be decoded.
+        TrainingError: A folder is missing, or holds no image that can be decoded.
     """
 
     def read(path: tf.Tensor) -> tf.Tensor:
@@ -88,10 +86,10 @@ def training_crops(
         return tf.cast(image, tf.float32)
 
     def of_folder(folder: Path, number: int) -> Any:
-        paths = [str(p) for p in list_photographs(folder)]
+        paths = [str(p) for p in list_images(folder)]
         if not any(_decode_or_nothing(skipped, p.encode()).size for p in paths):
             raise TrainingError(
-                f"{folder}: none of its {len(paths)} photographs can be decoded, the first "
+                f"{folder}: none of its {len(paths)} images can be decoded, the first "
                 f"because: {skipped.files[paths[0]]}"
             )
         files = tf.data.Dataset.from_tensor_slices(paths)

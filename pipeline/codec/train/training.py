@@ -1,4 +1,4 @@
-"""Training of a scale hyperprior on folders of photographs: settings, input, loop, resume."""
+"""Training of a scale hyperprior on folders of images: settings, input, loop, resume."""
 
 import json
 import os
@@ -44,7 +44,7 @@ class TrainingSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    photographs: tuple[Path, ...] = Field(min_length=1)
+    images: tuple[Path, ...] = Field(min_length=1)
     """Folders, searched recursively.  Each is drawn from equally often, whatever its size."""
     output: Path
     """The metagraph to write at the end."""
@@ -250,6 +250,8 @@ def claim_folder(settings: TrainingSettings) -> None:
         write_atomically(file, (json.dumps(wanted, indent=2) + "\n").encode())
         return
     recorded = json.loads(file.read_text())
+    if "photographs" in recorded:  # its name up to 0.1.0
+        recorded["images"] = recorded.pop("photographs")
     differences = [
         f"  {name}: recorded {recorded.get(name)!r}, now {wanted.get(name)!r}"
         for name in sorted(recorded.keys() | wanted.keys())
@@ -274,7 +276,7 @@ def train_codec(settings: TrainingSettings, *, console: Console) -> Path:
         Path of the metagraph written.
 
     Raises:
-        TrainingError: No photographs, other settings than those of the checkpoints, a crop too
+        TrainingError: No images, other settings than those of the checkpoints, a crop too
             small for MS-SSIM, or a loss that is not a number.
     """
     if settings.distortion == "ms-ssim" and settings.crop < MSSSIM_SMALLEST_CROP:
@@ -302,7 +304,7 @@ def train_codec(settings: TrainingSettings, *, console: Console) -> Path:
 def _calibration_crops(settings: TrainingSettings) -> Iterator[Any]:
     """Some crops, of which the largest activations of h_s are taken."""
     crops = training_crops(
-        settings.photographs,
+        settings.images,
         crop=settings.crop,
         batch=settings.batch,
         seed=settings.seed,
@@ -318,7 +320,7 @@ def _run_steps(trainer: Trainer, skipped: SkipCount, console: Console) -> None:
         return
     batches = iter(
         training_crops(
-            settings.photographs,
+            settings.images,
             crop=settings.crop,
             batch=settings.batch,
             seed=settings.seed * 1_000_003 + first,

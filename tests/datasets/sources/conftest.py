@@ -1,4 +1,4 @@
-"""Made-up collections. Sources never open a photograph, so that empty files serve."""
+"""Made-up collections. Sources never open an image, so that empty files serve."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path

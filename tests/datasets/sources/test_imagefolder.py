@@ -60,9 +60,9 @@ def test_equal_to_torchvision(plant: Plant) -> None:
     assert (*known, ".gif") == EXTENSIONS
 
 
-def test_equal_to_torchvision_on_photographs(photographs: Path) -> None:
+def test_equal_to_torchvision_on_images(real_images: Path) -> None:
     datasets = pytest.importorskip("torchvision.datasets", reason="train environment only")
-    root = photographs / "trashnet"
+    root = real_images / "trashnet"
     expected = datasets.ImageFolder(root)
     source = open_source(root)
     assert source.kind == "imagefolder"
@@ -112,14 +112,14 @@ def test_one_split_under_two_names_is_refused(plant: Plant) -> None:
         open_imagefolder(plant(["train/a/1.jpg", "val/a/2.jpg", "validation/a/3.jpg"]))
 
 
-def test_class_without_photograph_is_refused(plant: Plant) -> None:
+def test_class_without_image_is_refused(plant: Plant) -> None:
     root = plant(["a/1.jpg", "b/1.txt", "c/deep/er/1.heic"])
-    with pytest.raises(SourceError, match=r"no photograph in the class folders b, c \(2 in all\)"):
+    with pytest.raises(SourceError, match=r"no image in the class folders b, c \(2 in all\)"):
         open_imagefolder(root)
 
 
 def test_nothing_there_is_refused(plant: Plant) -> None:
-    with pytest.raises(SourceError, match="no photographs there"):
+    with pytest.raises(SourceError, match="no images there"):
         open_imagefolder(plant(["readme.md"]))
 
 
@@ -131,7 +131,7 @@ def test_hidden_names_are_passed_over(plant: Plant) -> None:
     assert rows(source) == [("a/1.jpg", 0, "")]
 
 
-def test_folder_named_like_a_photograph(plant: Plant) -> None:
+def test_folder_named_like_a_image(plant: Plant) -> None:
     assert rows(open_imagefolder(plant(["a/x.jpg/1.jpg", "a/2.gif"]))) == [
         ("a/2.gif", 0, ""),
         ("a/x.jpg/1.jpg", 0, ""),
@@ -186,7 +186,7 @@ def test_a_name_that_is_no_text_is_refused(plant: Plant) -> None:
 
 
 def test_no_look_at_each_file(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
-    # At 1.28 million photographs on a network file system, a look at each takes an hour.
+    # At 1.28 million images on a network file system, a look at each takes an hour.
     root = plant(
         f"{split}/{c}/{i}.jpg" for split in ("train", "val") for c in "ab" for i in range(50)
     )

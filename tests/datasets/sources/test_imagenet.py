@@ -65,12 +65,12 @@ def test_class_folders(plant: Plant) -> None:
     ]
 
 
-def test_real_photographs(photographs: Path) -> None:
-    source = open_source(photographs / "imagenet-sample")
+def test_real_images(real_images: Path) -> None:
+    source = open_source(real_images / "imagenet-sample")
     assert source.kind == "imagenet"
     assert len(source.classes) == 120
     assert list(source.classes) == sorted(source.classes)
-    assert source.samples["label"].to_pylist() == list(range(120))  # one photograph a class
+    assert source.samples["label"].to_pylist() == list(range(120))  # one image a class
     assert set(source.samples["split"].to_pylist()) == {"val"}
 
 
@@ -202,7 +202,7 @@ def test_text_of_numbers_is_refused(plant: Plant) -> None:
         (["images/1.JPEG"], "expected a folder train or val"),
         (["train/goldfish/1.JPEG"], "expected folders named by WNID .* found 'goldfish'"),
         (["train/n01443537_2.JPEG"], "no class folders; unpack the tar file of each class"),
-        (["train/n01443537/1.txt"], "no photograph in the class folders n01443537"),
+        (["train/n01443537/1.txt"], "no image in the class folders n01443537"),
         (["val/other_00000001.JPEG", *FLAT], "for which there is a ground truth, found 'other_"),
         (["val/ILSVRC2012_val_00000000.JPEG"], "found 'ILSVRC2012_val_00000000.JPEG'"),
     ],

@@ -1,4 +1,4 @@
-"""Reading photographs: the pixels torchvision's users get, and a status for each that has none."""
+"""Reading images: the pixels torchvision's users get, and a status for each that has none."""
 
 import io
 import os
@@ -14,14 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from latentset.datasets.errors import PhotographError
+from latentset.datasets.errors import ImageError
 from latentset.datasets.sources import images as module
 from latentset.datasets.sources.images import (
     STATUSES,
-    decode_photograph,
+    decode_image,
     decoder_version,
     read_bytes,
-    read_photograph,
+    read_image,
     read_size,
 )
 
@@ -120,7 +120,7 @@ def first_part(data: bytes, share: float = 0.6) -> bytes:
 
 BROKEN = {
     "empty.jpg": (b"", "empty", "the file is empty"),
-    "text.jpg": (b"not a photograph, honestly", "not_an_image", "begins with b'not a photograph'"),
+    "text.jpg": (b"not an image, honestly", "not_an_image", "begins with b'not an image'"),
     "document.jpg": (
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n",
         "not_an_image",
@@ -156,7 +156,7 @@ def written(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 @pytest.mark.parametrize("name", COLOURS)
 def test_other_modes_become_rgb(name: str) -> None:
-    pixels = decode_photograph(SOUND[name])
+    pixels = decode_image(SOUND[name])
     assert pixels.dtype == np.uint8
     assert pixels.shape == (HEIGHT, WIDTH, 3)
     assert np.unique(pixels.reshape(-1, 3), axis=0).tolist() == [list(COLOURS[name])]
@@ -164,24 +164,22 @@ def test_other_modes_become_rgb(name: str) -> None:
 
 def test_cmyk_jpeg_is_not_inverted() -> None:
     # As "cmyk.tif", give or take what JPEG loses on a plain colour.
-    difference = decode_photograph(SOUND["cmyk.jpg"]).astype(int) - (0, 204, 255)
+    difference = decode_image(SOUND["cmyk.jpg"]).astype(int) - (0, 204, 255)
     assert abs(difference).max() <= 2
 
 
 @pytest.mark.parametrize("name", ["rgb.png", "rgb.bmp", "rgb.ppm", "png_named.jpg", "pages.tif"])
 def test_lossless_formats_give_the_first_picture(name: str) -> None:
-    np.testing.assert_array_equal(decode_photograph(SOUND[name]), np.asarray(noise(0)))
+    np.testing.assert_array_equal(decode_image(SOUND[name]), np.asarray(noise(0)))
 
 
 def test_views_of_a_telephone_give_the_first() -> None:
-    np.testing.assert_array_equal(
-        decode_photograph(SOUND["views.jpg"]), decode_photograph(SOUND["rgb.jpg"])
-    )
+    np.testing.assert_array_equal(decode_image(SOUND["views.jpg"]), decode_image(SOUND["rgb.jpg"]))
 
 
 def test_exif_orientation_is_not_applied() -> None:
     np.testing.assert_array_equal(
-        decode_photograph(SOUND["rotated.jpg"]), decode_photograph(SOUND["rgb.jpg"])
+        decode_image(SOUND["rotated.jpg"]), decode_image(SOUND["rgb.jpg"])
     )
 
 
@@ -196,29 +194,29 @@ def test_equal_to_torchvision(written: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's about palettes, which torchvision lets through
         expected = np.asarray(folder.default_loader(written))
-    np.testing.assert_array_equal(read_photograph(written), expected)
+    np.testing.assert_array_equal(read_image(written), expected)
 
 
-def test_equal_to_torchvision_on_photographs(photographs: Path) -> None:
+def test_equal_to_torchvision_on_images(real_images: Path) -> None:
     folder = pytest.importorskip("torchvision.datasets.folder", reason="train environment only")
-    paths = sorted((photographs / "imagenet-sample").rglob("*.JPEG"))
+    paths = sorted((real_images / "imagenet-sample").rglob("*.JPEG"))
     assert len(paths) > 100
     for path in paths:
         expected = np.asarray(folder.default_loader(path))
-        np.testing.assert_array_equal(read_photograph(path), expected)
+        np.testing.assert_array_equal(read_image(path), expected)
         assert read_size(path) == expected.shape[:2]
 
 
 def test_pixels_can_be_written(tmp_path: Path) -> None:
     # torch.from_numpy warns about arrays that cannot.
-    assert decode_photograph(SOUND["rgb.png"]).flags.writeable
+    assert decode_image(SOUND["rgb.png"]).flags.writeable
 
 
 @pytest.mark.parametrize("written", BROKEN, indirect=True)
-def test_broken_photographs_have_a_status_and_a_reason(written: Path) -> None:
+def test_broken_images_have_a_status_and_a_reason(written: Path) -> None:
     _, status, reason = BROKEN[written.name]
-    with pytest.raises(PhotographError, match=reason) as caught:
-        read_photograph(written)
+    with pytest.raises(ImageError, match=reason) as caught:
+        read_image(written)
     assert caught.value.status == status
     assert status in STATUSES
     assert str(written.parent) not in str(caught.value)
@@ -230,14 +228,14 @@ def test_broken_photographs_have_a_status_and_a_reason(written: Path) -> None:
 )
 def test_header_tells_all_but_truncation(written: Path) -> None:
     _, status, reason = BROKEN[written.name]
-    with pytest.raises(PhotographError, match=reason) as caught:
+    with pytest.raises(ImageError, match=reason) as caught:
         read_size(written)
     assert caught.value.status == status
 
 
 def test_no_bytes_are_an_empty_file() -> None:
-    with pytest.raises(PhotographError, match="the file is empty") as caught:
-        decode_photograph(b"")
+    with pytest.raises(ImageError, match="the file is empty") as caught:
+        decode_image(b"")
     assert caught.value.status == "empty"
 
 
@@ -246,13 +244,13 @@ def test_reasons_have_no_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ValueError(f"cannot use {object()}")
 
     monkeypatch.setattr(Image.Image, "convert", fail)
-    with pytest.raises(PhotographError, match=r"^damaged: ValueError: cannot use <object object>$"):
-        decode_photograph(SOUND["rgb.jpg"])
+    with pytest.raises(ImageError, match=r"^damaged: ValueError: cannot use <object object>$"):
+        decode_image(SOUND["rgb.jpg"])
 
 
 def test_fewest_pixels_that_are_read() -> None:
     pixels = bytes([0] + [7] * 16) * 16  # each row begins with its filter, 0
-    assert decode_photograph(png(16, 16, pixels)).tolist() == [[[7] * 3] * 16] * 16
+    assert decode_image(png(16, 16, pixels)).tolist() == [[[7] * 3] * 16] * 16
 
 
 def test_many_pixels_are_no_bomb_and_no_warning(tmp_path: Path) -> None:
@@ -261,7 +259,7 @@ def test_many_pixels_are_no_bomb_and_no_warning(tmp_path: Path) -> None:
     assert read_size(tmp_path / "large.png") == (13_000, 13_000)
 
 
-@pytest.mark.parametrize("read", [read_photograph, read_size])
+@pytest.mark.parametrize("read", [read_image, read_size])
 def test_what_is_no_file(tmp_path: Path, read: object) -> None:
     assert callable(read)
     (tmp_path / "folder.jpg").mkdir()
@@ -275,7 +273,7 @@ def test_what_is_no_file(tmp_path: Path, read: object) -> None:
         ("absent.jpg", "missing", "no such file"),
         ("file.jpg/absent.jpg", "missing", "no such file"),
     ]:
-        with pytest.raises(PhotographError, match=reason) as caught:
+        with pytest.raises(ImageError, match=reason) as caught:
             read(tmp_path / name)
         assert caught.value.status == status
 
@@ -286,8 +284,8 @@ def test_system_errors_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     (tmp_path / "secret.jpg").write_bytes(SOUND["rgb.jpg"])
     monkeypatch.setattr(Path, "open", deny)
-    with pytest.raises(PhotographError, match=r"^cannot be read: Permission denied$") as caught:
-        read_photograph(tmp_path / "secret.jpg")
+    with pytest.raises(ImageError, match=r"^cannot be read: Permission denied$") as caught:
+        read_image(tmp_path / "secret.jpg")
     assert caught.value.status == "unreadable"
 
 
@@ -295,18 +293,18 @@ def test_huge_files_are_not_read(tmp_path: Path) -> None:
     path = tmp_path / "disk.jpg"
     with path.open("wb") as file:
         file.truncate(2**30 + 1)  # sparse
-    with pytest.raises(PhotographError, match="1073741825 bytes") as caught:
+    with pytest.raises(ImageError, match="1073741825 bytes") as caught:
         read_bytes(path)
     assert caught.value.status == "too_large"
 
 
-def test_lack_of_memory_is_not_the_photographs_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lack_of_memory_is_not_the_images_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: Image.Image, mode: str) -> None:
         raise MemoryError
 
     monkeypatch.setattr(Image.Image, "convert", fail)
     with pytest.raises(MemoryError):
-        decode_photograph(SOUND["rgb.jpg"])
+        decode_image(SOUND["rgb.jpg"])
 
 
 def test_silence_of_overlapping_threads() -> None:
@@ -335,19 +333,19 @@ def test_silence_of_overlapping_threads() -> None:
 )
 @given(
     name=st.sampled_from(sorted(SOUND)),
-    places=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=4),
+    locations=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=4),
     share=st.floats(0.2, 1),
 )
 def test_no_damage_stops_a_job(
-    name: str, places: list[tuple[float, int]], share: float, monkeypatch: pytest.MonkeyPatch
+    name: str, locations: list[tuple[float, int]], share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10**6)  # damaged sizes must not fill the memory
     data = bytearray(SOUND[name])
-    for place, value in places:
-        data[int(place * len(data))] = value
+    for location, value in locations:
+        data[int(location * len(data))] = value
     try:
-        pixels = decode_photograph(first_part(bytes(data), share))
-    except PhotographError as error:
+        pixels = decode_image(first_part(bytes(data), share))
+    except ImageError as error:
         status = error.status
     else:
         status = "ok"

@@ -1,4 +1,4 @@
-"""Lists of photographs in CSV and Parquet."""
+"""Lists of images in CSV and Parquet."""
 
 from pathlib import Path
 
@@ -88,13 +88,10 @@ def test_parquet(tmp_path: Path, labels: pa.Array, classes: tuple[str, ...]) -> 
 
 
 def test_another_root(tmp_path: Path) -> None:
-    (tmp_path / "photographs").mkdir()
+    (tmp_path / "images").mkdir()
     path = write(tmp_path, "path,label\na.jpg,0\n")
-    assert (
-        open_source(path, root=tmp_path / "photographs").root
-        == (tmp_path / "photographs").resolve()
-    )
-    with pytest.raises(SourceError, match="expected a folder of photographs, found nothing"):
+    assert open_source(path, root=tmp_path / "images").root == (tmp_path / "images").resolve()
+    with pytest.raises(SourceError, match="expected a folder of images, found nothing"):
         open_source(path, root=tmp_path / "elsewhere")
 
 
@@ -158,7 +155,7 @@ def test_links(plant: Plant) -> None:
         ("path,label\na,0\nb,999999999\n", "found '999999999', but numbers must lie below"),
         ("path,label\na,0\nb,1\na,0\n", "1 paths occur more than once, the first is 'a'"),
         ("path,label\na,0\n./a,0\n", "1 paths occur more than once, the first is 'a'"),
-        ("path,label\n", "no photographs there"),
+        ("path,label\n", "no images there"),
         ("path,label\na,0,1\n", "cannot be read as a list"),
         ("", "cannot be read as a list"),
     ],

@@ -10,9 +10,7 @@ from latentset.datasets.sources.minc2500 import open_minc2500
 
 from .conftest import Plant
 
-PHOTOGRAPHS = [
-    f"images/{name}/{name}_00000{i}.jpg" for name in ("brick", "carpet") for i in range(5)
-]
+IMAGES = [f"images/{name}/{name}_00000{i}.jpg" for name in ("brick", "carpet") for i in range(5)]
 LABELS = {
     "categories.txt": "carpet\nbrick\n",  # the file's order counts, not the alphabet's
     "labels/train1.txt": "images/carpet/carpet_000001.jpg\nimages/brick/brick_000003.jpg\n"
@@ -26,7 +24,7 @@ LABELS = {
 
 
 def test_first_split(plant: Plant) -> None:
-    source = open_minc2500(plant(PHOTOGRAPHS, LABELS))
+    source = open_minc2500(plant(IMAGES, LABELS))
     assert source.kind == "minc2500"
     assert source.classes == ("carpet", "brick")
     assert [tuple(row.values()) for row in source.samples.to_pylist()] == [
@@ -43,7 +41,7 @@ def test_first_split(plant: Plant) -> None:
 
 
 def test_another_split_by_its_number(plant: Plant) -> None:
-    source = open_source(plant(PHOTOGRAPHS, LABELS), minc_split=5)
+    source = open_source(plant(IMAGES, LABELS), minc_split=5)
     assert source.kind == "minc2500"
     assert source.samples["path"].to_pylist() == [
         "images/brick/brick_000002.jpg",
@@ -55,7 +53,7 @@ def test_another_split_by_its_number(plant: Plant) -> None:
 @pytest.mark.parametrize("number", [0, 6])
 def test_a_split_that_is_not_there(plant: Plant, number: int) -> None:
     with pytest.raises(SourceError, match=f"splits 1 to 5, but {number} was asked for"):
-        open_minc2500(plant(PHOTOGRAPHS, LABELS), number)
+        open_minc2500(plant(IMAGES, LABELS), number)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +83,7 @@ def test_a_split_that_is_not_there(plant: Plant, number: int) -> None:
         (
             "labels/test1.txt",
             "images/carpet/carpet_000009.jpg\n",
-            "test1.txt, line 1: images/carpet/carpet_000009.jpg is listed, but no such photograph",
+            "test1.txt, line 1: images/carpet/carpet_000009.jpg is listed, but no such image",
         ),
         ("categories.txt", "brick\ncarpet\nbrick\n", "'brick' twice, or no name of a class"),
         ("categories.txt", "brick\n../brick\n", "twice, or no name of a class"),
@@ -95,7 +93,7 @@ def test_a_split_that_is_not_there(plant: Plant, number: int) -> None:
 def test_errors_name_the_line(
     plant: Plant, name: str, text: str | None, message: str | None
 ) -> None:
-    root = plant(PHOTOGRAPHS, LABELS)
+    root = plant(IMAGES, LABELS)
     (root / name).unlink()
     if text is not None:
         (root / name).write_text(text)
@@ -107,20 +105,20 @@ def test_errors_name_the_line(
 
 
 def test_class_folder_missing(plant: Plant) -> None:
-    root = plant([path for path in PHOTOGRAPHS if "carpet" not in path], LABELS)
+    root = plant([path for path in IMAGES if "carpet" not in path], LABELS)
     with pytest.raises(SourceError, match="the folder images/carpet is missing"):
         open_minc2500(root)
 
 
 def test_text_that_is_none(plant: Plant) -> None:
-    root = plant(PHOTOGRAPHS, LABELS)
+    root = plant(IMAGES, LABELS)
     (root / "categories.txt").write_bytes(b"br\xffck\n")
     with pytest.raises(SourceError, match="not a text file in UTF-8"):
         open_minc2500(root)
 
 
 def test_link_out_of_the_root(plant: Plant) -> None:
-    root: Path = plant(PHOTOGRAPHS, LABELS)
+    root: Path = plant(IMAGES, LABELS)
     (root / "images" / "brick" / "brick_000000.jpg").unlink()
     (root / "images" / "brick" / "brick_000000.jpg").symlink_to("/etc/hostname")
     with pytest.raises(

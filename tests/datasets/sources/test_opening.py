@@ -43,9 +43,9 @@ def test_a_folder_named_like_a_list(plant: Plant) -> None:
 def test_nothing_is_there(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="absent: no such file or folder"):
         open_source(tmp_path / "absent")
-    (tmp_path / "photograph.jpg").touch()
-    with pytest.raises(SourceError, match="expected a folder of photographs, found a file"):
-        open_source(tmp_path / "photograph.jpg")
+    (tmp_path / "image.jpg").touch()
+    with pytest.raises(SourceError, match="expected a folder of images, found a file"):
+        open_source(tmp_path / "image.jpg")
 
 
 def test_kind_can_be_said(plant: Plant) -> None:

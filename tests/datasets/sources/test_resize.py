@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from latentset.datasets.errors import PhotographError, SourceError
+from latentset.datasets.errors import ImageError, SourceError
 from latentset.datasets.sources.resize import ResizeRule
 
 
@@ -75,15 +75,15 @@ def test_size(text: str, before: tuple[int, int], after: tuple[int, int]) -> Non
 
 def test_size_of_a_thread_is_refused() -> None:
     rule = ResizeRule.parse("short:256")
-    with pytest.raises(PhotographError, match="16x200000 pixels become 256x3200000") as caught:
+    with pytest.raises(ImageError, match="16x200000 pixels become 256x3200000") as caught:
         rule.size(16, 200_000)
     assert caught.value.status == "too_large"
 
 
 def test_same_size_is_left_alone() -> None:
-    photograph = np.zeros((64, 128, 3), np.uint8)
+    image = np.zeros((64, 128, 3), np.uint8)
     for text in ("none", "short:64", "exact:64x128"):
-        assert ResizeRule.parse(text).apply(photograph) is photograph
+        assert ResizeRule.parse(text).apply(image) is image
 
 
 def test_halving_a_ramp() -> None:
@@ -103,19 +103,19 @@ def test_halving_a_ramp() -> None:
 @pytest.mark.parametrize("shape", [(64, 101), (101, 64), (77, 77)])
 def test_equal_to_torchvision(text: str, shape: tuple[int, int]) -> None:
     transforms = pytest.importorskip("torchvision.transforms", reason="train environment only")
-    photograph = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    image = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
     sides = [int(side) for side in text.partition(":")[2].split("x")]
     size = sides[0] if text.startswith("short") else (sides[0], sides[-1])
-    expected = np.asarray(transforms.Resize(size)(Image.fromarray(photograph)))
+    expected = np.asarray(transforms.Resize(size)(Image.fromarray(image)))
     rule = ResizeRule.parse(text)
-    np.testing.assert_array_equal(rule.apply(photograph), expected)
+    np.testing.assert_array_equal(rule.apply(image), expected)
     assert rule.size(*shape) == expected.shape[:2]
 
 
-def test_sizes_equal_to_torchvision_on_photographs(photographs: Path) -> None:
+def test_sizes_equal_to_torchvision_on_images(real_images: Path) -> None:
     transforms = pytest.importorskip("torchvision.transforms", reason="train environment only")
     rule = ResizeRule.parse("short:256")
-    for path in sorted((photographs / "imagenet-sample").rglob("*.JPEG"))[:20]:
+    for path in sorted((real_images / "imagenet-sample").rglob("*.JPEG"))[:20]:
         with Image.open(path) as image:
             rgb = image.convert("RGB")
         expected = np.asarray(transforms.Resize(256)(rgb))

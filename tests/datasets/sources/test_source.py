@@ -41,7 +41,7 @@ def test_one_path_twice_is_refused() -> None:
 
 
 def test_no_samples_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"no photographs there \(list layout\)"):
+    with pytest.raises(SourceError, match=r"no images there \(list layout\)"):
         make_source("list", tmp_path, (), samples_table([], 0, ""))
 
 
@@ -50,9 +50,9 @@ def test_root_is_a_folder_without_links(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("real")
     (tmp_path / "file").touch()
     assert resolve_root(tmp_path / "link") == (tmp_path / "real").resolve()
-    with pytest.raises(SourceError, match="expected a folder of photographs, found a file"):
+    with pytest.raises(SourceError, match="expected a folder of images, found a file"):
         resolve_root(tmp_path / "file")
-    with pytest.raises(SourceError, match="expected a folder of photographs, found nothing"):
+    with pytest.raises(SourceError, match="expected a folder of images, found nothing"):
         resolve_root(tmp_path / "absent")
 
 

@@ -55,7 +55,7 @@ def store(path: Path) -> Store:
 
 def test_it_opens_by_path_and_by_text(path: Path, store: Store) -> None:
     assert open_store(str(path)).header == store.header
-    assert store.place == Folder(path)
+    assert store.location == Folder(path)
 
 
 def test_samples_have_the_shapes_of_their_images(store: Store) -> None:
@@ -108,7 +108,7 @@ def test_a_sample_that_failed_has_no_latents(store: Store) -> None:
 def test_an_array_that_is_not_there(zarr_store: Path, store: Store, tmp_path: Path) -> None:
     assert store.header.arrays == ("y_hat", "scale_index", "z_hat", "sigma_hat")
     plain = open_store(write_synthetic_store(tmp_path / "plain.zarr", samples=2))
-    if store.place.name.endswith(".h5"):
+    if store.location.name.endswith(".h5"):
         plain = convert(plain, Folder(tmp_path / "plain.h5"), "hdf5", silence)
     with pytest.raises(StoreError, match=r"has no array 'sigma_hat'; it has y_hat, scale_index, z"):
         plain.array("sigma_hat")

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from latentset.cli.main import app
 from latentset.datasets.errors import StoreCorruptError, StoreError
-from latentset.datasets.storage.location import Folder, open_place
+from latentset.datasets.storage.location import Folder, open_location
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.convert import compare, convert
 from latentset.datasets.store.formats import Format
@@ -51,8 +51,8 @@ def test_there_and_back_is_the_same_byte_for_byte(source: Store, tmp_path: Path)
     assert hdf5.fingerprint == source.fingerprint
     assert hdf5.samples.equals(source.samples)
     back = convert(hdf5, Folder(tmp_path / "b.zarr"), "zarr", silence)
-    assert isinstance(source.place, Folder)
-    assert objects(tmp_path / "b.zarr") == objects(source.place.path)
+    assert isinstance(source.location, Folder)
+    assert objects(tmp_path / "b.zarr") == objects(source.location.path)
     again = convert(back, Folder(tmp_path / "c.h5"), "hdf5", silence)
     assert (tmp_path / "c.h5").read_bytes() == (tmp_path / "a.h5").read_bytes()
     assert again.samples.equals(source.samples)
@@ -71,7 +71,7 @@ def test_comparing_finds_one_symbol(source: Store, tmp_path: Path) -> None:
         )
     )
     assert compare(source, other, silence) == ["the headers differ"]
-    alike = type(other)(other.place, source.header, source.samples, source.manifest)
+    alike = type(other)(other.location, source.header, source.samples, source.manifest)
     found = compare(source, alike, silence)
     assert "y_hat differs in shard 0" in found
     assert "z_hat differs in shard 3" in found
@@ -99,13 +99,13 @@ def test_an_unfinished_encode_job_is_left_alone(source: Store, tmp_path: Path) -
 
 
 def test_the_source_is_no_target(source: Store) -> None:
-    assert isinstance(source.place, Folder)
+    assert isinstance(source.location, Folder)
     with pytest.raises(StoreError, match="is the source itself"):
-        convert(source, source.place, "zarr", silence)
+        convert(source, source.location, "zarr", silence)
 
 
 def test_an_incomplete_source_is_refused(source: Store, tmp_path: Path) -> None:
-    incomplete = type(source)(source.place, source.header, source.samples, None)
+    incomplete = type(source)(source.location, source.header, source.samples, None)
     with pytest.raises(StoreError, match="is not complete: finish its encode job"):
         convert(incomplete, Folder(tmp_path / "a.h5"), "hdf5", silence)
 
@@ -148,17 +148,17 @@ def test_two_at_once(format: Format, source: Store, tmp_path: Path) -> None:
 
 def test_a_target_inside_a_store(source: Store, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="lies inside the store"):
-        convert(source, source.place / "sub", "zarr", silence)
+        convert(source, source.location / "sub", "zarr", silence)
     with pytest.raises(StoreError, match="lies inside the store"):
-        convert(source, source.place / "sub.h5", "hdf5", silence)
+        convert(source, source.location / "sub.h5", "hdf5", silence)
 
 
 def test_the_source_by_another_name(source: Store, tmp_path: Path) -> None:
-    assert isinstance(source.place, Folder)
-    path = source.place.path
+    assert isinstance(source.location, Folder)
+    path = source.location.path
     (tmp_path / "link.zarr").symlink_to(path)
     for name in (tmp_path / "link.zarr", path.parent / "nonexistent" / ".." / path.name):
-        for target in (open_place(name), Folder(name)):
+        for target in (open_location(name), Folder(name)):
             with pytest.raises(StoreError, match="is the source itself"):
                 convert(source, target, "zarr", silence)
 
@@ -166,7 +166,7 @@ def test_the_source_by_another_name(source: Store, tmp_path: Path) -> None:
 def test_a_link_to_a_target_stays_one(source: Store, tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "a.h5").symlink_to(tmp_path / "disk" / "b.h5")
-    convert(source, open_place(tmp_path / "a.h5"), "hdf5", silence)
+    convert(source, open_location(tmp_path / "a.h5"), "hdf5", silence)
     assert (tmp_path / "a.h5").is_symlink()
     assert [path.name for path in (tmp_path / "disk").iterdir()] == ["b.h5"]
 
@@ -191,8 +191,8 @@ def test_after_a_kill_the_same_command_works(
     format: Format, stage: str, at: int, source: Store, tmp_path: Path
 ) -> None:
     target = tmp_path / "target"
-    assert isinstance(source.place, Folder)
-    program = [sys.executable, "-c", KILLED, str(source.place.path), str(target)]
+    assert isinstance(source.location, Folder)
+    program = [sys.executable, "-c", KILLED, str(source.location.path), str(target)]
     done = subprocess.run([*program, format, stage, str(at)], env=os.environ, check=False)
     assert done.returncode == -signal.SIGKILL
     assert (tmp_path / "target.job" / "conversion.json").is_file()
@@ -203,20 +203,20 @@ def test_after_a_kill_the_same_command_works(
     assert compare(source, written, silence) == []
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
     if format == "zarr":
-        assert objects(target) == objects(source.place.path)
+        assert objects(target) == objects(source.location.path)
 
 
 def test_the_command(source: Store, tmp_path: Path) -> None:
-    assert isinstance(source.place, Folder)
+    assert isinstance(source.location, Folder)
     run = CliRunner().invoke
-    first = run(app, ["convert", str(source.place.path), str(tmp_path / "a.h5")])
+    first = run(app, ["convert", str(source.location.path), str(tmp_path / "a.h5")])
     assert first.exit_code == 0, first.output
     assert "30 samples in" in first.output
     assert "read back, and equal to it" in first.output
     assert (tmp_path / "a.h5").read_bytes()[512:520] == b"\x89HDF\r\n\x1a\n"
     second = run(app, ["convert", str(tmp_path / "a.h5"), str(tmp_path / "b")])
     assert second.exit_code == 0, second.output
-    assert objects(tmp_path / "b") == objects(source.place.path)
+    assert objects(tmp_path / "b") == objects(source.location.path)
     third = run(app, ["convert", str(tmp_path / "b"), str(tmp_path / "c"), "--format", "hdf5"])
     assert third.exit_code == 0, third.output
     assert (tmp_path / "c").read_bytes() == (tmp_path / "a.h5").read_bytes()

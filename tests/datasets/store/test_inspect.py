@@ -27,7 +27,7 @@ def test_a_store_is_summarised(store: Path, capsys: pytest.CaptureFixture[str]) 
         "samples 8: 7 with latents, 1 failed",
         "splits train 6, val 2",
         "classes 2: even, odd",
-        "photographs 64x64 (height x width)",
+        "images 64x64 (height x width)",
         "latent grids 4x4 (height x width)",
         "rate 0.2543 bpp on average (0.2500 to 0.2600)",  # 4 of 0.25 and 3 of 0.26
         "channels 8 of y_hat, 4 of z_hat",
@@ -35,7 +35,7 @@ def test_a_store_is_summarised(store: Path, capsys: pytest.CaptureFixture[str]) 
         "codec synthetic (tfc2)",
         "created 1970-01-01T00:00:00Z",
         "codec's own strings 911 bytes",  # (4 * 0.25 + 3 * 0.26) * 64 * 64 / 8
-        "1 photographs could not be encoded:",
+        "1 images could not be encoded:",
         "odd/000007.png: truncated: made up",
     ):
         assert part in text, part
@@ -51,7 +51,7 @@ def test_an_incomplete_store_is_summarised_too(
     (store / "manifest.json").unlink()
     text = printed(store, capsys)
     assert "complete no: run the same latentset encode again" in text
-    assert "photographs 8 listed" in text
+    assert "images 8 listed" in text
 
 
 def test_what_is_no_store_is_said_to_be_none(tmp_path: Path) -> None:

@@ -6,22 +6,22 @@ from pathlib import Path
 import pytest
 
 from latentset.datasets.errors import StoreError
-from latentset.datasets.storage.location import Folder, Place, open_place
+from latentset.datasets.storage.location import Folder, Location, open_location
 from latentset.datasets.store.nesting import refuse_nested
 from tests.makers.synthetic import write_synthetic_store
 
 
 @pytest.fixture(params=["folder", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    """A complete store in each kind of place that can be written."""
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
+    """A complete store in each kind of location that can be written."""
     where = tmp_path if request.param == "folder" else request.getfixturevalue("s3")
-    place = open_place(f"{where}/done.zarr")
-    write_synthetic_store(str(place), samples=4)
-    return place
+    location = open_location(f"{where}/done.zarr")
+    write_synthetic_store(str(location), samples=4)
+    return location
 
 
 @pytest.mark.parametrize("below", [("sub",), ("y_hat", "c", "new.zarr")])
-def test_inside_a_store(below: tuple[str, ...], store: Place) -> None:
+def test_inside_a_store(below: tuple[str, ...], store: Location) -> None:
     target = store
     for name in below:
         target = target / name
@@ -29,13 +29,13 @@ def test_inside_a_store(below: tuple[str, ...], store: Place) -> None:
         refuse_nested(target)
 
 
-def test_a_store_itself_and_what_lies_beside(store: Place) -> None:
+def test_a_store_itself_and_what_lies_beside(store: Location) -> None:
     for free in (store, store.beside(".job"), store.beside("2"), store.beside("2") / "sub"):
         refuse_nested(free)
 
 
 @pytest.mark.parametrize("gone", ["manifest.json", "zarr.json"])
-def test_inside_a_store_that_is_not_whole(gone: str, store: Place) -> None:
+def test_inside_a_store_that_is_not_whole(gone: str, store: Location) -> None:
     store.remove(gone)
     with pytest.raises(StoreError, match="lies inside the store"):
         refuse_nested(store / "sub")
@@ -64,7 +64,7 @@ def test_below_a_file(tmp_path: Path) -> None:
 
 
 def test_a_web_server_is_left_to_whoever_writes(serve: Callable[..., str], tmp_path: Path) -> None:
-    refuse_nested(open_place(f"{serve(tmp_path)}/a/b"))
+    refuse_nested(open_location(f"{serve(tmp_path)}/a/b"))
 
 
 def test_names_too_long_to_be_looked_at(tmp_path: Path) -> None:

@@ -85,8 +85,8 @@ def test_rows_are_in_row_major_order(store: Store) -> None:
     image = store.read_sample(5)["pixels"]
     array = store.array("pixels")
     for i, j in ((0, 0), (0, 16), (1, 0), (39, 16)):
-        place = row["first_row"] + i * width + j
-        assert np.array_equal(np.asarray(array[place : place + 1])[0], image[i, j])
+        location = row["first_row"] + i * width + j
+        assert np.array_equal(np.asarray(array[location : location + 1])[0], image[i, j])
 
 
 def test_an_array_that_is_not_there(store: Store) -> None:
@@ -228,10 +228,10 @@ def test_they_are_summarised(path: Path, capsys: pytest.CaptureFixture[str]) -> 
     parts = ["samples 12: 11 with pixels, 1 failed", "stored images 2 sizes, 20x30 to 40x17"]
     if path.stem == "decoded":
         parts += ["pixels decoded", "codec synthetic (tfc2)", "PSNR 30.0000 dB on average of 11"]
-        parts += ["latents of photographs, resized by none"]
+        parts += ["latents of images, resized by none"]
     else:
         # Bits by rate_bpp: 6 images of 20x30 pixels at 0.25, 5 of 40x17 at 0.26.
-        parts += ["pixels of the photographs", "files 223 bytes by rate_bpp"]
+        parts += ["pixels of the images", "files 223 bytes by rate_bpp"]
         assert "codec" not in text
     for part in parts:
         assert part in text, part

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from latentset.datasets.errors import StoreCorruptError, StoreError, StoreFormatError
-from latentset.datasets.storage.location import open_place
+from latentset.datasets.storage.location import open_location
 from latentset.datasets.store import Store, open_store
 from tests.makers.synthetic import write_synthetic_store
 
@@ -24,11 +24,11 @@ def made(tmp_path: Path) -> Path:
 
 def upload(made: Path, s3: str) -> str:
     """Copy it to object storage, as one does with any other files."""
-    place = open_place(f"{s3}/store.zarr")
+    location = open_location(f"{s3}/store.zarr")
     for path in made.rglob("*"):
         if path.is_file():
-            place.write(path.relative_to(made).as_posix(), path.read_bytes())
-    return str(place)
+            location.write(path.relative_to(made).as_posix(), path.read_bytes())
+    return str(location)
 
 
 @pytest.fixture(params=["s3", "http"])
@@ -69,7 +69,7 @@ def test_what_is_no_store_is_said_to_be_none(s3: str, tmp_path: Path, serve: Ser
 
 def test_a_shard_that_is_missing_is_noticed_where_places_can_be_listed(s3: str, made: Path) -> None:
     url = upload(made, s3)
-    open_place(url).remove("y_hat/c/0/0")
+    open_location(url).remove("y_hat/c/0/0")
     with pytest.raises(StoreCorruptError, match="y_hat/c/0/0: is missing"):
         open_store(url)
 

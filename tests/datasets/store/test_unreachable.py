@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from latentset.datasets.errors import StoreError, StoreFormatError, StoreUnreachableError
-from latentset.datasets.storage.location import Bucket, Folder, open_place
+from latentset.datasets.storage.location import Bucket, Folder, open_location
 from latentset.datasets.store import open_store
 from latentset.datasets.store.convert import convert
 from latentset.datasets.store.nesting import is_free
@@ -89,7 +89,7 @@ def test_names_that_cannot_be(store: Path, tmp_path: Path) -> None:
         Folder(tmp_path).write("x" * 300, b"")
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
     with pytest.raises(StoreError, match="is no path: Symlink loop"):
-        open_place(tmp_path / "circle")
+        open_location(tmp_path / "circle")
 
 
 def test_a_file_that_cannot_be_read(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,7 @@ def test_a_file_that_cannot_be_read(store: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(Path, "open", guarded)
     with pytest.raises(StoreUnreachableError, match=rf"s\.h5 {DENIED}"):
-        open_store(converted.place)
+        open_store(converted.location)
     for path in (store, store.with_name("s.h5")):
         findings = verify(path, silence)
         assert findings.problems == []
@@ -125,15 +125,15 @@ def test_an_hdf5_file_far_away(store: Path, serve: Callable[..., str]) -> None:
 
 @pytest.mark.parametrize("url", ["s3://", "s3:///", "http://"])
 def test_urls_that_name_nothing(url: str) -> None:
-    with pytest.raises(StoreError, match=f"{url} names no place: expected "):
-        open_place(url)
+    with pytest.raises(StoreError, match=f"{url} names no location: expected "):
+        open_location(url)
 
 
 def test_urls_of_files(tmp_path: Path) -> None:
     for url in (f"file://localhost{tmp_path}/a%20b", f"file://{tmp_path}/a b"):
-        assert open_place(url) == Folder(tmp_path / "a b")
+        assert open_location(url) == Folder(tmp_path / "a b")
     with pytest.raises(StoreError, match="on this machine; got the machine 'elsewhere'"):
-        open_place("file://elsewhere/store")
+        open_location("file://elsewhere/store")
 
 
 def test_names_in_object_storage_are_taken_as_they_are(s3: str) -> None:
@@ -141,7 +141,7 @@ def test_names_in_object_storage_are_taken_as_they_are(s3: str) -> None:
     write_synthetic_store(url, samples=4)
     store = open_store(url)
     assert store.read_sample(0)["y_hat"].any()
-    assert isinstance(store.place, Bucket)
+    assert isinstance(store.location, Bucket)
     prefix = s3.removeprefix("s3://latents/")
-    found = store.place.kvstore("y_hat")
+    found = store.location.kvstore("y_hat")
     assert (found["bucket"], found["path"]) == ("latents", f"{prefix}/a?b#c.zarr/y_hat/")

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from latentset.datasets.storage.location import Folder, open_place
+from latentset.datasets.storage.location import Folder, open_location
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.convert import convert, read_shard
 from latentset.datasets.store.hdf5.writer import assemble, encode_part
@@ -301,13 +301,13 @@ def test_all_problems_of_an_hdf5_file_are_told(store: Path, tmp_path: Path) -> N
     path = tmp_path / "s.h5"
     convert(open_store(store), Folder(path), "hdf5", silence)
     with h5py.File(path) as opened:
-        places = [
+        locations = [
             opened[name].id.get_chunk_info(k).byte_offset
             for name, k in (("y_hat", 2), ("z_hat", 5), ("samples/id", 0))
         ]
     content = bytearray(path.read_bytes())
-    for place in places:
-        content[place + 3] ^= 8
+    for location in locations:
+        content[location + 3] ^= 8
     path.write_bytes(bytes(content))
     found = [line.split(": ")[0] for line in problems(path)]
     assert sorted(found) == [
@@ -324,7 +324,7 @@ def test_all_problems_of_an_hdf5_file_are_told(store: Path, tmp_path: Path) -> N
 def test_a_store_far_away(
     made: Path, store: Path, s3: str, serve: Callable[..., str], tmp_path: Path
 ) -> None:
-    far = open_place(f"{s3}/store.zarr")
+    far = open_location(f"{s3}/store.zarr")
     for path, content in ((p, p.read_bytes()) for p in made.rglob("*") if p.is_file()):
         far.write(path.relative_to(made).as_posix(), content)
     far.write("stray", b"?")
@@ -336,7 +336,7 @@ def test_a_store_far_away(
     web = f"{serve(store.parent)}/store.zarr"
     sound = verify(web, silence)
     assert sound.problems == []
-    assert sound.notes == ["this place cannot list what it holds: extra objects are not found"]
+    assert sound.notes == ["this location cannot list what it holds: extra objects are not found"]
     (store / "scale_index/c/1/0").unlink()
     (store / "z_hat/c/1/0").write_bytes(b"")
     found = sorted(verify(web, silence).problems)

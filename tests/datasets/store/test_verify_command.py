@@ -64,7 +64,7 @@ def test_what_encoding_again_needs_is_looked_at_first(
         done = CliRunner().invoke(app, command)
         assert done.exit_code == 2, done.output
         assert "Invalid value for --source" in done.output
-        assert "is not the root of the photographs" in done.output
+        assert "is not the root of the images" in done.output
         patch.setitem(sys.modules, "latentset.pipeline.recompute", None)
         done = CliRunner().invoke(app, command)
         assert done.exit_code == 2, done.output

@@ -30,9 +30,9 @@ def test_the_published_names() -> None:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_their_facts_are_those_of_the_listings(name: str, photographs: Path) -> None:
+def test_their_facts_are_those_of_the_listings(name: str, real_images: Path) -> None:
     file = name.removeprefix("bmshj2018-hyperprior-") + ".txt"
-    listing = (photographs / "published-graphs" / file).read_text()
+    listing = (real_images / "published-graphs" / file).read_text()
 
     def shape(tensor: str, dtype: str) -> tuple[int, ...]:
         (found,) = set(re.findall(rf"\n{tensor}(?:/_\S+)?:0 \(dtype={dtype}, (.*)\)\n", listing))

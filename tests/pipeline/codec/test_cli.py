@@ -201,7 +201,7 @@ def test_train_passes_what_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyP
     _run(*arguments, "--distortion", "mse", "-N", "48", "-M", "72", "--seed", "5")
     (settings,) = seen
     expected = training.TrainingSettings(
-        photographs=(tmp_path, Path("/more")),
+        images=(tmp_path, Path("/more")),
         output=output,
         lmbda=30,
         steps=9,
@@ -219,7 +219,7 @@ def test_every_training_setting_has_an_option() -> None:
     from latentset.pipeline.codec.train.training import TrainingSettings
 
     text = _run("train", "--help").output
-    other = {"photographs": "FOLDER", "N": "--filters", "M": "--channels"}
+    other = {"images": "FOLDER", "N": "--filters", "M": "--channels"}
     for name in TrainingSettings.model_fields:
         assert other.get(name, "--" + name.replace("_", "-")) in text, name
 
@@ -229,10 +229,10 @@ def test_evaluate_finds_codecs_by_name(tmp_path: Path, monkeypatch: pytest.Monke
 
     seen: list[tuple[Path, Path]] = []
 
-    def evaluate(metagraph: Path, photographs: Path, *, console: object) -> Any:
-        seen.append((metagraph, photographs))
+    def evaluate(metagraph: Path, images: Path, *, console: object) -> Any:
+        seen.append((metagraph, images))
         quality = evaluation.Quality(0.9, 30.0)
-        figures = (evaluation.PhotographFigures("a.png", 0.25, quality),)
+        figures = (evaluation.ImageFigures("a.png", 0.25, quality),)
         return evaluation.CodecFigures(metagraph.stem, figures, quality)
 
     monkeypatch.setattr(evaluation, "evaluate_codec", evaluate)

@@ -14,13 +14,13 @@ from latentset.datasets.errors import SourceError
 from latentset.pipeline.codec import evaluation
 from latentset.pipeline.codec.evaluation import (
     CodecFigures,
-    PhotographFigures,
+    ImageFigures,
     Quality,
     compare,
     encode_jpeg,
     figures_markdown,
     jpeg_at_rate,
-    read_photographs,
+    read_images,
     string_bits,
 )
 from latentset.pipeline.codec.load.codec import load_codec
@@ -58,64 +58,64 @@ def test_jpeg_is_baseline_with_halved_chroma() -> None:
 
 
 def test_jpeg_is_interpolated_between_neighbouring_settings() -> None:
-    photographs = [smooth(0), smooth(1)]
+    images = [smooth(0), smooth(1)]
     rates, qualities = {}, {}
     for setting in (60, 61):
-        jpegs = [encode_jpeg(p, setting) for p in photographs]
+        jpegs = [encode_jpeg(p, setting) for p in images]
         rates[setting] = statistics.fmean(8 * len(j) / 192**2 for j in jpegs)
         decoded = [np.asarray(Image.open(io.BytesIO(j))) for j in jpegs]
-        pairs = [compare(p, d) for p, d in zip(photographs, decoded, strict=True)]
+        pairs = [compare(p, d) for p, d in zip(images, decoded, strict=True)]
         qualities[setting] = evaluation.mean_quality(pairs)
     assert rates[60] < rates[61]
     quarter = 0.75 * rates[60] + 0.25 * rates[61]
-    found = jpeg_at_rate(photographs, quarter)
+    found = jpeg_at_rate(images, quarter)
     expected = 0.75 * qualities[60].psnr_db + 0.25 * qualities[61].psnr_db
     assert found.psnr_db == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize(("rate_bpp", "setting"), [(1e-6, 1), (1e6, 100)])
 def test_jpeg_at_a_rate_out_of_range_is_the_nearest(rate_bpp: float, setting: int) -> None:
-    photograph = smooth()
-    decoded = np.asarray(Image.open(io.BytesIO(encode_jpeg(photograph, setting))))
-    found = jpeg_at_rate([photograph], rate_bpp)
-    assert found.psnr_db == pytest.approx(compare(photograph, decoded).psnr_db)
+    image = smooth()
+    decoded = np.asarray(Image.open(io.BytesIO(encode_jpeg(image, setting))))
+    found = jpeg_at_rate([image], rate_bpp)
+    assert found.psnr_db == pytest.approx(compare(image, decoded).psnr_db)
 
 
-def test_small_and_broken_photographs_are_left_out(tmp_path: Path) -> None:
+def test_small_and_broken_images_are_left_out(tmp_path: Path) -> None:
     Image.fromarray(smooth(side=161)).save(tmp_path / "enough.png")
     Image.fromarray(smooth(side=160)).save(tmp_path / "small.png")
     (tmp_path / "broken.jpg").write_bytes(b"x")
-    assert list(read_photographs(tmp_path)) == ["enough.png"]
+    assert list(read_images(tmp_path)) == ["enough.png"]
     (tmp_path / "enough.png").unlink()
     with pytest.raises(SourceError, match="at least 161 pixels"):
-        read_photographs(tmp_path)
+        read_images(tmp_path)
 
 
 def test_markdown_has_the_means() -> None:
-    photographs = (
-        PhotographFigures("a", 0.25, Quality(0.9, 30)),
-        PhotographFigures("b", 0.75, Quality(0.8, 20)),
+    images = (
+        ImageFigures("a", 0.25, Quality(0.9, 30)),
+        ImageFigures("b", 0.75, Quality(0.8, 20)),
     )
-    table = figures_markdown([CodecFigures("codec", photographs, Quality(0.7, 22))])
+    table = figures_markdown([CodecFigures("codec", images, Quality(0.7, 22))])
     assert table.splitlines()[2] == "| codec | 0.5000 | 0.8500 | 25.00 | 0.7000 | 22.00 |"
 
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_shipped_codec_round_trips_kodak_at_the_documented_rate(
-    level: int, photographs: Path
+    level: int, real_images: Path
 ) -> None:
     path = SHIPPED / f"demo-hyperprior-msssim-{level}.metagraph"
     assert path.stat().st_size <= 4_000_000
     codec = load_codec(str(path))
     rates = []
-    for file in sorted((photographs / "kodak").glob("*.png")):
-        photograph = np.asarray(Image.open(file).convert("RGB"))
-        channels = codec.sender(photograph)
+    for file in sorted((real_images / "kodak").glob("*.png")):
+        image = np.asarray(Image.open(file).convert("RGB"))
+        channels = codec.sender(image)
         reconstruction = codec.receiver(channels)
-        assert reconstruction.shape == photograph.shape
-        error = np.abs(reconstruction.astype(int) - photograph).mean()
+        assert reconstruction.shape == image.shape
+        error = np.abs(reconstruction.astype(int) - image).mean()
         assert error < 30
-        rates.append(string_bits(channels) / math.prod(photograph.shape[:2]))
+        rates.append(string_bits(channels) / math.prod(image.shape[:2]))
     assert len(rates) == 24
     # Other processors may round a few symbols otherwise; the table has four decimals.
     assert statistics.fmean(rates) == pytest.approx(documented(level)["bpp"], rel=0.002)
@@ -128,13 +128,13 @@ def test_documented_ms_ssim_is_above_jpegs_at_the_same_rate(level: int) -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_documented_ms_ssim_is_what_comes_out(level: int, photographs: Path) -> None:
-    """On one photograph, of which the documentation has the figures too."""
+def test_documented_ms_ssim_is_what_comes_out(level: int, real_images: Path) -> None:
+    """On one image, of which the documentation has the figures too."""
     path = SHIPPED / f"demo-hyperprior-msssim-{level}.metagraph"
     codec = load_codec(str(path))
-    photograph = np.asarray(Image.open(photographs / "kodak" / "23.png").convert("RGB"))
-    quality = compare(photograph, codec.receiver(codec.sender(photograph)))
-    expected = documented_rows("Kodak, each photograph")["23"]
+    image = np.asarray(Image.open(real_images / "kodak" / "23.png").convert("RGB"))
+    quality = compare(image, codec.receiver(codec.sender(image)))
+    expected = documented_rows("Kodak, each image")["23"]
     assert quality.ms_ssim == pytest.approx(expected[f"-{level}: MS-SSIM"], abs=5e-4)
 
 

@@ -1,4 +1,4 @@
-"""`latentset codec time`: times of one photograph with real strings."""
+"""`latentset codec time`: times of one image with real strings."""
 
 import json
 import time
@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from latentset.cli.codec import app
-from latentset.datasets.errors import PhotographError
+from latentset.datasets.errors import ImageError
 from latentset.pipeline.codec.load.codec import Codec, load_codec
 from latentset.pipeline.codec.timing import describe_machine, time_codec
 from latentset.pipeline.tensorflow_setup import CPU_ISA
@@ -77,7 +77,7 @@ def test_each_time_is_of_its_own_part_and_the_first_runs_do_not_count(v2_path: P
     assert found.encode_ms < found.decode_ms < found.synthesis_ms < 1000
 
 
-def test_a_photograph_from_a_file(v2_path: Path, tmp_path: Path) -> None:
+def test_a_image_from_a_file(v2_path: Path, tmp_path: Path) -> None:
     Image.new("RGB", (48, 32)).save(tmp_path / "p.png")
     file = tmp_path / "times.json"
     options = ("--image", str(tmp_path / "p.png"), "--repeat", "1", "--json", str(file))
@@ -90,7 +90,7 @@ def test_wrong_sizes_and_files_are_refused(v2_path: Path, tmp_path: Path) -> Non
         refused = run(str(v2_path), "--size", size)
         assert refused.exit_code == 2
         assert f"sides from 16 pixels, got '{size}'" in refused.output
-    with pytest.raises(PhotographError, match="no such file"):
+    with pytest.raises(ImageError, match="no such file"):
         run(str(v2_path), "--image", str(tmp_path / "none.png"))
 
 

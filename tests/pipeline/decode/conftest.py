@@ -24,6 +24,6 @@ def decode_it(standin: Any, scheduler: str) -> Callable[..., EncodeResult]:
 
 @pytest.fixture
 def latents(run: Callable[..., EncodeResult], mixed: Source, tmp_path: Path) -> Path:
-    """Latents of 40 photographs of three sizes, one of which is no image."""
+    """Latents of 40 images of three sizes, one of which is no image."""
     (mixed.root / "a" / "004.png").write_bytes(b"text")
-    return Path(str(run(mixed, tmp_path / "latents").store.place))
+    return Path(str(run(mixed, tmp_path / "latents").store.location))

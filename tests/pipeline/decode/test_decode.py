@@ -18,7 +18,7 @@ from latentset.datasets.errors import (
 )
 from latentset.datasets.sources import Source, open_source
 from latentset.datasets.sources.resize import ResizeRule
-from latentset.datasets.storage.location import Folder, open_place
+from latentset.datasets.storage.location import Folder, open_location
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.convert import convert
 from latentset.datasets.store.verify import verify
@@ -66,10 +66,10 @@ def test_images_come_back_in_the_size_that_was_encoded(
     assert (result.was_complete, result.encoded, result.reused) == (False, 40, 0)
     assert store.header.layout.shards > 4
     for name in ("a/000.png", "b/001.png", "a/002.png", "b/039.png"):
-        photograph = read(mixed.root / name)
+        image = read(mixed.root / name)
         found = store.read_sample(number_of(store, name))["pixels"]
-        assert found.shape == photograph.shape
-        assert np.array_equal(found, squares(photograph))
+        assert found.shape == image.shape
+        assert np.array_equal(found, squares(image))
     for column in (*KEPT, "source_sha256", "status", "reason"):
         assert store.samples[column] == before.samples[column]
     assert set(store.samples["z_first_row"].to_pylist()) == {-1}
@@ -145,8 +145,8 @@ def test_psnr_is_that_of_the_formula(
     measured = dict(zip(*(store.samples[c].to_pylist() for c in ("id", "psnr_db")), strict=True))
     assert measured["a/000.png"] == inf
     for name in ("b/001.png", "a/002.png"):
-        photograph = read(mixed.root / name)
-        error = photograph.astype(float) - squares(photograph)
+        image = read(mixed.root / name)
+        error = image.astype(float) - squares(image)
         expected = 20 * log10(255) - 10 * log10((error**2).sum() / error.size)
         assert measured[name] == pytest.approx(expected, abs=1e-9)
     # All have a side below 161 pixels.
@@ -154,7 +154,7 @@ def test_psnr_is_that_of_the_formula(
     assert verify(tmp_path / "pixels", silence).problems == []
 
 
-def test_photographs_are_compared_after_the_stores_resize_rule(
+def test_images_are_compared_after_the_stores_resize_rule(
     run: Callable[..., EncodeResult],
     decode_it: Decode,
     mixed: Source,
@@ -162,8 +162,8 @@ def test_photographs_are_compared_after_the_stores_resize_rule(
 ) -> None:
     run(mixed, tmp_path / "latents", resize=ResizeRule.parse("exact:32"))
     store = decode_it(tmp_path / "latents", tmp_path / "pixels", originals=mixed.root).store
-    photograph = Image.open(mixed.root / "a" / "002.png").convert("RGB")
-    small = np.array(photograph.resize((32, 32), Image.Resampling.BILINEAR))
+    image = Image.open(mixed.root / "a" / "002.png").convert("RGB")
+    small = np.array(image.resize((32, 32), Image.Resampling.BILINEAR))
     error = small.astype(float) - squares(small)
     expected = 20 * log10(255) - 10 * log10((error**2).mean())
     found = store.samples["psnr_db"][number_of(store, "a/002.png")].as_py()
@@ -210,10 +210,10 @@ def test_a_complete_store_is_left_alone(
 def test_an_image_that_the_second_rule_makes_too_large_is_recorded(
     run: Callable[..., EncodeResult], decode_it: Decode, tmp_path: Path
 ) -> None:
-    (tmp_path / "photographs" / "a").mkdir(parents=True)
-    Image.new("RGB", (2000, 16)).save(tmp_path / "photographs" / "a" / "long.png")
-    Image.new("RGB", (16, 16)).save(tmp_path / "photographs" / "a" / "small.png")
-    run(open_source(tmp_path / "photographs"), tmp_path / "latents")
+    (tmp_path / "images" / "a").mkdir(parents=True)
+    Image.new("RGB", (2000, 16)).save(tmp_path / "images" / "a" / "long.png")
+    Image.new("RGB", (16, 16)).save(tmp_path / "images" / "a" / "small.png")
+    run(open_source(tmp_path / "images"), tmp_path / "latents")
     rule = ResizeRule.parse("short:1500")  # 1500 x 187500 pixels
     store = decode_it(tmp_path / "latents", tmp_path / "pixels", resize=rule).store
     long, small = store.samples.to_pylist()
@@ -226,11 +226,13 @@ def test_an_image_that_the_second_rule_makes_too_large_is_recorded(
 def test_to_and_from_object_storage(
     decode_it: Decode, latents: Path, content: Content, s3: str, tmp_path: Path
 ) -> None:
-    convert(open_store(latents), open_place(f"{s3}/latents"), "zarr", silence)
+    convert(open_store(latents), open_location(f"{s3}/latents"), "zarr", silence)
     decode_it(f"{s3}/latents", f"{s3}/pixels")
     decode_it(latents, tmp_path / "near")
-    place = open_place(f"{s3}/pixels")
-    assert {path: place.read(path) for path in place.sizes() or {}} == content(tmp_path / "near")
+    location = open_location(f"{s3}/pixels")
+    assert {path: location.read(path) for path in location.sizes() or {}} == content(
+        tmp_path / "near"
+    )
 
 
 @pytest.mark.usefixtures("wide_terminal")

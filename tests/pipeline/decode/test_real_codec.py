@@ -23,7 +23,7 @@ def latentset(*words: str) -> None:
 
 def test_pixels_are_the_receivers_and_measured(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
-    root = tmp_path / "photographs"
+    root = tmp_path / "images"
     for k, (height, width) in enumerate(SIZES):
         coarse = Image.fromarray(random.integers(0, 256, (12, 12, 3), np.uint8))
         path = root / "val" / "ab"[k] / "0.png"
@@ -40,13 +40,13 @@ def test_pixels_are_the_receivers_and_measured(tmp_path: Path) -> None:
     codec = load_codec(CODEC)
     store, resized = open_store(pixels), open_store(small)
     for k, row in enumerate(store.samples.to_pylist()):
-        photograph = np.array(Image.open(root / row["path"]))
-        expected = codec.receiver(codec.sender(photograph))
+        image = np.array(Image.open(root / row["path"]))
+        expected = codec.receiver(codec.sender(image))
         found = store.read_sample(k)["pixels"]
         assert np.array_equal(found, expected)
-        quality = float(tf.image.ssim_multiscale(*map(tf.constant, (photograph, found)), 255))
+        quality = float(tf.image.ssim_multiscale(*map(tf.constant, (image, found)), 255))
         assert row["ms_ssim"] == pytest.approx(quality, abs=4e-6)
-        error = photograph.astype(float) - found
+        error = image.astype(float) - found
         assert row["psnr_db"] == pytest.approx(10 * np.log10(255**2 / (error**2).mean()))
         # What was measured is what the codec decoded, before it was resized.
         assert resized.samples["ms_ssim"][k].as_py() == row["ms_ssim"]

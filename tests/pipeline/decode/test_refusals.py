@@ -115,9 +115,7 @@ def test_damaged_latents_stop_the_job_and_lose_nothing(
     assert content(tmp_path / "pixels") == content(tmp_path / "undisturbed")
 
 
-def test_other_photographs_are_refused_at_once(
-    decode_it: Decode, latents: Path, tmp_path: Path
-) -> None:
+def test_other_images_are_refused_at_once(decode_it: Decode, latents: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     with pytest.raises(JobError, match=r"a/000\.png: no such file: give the root that the latents"):
         decode_it(latents, tmp_path / "pixels", originals=tmp_path / "elsewhere")
@@ -125,16 +123,16 @@ def test_other_photographs_are_refused_at_once(
     assert not (tmp_path / "pixels.job").exists()
 
 
-def test_a_photograph_that_changed_stops_the_job_and_loses_nothing(
+def test_a_image_that_changed_stops_the_job_and_loses_nothing(
     decode_it: Decode, latents: Path, mixed: Source, content: Content, tmp_path: Path
 ) -> None:
     decode_it(latents, tmp_path / "undisturbed", originals=mixed.root)
-    photograph = mixed.root / "b" / "039.png"
-    good = photograph.read_bytes()
-    Image.new("RGB", (64, 64)).save(photograph)
-    with pytest.raises(JobError, match=r"b/039\.png: expected the photograph that was encoded"):
+    image = mixed.root / "b" / "039.png"
+    good = image.read_bytes()
+    Image.new("RGB", (64, 64)).save(image)
+    with pytest.raises(JobError, match=r"b/039\.png: expected the image that was encoded"):
         decode_it(latents, tmp_path / "pixels", originals=mixed.root)
-    photograph.write_bytes(good)
+    image.write_bytes(good)
     result = decode_it(latents, tmp_path / "pixels", originals=mixed.root)
     assert result.reused > 20
     assert content(tmp_path / "pixels") == content(tmp_path / "undisturbed")

@@ -1,4 +1,4 @@
-"""Several codecs in one pass: the stores of separate runs, each photograph decoded once."""
+"""Several codecs in one pass: the stores of separate runs, each image decoded once."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ from PIL import Image
 
 from latentset.datasets.errors import JobError, StoreError
 from latentset.datasets.sources import Source, open_source
-from latentset.datasets.sources.images import decode_photograph
+from latentset.datasets.sources.images import decode_image
 from latentset.pipeline.encode import images as decoding
 from latentset.pipeline.encode.job import EncodeResult, encode_all
 
@@ -32,7 +32,7 @@ def run_all(standin: Any, scheduler: str) -> RunAll:
 def test_the_stores_are_those_of_separate_runs(
     run: Run, run_all: RunAll, mixed: Source, content: Content, tmp_path: Path
 ) -> None:
-    (mixed.root / "a" / "000.png").write_bytes(b"no photograph")
+    (mixed.root / "a" / "000.png").write_bytes(b"no image")
     codecs = {tmp_path / "a": "standin", tmp_path / "b": "standin:other"}
     results = run_all(mixed, codecs)
     assert [(r.encoded, r.reused, r.was_complete) for r in results] == [(40, 0, False)] * 2
@@ -42,17 +42,17 @@ def test_the_stores_are_those_of_separate_runs(
     assert content(tmp_path / "a") != content(tmp_path / "b")
 
 
-def test_each_photograph_is_decoded_once(
+def test_each_image_is_decoded_once(
     run_all: RunAll, mixed: Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     decoded = []
-    decode = decode_photograph
+    decode = decode_image
 
     def count(content: bytes) -> Any:
         decoded.append(len(content))
         return decode(content)
 
-    monkeypatch.setattr(decoding, "decode_photograph", count)
+    monkeypatch.setattr(decoding, "decode_image", count)
     run_all(mixed, {tmp_path / "a": "standin", tmp_path / "b": "standin:other"})
     assert len(decoded) == 40
 
@@ -105,7 +105,7 @@ def test_a_complete_store_is_no_folder_for_others(
     assert content(tmp_path / "done.zarr") == before
 
 
-def test_stores_that_were_begun_apart_with_other_photographs_are_refused(
+def test_stores_that_were_begun_apart_with_other_images_are_refused(
     run: Run, run_all: RunAll, mixed: Source, tmp_path: Path
 ) -> None:
     run(mixed, tmp_path / "a")

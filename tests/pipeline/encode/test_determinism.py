@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from latentset.datasets.sources import open_source
-from latentset.datasets.sources.images import ResizeRule, read_photograph
+from latentset.datasets.sources.images import ResizeRule, read_image
 from latentset.pipeline.encode.engine import TENSORFLOW, Coder
 from latentset.pipeline.encode.job import encode
 
@@ -32,13 +32,13 @@ def load_with_two_threads(codec: str, /, *, self_check: bool) -> Coder:
 
 
 def test_batch_and_threads_change_no_byte(
-    photographs: Path, scheduler: str, content: Callable[[Path], dict[str, bytes]], tmp_path: Path
+    real_images: Path, scheduler: str, content: Callable[[Path], dict[str, bytes]], tmp_path: Path
 ) -> None:
     folder = tmp_path / "source" / "kodak"
     folder.mkdir(parents=True)
     rule = ResizeRule.parse("short:160")
-    for path in sorted((photographs / "kodak").rglob("*.png"))[:8]:
-        pixels = rule.apply(read_photograph(path))
+    for path in sorted((real_images / "kodak").rglob("*.png"))[:8]:
+        pixels = rule.apply(read_image(path))
         for k in range(16):
             y, x = 24 * (k // 4), 24 * (k % 4)
             Image.fromarray(pixels[y : y + 64, x : x + 64]).save(

@@ -286,7 +286,7 @@ def test_ctrl_c_ends_the_job_though_a_worker_stands_still(
 @pytest.mark.parametrize(
     "where",
     [
-        "latentset.pipeline.encode.images.decode_photograph",
+        "latentset.pipeline.encode.images.decode_image",
         "tests.makers.standin.StandIn.encode",
         "latentset.pipeline.encode.shard.shard_objects",
     ],
@@ -366,7 +366,7 @@ def test_a_worker_that_differs_stops_the_job_and_without_it_the_job_goes_on(
 def test_values_that_are_no_integers_stop_the_job_and_name_the_sample(
     run: Run, tmp_path: Path, standin: Any, codec: str, message: str, batch: int
 ) -> None:
-    standin.write_photographs(tmp_path / "few", ((64, 64),), 4)
+    standin.write_images(tmp_path / "few", ((64, 64),), 4)
     Image.new("RGB", (64, 64), "white").save(tmp_path / "few" / "a" / "white.png")
     name = r"'[ab]/\w+.png'" if batch > 1 and codec[8:] in ("nan", "half") else "'a/white.png'"
     with pytest.raises(JobError, match=f"sample {name}: {message}"):

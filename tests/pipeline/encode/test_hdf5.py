@@ -45,7 +45,7 @@ def parts_of(store: Path) -> list[Path]:
 
 
 def test_the_file_holds_what_the_folder_holds(run: Run, mixed: Source, tmp_path: Path) -> None:
-    (mixed.root / "a" / "000.png").write_bytes(b"no photograph")
+    (mixed.root / "a" / "000.png").write_bytes(b"no image")
     file = run(mixed, tmp_path / "store.h5", sigma_hat=True).store
     folder = run(mixed, tmp_path / "store.zarr", sigma_hat=True).store
     assert (tmp_path / "store.h5").is_file()

@@ -13,13 +13,13 @@ from PIL import Image
 
 from latentset.datasets.errors import (
     CodecGraphError,
+    ImageFailedError,
     JobError,
-    PhotographFailedError,
     SettingsChangedError,
     StoreError,
 )
 from latentset.datasets.sources import Source, open_source
-from latentset.datasets.sources.images import ResizeRule, read_photograph
+from latentset.datasets.sources.images import ResizeRule, read_image
 from latentset.datasets.storage.location import Folder
 from latentset.datasets.store import open_store
 from latentset.pipeline.encode.job import EncodeResult, encode
@@ -33,9 +33,9 @@ Content = Callable[[Path], dict[str, bytes]]
 
 @pytest.fixture(scope="module")
 def finished_once(standin: Any, scheduler: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished store of the photographs of ``uniform``."""
+    """A finished store of the images of ``uniform``."""
     folder = tmp_path_factory.mktemp("finished")
-    standin.write_photographs(folder / "uniform", ((64, 64),), 32)
+    standin.write_images(folder / "uniform", ((64, 64),), 32)
     source = open_source(folder / "uniform")
     encode(source, folder / "store", "standin", scheduler=scheduler, engine=standin.ENGINE)
     return folder / "store"
@@ -48,7 +48,7 @@ def finished(finished_once: Path, tmp_path: Path) -> Path:
 
 
 def broken(source: Source) -> Source:
-    """Add photographs that cannot be encoded."""
+    """Add images that cannot be encoded."""
     folder = source.root / "a"
     (folder / "empty.jpg").touch()
     (folder / "text.jpg").write_text("no image")
@@ -64,13 +64,13 @@ def check_against_codec(result: EncodeResult, source: Source, standin: Any, resi
     rows = result.store.samples.to_pylist()
     assert [r["id"] for r in rows] == source.samples["id"].to_pylist()
     for k, row in enumerate(rows):
-        photograph = read_photograph(source.root / row["path"])
-        pixels = rule.apply(photograph)
+        image = read_image(source.root / row["path"])
+        pixels = rule.apply(image)
         expected = codec.encode(pixels[None])
         sample = result.store.read_sample(k)
         for name in ("y_hat", "scale_index", "z_hat"):
             np.testing.assert_array_equal(sample[name], getattr(expected, name)[0])
-        assert (row["height"], row["width"]) == photograph.shape[:2]
+        assert (row["height"], row["width"]) == image.shape[:2]
         bits = np.abs(expected.y_hat).sum()
         assert row["rate_bpp"] == pytest.approx(bits / (pixels.shape[0] * pixels.shape[1]))
         content = (source.root / row["path"]).read_bytes()
@@ -121,7 +121,7 @@ def test_sigma_hat_is_stored_on_request(run: Run, mixed: Source, tmp_path: Path)
     np.testing.assert_allclose(stored, np.exp(0.1 * index).reshape(stored.shape), rtol=1e-3)
 
 
-def test_photographs_that_fail_are_recorded(
+def test_images_that_fail_are_recorded(
     run: Run, mixed: Source, row: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     source = broken(mixed)
@@ -146,7 +146,7 @@ def test_photographs_that_fail_are_recorded(
         assert found["source_sha256"] == expected
 
 
-def test_what_a_photograph_that_failed_would_have_had_stays_zero(
+def test_what_a_image_that_failed_would_have_had_stays_zero(
     run: Run, uniform: Source, tmp_path: Path
 ) -> None:
     path = uniform.root / "a" / "000.png"
@@ -158,7 +158,7 @@ def test_what_a_photograph_that_failed_would_have_had_stays_zero(
 
 
 @pytest.mark.parametrize("name", ["torn.png", "text.jpg"])
-def test_on_error_fail_stops_and_names_the_photograph(
+def test_on_error_fail_stops_and_names_the_image(
     run: Run, mixed: Source, tmp_path: Path, name: str
 ) -> None:
     source = broken(mixed)
@@ -166,7 +166,7 @@ def test_on_error_fail_stops_and_names_the_photograph(
         if path.name != name:
             path.unlink()
     source = open_source(source.root)
-    with pytest.raises(PhotographFailedError, match=f"a/{name}: .*--on-error record"):
+    with pytest.raises(ImageFailedError, match=f"a/{name}: .*--on-error record"):
         run(source, tmp_path / "store", on_error="fail")
     assert not (tmp_path / "store" / "manifest.json").exists()
     # One that is known from its header stops the job before the first task, one that turns out when
@@ -187,14 +187,14 @@ def test_on_error_fail_also_holds_for_shards_of_an_earlier_run(
     source = open_source(mixed.root)
     run(source, tmp_path / "store")
     (tmp_path / "store" / "manifest.json").unlink()
-    with pytest.raises(PhotographFailedError):
+    with pytest.raises(ImageFailedError):
         run(source, tmp_path / "store", on_error="fail")
 
 
-def test_a_source_without_a_readable_photograph_is_refused(run: Run, tmp_path: Path) -> None:
+def test_a_source_without_a_readable_image_is_refused(run: Run, tmp_path: Path) -> None:
     (tmp_path / "x" / "a").mkdir(parents=True)
     (tmp_path / "x" / "a" / "text.jpg").write_text("no image")
-    with pytest.raises(JobError, match=r"none of the 1 photographs .*a/text.jpg: not_an_image"):
+    with pytest.raises(JobError, match=r"none of the 1 images .*a/text.jpg: not_an_image"):
         run(open_source(tmp_path / "x"), tmp_path / "store")
 
 

@@ -30,8 +30,8 @@ def test_moments_are_spread_over_the_whole_run(killing: Any) -> None:
 def test_after_a_kill_at_any_moment_the_same_command_writes_the_same_bytes(
     killing: Any, standin: Any, tmp_path: Path
 ) -> None:
-    standin.write_photographs(tmp_path / "photographs", killing.SIZES, killing.PHOTOGRAPHS)
-    scene = killing.Scene(tmp_path / "photographs", tmp_path)
+    standin.write_images(tmp_path / "images", killing.SIZES, killing.IMAGES)
+    scene = killing.Scene(tmp_path / "images", tmp_path)
     with ThreadPoolExecutor(2) as lanes:
         list(lanes.map(scene.measure, (False, True)))
         kills = killing.draw_kills(SEED, COUNT)

@@ -1,4 +1,4 @@
-"""`--codec none`: the photographs themselves, as a store of pixels."""
+"""`--codec none`: the images themselves, as a store of pixels."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ def pixels_of(store: Store, name: str) -> Any:
     return store.read_sample(store.samples["id"].to_pylist().index(name))["pixels"]
 
 
-def test_pixels_are_the_photographs(
+def test_pixels_are_the_images(
     run: Run, mixed: Source, row: FindRow, standin: Any, tmp_path: Path
 ) -> None:
     (mixed.root / "b" / "003.png").write_bytes(b"text")
@@ -60,8 +60,8 @@ def test_the_rate_is_that_of_the_file_also_after_resizing(
 ) -> None:
     rule = ResizeRule.parse("exact:20x24")
     store = run(uniform, tmp_path / name, codec="none", resize=rule).store
-    photograph = Image.open(uniform.root / "a" / "000.png").convert("RGB")
-    expected = np.array(photograph.resize((24, 20), Image.Resampling.BILINEAR))
+    image = Image.open(uniform.root / "a" / "000.png").convert("RGB")
+    expected = np.array(image.resize((24, 20), Image.Resampling.BILINEAR))
     assert np.array_equal(pixels_of(store, "a/000.png"), expected)
     assert store.header.layout.chunk_rows == 20 * 24
     size = (uniform.root / "a" / "000.png").stat().st_size
@@ -86,7 +86,7 @@ def test_after_kill_9_the_same_command_finishes_the_same_store(
     assert content(store) == content(tmp_path / "undisturbed")
 
 
-def test_a_failed_photograph_can_be_tried_again(
+def test_a_failed_image_can_be_tried_again(
     run: Run, mixed: Source, row: FindRow, tmp_path: Path
 ) -> None:
     path = mixed.root / "b" / "003.png"

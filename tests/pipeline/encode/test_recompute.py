@@ -56,7 +56,7 @@ def test_a_store_is_what_its_codec_gives(
     assert result.software == []
     assert (result.samples, result.differing) == (40, 0)
     if resize == "none":
-        # Of 40 photographs 14 have 4x4 positions, 13 have 3x7 and 13 have 9x5; six channels of
+        # Of 40 images 14 have 4x4 positions, 13 have 3x7 and 13 have 9x5; six channels of
         # y_hat and scale_index; z_hat has 1, 1x2 and 3x2 positions of two channels.
         positions = 14 * 16 + 13 * 21 + 13 * 45
         assert result.symbols == 2 * 6 * positions + 2 * (14 * 1 + 13 * 2 + 13 * 6)
@@ -77,7 +77,7 @@ def test_some_are_chosen_by_the_seed(
 
     assert changed(1) == changed(1) != changed(2)
     assert 0 < len(changed(1)) < 10
-    assert all("not the photograph that was encoded" in line for line in changed(1))
+    assert all("not the image that was encoded" in line for line in changed(1))
 
 
 def test_one_symbol_is_found(
@@ -141,9 +141,9 @@ def spoil(store: Store, path: Path, index: int, spoilt: dict[ArrayName, int]) ->
             first = row["first_row"] - k * layout.shard_rows
             z_first = row["z_first_row"] - k * layout.z_shard_rows
             for name, step in spoilt.items():
-                place = (z_first, 1) if name == "z_hat" else (first, 3)
-                altered = int(rows[name][place]) + step
-                rows[name][place] = altered % 64 if name == "scale_index" else altered
+                location = (z_first, 1) if name == "z_hat" else (first, 3)
+                altered = int(rows[name][location]) + step
+                rows[name][location] = altered % 64 if name == "scale_index" else altered
         parts.append(encode_part(store.header, k, rows))
     assemble(
         path,
@@ -155,7 +155,7 @@ def spoil(store: Store, path: Path, index: int, spoilt: dict[ArrayName, int]) ->
     )
 
 
-def test_a_photograph_that_is_gone(
+def test_a_image_that_is_gone(
     run: Run, mixed: Source, again: Callable[..., Recomputed], tmp_path: Path
 ) -> None:
     run(mixed, tmp_path / "store")
@@ -182,7 +182,7 @@ def test_latents_that_cannot_be_read(
 def test_failed_samples_are_left_out(
     run: Run, mixed: Source, again: Callable[..., Recomputed], tmp_path: Path
 ) -> None:
-    (mixed.root / "a" / "000.png").write_bytes(b"no photograph")
+    (mixed.root / "a" / "000.png").write_bytes(b"no image")
     run(mixed, tmp_path / "store")
     result = again(tmp_path / "store", mixed)
     assert (result.samples, result.problems) == (39, [])
@@ -215,12 +215,12 @@ def test_other_software_is_said(
 
 @pytest.mark.usefixtures("wide_terminal")
 def test_the_command_with_a_real_codec(scheduler: str, tmp_path: Path) -> None:
-    (tmp_path / "photographs" / "a").mkdir(parents=True)
+    (tmp_path / "images" / "a").mkdir(parents=True)
     random = np.random.default_rng(0)
     for k in range(3):
         pixels = random.integers(0, 256, (64, 48 + 16 * k, 3), np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "photographs" / "a" / f"{k}.png")
-    source = open_source(tmp_path / "photographs")
+        Image.fromarray(pixels).save(tmp_path / "images" / "a" / f"{k}.png")
+    source = open_source(tmp_path / "images")
     encode(source, tmp_path / "store", "demo-hyperprior-msssim-4", scheduler=scheduler)
     command = ["verify", str(tmp_path / "store"), "--recompute", "2", "--source"]
     done = CliRunner().invoke(app, [*command, str(source.root)])
@@ -230,4 +230,4 @@ def test_the_command_with_a_real_codec(scheduler: str, tmp_path: Path) -> None:
         path.unlink()
     done = CliRunner().invoke(app, [*command, str(source.root)])
     assert done.exit_code == 2
-    assert "is not the root of the photographs" in done.output
+    assert "is not the root of the images" in done.output

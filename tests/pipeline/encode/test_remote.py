@@ -13,7 +13,7 @@ import pytest
 
 from latentset.datasets.errors import StoreError
 from latentset.datasets.sources import Source
-from latentset.datasets.storage.location import open_place
+from latentset.datasets.storage.location import open_location
 from latentset.datasets.store import open_store
 from latentset.pipeline.encode.job import EncodeResult
 from tests.makers import CLIENT
@@ -25,12 +25,12 @@ TIMEOUT_S = 300
 
 
 def objects_of(url: str) -> dict[str, bytes]:
-    place = open_place(url)
-    return {path: place.read(path) for path in place.sizes() or {}}
+    location = open_location(url)
+    return {path: location.read(path) for path in location.sizes() or {}}
 
 
 def records_of(url: str) -> list[str]:
-    return [path for path in open_place(url + ".job").sizes() or {} if "/shards/" in path]
+    return [path for path in open_location(url + ".job").sizes() or {} if "/shards/" in path]
 
 
 def test_the_store_is_the_same_in_object_storage(
@@ -39,7 +39,7 @@ def test_the_store_is_the_same_in_object_storage(
     result = run(mixed, f"{s3}/store.zarr")
     run(mixed, tmp_path / "near")
     assert objects_of(f"{s3}/store.zarr") == content(tmp_path / "near")
-    assert str(result.store.place) == f"{s3}/store.zarr"
+    assert str(result.store.location) == f"{s3}/store.zarr"
     assert result.store.read_sample(7)["y_hat"].any()
     again = run(mixed, f"{s3}/store.zarr")
     assert again.was_complete
@@ -50,10 +50,10 @@ def test_a_job_in_object_storage_goes_on(
 ) -> None:
     url = f"{s3}/store.zarr"
     run(mixed, url)
-    open_place(url).remove("manifest.json")
+    open_location(url).remove("manifest.json")
     record = records_of(url)[0]
-    open_place(url + ".job").remove(record)
-    open_place(url).write("y_hat/c/3/0", b"torn")
+    open_location(url + ".job").remove(record)
+    open_location(url).write("y_hat/c/3/0", b"torn")
     again = run(mixed, url)
     assert 0 < again.encoded < 40
     assert again.reused == 40 - again.encoded
@@ -80,7 +80,7 @@ def test_after_kill_9_the_same_command_finishes_the_same_store(
             assert time.monotonic() < end
             time.sleep(0.1)
         os.killpg(process.pid, signal.SIGKILL)
-    assert open_place(url).size("manifest.json") is None
+    assert open_location(url).size("manifest.json") is None
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     assert done.returncode == 0, done.stderr
     assert "were there already, from an earlier run" in done.stderr
@@ -103,6 +103,6 @@ def test_a_bucket_that_is_not_there_is_named(run: Run, mixed: Source, s3: str) -
 
 def test_an_unfinished_store_is_said_to_be(run: Run, mixed: Source, s3: str) -> None:
     run(mixed, f"{s3}/store.zarr")
-    open_place(f"{s3}/store.zarr").remove("manifest.json")
+    open_location(f"{s3}/store.zarr").remove("manifest.json")
     with pytest.raises(StoreError, match="run the same latentset encode again"):
         open_store(f"{s3}/store.zarr")

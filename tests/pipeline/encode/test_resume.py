@@ -202,7 +202,7 @@ def test_a_record_of_another_plan_is_not_believed(run: Run, mixed: Source, tmp_p
     assert read_record(Folder(job), 2, fingerprint, plan) is None  # it is shard 1's
 
 
-def test_a_photograph_that_vanishes_or_changes_gets_a_status(
+def test_a_image_that_vanishes_or_changes_gets_a_status(
     run: Run, mixed: Source, row: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     store = tmp_path / "store"

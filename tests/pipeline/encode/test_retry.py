@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from latentset.datasets.errors import (
-    PhotographFailedError,
+    ImageFailedError,
 )
 from latentset.datasets.sources import Source
 from latentset.datasets.store import Store, layout, open_store
@@ -41,14 +41,14 @@ CHANGED = {
 
 
 def no_image(path: Path) -> bytes:
-    """Spoil a photograph's header, and return what it was."""
+    """Spoil an image's header, and return what it was."""
     whole = path.read_bytes()
     path.write_bytes(b"no image")
     return whole
 
 
 def cut_off(path: Path) -> bytes:
-    """Spoil a photograph's body: it turns out when it is decoded."""
+    """Spoil an image's body: it turns out when it is decoded."""
     whole = path.read_bytes()
     path.write_bytes(whole[:-40])
     return whole
@@ -80,7 +80,7 @@ def check(store: Path) -> Store:
 
 
 @pytest.mark.parametrize("name", ["store", "store.h5"])
-def test_repaired_photographs_get_what_a_fresh_store_has(
+def test_repaired_images_get_what_a_fresh_store_has(
     run: Run, mixed: Source, tmp_path: Path, name: str
 ) -> None:
     header, body, still = "a/000.png", "b/001.png", "b/005.png"
@@ -160,8 +160,8 @@ def test_many_of_all_sizes_fill_several_shards(run: Run, mixed: Source, tmp_path
     whole = {path: no_image(mixed.root / path) for path in paths}
     store = tmp_path / "store"
     shards = run(mixed, store).store.header.layout.shards
-    for path, photograph in whole.items():
-        (mixed.root / path).write_bytes(photograph)
+    for path, image in whole.items():
+        (mixed.root / path).write_bytes(image)
     run(mixed, store, retry_failed=True)
     found = check(store)
     assert found.header.layout.shards > shards + 3
@@ -293,7 +293,7 @@ def test_on_error_fail_stops_and_leaves_the_store_alone(
     store = tmp_path / "store"
     run(mixed, store)
     before = content(store)
-    with pytest.raises(PhotographFailedError, match=r"a/000\.png: not_an_image"):
+    with pytest.raises(ImageFailedError, match=r"a/000\.png: not_an_image"):
         run(mixed, store, retry_failed=True, on_error="fail")
     assert content(store) == before
 
@@ -326,4 +326,4 @@ def test_in_object_storage_too(run: Run, mixed: Source, s3: str) -> None:
     findings = verify(f"{s3}/store", lambda *_: None)
     assert findings.is_sound, findings.problems
     assert store.read_sample(0)["y_hat"].any()
-    assert not [path for path in store.place.beside(".job").sizes() or {} if "retry" in path]
+    assert not [path for path in store.location.beside(".job").sizes() or {} if "retry" in path]

@@ -189,10 +189,10 @@ def test_what_was_altered_after_it_was_laid_ready_is_not_installed(
     (mixed.root / "a" / "000.png").write_bytes(whole)
     install = amend.install
 
-    def alter(place: Folder, ready: Folder) -> None:
+    def alter(location: Folder, ready: Folder) -> None:
         path = ready.path / "samples.parquet"
         path.write_bytes(bytes(len(path.read_bytes())))
-        install(place, ready)
+        install(location, ready)
 
     monkeypatch.setattr("latentset.pipeline.encode.retry.install", alter)
     with pytest.raises(StoreCorruptError, match=r"samples\.parquet was altered or removed\."):
@@ -235,8 +235,8 @@ def test_after_kill_9_the_same_command_goes_on(
     run(mixed, store)
     before = content(store)
     shutil.copytree(store, tmp_path / "undisturbed")
-    for path, photograph in whole.items():
-        (mixed.root / path).write_bytes(photograph)
+    for path, image in whole.items():
+        (mixed.root / path).write_bytes(image)
     command = [sys.executable, str(CLIENT), "encode"]
     command += [str(mixed.root), str(store), "--codec", "standin", "--workers", "1"]
     command += ["--retry-failed"]

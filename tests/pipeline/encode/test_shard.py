@@ -8,7 +8,7 @@ import pytest
 
 from latentset.datasets.errors import JobError, StoreError
 from latentset.datasets.sources import Source
-from latentset.datasets.sources.images import decode_photograph
+from latentset.datasets.sources.images import decode_image
 from latentset.datasets.storage.location import Folder
 from latentset.pipeline.encode import images as module
 from latentset.pipeline.encode.job import EncodeResult
@@ -42,7 +42,7 @@ def task_of(run: Run, source: Source, standin: Any, folder: Path) -> Task:
 
 @pytest.fixture
 def task(run: Run, mixed: Source, standin: Any, tmp_path: Path) -> Task:
-    """A task with photographs of three sizes."""
+    """A task with images of three sizes."""
     return task_of(run, mixed, standin, tmp_path)
 
 
@@ -59,20 +59,20 @@ def test_the_codec_is_loaded_once_a_process(task: Task, standin: Any) -> None:
     assert len(standin.loaded) == before
 
 
-def test_photographs_are_decoded_while_the_codec_is_loaded(
+def test_images_are_decoded_while_the_codec_is_loaded(
     task: Task, standin: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded = Event()
 
     def tell(content: bytes) -> Any:
         decoded.set()
-        return decode_photograph(content)
+        return decode_image(content)
 
     def load(name: str, /, *, self_check: bool) -> Any:
         assert decoded.wait(60)
         return standin.StandIn(name)
 
-    monkeypatch.setattr(module, "decode_photograph", tell)
+    monkeypatch.setattr(module, "decode_image", tell)
     engine = replace(standin.ENGINE, load=load)
     assert encode_shard(replace(task, engine=engine), 0, ignore).reused == (False,)
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from latentset.datasets.sources import open_source
-from latentset.datasets.sources.images import ResizeRule, read_photograph
+from latentset.datasets.sources.images import ResizeRule, read_image
 from latentset.pipeline.encode.job import encode
 
 CODEC = "demo-hyperprior-msssim-4"
@@ -19,11 +19,11 @@ pytestmark = pytest.mark.skipif(not WEIGHTS.exists(), reason=f"{CODEC} is not sh
 
 
 def test_the_rate_is_that_of_the_real_strings_on_kodak(
-    photographs: Path, scheduler: str, tmp_path: Path
+    real_images: Path, scheduler: str, tmp_path: Path
 ) -> None:
     from latentset.pipeline.codec.load.codec import load_codec
 
-    shutil.copytree(photographs / "kodak", tmp_path / "source" / "kodak")
+    shutil.copytree(real_images / "kodak", tmp_path / "source" / "kodak")
     source = open_source(tmp_path / "source")
     store = encode(source, tmp_path / "store", CODEC, scheduler=scheduler).store
     codec = load_codec(CODEC)
@@ -31,7 +31,7 @@ def test_the_rate_is_that_of_the_real_strings_on_kodak(
     assert len(rows) == 24
     counted = measured = 0.0
     for row in rows:
-        image = read_photograph(source.root / row["path"])
+        image = read_image(source.root / row["path"])
         channels = [c.ravel().tolist() for c in codec.sender(image)]
         measured += sum(8 * len(s) for c in channels for s in c if isinstance(s, bytes))
         counted += row["rate_bpp"] * image.shape[0] * image.shape[1]
@@ -40,7 +40,7 @@ def test_the_rate_is_that_of_the_real_strings_on_kodak(
 
 
 def test_batch_and_processes_change_no_byte(
-    photographs: Path,
+    real_images: Path,
     scheduler: str,
     content: Callable[[Path], dict[str, bytes]],
     tmp_path: Path,
@@ -48,8 +48,8 @@ def test_batch_and_processes_change_no_byte(
     folder = tmp_path / "source" / "kodak"
     folder.mkdir(parents=True)
     rule = ResizeRule.parse("short:128")
-    for k, path in enumerate(sorted((photographs / "kodak").rglob("*.png"))[:8]):
-        pixels = rule.apply(read_photograph(path))
+    for k, path in enumerate(sorted((real_images / "kodak").rglob("*.png"))[:8]):
+        pixels = rule.apply(read_image(path))
         Image.fromarray(pixels[: 64 if k % 2 else 128]).save(folder / path.name)
     source = open_source(tmp_path / "source")
     encode(source, tmp_path / "threads", CODEC, scheduler=scheduler, batch=1)

@@ -66,7 +66,7 @@ def test_index_beyond_the_table_is_not_a_sigma() -> None:
 
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_pixels_are_pillows(channels_last: bool) -> None:
-    # Two photographs of different sizes; boxes are of the square that each is resized to first.
+    # Two images of different sizes; boxes are of the square that each is resized to first.
     random = np.random.default_rng(0)
     images = [random.integers(0, 256, (*size, 3), np.uint8) for size in ((40, 60), (32, 32))]
     boxes = [(3, 5, 20, 16, 0), (0, 8, 32, 24, 1)]  # top, left, height, width, flip

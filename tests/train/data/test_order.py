@@ -49,8 +49,8 @@ def test_order_does_not_depend_on_what_else_is_in_the_split() -> None:
 
 
 def test_every_place_is_as_likely() -> None:
-    places = [epoch_order(np.arange(50), seed=0, epoch=e).tolist().index(7) for e in range(2000)]
-    counts = np.bincount(places, minlength=50)
+    locations = [epoch_order(np.arange(50), seed=0, epoch=e).tolist().index(7) for e in range(2000)]
+    counts = np.bincount(locations, minlength=50)
     # Chi-squared of 49 degrees of freedom: 99.9 % of all are below 86.
     assert ((counts - 40) ** 2 / 40).sum() < 86
 

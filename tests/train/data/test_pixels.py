@@ -60,9 +60,7 @@ def anchor(make_recipe: MakeRecipe, pixels: dict[str, Path]) -> Callable[[str], 
     return make
 
 
-def test_batches_are_the_photographs(
-    pixels: dict[str, Path], anchor: Callable[[str], Recipe]
-) -> None:
+def test_batches_are_the_images(pixels: dict[str, Path], anchor: Callable[[str], Recipe]) -> None:
     store = open_store(pixels["original"])
     recipe = resolve(anchor("original"), store.header, "here")
     split = select_split(store, "train")
@@ -75,7 +73,7 @@ def test_batches_are_the_photographs(
             np.testing.assert_array_equal(
                 rows.T.reshape(height, width, 3), store.read_grid(sample, "pixels")
             )
-            # Boxes lie in the square that photographs are resized to, not in the photograph.
+            # Boxes lie in the square that images are resized to, not in the image.
             assert 0 <= top <= 20 - box_height
             assert 0 <= left <= 20 - box_width
             seen += 1
@@ -119,7 +117,7 @@ def test_stores_of_the_other_kind_are_refused(
     with pytest.raises(RecipeError, match="fa-cresnet takes latents, the store holds pixels"):
         fit(make_recipe(data__store=str(pixels["decoded"])), tmp_path / "run")
     recipe = anchor("decoded")
-    data = recipe.data.model_copy(update={"store": str(mixed_store.place)})
+    data = recipe.data.model_copy(update={"store": str(mixed_store.location)})
     message = r"resnet takes pixels \(latentset decode .*\), the store holds y_hat, scale_index"
     with pytest.raises(RecipeError, match=message):
         fit(recipe.model_copy(update={"data": data}), tmp_path / "run")
@@ -131,7 +129,7 @@ def test_stores_of_the_other_kind_are_refused(
 def test_exported_anchor_gives_the_same_logits(
     anchor: Callable[[str], Recipe], tmp_path: Path
 ) -> None:
-    # Photographs of the network's own size: the program takes what the store holds.
+    # Images of the network's own size: the program takes what the store holds.
     where = write_synthetic_pixels(
         tmp_path / "p.zarr", samples=24, sizes=((16, 16),), classes=CLASSES, splits=("train", "val")
     )

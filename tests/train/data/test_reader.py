@@ -130,7 +130,7 @@ def test_flipped_bit_is_found_and_named(own_store: Store) -> None:
         for row in own_store.samples.to_pylist()
         if row["split"] == "train" and row["first_row"] % own_store.header.layout.shard_rows == 0
     )
-    path = Path(str(own_store.place)) / "y_hat" / "c" / str(first["shard"]) / "0"
+    path = Path(str(own_store.location)) / "y_hat" / "c" / str(first["shard"]) / "0"
     content = bytearray(path.read_bytes())
     content[5] ^= 16
     path.write_bytes(content)
@@ -139,21 +139,21 @@ def test_flipped_bit_is_found_and_named(own_store: Store) -> None:
 
 
 def test_missing_chunk_is_an_error_not_zeros(own_store: Store) -> None:
-    shutil.rmtree(Path(str(own_store.place)) / "scale_index" / "c")
+    shutil.rmtree(Path(str(own_store.location)) / "scale_index" / "c")
     with pytest.raises(StoreCorruptError, match=r"scale_index of sample .* is missing"):
         read(own_store)
 
 
 def test_array_that_is_not_there(own_store: Store) -> None:
-    shutil.rmtree(Path(str(own_store.place)) / "scale_index")
+    shutil.rmtree(Path(str(own_store.location)) / "scale_index")
     with pytest.raises(StoreCorruptError, match="scale_index cannot be opened"):
         read(own_store)
 
 
 def test_array_of_another_shape(own_store: Store) -> None:
-    shutil.rmtree(Path(str(own_store.place)) / "scale_index")
+    shutil.rmtree(Path(str(own_store.location)) / "scale_index")
     shutil.copytree(
-        Path(str(own_store.place)) / "z_hat", Path(str(own_store.place)) / "scale_index"
+        Path(str(own_store.location)) / "z_hat", Path(str(own_store.location)) / "scale_index"
     )
     with pytest.raises(StoreCorruptError, match=r"scale_index: expected integers .*, got int16"):
         read(own_store)
@@ -183,7 +183,7 @@ def test_samples_without_label_are_refused(mixed_store: Store) -> None:
         table.column_names.index("label"), table.schema.field("label"), [labels]
     )
     unlabelled = type(mixed_store)(
-        mixed_store.place, mixed_store.header, table, mixed_store.manifest
+        mixed_store.location, mixed_store.header, table, mixed_store.manifest
     )
     with pytest.raises(RecipeError, match=r"1 of 47 samples have no label; expected 0…2, got -1"):
         select_split(unlabelled, "train")

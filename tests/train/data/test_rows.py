@@ -79,9 +79,9 @@ def test_flipped_bit_is_found_and_named(tmp_path: Path) -> None:
     path = tmp_path / "s.h5"
     store = convert(made, Folder(path), "hdf5", silence)
     with h5py.File(path) as opened:
-        place = opened["scale_index"].id.get_chunk_info(6).byte_offset
+        location = opened["scale_index"].id.get_chunk_info(6).byte_offset
     content = bytearray(path.read_bytes())
-    content[place + 9] ^= 32
+    content[location + 9] ^= 32
     path.write_bytes(bytes(content))
     # One chunk a sample, 16 rows each: the seventh chunk is of the sample that begins at row 96.
     (owner,) = (row for row in store.samples.to_pylist() if row["first_row"] == 96)
@@ -104,7 +104,7 @@ def test_training_comes_out_the_same(
     make_recipe: Callable[..., Recipe], hdf5_store: Store, tmp_path: Path
 ) -> None:
     fit(make_recipe(schedule__epochs=1), tmp_path / "zarr")
-    fit(make_recipe(schedule__epochs=1, data__store=str(hdf5_store.place)), tmp_path / "hdf5")
+    fit(make_recipe(schedule__epochs=1, data__store=str(hdf5_store.location)), tmp_path / "hdf5")
     weights = [load_file(tmp_path / name / "last.safetensors") for name in ("zarr", "hdf5")]
     assert weights[0].keys() == weights[1].keys()
     for name, tensor in weights[0].items():

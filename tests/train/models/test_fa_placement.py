@@ -1,4 +1,4 @@
-"""Where FA modules stand in the networks that ablate their place or input."""
+"""Where FA modules stand in the networks that ablate their location or input."""
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,9 @@ def test_y_only_has_one_fa_module_for_a_head() -> None:
     assert isinstance(model.head, FA)
     assert names(model, "layer2") == ["1", "2"]
     assert names(model, "layer3") == names(model, "layer4") == ["0", "fa", "1"]
-    places = ("head", "layer3.fa", "layer4.fa")
-    assert [feu_depth(model.get_submodule(p)) for p in places] == [1, 2, 3]
-    assert {id(m) for m in model.new_modules()} == {id(model.get_submodule(p)) for p in places}
+    locations = ("head", "layer3.fa", "layer4.fa")
+    assert [feu_depth(model.get_submodule(p)) for p in locations] == [1, 2, 3]
+    assert {id(m) for m in model.new_modules()} == {id(model.get_submodule(p)) for p in locations}
     assert model(torch.randn(2, 32, 7, 9)).shape == (2, 5)
 
 
@@ -33,10 +33,10 @@ def test_post_ends_each_layer_with_an_fa_module() -> None:
     assert names(model, "layer2") == ["1", "2", "fa"]
     assert names(model, "layer3") == ["0", "1", "fa"]
     assert names(model, "layer4") == ["0", "fa"]
-    places = ("layer2.fa", "layer3.fa", "layer4.fa")
-    assert [feu_depth(model.get_submodule(p)) for p in places] == [1, 2, 3]
+    locations = ("layer2.fa", "layer3.fa", "layer4.fa")
+    assert [feu_depth(model.get_submodule(p)) for p in locations] == [1, 2, 3]
     assert not any(isinstance(m, FA) for m in model.head.modules())
-    new = {id(model.get_submodule(p)) for p in (*places, "head")}
+    new = {id(model.get_submodule(p)) for p in (*locations, "head")}
     assert {id(m) for m in model.new_modules()} == new
 
 

@@ -90,7 +90,7 @@ def test_counts_are_table_2s(
 @pytest.mark.parametrize(
     ("setting", "parameters"),
     [
-        pytest.param({"fa": "feu"}, 37_544_195, id="a CAU less in each of four places"),
+        pytest.param({"fa": "feu"}, 37_544_195, id="a CAU less in each of four locations"),
         pytest.param({"r": 1}, 58_845_195, id="r = 1"),
     ],
 )
@@ -118,13 +118,13 @@ def test_the_documents_table_is_the_commands() -> None:
     assert [(row[1], row[2]) for row in table] == [
         (s.title + " *" * s.default, " ".join(f"`{a}`" for a in s.assignments)) for s in SETTINGS
     ]
-    for place, setting in enumerate(SETTINGS):
+    for location, setting in enumerate(SETTINGS):
         if setting.name not in ("fa-position-post", "cau-bottleneck-1fc", "feu-depth-4-5-6"):
             continue  # counting all takes its time
         given = {"kind": "fa-cresnet", "num_classes": 23, "channels": 192, "n": (3, 4, 5)}
         adapter: TypeAdapter[Network] = TypeAdapter(AnyNetwork)
         size = measure(adapter.validate_python(given | setting.model))
-        assert table[place][3:] == [
+        assert table[location][3:] == [
             f"{size.parameters:,}",
             f"{size.mult_adds / 1e9:.3f} G",
             f"{size.pass_bytes / 1e6:.2f} MB",

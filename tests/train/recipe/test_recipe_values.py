@@ -82,7 +82,7 @@ def test_values(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RESIZE)
-def test_photographs_are_stored_so(name: str) -> None:
+def test_images_are_stored_so(name: str) -> None:
     data_set = data_sets()[name]
     assert (data_set.resize_latents, data_set.resize_pixels) == RESIZE[name]
 

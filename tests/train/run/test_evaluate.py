@@ -35,7 +35,7 @@ def constant(make_recipe: MakeRecipe, mixed_store: Store, tmp_path: Path) -> Pat
 
 
 def test_figures_are_those_worked_out_by_hand(constant: Path, mixed_store: Store) -> None:
-    found = evaluate_checkpoint(constant, Path(str(mixed_store.place)))
+    found = evaluate_checkpoint(constant, Path(str(mixed_store.location)))
     # Labels go round; of the 16 metal samples in train one has failed.
     assert list(found.splits) == ["train", "val", "test"]
     assert [found.splits[name].samples for name in found.splits] == [47, 24, 24]
@@ -58,7 +58,7 @@ def test_loss_is_the_mean_over_samples(
     network = build_network(recipe.model)
     record = Record(recipe=recipe, store=StoreRecord.of(mixed_store), epoch=1, metrics={})
     save_weights(tmp_path / "w.safetensors", network.state_dict(), record)
-    module, *_ = load_classifier(tmp_path / "w.safetensors", str(mixed_store.place))
+    module, *_ = load_classifier(tmp_path / "w.safetensors", str(mixed_store.location))
     found = evaluate_split(module, recipe, mixed_store, "val")
     labels = found.samples % 3  # classes go round
     chosen = found.logits.double().log_softmax(dim=1)[torch.arange(24), labels]
@@ -69,7 +69,9 @@ def test_confusion_matrix_is_that_worked_out_by_hand(
     constant: Path, mixed_store: Store, tmp_path: Path
 ) -> None:
     file = tmp_path / "confusion.csv"
-    evaluate_checkpoint(constant, str(mixed_store.place), splits=["train", "val"], confusion=file)
+    evaluate_checkpoint(
+        constant, str(mixed_store.location), splits=["train", "val"], confusion=file
+    )
     # 16, 15 and 16 samples in train, 8 of each in val; all are taken for metal.
     assert file.read_text().splitlines() == [
         "true \\ answered,glass,metal,paper",
@@ -97,7 +99,7 @@ def test_central_crop_and_full_grid(
     torch.manual_seed(5)
     record = Record(recipe=recipe, store=StoreRecord.of(mixed_store), epoch=1, metrics={})
     save_weights(tmp_path / "w.safetensors", network.state_dict(), record)
-    where = str(mixed_store.place)
+    where = str(mixed_store.location)
     whole = evaluate_checkpoint(tmp_path / "w.safetensors", where, crop="whole")
     central = evaluate_checkpoint(tmp_path / "w.safetensors", where, crop="central")
     assert (whole.crop, central.crop) == ("whole", "central")
@@ -166,12 +168,12 @@ def test_another_resize_rule_is_noted(mixed_store: Store) -> None:
 
 def test_empty_split_is_refused(constant: Path, mixed_store: Store) -> None:
     with pytest.raises(RecipeError, match="empty split: expected samples of split 'dev'"):
-        evaluate_checkpoint(constant, Path(str(mixed_store.place)), splits=["dev"])
+        evaluate_checkpoint(constant, Path(str(mixed_store.location)), splits=["dev"])
 
 
 def test_folder_without_weights(tmp_path: Path, mixed_store: Store) -> None:
     with pytest.raises(TrainingError, match=r"no weights at .*last\.safetensors"):
-        evaluate_checkpoint(tmp_path, Path(str(mixed_store.place)))
+        evaluate_checkpoint(tmp_path, Path(str(mixed_store.location)))
 
 
 def test_altered_weights_are_refused(constant: Path, mixed_store: Store, tmp_path: Path) -> None:
@@ -179,4 +181,4 @@ def test_altered_weights_are_refused(constant: Path, mixed_store: Store, tmp_pat
     tensors.pop(next(iter(tensors)))
     save_weights(tmp_path / "altered.safetensors", tensors, record)
     with pytest.raises(TrainingError, match="not those of the network in its own record"):
-        evaluate_checkpoint(tmp_path / "altered.safetensors", Path(str(mixed_store.place)))
+        evaluate_checkpoint(tmp_path / "altered.safetensors", Path(str(mixed_store.location)))

@@ -43,7 +43,7 @@ def test_program_gives_the_same_logits(
         schedule__ema_decay=ema_decay,
     )
     fit(recipe, tmp_path / "run")
-    where = str(mixed_store.place)
+    where = str(mixed_store.location)
     said = export_classifier(tmp_path / "run", where, tmp_path / "net.pt2")
     assert "int16 (B, 8, 4, 4)" in said
     module, *_ = load_classifier(tmp_path / "run", where)
@@ -78,7 +78,7 @@ def test_what_cannot_be_exported(
 ) -> None:
     recipe = make_recipe(schedule__epochs=1, schedule__decay_epochs=[])
     fit(recipe, tmp_path / "run")
-    where = str(mixed_store.place)
+    where = str(mixed_store.location)
     with pytest.raises(RecipeError, match=r"ends with \.pt2 or \.safetensors"):
         export_classifier(tmp_path / "run", where, tmp_path / "net.onnx")
     other = write_synthetic_store(tmp_path / "s.zarr", classes=("a", "b", "c"))

@@ -64,14 +64,14 @@ def test_run_leaves_what_it_says(finished: Path, recipe: Recipe, mixed_store: St
 
 def test_result_is_that_of_the_best_weights(finished: Path, mixed_store: Store) -> None:
     result = read_result(finished)
-    found = evaluate_checkpoint(finished, Path(str(mixed_store.place)))
+    found = evaluate_checkpoint(finished, Path(str(mixed_store.location)))
     assert found.checkpoint.endswith("best.safetensors")
     assert found.epoch == result["best"]["epoch"]
     assert found.splits["val"].top1 == result["best"]["val_top1"]
     assert found.splits["val"].loss == pytest.approx(result["best"]["val_loss"], rel=1e-6)
     assert found.splits["test"].model_dump() == result["test"]
     last = evaluate_checkpoint(
-        finished / "last.safetensors", Path(str(mixed_store.place)), splits=["val"]
+        finished / "last.safetensors", Path(str(mixed_store.location)), splits=["val"]
     )
     assert last.splits["val"].top1 == result["last"]["val_top1"]
     assert list(last.splits) == ["val"]

@@ -81,7 +81,7 @@ def test_two_processes_learn_what_one_does(
         if "running" not in name and "num_batches" not in name:
             torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-5)
     # What both processes validated together is what one finds.
-    found = evaluate_checkpoint(two / "last.safetensors", str(mixed_store.place), splits=["val"])
+    found = evaluate_checkpoint(two / "last.safetensors", str(mixed_store.location), splits=["val"])
     assert column(two, "val_loss")[-1] == pytest.approx(found.splits["val"].loss, rel=1e-5)
     assert column(two, "val_top1")[-1] == pytest.approx(found.splits["val"].top1)
     assert read_result(two)["test"]["samples"] == 24

@@ -23,7 +23,7 @@ def test_student_learns_from_logits_alone(
     teacher = make_recipe(model__width=4, data__crop_scale=[0.5, 1], schedule__epochs=6)
     fit(teacher, tmp_path / "teacher")
     file = tmp_path / "logits.safetensors"
-    found = evaluate_checkpoint(tmp_path / "teacher", str(mixed_store.place), logits=file)
+    found = evaluate_checkpoint(tmp_path / "teacher", str(mixed_store.location), logits=file)
     with safe_open(file, framework="pt") as opened:
         logits = opened.get_tensor("logits").float()
     assert logits.shape == (96, 3)
@@ -40,7 +40,7 @@ def test_student_learns_from_logits_alone(
     )
     assert fit(student, tmp_path / "student")["last"]["val_top1"] <= 0.1
     taught, last = tmp_path / "taught.safetensors", tmp_path / "student" / "last.safetensors"
-    evaluate_checkpoint(last, str(mixed_store.place), logits=taught)
+    evaluate_checkpoint(last, str(mixed_store.location), logits=taught)
     with safe_open(taught, framework="pt") as opened:
         answered = opened.get_tensor("logits").float()[val.samples].argmax(dim=1)
     expected = (torch.from_numpy(val.labels) + 1) % 3
@@ -65,11 +65,11 @@ def test_the_teacher_is_known_again(
     assert fit(moved, run)["epochs"] == 2
 
 
-def test_logits_of_other_photographs_are_refused(mixed_store: Store, tmp_path: Path) -> None:
+def test_logits_of_other_images_are_refused(mixed_store: Store, tmp_path: Path) -> None:
     other = open_store(write_synthetic_store(tmp_path / "s.zarr", classes=("a", "b", "c")))
     write_logits(tmp_path / "f", torch.zeros(24, 3), other)
     train = select_split(mixed_store, "train")
-    with pytest.raises(TrainingError, match=r"of other photographs than .*mixed.zarr"):
+    with pytest.raises(TrainingError, match=r"of other images than .*mixed.zarr"):
         read_logits(tmp_path / "f", mixed_store, train)
     logits = torch.zeros(96, 3)
     logits[train.samples[5]] = float("nan")

@@ -123,8 +123,8 @@ def test_receiver_takes_what_the_sender_sends(
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 64, 64), (64, 64, 3)])
-def test_what_is_no_photograph_is_refused(codec: Codec, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="expected photographs uint8"):
+def test_what_is_no_image_is_refused(codec: Codec, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="expected images uint8"):
         codec.encode(np.zeros(shape, np.uint8))
 
 
@@ -205,10 +205,10 @@ def test_a_file_that_is_not_the_one_fetched_is_refused(v2_path: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("name", sorted(shipped_codecs()))
-def test_shipped_codecs_on_kodak(name: str, photographs: Path) -> None:
+def test_shipped_codecs_on_kodak(name: str, real_images: Path) -> None:
     codec = load_codec(name)
     implied = real = 0.0
-    for path in sorted((photographs / "kodak").iterdir())[::4]:
+    for path in sorted((real_images / "kodak").iterdir())[::4]:
         with Image.open(path) as file:
             image = np.asarray(file.convert("RGB"))
         bits = float(codec.rate_bits(codec.encode(image[np.newaxis]))[0])

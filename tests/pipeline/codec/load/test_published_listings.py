@@ -61,8 +61,8 @@ def built(N: int, M: int, z_width: int) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_every_tensor_of_the_published_graph(name: str, photographs: Path) -> None:
-    expected = read_listing(photographs / "published-graphs" / f"{name}.txt")
+def test_every_tensor_of_the_published_graph(name: str, real_images: Path) -> None:
+    expected = read_listing(real_images / "published-graphs" / f"{name}.txt")
     N, M = (192, 320) if name[-1] in "678" else (128, 192)
     (width,) = re.findall(
         r"side_entropy_model/pmf_to_cdf/stack:0 .*, (\d+)\)\)", "\n".join(expected["sender"])

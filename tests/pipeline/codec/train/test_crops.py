@@ -1,4 +1,4 @@
-"""The codec's training input: crops of photographs."""
+"""The codec's training input: crops of images."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from PIL import Image
 
 from latentset.datasets.errors import TrainingError
 from latentset.pipeline.codec.train.crops import SkipCount, training_crops
-from tests.pipeline.codec.train.test_training import write_photographs
+from tests.pipeline.codec.train.test_training import write_images
 
 
 def crops_of(folders: list[Path], seed: int = 1, skipped: SkipCount | None = None) -> Any:
@@ -17,7 +17,7 @@ def crops_of(folders: list[Path], seed: int = 1, skipped: SkipCount | None = Non
     return training_crops(folders, crop=32, batch=2, seed=seed, skipped=skipped)
 
 
-def test_crops_are_cut_and_flipped_photographs(tmp_path: Path) -> None:
+def test_crops_are_cut_and_flipped_images(tmp_path: Path) -> None:
     folder = tmp_path / "class" / "sub"
     folder.mkdir(parents=True)
     rows, columns = np.mgrid[:40, :50].astype(np.uint8)
@@ -37,7 +37,7 @@ def test_crops_are_cut_and_flipped_photographs(tmp_path: Path) -> None:
 
 
 def test_crops_are_a_function_of_the_seed(tmp_path: Path) -> None:
-    folder = write_photographs(tmp_path / "photographs")
+    folder = write_images(tmp_path / "images")
     first, again, other = (
         next(iter(crops_of([folder], seed))).numpy() for seed in (1, 1, 2)
     )  # fmt: skip
@@ -45,8 +45,8 @@ def test_crops_are_a_function_of_the_seed(tmp_path: Path) -> None:
     assert (first != other).any()
 
 
-def test_small_photographs_are_enlarged(tmp_path: Path) -> None:
-    folder = write_photographs(tmp_path / "small", size=(9, 20))
+def test_small_images_are_enlarged(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "small", size=(9, 20))
     batch = next(iter(crops_of([folder])))
     assert batch.shape == (2, 32, 32, 3)
 
@@ -61,10 +61,10 @@ def test_folders_are_drawn_from_equally_often(tmp_path: Path) -> None:
 
 
 def test_broken_files_are_counted_and_left_out(tmp_path: Path) -> None:
-    folder = write_photographs(tmp_path / "photographs", count=2)
-    whole = (folder / "photograph_0.jpg").read_bytes()
+    folder = write_images(tmp_path / "images", count=2)
+    whole = (folder / "image_0.jpg").read_bytes()
     (folder / "empty.jpg").write_bytes(b"")
-    (folder / "text.png").write_text("no photograph")
+    (folder / "text.png").write_text("no image")
     (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "notes.txt").write_text("not looked at")
     skipped = SkipCount()
@@ -75,13 +75,13 @@ def test_broken_files_are_counted_and_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "no such folder"), ({}, "no photographs"), ({"a.jpg": b"x"}, "none of its 1 photog")],
+    [(None, "no such folder"), ({}, "no images"), ({"a.jpg": b"x"}, "none of its 1 photog")],
     ids=["missing", "empty", "broken"],
 )
-def test_folder_without_photographs_is_refused(
+def test_folder_without_images_is_refused(
     tmp_path: Path, content: dict[str, bytes] | None, message: str
 ) -> None:
-    folder = tmp_path / "photographs"
+    folder = tmp_path / "images"
     if content is not None:
         folder.mkdir()
         for name, data in content.items():

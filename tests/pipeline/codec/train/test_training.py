@@ -32,14 +32,14 @@ EAGER_WARNING = pytest.mark.filterwarnings("ignore:Even though the .tf.config:Us
 """That the input pipeline is compiled all the same, which is what we want."""
 
 
-def write_photographs(folder: Path, count: int = 4, size: tuple[int, int] = (48, 64)) -> Path:
+def write_images(folder: Path, count: int = 4, size: tuple[int, int] = (48, 64)) -> Path:
     """Smooth random images, as JPEG."""
     generator = np.random.default_rng(5)
     folder.mkdir(parents=True)
     for i in range(count):
         coarse = generator.integers(0, 256, (4, 4, 3), dtype=np.uint8)
         image = Image.fromarray(coarse).resize((size[1], size[0]), Image.Resampling.BICUBIC)
-        image.save(folder / f"photograph_{i}.jpg")
+        image.save(folder / f"image_{i}.jpg")
     return folder
 
 
@@ -50,7 +50,7 @@ def settings(tmp_path: Path) -> TrainingSettings:
 
 def settings_in(folder: Path) -> TrainingSettings:
     return TrainingSettings(
-        photographs=(write_photographs(folder / "photographs"),),
+        images=(write_images(folder / "images"),),
         output=folder / "small.metagraph",
         distortion="mse",
         lmbda=0.01,
@@ -109,7 +109,7 @@ class Finished(NamedTuple):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     settings = settings_in(tmp_path_factory.mktemp("finished"))
-    (settings.photographs[0] / "empty.jpg").write_bytes(b"")
+    (settings.images[0] / "empty.jpg").write_bytes(b"")
     return Finished(settings, train(settings))
 
 
@@ -137,7 +137,7 @@ def test_metagraph_and_checkpoint_are_whole_and_nothing_else_is_left(finished: F
     assert sorted(metagraph.signature_def) == ["receiver", "sender"]
     assert newest_step(settings) == 40
     assert sorted(p.name for p in settings.output.parent.iterdir()) == [
-        "photographs",
+        "images",
         "small.metagraph",
         "small.metagraph.checkpoints",
     ]
@@ -295,7 +295,7 @@ def test_init_from_a_folder_without_checkpoints_is_refused(settings: TrainingSet
     model = ScaleHyperprior(4, 6)
     for function in (load_weights, take_weights):
         with pytest.raises(TrainingError, match="no checkpoint"):
-            function(model, settings.photographs[0])
+            function(model, settings.images[0])
 
 
 def test_small_crops_are_refused_for_ms_ssim(settings: TrainingSettings) -> None:

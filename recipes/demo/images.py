@@ -46,8 +46,8 @@ def cut(photograph: Path, folder: Path) -> dict[str, int]:
     Returns:
         Patches written, by split.
     """
-    image = Image.open(photograph).convert("RGB")
-    columns, rows = image.width // PATCH, image.height // PATCH
+    picture = Image.open(photograph).convert("RGB")
+    columns, rows = picture.width // PATCH, picture.height // PATCH
     boundary = max(1, min(rows - 1, round(TRAIN_SHARE * rows)))
     written = {}
     for split, first, end in (("train", 0, boundary), ("test", boundary, rows)):
@@ -57,7 +57,7 @@ def cut(photograph: Path, folder: Path) -> dict[str, int]:
         target.mkdir(parents=True, exist_ok=True)
         for number in range(kept):
             left, top = corners[number * len(corners) // kept]
-            patch = image.crop((left, top, left + PATCH, top + PATCH))
+            patch = picture.crop((left, top, left + PATCH, top + PATCH))
             patch.save(target / f"{number:02d}.png")
         written[split] = kept
     return written

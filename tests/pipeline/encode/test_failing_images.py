@@ -1,4 +1,4 @@
-"""Photographs that cannot be read, or are not what they were: a status each, and no hang."""
+"""Images that cannot be read, or are not what they were: a status each, and no hang."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from latentset.datasets.sources import Source, open_source
-from latentset.datasets.sources.images import read_photograph
+from latentset.datasets.sources.images import read_image
 from latentset.pipeline.encode.job import EncodeResult
 
 Run = Callable[..., EncodeResult]
@@ -75,7 +75,7 @@ def test_what_cannot_be_read_gets_a_status_and_holds_up_nothing(
     assert "not a regular file" in found["a/pipe.jpg"][1]
 
 
-def test_a_photograph_that_becomes_something_else_after_planning_gets_a_status(
+def test_a_image_that_becomes_something_else_after_planning_gets_a_status(
     run: Run, mixed: Source, row: Any, tmp_path: Path
 ) -> None:
     """Planned, then replaced by a pipe, by a bomb of the same size in bytes."""
@@ -94,11 +94,11 @@ def test_a_photograph_that_becomes_something_else_after_planning_gets_a_status(
     assert row(result.store, "a/big.png")["status"] in ("too_large", "changed")
 
 
-def test_a_photograph_of_the_same_size_with_other_content_is_recorded_as_it_was_encoded(
+def test_a_image_of_the_same_size_with_other_content_is_recorded_as_it_was_encoded(
     run: Run, standin: Any, row: Any, tmp_path: Path
 ) -> None:
     """The plan knows sizes only; the digest in the samples table says what was encoded."""
-    standin.write_photographs(tmp_path / "few", ((64, 64),), 4)
+    standin.write_images(tmp_path / "few", ((64, 64),), 4)
     path = tmp_path / "few" / "a" / "x.bmp"
     Image.new("RGB", (64, 64), (10, 20, 30)).save(path)
     source, store = open_source(tmp_path / "few"), tmp_path / "store"
@@ -112,7 +112,7 @@ def test_a_photograph_of_the_same_size_with_other_content_is_recorded_as_it_was_
     assert after["source_bytes"] == before["source_bytes"]
     assert after["source_sha256"] == digest_of(path)
     assert after["source_sha256"] != before["source_sha256"]
-    expected = standin.StandIn("standin").encode(read_photograph(path)[None]).y_hat
+    expected = standin.StandIn("standin").encode(read_image(path)[None]).y_hat
     sample = run(source, store).store
     number = sample.samples["id"].to_pylist().index("a/x.bmp")
     np.testing.assert_array_equal(sample.read_sample(number)["y_hat"], expected[0])
