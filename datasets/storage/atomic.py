@@ -1,0 +1,64 @@
+"""Files that get their name when they are whole, and locks on open files: the one way of each."""
+
+import errno
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+PARTIAL = ".partial-"
+"""Part of the name of a file that is being written; nothing of that name belongs to a store."""
+
+
+@contextmanager
+def atomic_file(target: Path) -> Iterator[Path]:
+    """Yield a new, empty file beside ``target`` that takes its name when the context ends.
+
+    After a crash the target is complete, missing, or as it was; after an error it is as it was. The
+    temporary name is random and its file new, so that no link is followed.
+
+    Raises:
+        OSError: The file cannot be written or flushed.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}{PARTIAL}{secrets.token_hex(6)}")
+    partial.touch(exist_ok=False)
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(target)
+        flush_folder(target.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_atomically(target: Path, content: bytes | str) -> None:
+    """Write a file, text as UTF-8, as ``atomic_file`` does."""
+    with atomic_file(target) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush a folder to the device, so that the names in it survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def try_lock(file: IO[Any]) -> bool:
+    """Lock an open file until it is closed; False where another process holds the lock.
+
+    The lock ends with the process, and is inherited by its children. File systems without locks
+    let everybody in.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+    return True
