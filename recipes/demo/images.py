@@ -1,6 +1,6 @@
 """Cuts the photographs that scikit-image ships into an ImageFolder: class = photograph.
 
-    python recipes/demo/photographs.py FOLDER
+    python recipes/demo/images.py FOLDER
 
 Patches are disjoint squares of 64 pixels; those of FOLDER/train come from the upper part of each
 photograph, those of FOLDER/test from the lower, so no pixel is seen in both.
