@@ -21,7 +21,7 @@ from latentset.datasets.storage.location import Folder
 from latentset.datasets.store import open_store
 from latentset.pipeline.encode.job import EncodeResult
 from latentset.pipeline.jobs.record import read_record
-from tests.makers import CLIENT
+from tests.makers import CLIENT, PYTHONPATH
 
 Run = Callable[..., EncodeResult]
 Content = Callable[[Path], dict[str, bytes]]
@@ -238,7 +238,7 @@ def test_a_running_scheduler_with_workers_of_two_threads(
     run: Run, mixed: Source, content: Content, tmp_path: Path
 ) -> None:
     file = tmp_path / "scheduler.json"
-    environment = {**os.environ, "PYTHONPATH": str(CLIENT.parent)}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
     dask = [sys.executable, "-m", "dask"]
     local = ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"]
     scratch = ["--local-directory", str(tmp_path)]

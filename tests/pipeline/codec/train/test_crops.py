@@ -75,7 +75,7 @@ def test_broken_files_are_counted_and_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "no such folder"), ({}, "no images"), ({"a.jpg": b"x"}, "none of its 1 photog")],
+    [(None, "no such folder"), ({}, "no images"), ({"a.jpg": b"x"}, "none of its 1 images")],
     ids=["missing", "empty", "broken"],
 )
 def test_folder_without_images_is_refused(
