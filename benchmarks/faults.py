@@ -20,6 +20,7 @@ and the reader, which does not compare digests, reads it silently. That is count
 
 import argparse
 import shutil
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -27,7 +28,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import measure  # noqa: F401
 import numpy as np
 
 from latentset.datasets.errors import LatentSetError
@@ -38,6 +38,8 @@ from latentset.datasets.store.verify import verify
 from latentset.train.data.reader import LatentReader
 from latentset.train.data.split import select_split
 from latentset.train.recipe.recipe import Data
+
+sys.path.append(str(Path(__file__).parents[1]))
 from tests.makers.synthetic import write_synthetic_store
 
 Fault = Callable[[Path, np.random.Generator], str]
