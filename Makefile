@@ -12,6 +12,9 @@ BENCH_EXTRAS := train,bench
 ENCODE_BENCHMARKS := $(wildcard benchmarks/encod*.py) benchmarks/full_codec.py \
 	benchmarks/make_store.py benchmarks/store_bytes.py
 EXCHANGE := build/exchange
+# Processes that run tests; one thread each, as small networks only wait for each other on more.
+TEST_PROCESSES ?= 2
+PYTEST := OMP_NUM_THREADS=1 LATENTSET_EXCHANGE=$(EXCHANGE)
 
 .PHONY: help bench-environment demo test test-encode test-train lint environments clean
 
@@ -45,7 +48,7 @@ demo: environments ## images -> stores -> classifiers -> a table and a picture i
 
 test: lint test-encode test-train ## every check and test, in both environments
 	@echo "== the encode environment reads what the train environment wrote"
-	LATENTSET_EXCHANGE=$(EXCHANGE) $(ENCODE)/python -m pytest -q tests/datasets/test_exchange.py
+	$(PYTEST) $(ENCODE)/python -m pytest -q tests/datasets/test_exchange.py
 
 lint: environments
 	@echo "== ruff"
@@ -63,11 +66,11 @@ lint: environments
 test-encode: environments
 	@echo "== tests in the encode environment: pipeline, datasets"
 	@rm -rf $(EXCHANGE)
-	LATENTSET_EXCHANGE=$(EXCHANGE) $(ENCODE)/python -m pytest tests/pipeline tests/datasets tests/project
+	$(PYTEST) $(ENCODE)/python -m pytest -n $(TEST_PROCESSES) tests/pipeline tests/datasets tests/project
 
 test-train: environments
 	@echo "== tests in the train environment: train, datasets"
-	LATENTSET_EXCHANGE=$(EXCHANGE) $(TRAIN)/python -m pytest tests/train tests/paper tests/datasets tests/project
+	$(PYTEST) $(TRAIN)/python -m pytest -n $(TEST_PROCESSES) tests/train tests/paper tests/datasets tests/project
 
 clean: ## remove the environments and everything made
 	rm -rf .venv build
