@@ -19,6 +19,8 @@ from tests.makers.synthetic import write_synthetic_store
 
 SIZES = ((64, 64), (100, 330))
 
+pytestmark = pytest.mark.xdist_group("exchange")  # one process writes the store
+
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
