@@ -66,11 +66,11 @@ lint: environments
 test-encode: environments
 	@echo "== tests in the encode environment: pipeline, datasets"
 	@rm -rf $(EXCHANGE)
-	$(PYTEST) $(ENCODE)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup tests/pipeline tests/datasets tests/project
+	$(PYTEST) $(ENCODE)/python -m pytest -n $(TEST_PROCESSES) tests/pipeline tests/datasets tests/project
 
 test-train: environments
 	@echo "== tests in the train environment: train, datasets"
-	$(PYTEST) $(TRAIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup tests/train tests/paper tests/datasets tests/project
+	$(PYTEST) $(TRAIN)/python -m pytest -n $(TEST_PROCESSES) tests/train tests/paper tests/datasets tests/project
 
 clean: ## remove the environments and everything made
 	rm -rf .venv build

@@ -5,6 +5,8 @@ each environment's zarr-python (and the train environment's TensorStore) meets t
 """
 
 import os
+import tempfile
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,8 +21,6 @@ from tests.makers.synthetic import write_synthetic_store
 
 SIZES = ((64, 64), (100, 330))
 
-pytestmark = pytest.mark.xdist_group("exchange")  # one process writes the store
-
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
@@ -30,8 +30,15 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     mine = folder / f"zarr-{version('zarr')}-numpy-{version('numpy')}"
     file = mine.with_name(f"{mine.name}.h5")
     if not file.exists():
-        write_synthetic_store(mine, sizes=SIZES, failed=(5,), seed=7)
-        convert(open_store(mine), Folder(file), "hdf5", lambda what, done, total: None)
+        # Another process of this run may do the same: each name appears with a whole store behind it.
+        folder.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=".made-", dir=folder))
+        write_synthetic_store(made / mine.name, sizes=SIZES, failed=(5,), seed=7)
+        stored = open_store(made / mine.name)
+        convert(stored, Folder(made / file.name), "hdf5", lambda what, done, total: None)
+        with suppress(OSError):
+            (made / mine.name).rename(mine)
+        (made / file.name).replace(file)
     return sorted(folder.glob("zarr-*"))
 
 
