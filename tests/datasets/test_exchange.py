@@ -30,7 +30,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     mine = folder / f"zarr-{version('zarr')}-numpy-{version('numpy')}"
     file = mine.with_name(f"{mine.name}.h5")
     if not file.exists():
-        # Another process of this run may do the same: each name appears with a whole store behind it.
+        # Another process of this run may do the same: each store appears whole.
         folder.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=".made-", dir=folder))
         write_synthetic_store(made / mine.name, sizes=SIZES, failed=(5,), seed=7)
