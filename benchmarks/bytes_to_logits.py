@@ -152,16 +152,16 @@ def main() -> None:
     arguments = str(options.folder.resolve()), len(cores)
     encode = measure.sibling("encode", options.encode_python)
     with (
-        measure.Crew(
+        measure.Workers(
             decoding, *arguments, cores=[cores], threads=len(cores), python=encode
         ) as tensorflow,
-        measure.Crew(classifying, *arguments, cores=[cores], threads=len(cores)) as torch,
+        measure.Workers(classifying, *arguments, cores=[cores], threads=len(cores)) as torch,
     ):
         for count in BATCHES:
             print(f"\n{count} image{'s' if count > 1 else ''} a call; milliseconds an image")
 
-            def milliseconds(crew: measure.Crew, name: str, count: int = count) -> float:
-                return 1000 / crew.rate(f"{name} {count}", options.seconds)
+            def milliseconds(workers: measure.Workers, name: str, count: int = count) -> float:
+                return 1000 / workers.rate(f"{name} {count}", options.seconds)
 
             found = measure.in_turn(
                 {

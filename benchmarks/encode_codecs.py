@@ -1,10 +1,10 @@
 """What several qualities in one pass save, against a run for each, and the memory they take.
 
-    python benchmarks/encode_codecs.py PHOTOGRAPHS [--images 256] [--repeats 3]
+    python benchmarks/encode_codecs.py IMAGES [--images 256] [--repeats 3]
         [--codec NAME_OR_FILE …] [--resize RULE]
 
 Timed are the commands as a person types them, from before they start to after they end, on the same
-photographs, at native size if not resized: once with every ``--codec``, and once for each codec.
+images, at native size if not resized: once with every ``--codec``, and once for each codec.
 The stores of both are compared byte for byte; where a codec has fewer channels than another, its
 shards differ, and it is compared sample by sample. Memory is that of the largest process, a worker.
 """
@@ -22,7 +22,7 @@ CODECS = tuple(f"demo-hyperprior-msssim-{quality}" for quality in (1, 4, 8))
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("photographs", type=Path, help="folder of JPEG files")
+    parser.add_argument("source", metavar="IMAGES", type=Path, help="folder of JPEG files")
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--codec", action="append", help="default: the three that ship")
@@ -31,12 +31,12 @@ def main() -> None:
     codecs: list[str] = options.codec or list(CODECS)
     names = {codec: f"{Path(codec).name.removesuffix('.metagraph')}.zarr" for codec in codecs}
     measure.describe_machine()
-    files = sorted(options.photographs.rglob("*.jpg"))
+    files = sorted(options.source.rglob("*.jpg"))
     paths = files[:: max(1, len(files) // options.images)][: options.images]
     apart: dict[str, list[measure.Ran]] = {codec: [] for codec in codecs}
     together: list[measure.Ran] = []
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "photographs"
+        source = Path(folder) / "images"
         (source / "all").mkdir(parents=True)
         for k, path in enumerate(paths):
             (source / "all" / f"{k:06d}{path.suffix}").write_bytes(path.read_bytes())
@@ -53,7 +53,7 @@ def main() -> None:
             together.append(encode(root / "together", codecs))
         for name in names.values():
             require_equal(root / "apart" / name, root / "together" / name)
-    print(f"{len(paths)} photographs, {len(codecs)} codecs; the stores of both ways are equal")
+    print(f"{len(paths)} images, {len(codecs)} codecs; the stores of both ways are equal")
     for codec, runs in apart.items():
         show(names[codec].removesuffix(".zarr"), runs)
     show("all in one pass", together)

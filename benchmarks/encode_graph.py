@@ -108,11 +108,11 @@ def setup(number: int, codecs: Mapping[str, str], folder: str) -> measure.Works:
     return works
 
 
-def start(level: str, codecs: Mapping[str, str], folder: str) -> measure.Crew:
+def start(level: str, codecs: Mapping[str, str], folder: str) -> measure.Workers:
     """Start the processes of a level."""
     os.environ.pop("OPENBLAS_CORETYPE", None)
     os.environ.update(LEVELS[level])
-    return measure.Crew(setup, codecs, folder, cores=[[core] for core in measure.cores()])
+    return measure.Workers(setup, codecs, folder, cores=[[core] for core in measure.cores()])
 
 
 def main() -> None:
@@ -149,10 +149,10 @@ def main() -> None:
         graphs = [f"graph {name}, {kind}" for name in codecs for kind in kinds]
         products = [f"{library} {size}" for size in SIZES for library in ("NumPy", "TensorFlow")]
         with ExitStack() as stack:
-            crews = {level: stack.enter_context(start(level, codecs, folder)) for level in LEVELS}
+            groups = {level: stack.enter_context(start(level, codecs, folder)) for level in LEVELS}
 
             def run(level: str, name: str) -> float:
-                return crews[level].rate(name, options.seconds) / 1e9
+                return groups[level].rate(name, options.seconds) / 1e9
 
             works = {
                 f"{level}: {name}": partial(run, level, name)

@@ -1,6 +1,6 @@
 """How much of the encode graph's speed is left in the whole job, and where the rest goes.
 
-    python benchmarks/encode_job.py PHOTOGRAPHS [--images 4096] [--repeats 1] [--codec FILE]
+    python benchmarks/encode_job.py IMAGES [--images 4096] [--repeats 1] [--codec FILE]
 
 Claim: ``latentset encode``, from JPEG files to the finished store, takes at most a tenth longer
 than the bare graph for as many arrays in memory; same cores, one process of one thread a core on
@@ -33,7 +33,7 @@ def main() -> None:
     from latentset.datasets.store.reader import open_store
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("photographs", type=Path, help="folder of JPEG files")
+    parser.add_argument("source", metavar="IMAGES", type=Path, help="folder of JPEG files")
     parser.add_argument("--images", type=int, default=4096, help="JPEG files to make and encode")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=10.0, help="of the bare graph")
@@ -46,23 +46,23 @@ def main() -> None:
     graphs, graphs_cpu = [], []
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        photographs = write_images(options.photographs, root / "photographs", images)
-        codec = options.codec or make_codec(root / "full.metagraph", read_images(photographs, 32))
+        jpegs = write_images(options.source, root / "images", images)
+        codec = options.codec or make_codec(root / "full.metagraph", read_images(jpegs, 32))
         store = root / "store.zarr"
-        arguments = str(codec), str(photographs), folder
+        arguments = str(codec), str(jpegs), folder
         pinned = [[core] for core in cores]
-        with measure.Crew(encoding_worker.setup, *arguments, cores=pinned) as crew:
+        with measure.Workers(encoding_worker.setup, *arguments, cores=pinned) as workers:
 
             def seconds_of(work: str, seconds: float) -> float:
                 """Seconds for all images, of all processes together."""
-                return images / crew.rate(work, seconds)
+                return images / workers.rate(work, seconds)
 
             seconds_of("graph", options.seconds / 2)  # warms up
             for _ in range(options.repeats):
                 before = seconds_of("graph", options.seconds)
                 jobs.append(
                     measure.run_latentset(
-                        *("encode", photographs, store, "--codec", codec),
+                        *("encode", jpegs, store, "--codec", codec),
                         *("--workers", str(len(cores))),
                     )
                 )
@@ -74,10 +74,10 @@ def main() -> None:
                 shutil.rmtree(store)
                 shutil.rmtree(root / "store.zarr.job")
             parts = {
-                work: 1e3 * len(cores) / crew.rate(work, 2.0)
+                work: 1e3 * len(cores) / workers.rate(work, 2.0)
                 for work in ("shards", "graph", *encoding_worker.PARTS)
             }
-    print(f"{images} photographs, {rate_bpp:.2f} bpp on average, {len(cores)} workers")
+    print(f"{images} images, {rate_bpp:.2f} bpp on average, {len(cores)} workers")
     graph = measure.Series("bare graph, batches of 32", tuple(graphs), "s").show()
     job = measure.Series("whole command", tuple(run.seconds for run in jobs), "s").show()
     measure.ratio("bare graph against whole command", graph, job, 0.90)
@@ -89,7 +89,7 @@ def main() -> None:
         measure.Series(f"  {phase}", tuple(found[phase] for found in phases), "s").show()
     peaks = tuple(run.peak_mib for run in jobs)
     measure.Series("memory of a worker", peaks, "MiB").show()
-    print("\nparts of a task, ms a photograph on its core")
+    print("\nparts of a task, ms an image on its core")
     for work, took in parts.items():
         print(f"  {work:56s} {took:9.2f}")
     rest = parts["shards"] - sum(parts[work] for work in ("graph", *encoding_worker.PARTS))

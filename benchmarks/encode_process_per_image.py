@@ -1,13 +1,13 @@
 """How many times as fast the encode job is as one process an image.
 
-    python benchmarks/encode_process_per_image.py PHOTOGRAPHS [--repeats 5]
+    python benchmarks/encode_process_per_image.py IMAGES [--repeats 5]
 
 Claim: at least 100 times as fast as starting a process for every image, in the manner of
 ``tfci.py dump`` (tensorflow/compression, ``models/tfci.py``): a process that imports TensorFlow and
 tensorflow-compression, imports the metagraph, prunes it to the tensors asked for, reads one PNG
 file, computes them and writes an NPZ file.
 
-Both sides use every core, with one process of one thread a core; photographs of 256x256, 128 and
+Both sides use every core, with one process of one thread a core; images of 256x256, 128 and
 192 filters. Ours is the job's own task, from JPEG files to objects of a shard on disk, with its
 workers running: what a large data set costs an image. The job's start is in encode_job.py.
 """
@@ -87,7 +87,7 @@ def main() -> None:
     from latentset.pipeline.codec.load.sender import LATENT_TENSORS
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("photographs", type=Path, help="folder of JPEG files")
+    parser.add_argument("source", metavar="IMAGES", type=Path, help="folder of JPEG files")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=8.0, help="of one measurement of ours")
     parser.add_argument("--images", type=int, default=2, help="images a core of theirs")
@@ -96,26 +96,26 @@ def main() -> None:
     cores = measure.cores()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        photographs = write_images(options.photographs, root / "photographs", 512)
+        jpegs = write_images(options.source, root / "images", 512)
         (root / "png").mkdir()
-        pairs = squares(options.photographs, options.images * len(cores))
+        pairs = squares(options.source, options.images * len(cores))
         for k, (_, image) in enumerate(pairs):
             image.save(root / "png" / f"{k}.png")
-        codec = make_codec(root / "full.metagraph", read_images(photographs, 32))
+        codec = make_codec(root / "full.metagraph", read_images(jpegs, 32))
         names = load_codec(str(codec)).info.tensors
         tensors = [names[key] for key in LATENT_TENSORS]
         pinned = [[core] for core in cores]
-        arguments = str(codec), str(photographs), folder
-        with measure.Crew(encoding_worker.setup, *arguments, cores=pinned) as crew:
+        arguments = str(codec), str(jpegs), folder
+        with measure.Workers(encoding_worker.setup, *arguments, cores=pinned) as workers:
             found = measure.in_turn(
                 {
-                    "the job's tasks": partial(crew.rate, "shards", options.seconds),
+                    "the job's tasks": partial(workers.rate, "shards", options.seconds),
                     "one process an image": partial(
                         dump_all, root, codec, tensors, cores, options.images
                     ),
                 },
                 options.repeats,
-                "photographs/s",
+                "images/s",
             )
     job, single = found.values()
     measure.ratio("the job's tasks against one process an image", job, single, 100)

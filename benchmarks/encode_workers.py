@@ -34,9 +34,9 @@ def main() -> None:
         images = write_images(options.images, root / "images", 512)
         codec = make_codec(root / "full.metagraph", read_images(images, 32))
         arguments = str(codec), str(images), folder
-        with measure.Crew(encoding_worker.setup, *arguments, cores=pinned) as crew:
+        with measure.Workers(encoding_worker.setup, *arguments, cores=pinned) as workers:
             works = {
-                f"{work}, {members} workers": partial(crew.rate, work, options.seconds, members)
+                f"{work}, {members} workers": partial(workers.rate, work, options.seconds, members)
                 for work in ("shards", "graph")
                 for members in (1, 2)
             }

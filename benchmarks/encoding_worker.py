@@ -1,4 +1,4 @@
-"""The encode job's own task in a process of a crew: JPEG files to the objects of a shard."""
+"""The encode job's own task in a process of a workers: JPEG files to the objects of a shard."""
 
 import time
 from collections.abc import Callable
@@ -12,19 +12,19 @@ PARTS = ("read and hash", "decode", "rate", "place", "compress", "write")
 """What a task does besides running the graph, each a work of its own."""
 
 
-def setup(number: int, codec_path: str, photographs: str, folder: str) -> measure.Works:
+def setup(number: int, codec_path: str, jpegs: str, folder: str) -> measure.Works:
     """Plan a job in a folder of this process's own, as ``latentset encode`` does.
 
     Args:
         number: Of the process.
         codec_path: File of the codec.
-        photographs: Folder of JPEG files, one folder a class, all of one size.
+        jpegs: Folder of JPEG files, one folder a class, all of one size.
         folder: Where the processes' stores go.
 
     Returns:
-        ``shards``: reads, decodes and encodes the photographs of the next shard, and writes its
-        objects and its record. ``graph``: the codec alone, on 32 photographs in memory; ``graph,
-        CPU time`` counts processor time. ``PARTS``: on the same 32 photographs, or one shard.
+        ``shards``: reads, decodes and encodes the images of the next shard, and writes its
+        objects and its record. ``graph``: the codec alone, on 32 images in memory; ``graph,
+        CPU time`` counts processor time. ``PARTS``: on the same 32 jpegs, or one shard.
     """
     from latentset.datasets.sources.images import decode_image, read_bytes
     from latentset.datasets.sources.opening import open_source
@@ -41,7 +41,7 @@ def setup(number: int, codec_path: str, photographs: str, folder: str) -> measur
     from latentset.pipeline.jobs.settings import Settings, describe_source
     from latentset.pipeline.jobs.target import make_target
 
-    source = open_source(Path(photographs))
+    source = open_source(Path(jpegs))
     info = number_scales(TENSORFLOW.load(codec_path, self_check=True).info)
     software = read_software(TENSORFLOW)
     settings = Settings(

@@ -138,7 +138,7 @@ def rate(work: Work, seconds: float) -> float:
             return items / counted
 
 
-class Crew:
+class Workers:
     """Processes that do the same work at the same time, each kept to cores of its own.
 
     They are fresh processes, of this interpreter or another one: TensorFlow and PyTorch share
@@ -210,12 +210,12 @@ class Crew:
 
 
 def _serve(address: str) -> None:
-    """Be a process of a crew until it has no more work."""
+    """Be a process of a workers until it has no more work."""
     with Client(address, family="AF_UNIX") as pipe, suppress(EOFError):
         script, function, cores, number, arguments = pipe.recv()
         os.sched_setaffinity(0, cores)
         sys.path[0] = str(Path(script).parent)
-        works = runpy.run_path(script, run_name="crew")[function](number, *arguments)
+        works = runpy.run_path(script, run_name="workers")[function](number, *arguments)
         pipe.send("ready")
         while True:
             name, seconds = pipe.recv()

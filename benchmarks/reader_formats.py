@@ -65,7 +65,7 @@ def main() -> None:
         titles[name, compressed] = f"{name}, {'compressed' if compressed else 'uncompressed'}"
         folders[name, compressed] = folder
         arguments = name, compressed, str(formats / "plain"), str(folder)
-        with measure.Crew(latent_formats.write, *arguments, cores=cores):
+        with measure.Workers(latent_formats.write, *arguments, cores=cores):
             pass
     print("bytes a sample on disk")
     for key, folder in folders.items():
@@ -76,8 +76,10 @@ def main() -> None:
     with ExitStack() as stack:
         works = {}
         for key, folder in folders.items():
-            crew = measure.Crew(latent_formats.read, *key, str(folder), cores=cores)
-            works[titles[key]] = partial(stack.enter_context(crew).rate, "epoch", options.seconds)
+            workers = measure.Workers(latent_formats.read, *key, str(folder), cores=cores)
+            works[titles[key]] = partial(
+                stack.enter_context(workers).rate, "epoch", options.seconds
+            )
         found = measure.in_turn(works, options.repeats, "samples/s")
     ours = found[titles["latentset", True]]
     for key in sorted(variants, key=lambda key: (not key[1], key[0])):

@@ -308,7 +308,7 @@ def run(folder: Path, count: int, workers: int, resize: str) -> None:
         while not (file.exists() and file.read_text().endswith("}")):
             time.sleep(0.1)
         address = json.loads(file.read_text())["address"]
-        crew = stack.enter_context(
+        workers = stack.enter_context(
             dask(
                 *("worker", *local, "--nthreads", "1", "--nworkers", str(workers)),
                 *("--preload", __file__, "--memory-limit", "0", "--local-directory", str(folder)),
@@ -325,7 +325,7 @@ def run(folder: Path, count: int, workers: int, resize: str) -> None:
             engine=Engine(load, read_environment),
         )
         stages.enter("")
-        crew_peak = max(peak_mib(pid) for pid in children(crew))
+        crew_peak = max(peak_mib(pid) for pid in children(workers))
         print(
             f"\nscheduler: peak {peak_mib(scheduler):.0f} MiB, {cpu_seconds(scheduler):.0f} s CPU"
         )
