@@ -77,9 +77,8 @@ def main() -> None:
         works = {}
         for key, folder in folders.items():
             workers = measure.Workers(latent_formats.read, *key, str(folder), cores=cores)
-            works[titles[key]] = partial(
-                stack.enter_context(workers).rate, "epoch", options.seconds
-            )
+            rate = stack.enter_context(workers).rate
+            works[titles[key]] = partial(rate, "epoch", options.seconds)
         found = measure.in_turn(works, options.repeats, "samples/s")
     ours = found[titles["latentset", True]]
     for key in sorted(variants, key=lambda key: (not key[1], key[0])):
