@@ -20,7 +20,7 @@ def inspect(
     from rich.markup import escape
 
     from latentset.datasets.errors import StoreIncompleteError
-    from latentset.datasets.store.reader import open_store
+    from latentset.datasets.store import open_store
     from latentset.datasets.store.summary import failed_lines, make_table, summarise
 
     try:
@@ -58,9 +58,9 @@ def convert(
     from rich.markup import escape
 
     from latentset.datasets.storage.location import open_location
+    from latentset.datasets.store import open_store
     from latentset.datasets.store.convert import convert as run
     from latentset.datasets.store.formats import choose_format
-    from latentset.datasets.store.reader import open_store
     from latentset.datasets.store.summary import format_bytes
 
     opened, location = open_store(source), open_location(target)

@@ -28,13 +28,15 @@ from latentset.datasets.errors import (
 )
 from latentset.datasets.storage.folder import cannot, unreachable
 from latentset.datasets.storage.location import PARTIAL, Folder, Location
-from latentset.datasets.store.arrays import array_form
+from latentset.datasets.store.digests import sha256_of
 from latentset.datasets.store.formats import Format
-from latentset.datasets.store.header import ArrayName, Frozen, Header, Sha256
+from latentset.datasets.store.hdf5.writer import StoredChunks, encode_shard, write_hdf5
+from latentset.datasets.store.header import Frozen, Header, Sha256
 from latentset.datasets.store.manifest import MANIFEST, Manifest
-from latentset.datasets.store.nesting import is_free, refuse_nested
-from latentset.datasets.store.objects import sha256_of
-from latentset.datasets.store.reader import Store, open_store, required_objects
+from latentset.datasets.store.opening import open_store
+from latentset.datasets.store.store import Store
+from latentset.datasets.store.target_checks import is_free, refuse_nested
+from latentset.datasets.store.zarr.reader import required_objects
 from latentset.datasets.store.zarr.writer import (
     finish_store,
     metadata_objects,
@@ -56,36 +58,6 @@ class Conversion(Frozen):
     """Digest of the source's manifest: what is converted."""
     format: Format
     """Into what."""
-
-
-def read_shard(store: Store, index: int) -> dict[ArrayName, NDArray[Any]]:
-    """Read one shard of every array.
-
-    Args:
-        store: A complete store.
-        index: Number of the shard.
-
-    Returns:
-        For each array, all rows of the shard (rows, channels).
-
-    Raises:
-        StoreCorruptError: A chunk differs from its checksum.
-        StoreUnreachableError: An object cannot be read.
-    """
-    rows: dict[ArrayName, NDArray[Any]] = {}
-    for name in store.header.arrays:
-        count = array_form(store.header, name).shard_rows
-        try:
-            rows[name] = np.asarray(store.array(name)[index * count : (index + 1) * count])
-        except StoreError:
-            raise
-        except OSError as error:
-            raise unreachable(f"{store.location}/{name}", error) from error
-        except (ValueError, RuntimeError) as error:
-            raise StoreCorruptError(
-                f"{store.location}: {name}, shard {index}: {error}. An object was altered"
-            ) from error
-    return rows
 
 
 def convert(source: Store, target: Location, format: Format, report: Report) -> Store:
@@ -185,7 +157,7 @@ def compare(first: Store, second: Store, report: Report) -> list[str]:
     shards = first.header.layout.shards
     for index in range(shards):
         report("comparing", index, shards)
-        ours, theirs = read_shard(first, index), read_shard(second, index)
+        ours, theirs = first.read_shard(index), second.read_shard(index)
         for name, rows in ours.items():
             if rows.dtype != theirs[name].dtype or not _equal_bits(rows, theirs[name]):
                 differences.append(f"{name} differs in shard {index}")
@@ -268,23 +240,21 @@ def _is_complete(target: Location) -> bool:
 
 
 def _write_hdf5(source: Store, manifest: Manifest, path: Path, report: Report) -> None:
-    from latentset.datasets.store.hdf5.writer import assemble, encode_part
-
     header = _header(source)
 
-    def parts() -> Iterator[bytes]:
+    def shards() -> Iterator[StoredChunks]:
         for index in range(header.layout.shards):
             report("converting", index, header.layout.shards)
-            yield encode_part(header, index, read_shard(source, index))
+            yield encode_shard(header, source.read_shard(index))
         report("converting", header.layout.shards, header.layout.shards)
 
-    assemble(
+    write_hdf5(
         path,
         header,
-        parts(),
+        shards(),
         fingerprint=source.fingerprint,
         samples=source.samples,
-        shards=manifest.shards,
+        summaries=manifest.shards,
     )
 
 
@@ -294,7 +264,7 @@ def _write_zarr(source: Store, manifest: Manifest, target: Location, report: Rep
     objects = write_objects(target, metadata_objects(header))
     for index in range(header.layout.shards):
         report("converting", index, header.layout.shards)
-        rows = read_shard(source, index)
+        rows = source.read_shard(index)
         objects += write_objects(target, shard_objects(header, index, rows))
     report("converting", header.layout.shards, header.layout.shards)
     finish_store(

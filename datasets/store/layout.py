@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentset.datasets.errors import StoreError
-from latentset.datasets.store.arrays import Rows
+from latentset.datasets.store.arrays import RowForm
 from latentset.datasets.store.header import Layout
 
 Z_CHUNK_ROWS = 256
-"""Rows of a chunk of z_hat. Many small samples share one: z_hat is not read in training, and a
+"""RowForm of a chunk of z_hat. Many small samples share one: z_hat is not read in training, and a
 chunk costs 36 bytes of its own."""
 
 SMALL_SHARDS = 16
@@ -23,7 +23,7 @@ SHARD_SAMPLES = 1024
 
 @dataclass(frozen=True)
 class Assignment:
-    """Rows and shard of every sample, in the order of the source."""
+    """RowForm and shard of every sample, in the order of the source."""
 
     layout: Layout
     """The division into chunks and shards."""
@@ -36,7 +36,7 @@ class Assignment:
 
 
 def assign_rows(
-    rows: NDArray[np.int64], z_rows: NDArray[np.int64], form: Rows, shard_bytes: int
+    rows: NDArray[np.int64], z_rows: NDArray[np.int64], form: RowForm, shard_bytes: int
 ) -> Assignment:
     """Location samples one after the other; none crosses the end of a shard.
 
@@ -163,7 +163,7 @@ def _fill_shards(
 def _shard_rows(
     padded: NDArray[np.int64], chunk_rows: int, row_bytes: int, shard_bytes: int
 ) -> int:
-    """Rows of a shard: what was asked for, less for a small set, never less than a sample."""
+    """RowForm of a shard: what was asked for, less for a small set, never less than a sample."""
     wanted = shard_bytes // (row_bytes * chunk_rows) * chunk_rows
     share = -(-int(padded.sum()) // (SMALL_SHARDS * chunk_rows)) * chunk_rows
     return max(int(padded.max()), min(wanted, share))

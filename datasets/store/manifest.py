@@ -7,8 +7,8 @@ import pyarrow.compute as pc
 from pydantic import NonNegativeInt, ValidationError, model_validator
 
 from latentset.datasets.errors import StoreCorruptError, describe_invalid
+from latentset.datasets.store.digests import StoredObject, sha256_of
 from latentset.datasets.store.header import FormatVersion, Frozen, Sha256
-from latentset.datasets.store.objects import StoredObject, sha256_of
 from latentset.datasets.store.samples import OK
 
 MANIFEST = "manifest.json"

@@ -12,7 +12,10 @@ from latentset.datasets.errors import StoreCorruptError, StoreFormatError
 from latentset.datasets.store.header import Header
 
 SAMPLES = "samples.parquet"
-"""Name of the object."""
+"""Name of the object in a store of Zarr objects."""
+
+SAMPLES_GROUP = "samples"
+"""Name of the group of an HDF5 store that holds the table, a dataset a column."""
 
 OK = "ok"
 """Status of a sample that has latents, or pixels."""

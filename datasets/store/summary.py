@@ -10,12 +10,12 @@ import pyarrow.compute as pc
 from rich.markup import escape
 from rich.table import Table
 
-from latentset.datasets.store.arrays import Sizes
+from latentset.datasets.store.arrays import ImageSizes
 from latentset.datasets.store.header import Header
-from latentset.datasets.store.reader import Store
 from latentset.datasets.store.samples import OK
+from latentset.datasets.store.store import Store
 
-Rows = list[tuple[str, str]]
+TextRows = list[tuple[str, str]]
 """Name and value of each row."""
 
 _CLASSES_SHOWN = 6
@@ -26,17 +26,17 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 @dataclass(frozen=True)
 class Summary:
-    """Rows by topic."""
+    """TextRows by topic."""
 
-    content: Rows = field(default_factory=list)
+    content: TextRows = field(default_factory=list)
     """Samples, splits, classes, sizes."""
-    size: Rows = field(default_factory=list)
+    size: TextRows = field(default_factory=list)
     """Bit rate, bytes, ratios."""
-    origin: Rows = field(default_factory=list)
+    origin: TextRows = field(default_factory=list)
     """Codec, resize rule, provenance, fingerprint."""
 
-    def brief(self) -> Rows:
-        """Rows for the end of a job."""
+    def brief(self) -> TextRows:
+        """TextRows for the end of a job."""
         wanted = (
             *("samples", "images", "rate", "PSNR", "MS-SSIM"),
             *("store", "against images"),
@@ -51,12 +51,12 @@ def summarise(store: Store) -> Summary:
         store: Complete or not.
 
     Returns:
-        Rows of text.
+        TextRows of text.
     """
     return Summary(_content(store), _size(store), _origin(store))
 
 
-def make_table(title: str, rows: Rows) -> Table:
+def make_table(title: str, rows: TextRows) -> Table:
     """Make a table of two columns.
 
     Args:
@@ -123,9 +123,9 @@ def format_bytes(count: float) -> str:
     raise AssertionError("unreachable")
 
 
-def _content(store: Store) -> Rows:
+def _content(store: Store) -> TextRows:
     header, samples = store.header, store.samples
-    rows: Rows = [("source", f"{header.source.name} ({header.source.kind})")]
+    rows: TextRows = [("source", f"{header.source.name} ({header.source.kind})")]
     if store.manifest is None:
         rows.append(("complete", f"no: run the same {header.command} again"))
         rows.append(("images", f"{header.source.samples} listed"))
@@ -167,10 +167,10 @@ def _describe_sizes(height: Any, width: Any) -> str:
     )
 
 
-def _size(store: Store) -> Rows:
+def _size(store: Store) -> TextRows:
     if store.manifest is None:
         return []
-    rows: Rows = []
+    rows: TextRows = []
     ok = store.samples.filter(pc.equal(store.samples.column("status"), OK))
     rate = ok.column("rate_bpp").to_numpy()
     stored = store.stored_bytes()
@@ -211,15 +211,15 @@ def _size(store: Store) -> Rows:
 
 def _encoded_pixels(store: Store, ok: Any) -> Any:
     """Pixels of each image as it was coded."""
-    of_image = Sizes(store.header.content, store.header.resize)
+    of_image = ImageSizes(store.header.content, store.header.resize)
     sizes = zip(ok.column("height").to_pylist(), ok.column("width").to_pylist(), strict=True)
     return np.array([np.prod(of_image.coded(h, w)) for h, w in sizes], np.float64)
 
 
-def _origin(store: Store) -> Rows:
+def _origin(store: Store) -> TextRows:
     header = store.header
     made, layout = header.provenance, header.layout
-    rows: Rows = [
+    rows: TextRows = [
         *_describe_content(header),
         ("resize", header.resize),
         (
@@ -245,8 +245,8 @@ def _origin(store: Store) -> Rows:
     return rows
 
 
-def _describe_content(header: Header) -> Rows:
-    rows: Rows = []
+def _describe_content(header: Header) -> TextRows:
+    rows: TextRows = []
     pixels, codec = header.pixels, header.codec
     if pixels is not None:
         rows.append(("pixels", "of the images" if pixels.latents is None else "decoded"))

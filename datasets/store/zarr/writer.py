@@ -21,9 +21,9 @@ from zarr.storage import MemoryStore
 from latentset.datasets.errors import StoreError
 from latentset.datasets.storage.location import Location
 from latentset.datasets.store.arrays import DTYPES, array_form
+from latentset.datasets.store.digests import StoredObject, describe_object
 from latentset.datasets.store.header import ATTRIBUTE, ArrayName, Header
 from latentset.datasets.store.manifest import MANIFEST, Manifest, ShardSummary, count_samples
-from latentset.datasets.store.objects import StoredObject, describe_object
 from latentset.datasets.store.samples import SAMPLES, samples_bytes
 from latentset.datasets.store.scales import stored_numbers
 

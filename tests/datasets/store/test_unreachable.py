@@ -11,7 +11,7 @@ from latentset.datasets.errors import StoreError, StoreFormatError, StoreUnreach
 from latentset.datasets.storage.location import Bucket, Folder, open_location
 from latentset.datasets.store import open_store
 from latentset.datasets.store.convert import convert
-from latentset.datasets.store.nesting import is_free
+from latentset.datasets.store.target_checks import is_free
 from latentset.datasets.store.verify import verify
 from tests.makers.synthetic import write_synthetic_store
 

@@ -14,8 +14,8 @@ import pytest
 
 from latentset.datasets.storage.location import Folder, open_location
 from latentset.datasets.store import Store, open_store
-from latentset.datasets.store.convert import convert, read_shard
-from latentset.datasets.store.hdf5.writer import assemble, encode_part
+from latentset.datasets.store.convert import convert
+from latentset.datasets.store.hdf5.parts import assemble, encode_part
 from latentset.datasets.store.header import ArrayName
 from latentset.datasets.store.manifest import ShardSummary
 from latentset.datasets.store.verify import verify
@@ -172,7 +172,7 @@ def test_values_against_the_rules(
 ) -> None:
     opened = open_store(store)
     if format == "zarr":
-        rows = read_shard(opened, shard)
+        rows = opened.read_shard(shard)
         change(rows)
         for path, content in shard_objects(opened.header, shard, rows).items():
             (store / path).write_bytes(content)
@@ -196,7 +196,7 @@ def rewrite(
     assert store.manifest is not None
     parts = []
     for index in range(store.header.layout.shards):
-        rows = read_shard(store, index)
+        rows = store.read_shard(index)
         if index == shard and change is not None:
             change(rows)
         parts.append(encode_part(store.header, index, rows))

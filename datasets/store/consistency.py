@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from latentset.datasets.errors import LatentSetError
-from latentset.datasets.store.arrays import DTYPES, Sizes, array_form
+from latentset.datasets.store.arrays import DTYPES, ImageSizes, array_form
 from latentset.datasets.store.header import ArrayName, Header
 from latentset.datasets.store.manifest import Manifest, count_samples
 from latentset.datasets.store.samples import OK, SAMPLES
@@ -180,7 +180,7 @@ def _wrong_size(samples: pa.Table, header: Header) -> NDArray[np.bool_]:
     names = ("height", "width", "latent_height", "latent_width")
     sizes = np.stack([samples.column(name).to_numpy() for name in names], axis=1)
     different, inverse = np.unique(sizes, axis=0, return_inverse=True)
-    of_image = Sizes(header.content, header.resize)
+    of_image = ImageSizes(header.content, header.resize)
     wrong = np.zeros(len(different), bool)
     for k, (height, width, *grid) in enumerate(different.tolist()):
         if height < 1 or width < 1:

@@ -7,7 +7,7 @@ import pytest
 
 from latentset.datasets.errors import StoreError
 from latentset.datasets.storage.location import Folder, Location, open_location
-from latentset.datasets.store.nesting import refuse_nested
+from latentset.datasets.store.target_checks import refuse_nested
 from tests.makers.synthetic import write_synthetic_store
 
 
