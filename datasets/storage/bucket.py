@@ -1,4 +1,4 @@
-"""Object storage, or a web server that is read from, as a location for objects (locations.py)."""
+"""Object storage, or a web server that is read from, as a location for objects (location.py)."""
 
 import os
 from collections.abc import Iterator
@@ -161,7 +161,7 @@ class Bucket:
         return access
 
     def _require_parts(self) -> None:
-        """Refuse a web server that cannot serve parts of files: chunks lie inside of shards."""
+        """Refuse a web server that cannot serve parts of files: chunks are inside of shards."""
         if self.protocol in ("http", "https"):
             with _as_os_errors(self.url):
                 found = self._service().cat_file(f"{self.url}/zarr.json", start=0, end=1)

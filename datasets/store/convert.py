@@ -26,8 +26,9 @@ from latentset.datasets.errors import (
     StoreError,
     StoreFormatError,
 )
+from latentset.datasets.storage.atomic import PARTIAL
 from latentset.datasets.storage.folder import cannot, unreachable
-from latentset.datasets.storage.location import PARTIAL, Folder, Location
+from latentset.datasets.storage.location import Folder, Location
 from latentset.datasets.store.digests import sha256_of
 from latentset.datasets.store.formats import Format
 from latentset.datasets.store.hdf5.writer import StoredChunks, encode_shard, write_hdf5

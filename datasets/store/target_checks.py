@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from typing import TypeGuard
 
 from latentset.datasets.errors import StoreError
+from latentset.datasets.storage.atomic import PARTIAL
 from latentset.datasets.storage.folder import unreachable
-from latentset.datasets.storage.location import PARTIAL, Bucket, Folder, Location
+from latentset.datasets.storage.location import Bucket, Folder, Location
 from latentset.datasets.store.header import ATTRIBUTE
 from latentset.datasets.store.manifest import MANIFEST, parse_manifest
 
