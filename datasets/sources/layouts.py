@@ -56,14 +56,7 @@ def open_source(
 
 
 def find_kind(location: Path) -> Literal["imagefolder", "minc2500", "imagenet", "list"]:
-    """Find which layout a collection has, by what its folder holds.
-
-    Args:
-        location: Its folder, or a list's file.
-
-    Raises:
-        SourceError: Nothing is there.
-    """
+    """Find a collection's layout by what its folder holds; SourceError if nothing is there."""
     if location.suffix.lower() in LIST_ENDINGS and not location.is_dir():
         return "list"
     if not location.exists():

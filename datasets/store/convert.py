@@ -13,7 +13,7 @@ and no need: nothing is swept there, objects are put whole, and two equal conver
 import errno
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from latentset.datasets.storage.atomic import PARTIAL
 from latentset.datasets.storage.folder import cannot, unreachable
 from latentset.datasets.storage.location import Folder, Location
 from latentset.datasets.store.digests import sha256_of
+from latentset.datasets.store.findings import Report, silent
 from latentset.datasets.store.formats import Format
 from latentset.datasets.store.hdf5.writer import StoredChunks, encode_shard, write_hdf5
 from latentset.datasets.store.header import Frozen, Header, Sha256
@@ -45,23 +46,19 @@ from latentset.datasets.store.zarr.writer import (
     write_objects,
 )
 
-Report = Callable[[str, int, int], None]
-"""Is told what is going on, how many shards are done, and how many there are."""
-
 NOTE = "conversion.json"
-"""Name of the note in ``TARGET.job/`` that says what is being written."""
+"""Name of the note in ``TARGET.job/``."""
 
 
 class Conversion(Frozen):
-    """The note beside a target that is not finished."""
+    """The note beside a target that is not finished: what is converted, and into what."""
 
     source_manifest: Sha256
-    """Digest of the source's manifest: what is converted."""
+    """Digest of the source's manifest."""
     format: Format
-    """Into what."""
 
 
-def convert(source: Store, target: Location, format: Format, report: Report) -> Store:
+def convert(source: Store, target: Location, format: Format, report: Report = silent) -> Store:
     """Write a store again, and prove that both are equal.
 
     Header, samples, fingerprint and the counts of every shard stay what they are; the format
@@ -72,10 +69,7 @@ def convert(source: Store, target: Location, format: Format, report: Report) -> 
         target: Where to write; nothing may be there, except what the same conversion left when it
             was stopped.
         format: Into what.
-        report: Is told how far it is.
-
-    Returns:
-        The new store.
+        report: Is called with the step, and how many of how many shards are done.
 
     Raises:
         StoreError: Something else is at the target, it cannot be written, or the source is not
@@ -120,31 +114,16 @@ def convert(source: Store, target: Location, format: Format, report: Report) -> 
 
 
 def is_same(first: Location, second: Location) -> bool:
-    """Tell whether two locations are one.
-
-    Args:
-        first: A location.
-        second: Another.
-
-    Returns:
-        True if they are, by whatever path.
-    """
+    """Whether two locations are one, by whatever path."""
     if isinstance(first, Folder) and isinstance(second, Folder):
         return first.path.resolve() == second.path.resolve()
     return first == second
 
 
-def compare(first: Store, second: Store, report: Report) -> list[str]:
-    """Compare two stores value by value, shard by shard.
+def compare(first: Store, second: Store, report: Report = silent) -> list[str]:
+    """Compare two complete stores value by value; lines about what differs.
 
-    Args:
-        first: A complete store.
-        second: Another.
-        report: Is told how far it is.
-
-    Returns:
-        What differs, in words; nothing if the stores are equal (format, compression and format
-        version aside).
+    Format, compression and format version may differ.
     """
     differences = []
     if _header(first) != _header(second):

@@ -17,6 +17,11 @@ from latentset.datasets.store.manifest import Manifest
 Report = Callable[[str, int, int], None]
 """Called with the step, how much of it is done, and how much there is."""
 
+
+def silent(what: str, done: int, total: int) -> None:
+    """Report nothing."""
+
+
 WORKERS = min(4, os.cpu_count() or 1)
 """Shards that are checked at a time. Digests and decompression run outside Python's lock."""
 

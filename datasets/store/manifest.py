@@ -21,11 +21,9 @@ class SampleCounts(Frozen):
     """How many samples have latents, or pixels."""
 
     total: NonNegativeInt
-    """Rows of the samples table."""
     ok: NonNegativeInt
-    """Samples with latents."""
+    """Samples with latents, or pixels."""
     failed: NonNegativeInt
-    """Samples without."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -35,14 +33,7 @@ class SampleCounts(Frozen):
 
 
 def count_samples(samples: pa.Table) -> SampleCounts:
-    """Count the samples of a table.
-
-    Args:
-        samples: The samples table.
-
-    Returns:
-        How many have latents.
-    """
+    """Count the rows of a samples table."""
     ok = int(pc.sum(pc.equal(samples.column("status"), OK)).as_py() or 0)
     return SampleCounts(total=samples.num_rows, ok=ok, failed=samples.num_rows - ok)
 
@@ -51,28 +42,23 @@ class ShardSummary(Frozen):
     """One shard."""
 
     index: NonNegativeInt
-    """Its number, as in the chunk keys."""
+    """As in the chunk keys."""
     samples: NonNegativeInt
     """Samples that its task was given."""
     ok: NonNegativeInt
-    """Of these, with latents."""
     failed: NonNegativeInt
-    """Of these, without."""
 
 
 class Manifest(Frozen):
     """The object ``manifest.json``."""
 
     format_version: FormatVersion
-    """Version of docs/store-spec.md."""
     sha256: Sha256 | None = None
     """Digest of the manifest's own bytes with these 64 digits as zeros; None in version 0.1."""
     fingerprint: Sha256
     """Identifies the resolved settings of the job that wrote the store."""
     samples: SampleCounts
-    """Over the whole store."""
     shards: tuple[ShardSummary, ...]
-    """In order."""
     objects: tuple[StoredObject, ...]
     """Everything but the manifest itself, sorted by path."""
 
@@ -96,14 +82,7 @@ class Manifest(Frozen):
 
 
 def parse_manifest(content: bytes, where: str) -> Manifest:
-    """Parse ``manifest.json``.
-
-    Args:
-        content: The object.
-        where: The store, for messages.
-
-    Returns:
-        The manifest.
+    """Parse ``manifest.json``; ``where`` names the store in messages.
 
     Raises:
         StoreCorruptError: It is torn, or not a manifest.

@@ -40,7 +40,6 @@ SAMPLES_SCHEMA = pa.schema(
         pa.field("reason", pa.string(), nullable=False),
     ]
 )
-"""Columns of the table, in order."""
 
 DECODED_SCHEMA = pa.schema(
     [
@@ -53,35 +52,19 @@ DECODED_SCHEMA = pa.schema(
 
 
 def samples_schema(header: Header) -> pa.Schema:
-    """Choose the columns of a store's table.
-
-    Args:
-        header: The store's header.
-
-    Returns:
-        Columns in order.
-    """
+    """The columns of a store's table, in order."""
     pixels = header.pixels
     return DECODED_SCHEMA if pixels is not None and pixels.latents else SAMPLES_SCHEMA
 
 
 ROW_GROUP = 131072
-"""Samples a Parquet row group."""
 
 _TEXTS = [field.name for field in SAMPLES_SCHEMA if pa.types.is_string(field.type)]
 _SWELLING = 1000
 
 
 def samples_bytes(table: pa.Table, header: Header) -> bytes:
-    """Write the table as Parquet.
-
-    Args:
-        table: Of the columns of :func:`samples_schema`.
-        header: The store's header.
-
-    Returns:
-        The object ``samples.parquet``.
-    """
+    """Write the table as the object ``samples.parquet``."""
     sink = io.BytesIO()
     pq.write_table(
         table.cast(samples_schema(header)).combine_chunks(),
@@ -94,15 +77,9 @@ def samples_bytes(table: pa.Table, header: Header) -> bytes:
 
 
 def parse_samples(content: bytes, header: Header, where: str) -> pa.Table:
-    """Read the table and check that it fits the header.
+    """Read the object ``samples.parquet`` and check that it fits the header.
 
-    Args:
-        content: The object ``samples.parquet``.
-        header: The store's header.
-        where: The store, for messages.
-
-    Returns:
-        A table of :func:`samples_schema`; columns that are not known are left out.
+    Columns that are not known are dropped; ``where`` names the store in messages.
 
     Raises:
         StoreFormatError: A column is missing or of another type.
@@ -180,12 +157,7 @@ def _decode_piece(piece: pa.DictionaryArray) -> pa.Array:
 
 
 def check_samples(table: pa.Table, header: Header, where: str) -> None:
-    """Check that every sample with latents lies inside the arrays and inside one shard.
-
-    Args:
-        table: Of :func:`samples_schema`.
-        header: The store's header.
-        where: The store, for messages.
+    """Check that every sample with latents is inside the arrays and inside one shard.
 
     Raises:
         StoreCorruptError: A row does not fit the header.

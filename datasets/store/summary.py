@@ -26,14 +26,11 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 @dataclass(frozen=True)
 class Summary:
-    """TextRows by topic."""
+    """Rows by topic: samples and sizes; bit rate and bytes; codec, resize rule and provenance."""
 
     content: TextRows = field(default_factory=list)
-    """Samples, splits, classes, sizes."""
     size: TextRows = field(default_factory=list)
-    """Bit rate, bytes, ratios."""
     origin: TextRows = field(default_factory=list)
-    """Codec, resize rule, provenance, fingerprint."""
 
     def brief(self) -> TextRows:
         """TextRows for the end of a job."""
@@ -45,27 +42,12 @@ class Summary:
 
 
 def summarise(store: Store) -> Summary:
-    """Summarise a store.
-
-    Args:
-        store: Complete or not.
-
-    Returns:
-        TextRows of text.
-    """
+    """Summarise a store, complete or not."""
     return Summary(_content(store), _size(store), _origin(store))
 
 
 def make_table(title: str, rows: TextRows) -> Table:
-    """Make a table of two columns.
-
-    Args:
-        title: Its title.
-        rows: Name and value of each row.
-
-    Returns:
-        The table.
-    """
+    """A table of two columns, name and value."""
     table = Table(title=escape(printable(title)), show_header=False, title_justify="left")
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -75,15 +57,7 @@ def make_table(title: str, rows: TextRows) -> Table:
 
 
 def failed_lines(store: Store, limit: int) -> list[str]:
-    """Name samples without latents.
-
-    Args:
-        store: The store.
-        limit: Name so many at most.
-
-    Returns:
-        Lines of text; none if all samples have latents.
-    """
+    """Name samples without latents, at most ``limit`` of them; no lines if there are none."""
     failed = store.samples.filter(pc.not_equal(store.samples.column("status"), OK))
     if failed.num_rows == 0:
         return []
@@ -96,26 +70,12 @@ def failed_lines(store: Store, limit: int) -> list[str]:
 
 
 def printable(text: str) -> str:
-    """Replace what would command a terminal.
-
-    Args:
-        text: Text that somebody else wrote.
-
-    Returns:
-        The same without control characters.
-    """
+    """Replace control characters, which would command a terminal."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def format_bytes(count: float) -> str:
-    """Format a number of bytes.
-
-    Args:
-        count: Bytes.
-
-    Returns:
-        For instance ``4.7 MB`` (of 1,000,000 bytes).
-    """
+    """Bytes as, for instance, ``4.70 MB`` (of 1,000,000 bytes)."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1000 or unit == "GB":
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:,.2f} {unit}"

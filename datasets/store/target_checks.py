@@ -15,13 +15,9 @@ _FREE = "name a location beside it"
 
 
 def refuse_nested(location: Location) -> None:
-    """Refuse a target that lies inside a store, complete or not, or below a file.
+    """Raise a StoreError if a target is inside a store, complete or not, or below a file.
 
-    Args:
-        location: Where a store is to lie; that location itself may hold one.
-
-    Raises:
-        StoreError: It lies inside a store or below a file, or what is above it cannot be read.
+    The target itself may be a store.
     """
     if _is_writable(location) and "/" not in location.url.partition("://")[2]:
         raise StoreError(  # what lies beside it, its .job, would be another bucket
@@ -86,16 +82,10 @@ def _read(location: Location, path: str) -> bytes | None:
 
 
 def is_free(location: Location) -> bool:
-    """Tell whether nothing lies at a location but what a writer left behind that was killed.
-
-    Args:
-        location: Where a store is to lie.
-
-    Returns:
-        False if there is a file, or a folder with something in it.
+    """Whether nothing is at a location but what a killed writer left behind.
 
     Raises:
-        StoreError: The location cannot be written, or not looked at.
+        StoreError: The location cannot be written, or not read.
     """
     if isinstance(location, Folder) and location.is_file():
         return False

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from latentset.datasets.errors import StoreError
 from latentset.datasets.storage.location import Folder, Location, open_location
-from latentset.datasets.store.findings import Findings, Report
+from latentset.datasets.store.findings import Findings, Report, silent
 from latentset.datasets.store.hdf5.verify import verify_hdf5
 from latentset.datasets.store.zarr.verify import verify_zarr
 
 
-def verify(where: Path | str | Location, report: Report) -> Findings:
+def verify(where: Path | str | Location, report: Report = silent) -> Findings:
     """Check a store in a folder, an HDF5 file or at a URL; findings also if nothing was read."""
     findings = Findings(str(where))
     try:

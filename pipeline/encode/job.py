@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from latentset.datasets.errors import JobError
 from latentset.datasets.sources import Source
-from latentset.datasets.sources.images import ResizeRule
+from latentset.datasets.sources.resize import ResizeRule
 from latentset.datasets.storage.location import Location, open_location
 from latentset.datasets.storage.lock import Lease, hold
 from latentset.datasets.store import Store, open_store

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentset.datasets.errors import ImageFailedError, JobError
-from latentset.datasets.sources.images import ResizeRule, decoder_version
+from latentset.datasets.sources.images import decoder_version
+from latentset.datasets.sources.resize import ResizeRule
 from latentset.datasets.storage.location import Location
 from latentset.datasets.storage.lock import Lease
 from latentset.datasets.store.digests import are_unaltered

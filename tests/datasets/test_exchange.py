@@ -29,7 +29,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     file = mine.with_name(f"{mine.name}.h5")
     if not file.exists():
         write_synthetic_store(mine, sizes=SIZES, failed=(5,), seed=7)
-        convert(open_store(mine), Folder(file), "hdf5", lambda what, done, total: None)
+        convert(open_store(mine), Folder(file), "hdf5")
     return sorted(folder.glob("zarr-*"))
 
 

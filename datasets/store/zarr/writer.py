@@ -64,14 +64,7 @@ def _create(store: MemoryStore, header: Header, name: ArrayName) -> "zarr.Array[
 
 
 def metadata_objects(header: Header) -> dict[str, bytes]:
-    """Make the Zarr metadata of a store.
-
-    Args:
-        header: The store's header.
-
-    Returns:
-        Content by path, ``zarr.json`` of the group and of each array.
-    """
+    """The ``zarr.json`` of the group and of each array, by path."""
     content: dict[str, Buffer] = {}
     store = MemoryStore(content)
     zarr.create_group(store, attributes={ATTRIBUTE: header.model_dump(mode="json")})
@@ -81,12 +74,7 @@ def metadata_objects(header: Header) -> dict[str, bytes]:
 
 
 class ShardBuffer:
-    """The rows of one shard of every array of latents, in memory, until they are encoded.
-
-    Args:
-        header: The store's header.
-        index: Number of the shard.
-    """
+    """The rows of one shard of every array of latents, in memory, until they are encoded."""
 
     def __init__(self, header: Header, index: int) -> None:
         layout, codec = header.layout, header.codec
@@ -110,11 +98,11 @@ class ShardBuffer:
         scale_index: NDArray[Any],
         z_hat: NDArray[Any],
     ) -> None:
-        """Location one sample.
+        """Put one sample at its first rows, which are counted over the whole arrays.
 
         Args:
-            first_row: Its first row, counted over the whole array.
-            z_first_row: Its first row of ``z_hat``, counted over the whole array.
+            first_row: Of ``y_hat``.
+            z_first_row: Of ``z_hat``.
             y_hat: Integers (h, w, C).
             scale_index: The codec's own indexes (h, w, C), 0 (least sigma_hat) to the length of
                 the scale table - 1.
@@ -134,11 +122,7 @@ class ShardBuffer:
         _place(self._z_hat, z_first_row - self._z_first, z_hat)
 
     def rows(self) -> dict[ArrayName, NDArray[Any]]:
-        """The rows of the shard.
-
-        Returns:
-            For each array of the header, all rows of the shard (rows, channels).
-        """
+        """For each array of the header, all rows of the shard (rows, channels)."""
         rows: dict[ArrayName, NDArray[Any]] = {
             "y_hat": self._y_hat,
             "scale_index": self._scale_index,
@@ -151,12 +135,7 @@ class ShardBuffer:
 
 
 class PixelBuffer:
-    """The rows of one shard of pixels, in memory, until they are encoded.
-
-    Args:
-        header: The store's header.
-        index: Number of the shard.
-    """
+    """The rows of one shard of pixels, in memory, until they are encoded."""
 
     def __init__(self, header: Header, index: int) -> None:
         form = array_form(header, "pixels")
@@ -164,40 +143,22 @@ class PixelBuffer:
         self._pixels = np.zeros((form.shard_rows, form.channels), form.dtype)
 
     def put(self, first_row: int, pixels: NDArray[np.uint8]) -> None:
-        """Location one image.
-
-        Args:
-            first_row: Its first row, counted over the whole array.
-            pixels: uint8 (H, W, 3), RGB.
-
-        Raises:
-            StoreError: It is not of uint8.
-        """
+        """Put an image, uint8 (H, W, 3), at a row counted over the whole array."""
         if pixels.dtype != np.uint8:
             raise StoreError(f"pixels: expected uint8, got {pixels.dtype}")
         _place(self._pixels, first_row - self._first, pixels)
 
     def rows(self) -> dict[ArrayName, NDArray[Any]]:
-        """The rows of the shard.
-
-        Returns:
-            All rows of the shard (rows, 3), as ``pixels``.
-        """
+        """All rows of the shard (rows, 3), as ``pixels``."""
         return {"pixels": self._pixels}
 
 
 def shard_objects(
     header: Header, index: int, rows: Mapping[ArrayName, NDArray[Any]]
 ) -> dict[str, bytes]:
-    """Encode a shard of every array as Zarr objects (docs/store-spec.md, 4.2).
+    """Encode a shard of every array as Zarr objects by path (docs/store-spec.md, 4.2).
 
-    Args:
-        header: The store's header.
-        index: Number of the shard.
-        rows: For each array, all rows of the shard (rows, channels).
-
-    Returns:
-        Content by path, one object an array.
+    ``rows`` are all rows of the shard of each array, (rows, channels).
     """
     content = {}
     for name, values in rows.items():
@@ -240,18 +201,7 @@ def _place(target: NDArray[Any], start: int, values: NDArray[Any]) -> None:
 
 
 def write_objects(store: Location, content: Mapping[str, bytes]) -> list[StoredObject]:
-    """Write objects, each whole.
-
-    Args:
-        store: Where the store lies.
-        content: Content by path.
-
-    Returns:
-        What the manifest says of them.
-
-    Raises:
-        StoreError: An object cannot be written.
-    """
+    """Write objects, each whole; return what the manifest says of them. StoreError on trouble."""
     for path, value in content.items():
         store.write(path, value)
     return [describe_object(path, value) for path, value in content.items()]
@@ -269,15 +219,12 @@ def finish_store(
     """Write the samples table and then the manifest: with it the store is complete.
 
     Args:
-        store: Where the store lies, with all its arrays written.
+        store: With all its arrays written.
         header: Its header.
         fingerprint: Of the settings.
         samples: The samples table.
         shards: All shards, in order.
         objects: All objects that were written, the samples table excepted.
-
-    Returns:
-        The manifest.
 
     Raises:
         StoreError: An object cannot be written.

@@ -7,8 +7,7 @@ import pytest
 from latentset.datasets.errors import SourceError
 from latentset.datasets.sources import open_source
 from latentset.datasets.sources.layouts import find_kind
-
-from .conftest import Plant
+from tests.makers.plant import Plant
 
 
 @pytest.mark.parametrize(

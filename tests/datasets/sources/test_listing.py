@@ -9,8 +9,7 @@ import pytest
 from latentset.datasets.errors import SourceError
 from latentset.datasets.sources import Source, open_source
 from latentset.datasets.sources.listing import open_list
-
-from .conftest import Plant
+from tests.makers.plant import Plant
 
 
 def rows(source: Source) -> list[tuple[str, int, str]]:

@@ -25,16 +25,12 @@ from tests.makers.synthetic import write_synthetic_store
 FAILED = 3
 
 
-def silence(what: str, done: int, total: int) -> None:
-    pass
-
-
 def problems(path: Path) -> list[str]:
-    return verify(path, silence).problems
+    return verify(path).problems
 
 
 def test_what_a_sound_store_says(made: Path) -> None:
-    findings = verify(made, silence)
+    findings = verify(made)
     assert findings.problems == []
     assert findings.notes == []
     files = [path for path in made.rglob("*") if path.is_file()]
@@ -87,7 +83,7 @@ def test_missing_and_torn_manifests(store: Path) -> None:
     (problem,) = problems(store)
     assert problem.startswith("manifest.json is not valid")
     (store / "manifest.json").unlink()
-    findings = verify(store, silence)
+    findings = verify(store)
     assert (findings.problems, findings.is_complete) == ([], False)
     (obstacle,) = findings.obstacles
     assert obstacle.startswith("manifest.json is missing: the job that makes the store was inter")
@@ -106,7 +102,7 @@ def test_a_header_that_cannot_be_read_hides_nothing_else(store: Path) -> None:
 def test_nothing_at_all(tmp_path: Path) -> None:
     (tmp_path / "empty.h5").write_bytes(b"")
     for name in ("nothing", "empty.h5"):
-        findings = verify(tmp_path / name, silence)
+        findings = verify(tmp_path / name)
         assert (findings.problems, findings.outcome) == ([], "not checked")
         (obstacle,) = findings.obstacles
         assert "is not a LatentSet store" in obstacle
@@ -119,7 +115,7 @@ def test_a_later_version_is_not_called_damage(store: Path) -> None:
         (store / name).write_text(
             re.sub(r'"format_version": ?"1.0"', '"format_version": "9.0"', text)
         )
-    findings = verify(store, silence)
+    findings = verify(store)
     assert findings.problems == []
     (obstacle,) = findings.obstacles
     assert (
@@ -130,7 +126,7 @@ def test_a_later_version_is_not_called_damage(store: Path) -> None:
 
 def test_a_first_line_that_was_altered_is_damage(store: Path, tmp_path: Path) -> None:
     path = tmp_path / "s.h5"
-    convert(open_store(store), Folder(path), "hdf5", silence)
+    convert(open_store(store), Folder(path), "hdf5")
     path.write_bytes(b"[" + path.read_bytes()[1:])
     (problem,) = problems(path)
     assert "its first 512 bytes were altered" in problem
@@ -279,8 +275,8 @@ def test_rows_of_a_sample_that_failed(store: Path, sign: Callable[[Path], None])
 
 def test_an_hdf5_file_with_more_in_it(store: Path, tmp_path: Path) -> None:
     path = tmp_path / "s.h5"
-    convert(open_store(store), Folder(path), "hdf5", silence)
-    assert verify(path, silence).problems == []
+    convert(open_store(store), Folder(path), "hdf5")
+    assert verify(path).problems == []
     with h5py.File(path, "r+") as opened:
         opened["stowaway"] = np.zeros(3)
         opened["samples/stowaway"] = np.zeros(3)
@@ -299,7 +295,7 @@ def test_an_hdf5_file_with_more_in_it(store: Path, tmp_path: Path) -> None:
 
 def test_all_problems_of_an_hdf5_file_are_told(store: Path, tmp_path: Path) -> None:
     path = tmp_path / "s.h5"
-    convert(open_store(store), Folder(path), "hdf5", silence)
+    convert(open_store(store), Folder(path), "hdf5")
     with h5py.File(path) as opened:
         locations = [
             opened[name].id.get_chunk_info(k).byte_offset
@@ -329,16 +325,16 @@ def test_a_store_far_away(
         far.write(path.relative_to(made).as_posix(), content)
     far.write("stray", b"?")
     far.remove("y_hat/c/2/0")
-    assert sorted(verify(str(far), silence).problems) == [
+    assert sorted(verify(str(far)).problems) == [
         "stray is not listed in manifest.json",
         "y_hat/c/2/0 is missing",
     ]
     web = f"{serve(store.parent)}/store.zarr"
-    sound = verify(web, silence)
+    sound = verify(web)
     assert sound.problems == []
     assert sound.notes == ["this location cannot list what it holds: extra objects are not found"]
     (store / "scale_index/c/1/0").unlink()
     (store / "z_hat/c/1/0").write_bytes(b"")
-    found = sorted(verify(web, silence).problems)
+    found = sorted(verify(web).problems)
     assert found[0] == "scale_index/c/1/0 is missing"
     assert found[1].startswith("z_hat/c/1/0: expected ")

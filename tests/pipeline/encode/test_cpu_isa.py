@@ -17,7 +17,7 @@ from PIL import Image
 
 from latentset.datasets.errors import CpuIsaError, SettingsChangedError
 from latentset.datasets.sources import Source, open_source
-from latentset.datasets.sources.images import ResizeRule
+from latentset.datasets.sources.resize import ResizeRule
 from latentset.datasets.store import open_store
 from latentset.datasets.store.verify import verify
 from latentset.pipeline.cpu_isa import VARIABLE

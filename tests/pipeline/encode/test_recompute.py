@@ -47,7 +47,7 @@ def test_a_store_is_what_its_codec_gives(
     again: Callable[..., Recomputed],
     tmp_path: Path,
 ) -> None:
-    from latentset.datasets.sources.images import ResizeRule
+    from latentset.datasets.sources.resize import ResizeRule
 
     run(mixed, tmp_path / name, resize=ResizeRule.parse(resize))
     result = again(tmp_path / name, mixed)
