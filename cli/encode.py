@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from latentset.cli.store import Format
+from latentset.datasets.store.formats import Format
 from latentset.pipeline.cpu_isa import VARIABLE, CpuIsa, fix_cpu_isa
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def encode(
             listed,
             _name_stores(store, codec, format),
             resize=rule,
-            format=format.value if format else None,
+            format=format,
             scheduler=scheduler,
             workers=workers,
             queue=cluster.value if cluster else None,
@@ -224,7 +224,7 @@ def _name_stores(
     names = [Path(codec).name.removesuffix(".metagraph") for codec in codecs]
     if len(set(names)) < len(names):
         raise typer.BadParameter(f"--codec: expected different names, got {', '.join(names)}")
-    suffix = "h5" if format is Format.hdf5 else "zarr"
+    suffix = "h5" if format == "hdf5" else "zarr"
     return [
         (f"{store.rstrip('/')}/{name}.{suffix}", codec)
         for name, codec in zip(names, codecs, strict=True)

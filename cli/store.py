@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from typing import Annotated
 
 import typer
+
+from latentset.datasets.store.formats import Format
 
 _FAILED_SHOWN = 5
 
@@ -27,20 +28,10 @@ def inspect(
         opened = open_store(store)
     except StoreIncompleteError:
         opened = open_store(store, allow_incomplete=True)
-    summary = summarise(opened)
     console = Console()
-    console.print(
-        make_table(opened.location.name, [*summary.content, *summary.size, *summary.origin])
-    )
+    console.print(make_table(opened.location.name, summarise(opened).rows()))
     for line in failed_lines(opened, _FAILED_SHOWN):
         console.print(escape(line), highlight=False)
-
-
-class Format(StrEnum):
-    """In what a store's arrays are kept."""
-
-    zarr = "zarr"
-    hdf5 = "hdf5"
 
 
 def convert(
@@ -65,7 +56,7 @@ def convert(
 
     opened, location = open_store(source), open_location(target)
     with shown_progress() as report:
-        chosen = choose_format(location, format.value if format else None)
+        chosen = choose_format(location, format)
         written = run(opened, location, chosen, report)
     before, after = (sum(store.stored_bytes().values()) for store in (opened, written))
     Console().print(
@@ -78,11 +69,7 @@ def convert(
 
 @contextmanager
 def shown_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Show a progress bar on a terminal, and nothing elsewhere.
-
-    Yields:
-        A function that takes what is going on, how much is done, and how much there is.
-    """
+    """Show a progress bar on a terminal, and nothing elsewhere; yields a ``Report``."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 

@@ -2,16 +2,14 @@
 
 Shard by shard, so that memory does not grow with the store. The target is complete in one step, at
 the end (docs/store-spec.md, 1 and 8); then both are read, decoded and compared. What a conversion
-that was killed leaves behind is known by a note in ``TARGET.job/``, and the same command begins it
-again; one that fails takes away what it wrote to a folder.
+that was killed leaves behind is known by a note in ``TARGET.job/``, and the same command starts it
+again; one that fails removes what it wrote to a folder.
 
 Whoever converts into a folder holds the system's lock (``flock``) on the note: it goes with the
 process, however that ends, and is known on other machines (NFS). In object storage there is no lock
 and no need: nothing is swept there, objects are put whole, and two equal conversions put the same.
 """
 
-import errno
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,14 +24,14 @@ from latentset.datasets.errors import (
     StoreError,
     StoreFormatError,
 )
-from latentset.datasets.storage.atomic import PARTIAL
+from latentset.datasets.storage.atomic import PARTIAL, try_lock
 from latentset.datasets.storage.folder import cannot, unreachable
 from latentset.datasets.storage.location import Folder, Location
 from latentset.datasets.store.digests import sha256_of
 from latentset.datasets.store.findings import Report, silent
 from latentset.datasets.store.formats import Format
-from latentset.datasets.store.hdf5.writer import StoredChunks, encode_shard, write_hdf5
-from latentset.datasets.store.header import Frozen, Header, Sha256
+from latentset.datasets.store.hdf5.writer import encode_shard, write_hdf5
+from latentset.datasets.store.header import ArrayName, Frozen, Header, Sha256
 from latentset.datasets.store.manifest import MANIFEST, Manifest
 from latentset.datasets.store.opening import open_store
 from latentset.datasets.store.store import Store
@@ -76,9 +74,7 @@ def convert(source: Store, target: Location, format: Format, report: Report = si
             complete.
         StoreCorruptError: The source is damaged, or the two differ.
     """
-    manifest = source.manifest
-    if manifest is None:
-        raise StoreError(f"{source.location} is not complete: finish its encode job first")
+    manifest = _manifest(source)
     if format == "hdf5" and not isinstance(target, Folder):
         raise StoreError(
             f"{target}: HDF5 is written to a file system only; name a file, and copy it afterwards"
@@ -87,20 +83,20 @@ def convert(source: Store, target: Location, format: Format, report: Report = si
         raise StoreError(f"{target} is the source itself: name another target")
     refuse_nested(target)
     note = Conversion(source_manifest=sha256_of(manifest.to_bytes()), format=format)
-    _begin(note, target)
+    _leave_note(note, target)
     with _held(target):
         try:
             if not _is_complete(target):
-                if isinstance(target, Folder) and format == "hdf5":
-                    _write_hdf5(source, manifest, target.path, report)
-                else:
-                    _write_zarr(source, manifest, target, report)
+                copy_store(source, target, format, report)
             written = open_store(target)
             differences = compare(source, written, report)
             if differences:
-                _take_back(target, format)
+                if isinstance(target, Folder) and target.is_file():
+                    target.path.unlink()
+                else:
+                    target.remove(MANIFEST)
                 raise StoreCorruptError(
-                    f"{target} differs from {source.location}, and was taken back: "
+                    f"{target} differs from {source.location}, and was removed: "
                     + "; ".join(differences),
                     "Look at the disk or the memory of this machine, then run the same command "
                     "again",
@@ -109,8 +105,43 @@ def convert(source: Store, target: Location, format: Format, report: Report = si
             with suppress(StoreError, OSError):
                 _clear(target, source.header)
             raise
-        _end(target)
+        _remove_note(target)
     return written
+
+
+def copy_store(source: Store, target: Location, format: Format, report: Report = silent) -> None:
+    """Write a complete store again, shard by shard; the target becomes complete at the end."""
+    header, manifest = _header(source), _manifest(source)
+
+    def shards() -> Iterator[dict[ArrayName, NDArray[Any]]]:
+        count = header.layout.shards
+        for index in range(count):
+            report("converting", index, count)
+            yield source.read_shard(index)
+        report("converting", count, count)
+
+    if format == "hdf5" and isinstance(target, Folder):
+        write_hdf5(
+            target.path,
+            header,
+            (encode_shard(header, rows) for rows in shards()),
+            fingerprint=source.fingerprint,
+            samples=source.samples,
+            summaries=manifest.shards,
+        )
+        return
+    target.sweep()
+    objects = write_objects(target, metadata_objects(header))
+    for index, rows in enumerate(shards()):
+        objects += write_objects(target, shard_objects(header, index, rows))
+    finish_store(
+        target,
+        header=header,
+        fingerprint=source.fingerprint,
+        samples=source.samples,
+        shards=manifest.shards,
+        objects=objects,
+    )
 
 
 def is_same(first: Location, second: Location) -> bool:
@@ -125,30 +156,31 @@ def compare(first: Store, second: Store, report: Report = silent) -> list[str]:
 
     Format, compression and format version may differ.
     """
-    differences = []
     if _header(first) != _header(second):
         return ["the headers differ"]
+    differences = []
     if first.fingerprint != second.fingerprint:
         differences.append("the fingerprints differ")
     if not first.samples.equals(second.samples):
         differences.append("the samples tables differ")
-    if (first.manifest and first.manifest.shards) != (second.manifest and second.manifest.shards):
+    if _manifest(first).shards != _manifest(second).shards:
         differences.append("the shards' counts differ")
     shards = first.header.layout.shards
     for index in range(shards):
         report("comparing", index, shards)
-        ours, theirs = first.read_shard(index), second.read_shard(index)
-        for name, rows in ours.items():
-            if rows.dtype != theirs[name].dtype or not _equal_bits(rows, theirs[name]):
+        theirs = second.read_shard(index)
+        for name, rows in first.read_shard(index).items():
+            same_type, is_float = rows.dtype == theirs[name].dtype, rows.dtype.kind == "f"
+            if not same_type or not np.array_equal(rows, theirs[name], equal_nan=is_float):
                 differences.append(f"{name} differs in shard {index}")
     report("comparing", shards, shards)
     return differences
 
 
-def _equal_bits(first: NDArray[Any], second: NDArray[Any]) -> bool:
-    """Equal, a NaN to itself too."""
-    equal_nan = first.dtype.kind == "f"
-    return bool(np.array_equal(first, second, equal_nan=equal_nan))
+def _manifest(store: Store) -> Manifest:
+    if store.manifest is None:
+        raise StoreError(f"{store.location} is not complete: finish its encode job first")
+    return store.manifest
 
 
 def _header(store: Store) -> Header:
@@ -156,7 +188,7 @@ def _header(store: Store) -> Header:
     return header.model_copy(update={"format_version": header.lowest_version})
 
 
-def _begin(note: Conversion, target: Location) -> None:
+def _leave_note(note: Conversion, target: Location) -> None:
     """Leave a note beside the target, or find the note of the same conversion."""
     job = target.beside(".job")
     content = note.model_dump_json().encode() + b"\n"
@@ -166,7 +198,7 @@ def _begin(note: Conversion, target: Location) -> None:
             what = f"{job} holds {others[0]}" if others else f"{target} exists"
             raise StoreError(
                 f"{what}: nothing was changed there. A store is converted into a new name only, or "
-                "into what the same conversion began"
+                "into what the same conversion started"
             )
         job.create(NOTE, content)
     try:
@@ -175,8 +207,8 @@ def _begin(note: Conversion, target: Location) -> None:
         raise unreachable(f"{job}/{NOTE}", error) from error
     if found != content:
         raise StoreError(
-            f"{target} is what another conversion began, of another store or into another format: "
-            f"remove it and {job} first, or name another target"
+            f"{target} is what another conversion started, of another store or into another "
+            f"format: remove it and {job} first, or name another target"
         )
 
 
@@ -199,16 +231,10 @@ def _held(target: Location) -> Iterator[None]:
     except OSError as error:
         raise cannot("write", path, error) from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise refused from error
-        except OSError as error:
-            if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
-                raise cannot("write", path, error) from error
-            # A file system without locks: nothing keeps two from the same target there.
-        if not path.exists() or not os.path.samestat(path.stat(), os.fstat(file.fileno())):
-            raise refused  # it was there when the file was opened, and has finished since
+        # The note may have been there when the file was opened, and its job have finished since.
+        current = try_lock(file) and path.exists()
+        if not current or not os.path.samestat(path.stat(), os.fstat(file.fileno())):
+            raise refused
         yield
 
 
@@ -219,54 +245,8 @@ def _is_complete(target: Location) -> bool:
         return False
 
 
-def _write_hdf5(source: Store, manifest: Manifest, path: Path, report: Report) -> None:
-    header = _header(source)
-
-    def shards() -> Iterator[StoredChunks]:
-        for index in range(header.layout.shards):
-            report("converting", index, header.layout.shards)
-            yield encode_shard(header, source.read_shard(index))
-        report("converting", header.layout.shards, header.layout.shards)
-
-    write_hdf5(
-        path,
-        header,
-        shards(),
-        fingerprint=source.fingerprint,
-        samples=source.samples,
-        summaries=manifest.shards,
-    )
-
-
-def _write_zarr(source: Store, manifest: Manifest, target: Location, report: Report) -> None:
-    header = _header(source)
-    target.sweep()
-    objects = write_objects(target, metadata_objects(header))
-    for index in range(header.layout.shards):
-        report("converting", index, header.layout.shards)
-        rows = source.read_shard(index)
-        objects += write_objects(target, shard_objects(header, index, rows))
-    report("converting", header.layout.shards, header.layout.shards)
-    finish_store(
-        target,
-        header=header,
-        fingerprint=source.fingerprint,
-        samples=source.samples,
-        shards=manifest.shards,
-        objects=objects,
-    )
-
-
-def _take_back(target: Location, format: Format) -> None:
-    """Make a target incomplete again that is not what it should be."""
-    if format == "hdf5" and isinstance(target, Folder):
-        Folder(target.path.parent).remove(target.name)
-    else:
-        target.remove(MANIFEST)
-
-
 def _clear(target: Location, header: Header) -> None:
-    """Take away what this conversion wrote to a folder, unless it is complete."""
+    """Remove what this conversion wrote to a folder, unless it is complete."""
     if not isinstance(target, Folder) or _is_complete(target):
         return
     if not target.is_file():
@@ -277,10 +257,10 @@ def _clear(target: Location, header: Header) -> None:
         for folder, _, _ in os.walk(target.path, topdown=False):
             with suppress(OSError):  # not empty: not ours
                 Path(folder).rmdir()
-    _end(target)
+    _remove_note(target)
 
 
-def _end(target: Location) -> None:
+def _remove_note(target: Location) -> None:
     job = target.beside(".job")
     job.remove(NOTE)
     if isinstance(job, Folder):

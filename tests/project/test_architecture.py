@@ -158,9 +158,10 @@ def find_private_imports(modules: Modules) -> Iterator[str]:
             if target in modules:
                 ours[imported] = target
         for node in ast.walk(module.tree):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-                if is_private(node.attr) and node.value.id in ours:
-                    yield f"{name} -> {ours[node.value.id]}.{node.attr}"
+            if not (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)):
+                continue
+            if is_private(node.attr) and node.value.id in ours:
+                yield f"{name} -> {ours[node.value.id]}.{node.attr}"
 
 
 def find_long_modules(modules: Modules) -> Iterator[str]:

@@ -193,7 +193,7 @@ def test_after_a_kill_the_same_command_works(
     assert done.returncode == -signal.SIGKILL
     assert (tmp_path / "target.job" / "conversion.json").is_file()
     other: Format = "hdf5" if format == "zarr" else "zarr"
-    with pytest.raises(StoreError, match="is what another conversion began"):
+    with pytest.raises(StoreError, match="is what another conversion started"):
         convert(source, Folder(target), other)
     written = convert(source, Folder(target), format)
     assert compare(source, written) == []
