@@ -34,7 +34,7 @@ def read_ground_truth(devkit: Path) -> tuple[list[str], set[str]]:
                 raise SourceError(
                     f"{devkit}, entry {line}: expected a WNID (n and 8 digits), found"
                     f" {wnid[:40]!r}; class numbers need the whole devkit, whose"
-                    " meta.mat says what they mean"
+                    " meta.mat has their meaning"
                 )
         return wnids, set(wnids)
     truth, meta = _read_archive(devkit) if devkit.is_file() else _read_folder(devkit)
@@ -74,7 +74,6 @@ def _read_folder(devkit: Path) -> tuple[bytes, bytes]:
 
 
 def _read_archive(devkit: Path) -> tuple[bytes, bytes]:
-    """Read the two files out of the archive, without unpacking it."""
     found: dict[str, bytes] = {}
     try:
         with tarfile.open(devkit) as archive:

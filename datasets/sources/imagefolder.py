@@ -7,9 +7,9 @@
     ROOT/….jpg                          no classes: every label is -1
     ROOT/{train,val,test}/….jpg         likewise, in a split of its own
 
-Within a split, samples are in torchvision's order. Differences from torchvision: splits share one
-numbering of the classes, that of all splits together; names that begin with a dot are passed over;
-``.gif`` is listed too, so that an animation is on record; a link that leaves the root is refused.
+Within a split, samples are in torchvision's order. Differences from torchvision: all splits have
+one numbering of the classes; names that begin with a dot are skipped; ``.gif`` is listed too, so
+that an animation is on record; a link that leaves the root is refused.
 """
 
 import os

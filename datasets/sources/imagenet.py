@@ -92,7 +92,7 @@ def _find_devkit(root: Path) -> Path:
             return root / name
     raise SourceError(
         f"{root}: val has no class folders, so that its ground truth is needed: put"
-        f" {' or '.join(DEVKIT_NAMES)} beside it, or say where the devkit is"
+        f" {' or '.join(DEVKIT_NAMES)} beside it, or name the devkit"
     )
 
 

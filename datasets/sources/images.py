@@ -149,7 +149,6 @@ def _open_file(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _open_image(file: IO[bytes]) -> Iterator[Image.Image]:
-    """Open an image, with Pillow's many exceptions turned into one."""
     try:
         image = Image.open(file, formats=_known_formats())
     except UnidentifiedImageError:

@@ -42,7 +42,7 @@ def open_source(
         if value is not None and layout != kind:
             raise SourceError(
                 f"{location}: the option {names[layout]} is for the layout {layout}, but this one"
-                f" is {kind}; leave the option out, or say which layout it is"
+                f" is {kind}; drop the option, or name the layout"
             )
     match kind:
         case "minc2500":

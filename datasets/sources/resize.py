@@ -64,7 +64,7 @@ class ResizeRule(BaseModel):
                 return cls(kind="exact", height=int(height), width=int(width or height))
         except ValueError as error:
             raise SourceError(
-                f"resize rule {text!r}: a side must lie between {MIN_SIDE} and {MAX_SIDE} pixels"
+                f"resize rule {text!r}: a side must be between {MIN_SIDE} and {MAX_SIDE} pixels"
             ) from error
         return cls()
 

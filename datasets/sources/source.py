@@ -78,7 +78,7 @@ def refuse_repetition(location: Path, paths: pa.ChunkedArray) -> None:
 
 
 def samples_table(paths: Sequence[str], label: int | Sequence[int], split: str) -> pa.Table:
-    """Make the rows of images that share a split, and a class unless each has its own label.
+    """Make the rows of images of one split, and of one class unless each has its own label.
 
     Raises:
         SourceError: A name that is not UTF-8, which a samples table could not hold.

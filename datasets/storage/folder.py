@@ -1,3 +1,4 @@
+# ruff: noqa: D102 (the protocol Location documents the methods)
 """A folder of a file system as a location for objects (location.py)."""
 
 import errno
@@ -24,40 +25,33 @@ class Folder:
 
     @property
     def name(self) -> str:
-        """Last part of the path."""
         return self.path.name
 
     def __truediv__(self, name: str) -> "Folder":
         return Folder(self.path / name)
 
     def beside(self, suffix: str) -> "Folder":
-        """The folder beside this one that has ``suffix`` appended to its name."""
         return Folder(self.path.with_name(self.path.name + suffix))
 
     def read(self, path: str) -> bytes:
-        """Read a file."""
         return (self.path / path).read_bytes()
 
     def write(self, path: str, content: bytes) -> None:
-        """Write a file so that after a crash it is there whole, or not at all, or as it was."""
         target = self.path / path
         with _changing("write", target):
             write_atomically(target, content)
 
     def create(self, path: str, content: bytes) -> bool:
-        """Write a file unless there is one; the link that names it is made whole or not at all."""
         target = self.path / path
         with _changing("write", target):
             return create_atomically(target, content)
 
     def remove(self, path: str) -> None:
-        """Remove a file, if it is there."""
         target = self.path / path
         with _changing("remove", target):
             target.unlink(missing_ok=True)
 
     def size(self, path: str) -> int | None:
-        """Size of a file."""
         target = self.path / path
         with _reading(target):
             try:
@@ -66,7 +60,6 @@ class Folder:
                 return None
 
     def sizes(self) -> dict[str, int]:
-        """Sizes of all files below."""
         with _reading(self.path):
             return dict(_list(str(self.path), "")) if self.path.is_dir() else {}
 
@@ -76,7 +69,6 @@ class Folder:
             return self.path.is_file()
 
     def sweep(self) -> None:
-        """Remove files that were being written when their writer was killed."""
         try:
             for path in self.path.rglob(f".*{PARTIAL}*"):
                 path.unlink(missing_ok=True)
@@ -84,13 +76,11 @@ class Folder:
             raise cannot("remove", error.filename or self.path, error) from error
 
     def zarr_store(self) -> Any:
-        """The folder as a store of zarr-python."""
         from zarr.storage import LocalStore
 
         return LocalStore(self.path, read_only=True)
 
     def kvstore(self, path: str) -> dict[str, Any]:
-        """TensorStore's file driver."""
         return {"driver": "file", "path": f"{(self.path / path).resolve()}/"}
 
 

@@ -3,31 +3,23 @@
 ``STORE.job/lock/`` holds numbered *claims*, ``000001.json``, ``000002.json``, … The job of the
 highest one holds the lock until its claim is marked as released, or its process is found dead. Then
 whoever creates the next number holds the lock: creating a name that must not exist is the one step
-that a file system (``link``) and object storage (a conditional put) both do for one caller only.
-Nobody writes to another's claim and none is removed, so that two jobs that take over from the same
-dead one cannot both succeed, whatever they have read before.
+that a file system (``link``) and object storage (a conditional put: S3 since 2024, Google, MinIO)
+both do for one caller only. Nobody writes to another's claim and none is removed, so that two jobs
+that take over from the same dead one cannot both succeed, whatever they have read before.
 
-Is the holder alive?
+Is the holder alive? A process of this machine's same boot and process table: the system knows; the
+time when it started tells it from a later process of the same number. Elsewhere: the holder raises
+a counter in its claim every ``BEAT_S`` seconds, and whoever wants the lock watches it for up to
+``WATCH_S`` seconds of local time; clocks of two machines are never compared.
 
-- A process of this machine's same boot and process table: the system knows, at once. The time when
-  it started tells it from a later process of the same number.
-- Elsewhere (another machine, another container): the holder raises a counter in its claim every
-  ``BEAT_S`` seconds. Whoever wants the lock watches it for up to ``WATCH_S`` seconds of local time:
-  clocks of two machines are never compared. If the counter changes, the lock is refused.
-
-What happens
-
-- in a crash, a kill, a power cut: the claim stays; it is found dead at once on the same machine,
-  after ``WATCH_S`` seconds elsewhere and after a restart. Ctrl-C and errors release it.
-- on NFS: the server does ``link``, once. If its answer is lost and the call repeated, the name
-  exists, but with our own token. A client may show an older counter for up to a minute (its
-  attribute cache); ``WATCH_S`` is longer.
-- in object storage: the service must know conditional puts (S3 since 2024, Google, MinIO, moto).
-- to a holder that was paused for long (a suspended machine) and whose lock was taken: it stops with
-  a JobError at its next check, which it makes before every shard that it writes, before the plan
-  and before the store is finished. Until then both write the same bytes, because the store itself
-  refuses a job of other settings.
-- to a holder whose ``STORE.job`` is deleted: likewise. It never makes the claim again.
+- A crash, a kill, a power cut: the claim stays, and is found dead. Ctrl-C and errors release it.
+- NFS: the server does ``link``, once. If its answer is lost and the call repeated, the name exists,
+  but with our own token. A client may show an older counter for up to a minute (its attribute
+  cache); ``WATCH_S`` is longer.
+- A holder that was paused for long (a suspended machine) and whose lock was taken, or whose
+  ``STORE.job`` was deleted, stops with a JobError at its next check, which it makes before every
+  shard that it writes, before the plan and before the store is finished. Until then both write the
+  same bytes, because the store itself refuses a job of other settings.
 """
 
 import os
@@ -156,7 +148,6 @@ def hold(location: Location, log: Callable[[str], None]) -> Iterator[Lease]:
 
 
 def _beat(lease: Lease, claim: Claim, stop: threading.Event) -> None:
-    """Raise the counter of a claim until the job stops."""
     beats = 0
     while not stop.wait(BEAT_S):
         beats += 1
@@ -174,7 +165,6 @@ def _update(lease: Lease, claim: Claim) -> None:
 
 
 def _take(location: Location, mine: Claim, log: Callable[[str], None]) -> int:
-    """Create the next claim, if the last one was released or its holder is dead."""
     last = 0
     while True:
         last = max(last, _last(location))
@@ -312,7 +302,6 @@ def _read(location: Location, number: int) -> bytes | None:
 
 
 def _parse(content: bytes | None) -> Claim | None:
-    """Parse a claim; None if it is missing, or not one, for instance of a later version."""
     try:
         return Claim.model_validate_json(content) if content is not None else None
     except ValidationError:

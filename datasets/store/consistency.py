@@ -1,6 +1,6 @@
 """What must hold inside a store beyond digests: rows, counts, values (docs/store-spec.md, 2 to 5).
 
-Each rule gives lines that say what is wrong; none stops at the first.
+Each rule yields lines about what is wrong; none stops at the first.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,7 +54,7 @@ class Placement:
         }
 
     def overlaps(self) -> Iterator[str]:
-        """Samples that share rows (section 2.5)."""
+        """Samples whose rows overlap (section 2.5)."""
         for kind, column in (("y", "first_row"), ("z", "z_first_row")):
             order = np.argsort(self._first[kind], kind="stable")
             first, count = self._first[kind][order], self._count[kind][order]
@@ -158,7 +158,7 @@ def _check_counts(samples: pa.Table, ok: NDArray[np.bool_], manifest: Manifest) 
     """Over all and per shard, as the manifest has them."""
     counted = count_samples(samples)
     if counted != manifest.samples:
-        yield f"{SAMPLES}: expected {manifest.samples}, as the manifest says, got {counted}"
+        yield f"{SAMPLES}: expected {manifest.samples}, as in the manifest, got {counted}"
     shard = samples.column("shard").to_numpy()
     count = len(manifest.shards)
     outside = (shard < 0) | (shard >= count)
@@ -166,13 +166,13 @@ def _check_counts(samples: pa.Table, ok: NDArray[np.bool_], manifest: Manifest) 
         yield f"{SAMPLES}: shard of {int(outside.sum())} samples is not in the manifest"
     total = np.bincount(shard[~outside], minlength=count)
     good = np.bincount(shard[ok & ~outside], minlength=count)
-    for k, said in enumerate(manifest.shards):
+    for k, summary in enumerate(manifest.shards):
         found = (int(total[k]), int(good[k]), int(total[k] - good[k]))
-        if found != (said.samples, said.ok, said.failed):
+        if found != (summary.samples, summary.ok, summary.failed):
+            counts = f"{summary.samples} samples, {summary.ok} ok and {summary.failed} failed"
             yield (
-                f"shard {k}: expected {said.samples} samples, {said.ok} ok and {said.failed} "
-                f"failed, as the manifest says; the samples table has {found[0]}, {found[1]} and "
-                f"{found[2]}"
+                f"shard {k}: expected {counts}, as in the manifest; the samples table has "
+                f"{found[0]}, {found[1]} and {found[2]}"
             )
 
 

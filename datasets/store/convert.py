@@ -214,7 +214,6 @@ def _leave_note(note: Conversion, target: Location) -> None:
 
 @contextmanager
 def _held(target: Location) -> Iterator[None]:
-    """Hold the lock on the note beside a target in a folder."""
     job = target.beside(".job")
     if not isinstance(job, Folder):
         yield

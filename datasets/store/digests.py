@@ -24,7 +24,7 @@ def sha256_of(content: bytes | memoryview) -> str:
 
 
 def describe_object(path: str, content: bytes) -> StoredObject:
-    """What the manifest says of an object with all of this content."""
+    """The manifest's entry of an object with this content."""
     return StoredObject(path=path, bytes=len(content), sha256=sha256_of(content))
 
 
@@ -41,7 +41,7 @@ class Digest:
         self._hash.update(piece)
 
     def describe(self, path: str) -> StoredObject:
-        """What the manifest says of the object."""
+        """The manifest's entry of the object."""
         return StoredObject(path=path, bytes=self._bytes, sha256=self._hash.hexdigest())
 
 

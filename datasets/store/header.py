@@ -185,15 +185,15 @@ class PixelInfo(Sparse):
         return self.latents.resize if self.latents else "none"
 
     def y_size(self, height: int, width: int) -> tuple[int, int]:
-        """Size of the grid of an image: one position a pixel."""
+        """One position a pixel."""
         return height, width
 
     def z_size(self, height: int, width: int) -> tuple[int, int]:
-        """Size of the grid of ``z_hat``, which is not there."""
+        """There is no ``z_hat``."""
         return 0, 0
 
     def z_grid(self, height: Any, width: Any) -> tuple[Any, Any]:
-        """Size of the grid of ``z_hat``, which is not there; of arrays too."""
+        """There is no ``z_hat``; of integers or arrays."""
         return 0 * height, 0 * width
 
 

@@ -10,7 +10,7 @@ from latentset.datasets.store.arrays import RowForm
 from latentset.datasets.store.header import Layout
 
 Z_CHUNK_ROWS = 256
-"""RowForm of a chunk of z_hat. Many small samples share one: z_hat is not read in training, and a
+"""Rows of a chunk of z_hat. Many small samples share one: z_hat is not read in training, and a
 chunk costs 36 bytes of its own."""
 
 SMALL_SHARDS = 16
@@ -140,7 +140,7 @@ def _fill_shards(
 def _shard_rows(
     padded: NDArray[np.int64], chunk_rows: int, row_bytes: int, shard_bytes: int
 ) -> int:
-    """RowForm of a shard: what was asked for, less for a small set, never less than a sample."""
+    """What was asked for, less for a small set, never less than a sample."""
     wanted = shard_bytes // (row_bytes * chunk_rows) * chunk_rows
-    share = -(-int(padded.sum()) // (SMALL_SHARDS * chunk_rows)) * chunk_rows
-    return max(int(padded.max()), min(wanted, share))
+    fraction = -(-int(padded.sum()) // (SMALL_SHARDS * chunk_rows)) * chunk_rows
+    return max(int(padded.max()), min(wanted, fraction))

@@ -110,15 +110,12 @@ def parse_samples(content: bytes, header: Header, where: str) -> pa.Table:
         file = pq.ParquetFile(io.BytesIO(content), read_dictionary=_TEXTS)
         table = file.read(columns=schema.names)
         _refuse_swollen(_text_bytes(table) // _SWELLING, content, where, "texts")
-        table = pa.table(
-            [_decode(table.column(field.name), field) for field in schema],
-            schema=schema,
-        )
+        for field in schema:
+            if not field.nullable and table.column(field.name).null_count:
+                raise StoreCorruptError(f"{where}: {SAMPLES}: column {field.name!r} holds nulls")
+        table = table.cast(schema)
     except (pa.ArrowException, OSError, IndexError) as error:
         raise StoreCorruptError(f"{where}: {SAMPLES} cannot be read: {error}") from error
-    for field in schema:
-        if not field.nullable and table.column(field.name).null_count:
-            raise StoreCorruptError(f"{where}: {SAMPLES}: column {field.name!r} holds nulls")
     check_samples(table, header, where)
     return table
 
@@ -139,21 +136,6 @@ def _text_bytes(table: pa.Table) -> int:
             lengths = pc.binary_length(piece.dictionary).take(piece.indices)
             total += pc.sum(pc.cast(lengths, pa.int64())).as_py() or 0
     return total
-
-
-def _decode(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
-    if not pa.types.is_dictionary(column.type):
-        return column
-    return pa.chunked_array([_decode_piece(piece) for piece in column.chunks], field.type)
-
-
-def _decode_piece(piece: pa.DictionaryArray) -> pa.Array:
-    """The texts of a dictionary; where each occurs once and in order, that is the dictionary."""
-    indices = piece.indices
-    in_order = len(indices) == len(piece.dictionary) and not indices.null_count
-    if in_order and np.array_equal(indices.to_numpy(), np.arange(len(indices))):
-        return piece.dictionary
-    return piece.dictionary.take(indices)
 
 
 def check_samples(table: pa.Table, header: Header, where: str) -> None:

@@ -149,7 +149,6 @@ def _size(store: Store, ok: pa.Table) -> dict[str, str]:
 
 
 def _encoded_pixels(store: Store, ok: pa.Table) -> Any:
-    """Pixels of each image as it was coded."""
     of_image = ImageSizes(store.header.content, store.header.resize)
     sizes = zip(ok.column("height").to_pylist(), ok.column("width").to_pylist(), strict=True)
     return np.array([np.prod(of_image.coded(h, w)) for h, w in sizes], np.float64)

@@ -20,7 +20,7 @@ def refuse_nested(location: Location) -> None:
     The target itself may be a store.
     """
     if _is_writable(location) and "/" not in location.url.partition("://")[2]:
-        raise StoreError(  # what lies beside it, its .job, would be another bucket
+        raise StoreError(  # what is beside it, its .job, would be another bucket
             f"{location} is a whole bucket: expected a name in it, for instance "
             f"{location}/store.zarr"
         )
@@ -33,7 +33,7 @@ def refuse_nested(location: Location) -> None:
             )
         if _is_store(above):
             raise StoreError(
-                f"{location} lies inside the store {above}, which would not be sound with another "
+                f"{location} is inside the store {above}, which would not be sound with another "
                 f"store in it: {_FREE}. Nothing was changed there"
             )
 
@@ -56,7 +56,7 @@ def _is_writable(location: Location) -> TypeGuard[Bucket]:
 
 
 def _is_store(location: Location) -> bool:
-    """Whether a header or a manifest of ours lies right in a location."""
+    """Whether a header or a manifest of ours is right in a location."""
     header = _read(location, "zarr.json")
     try:
         document = json.loads(header) if header else None
@@ -72,7 +72,7 @@ def _is_store(location: Location) -> bool:
 
 
 def _read(location: Location, path: str) -> bytes | None:
-    """Read a small object; None if it is missing, or if only what lies below may be looked at."""
+    """Read a small object; None if it is missing, or if only what is below may be read."""
     try:
         return location.read(path)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError):

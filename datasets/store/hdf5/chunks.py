@@ -164,7 +164,7 @@ class ChunkedDataset:
         for base in (0, h5py.h5i.get_file_id(identifier).get_create_plist().get_userblock()):
             if os.pread(self._descriptor, len(content), int(self._offsets[0]) + base) == content:
                 return int(base)
-        raise self._corrupt("the first chunk is not where the file says")
+        raise self._corrupt("the first chunk is not at its offset")
 
     def stored_chunk(self, k: int) -> bytes:
         """Read chunk ``k`` of the last axis as it is stored: compressed, with its checksum."""

@@ -80,7 +80,7 @@ def read_user_block(path: Path) -> Sha256:
         )
     if size != expected:
         raise StoreCorruptError(
-            f"{path}: expected {expected!r:.80} bytes, as its first line says, got {size}: it was "
+            f"{path}: expected {expected!r:.80} bytes, as in its first line, got {size}: it was "
             "cut off or altered"
         )
     if block != user_block(size, sha256, version) or signature != SIGNATURE:

@@ -127,7 +127,7 @@ def read_table(path: Path, header: Header, manifest: Manifest) -> pa.Table:
     check_samples(samples, header, str(path))
     if (counted := count_samples(samples)) != manifest.samples:
         raise StoreCorruptError(
-            f"{path}: {SAMPLES_GROUP}: expected {manifest.samples} (as the manifest says), got "
+            f"{path}: {SAMPLES_GROUP}: expected {manifest.samples} (as in the manifest), got "
             f"{counted}"
         )
     return samples

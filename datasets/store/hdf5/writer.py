@@ -123,7 +123,6 @@ def _fill(
     samples: pa.Table,
     summaries: tuple[ShardSummary, ...],
 ) -> Manifest:
-    """Write everything but the user block."""
     count, written = header.layout.shards, 0
     forms = {name: array_form(header, name) for name in header.arrays}
     datasets = {

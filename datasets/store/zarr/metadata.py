@@ -1,8 +1,7 @@
-"""What an array's ``zarr.json`` may say (docs/store-spec.md, 4): checked before anyone reads by it.
+"""What an array's ``zarr.json`` may hold (docs/store-spec.md, 4), checked before it is used.
 
 Shapes and chunks come from the header; codecs are a few that only transpose, compress or check.
-A store from elsewhere can so make no reader take other memory than its header says, nor run a
-codec that nobody expects.
+So no store can make a reader take more memory than its header allows, or run an unexpected codec.
 """
 
 import json

@@ -157,5 +157,5 @@ def _check_objects(location: Location, header: Header, manifest: Manifest) -> pa
                 raise refuse(f"{array}/c/{k}/0: is too small for the index of its chunks")
     samples = parse_samples(content[SAMPLES], header, str(location))
     if (counted := count_samples(samples)) != manifest.samples:
-        raise refuse(f"{SAMPLES}: expected {manifest.samples} (as {MANIFEST} says), got {counted}")
+        raise refuse(f"{SAMPLES}: expected {manifest.samples} (as in {MANIFEST}), got {counted}")
     return samples

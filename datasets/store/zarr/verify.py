@@ -198,7 +198,6 @@ def _check_shard(
     index: int,
     contents: Mapping[ArrayName, bytes],
 ) -> Iterator[str]:
-    """Every chunk's checksum, and the values."""
     rows: dict[ArrayName, NDArray[Any]] = {}
     for name, content in contents.items():
         path = f"{name}/c/{index}/0"
@@ -229,7 +228,6 @@ def _find_bad_chunks(
     first: int,
     stop: int,
 ) -> Iterator[str]:
-    """Which rows of a shard cannot be decoded, and whose they are."""
     step = array_form(header, name).chunk_rows
     for start in range(first, stop, step):
         try:

@@ -36,7 +36,6 @@ blosc.use_threads = False  # several would order a chunk's blocks by chance
 
 
 def _create(store: MemoryStore, header: Header, name: ArrayName) -> "zarr.Array[Any]":
-    """Create an array of the store in memory, without data."""
     form = array_form(header, name)
     dtype = np.dtype(form.dtype)
     return zarr.create_array(
@@ -201,7 +200,7 @@ def _place(target: NDArray[Any], start: int, values: NDArray[Any]) -> None:
 
 
 def write_objects(store: Location, content: Mapping[str, bytes]) -> list[StoredObject]:
-    """Write objects, each whole; return what the manifest says of them. StoreError on trouble."""
+    """Write objects, each whole; return their entries of the manifest. StoreError on trouble."""
     for path, value in content.items():
         store.write(path, value)
     return [describe_object(path, value) for path, value in content.items()]

@@ -143,9 +143,9 @@ def test_two_at_once(format: Format, source: Store, tmp_path: Path) -> None:
 
 
 def test_a_target_inside_a_store(source: Store, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="lies inside the store"):
+    with pytest.raises(StoreError, match="is inside the store"):
         convert(source, source.location / "sub", "zarr")
-    with pytest.raises(StoreError, match="lies inside the store"):
+    with pytest.raises(StoreError, match="is inside the store"):
         convert(source, source.location / "sub.h5", "hdf5")
 
 

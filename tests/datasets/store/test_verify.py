@@ -218,7 +218,7 @@ def rewrite(
         ("latent_height", 4, "latent size does not follow from the image's: odd/000001"),
         ("width", 0, "latent size does not follow from the image's: odd/000001"),
         ("status", "failed", "shard 1: expected 1 samples, 1 ok and 0 failed, .* has 1, 0 and 1"),
-        ("status", "failed", "expected total=12 ok=11 failed=1, as the manifest says, .* ok=10"),
+        ("status", "failed", "expected total=12 ok=11 failed=1, as in the manifest, .* ok=10"),
     ],
 )
 def test_the_samples_table_against_the_rules(
