@@ -57,25 +57,20 @@ that could not release it, for instance because the disk was full."""
 
 
 class Claim(BaseModel):
-    """``STORE.job/lock/NNNNNN.json``."""
+    """``STORE.job/lock/NNNNNN.json``; an empty text or 0 is unknown."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     token: str
-    """Random, for this claim alone."""
     host: str
     boot: str
-    """The kernel's name for this boot; empty = unknown."""
     pid_namespace: str
-    """Which table of processes ``pid`` is of; empty = unknown."""
     pid: PositiveInt
     started: NonNegativeInt
-    """When the process started, clock ticks since boot; 0 = unknown."""
+    """Clock ticks since boot."""
     user: str
     since: str
-    """When it took the lock, ISO 8601, UTC; for people, never compared."""
     beats: NonNegativeInt = 0
-    """Counts up as long as the process lives."""
     released: bool = False
 
     def describe(self) -> str:
@@ -155,10 +150,7 @@ def _beat(lease: Lease, claim: Claim, stop: threading.Event) -> None:
 
 
 def _update(lease: Lease, claim: Claim) -> None:
-    """Write one's own claim again, unless the lock was lost.
-
-    Trouble may pass (a server that restarts); that a lock was lost shows before the next write.
-    """
+    """Write one's own claim again, unless the lock was lost; trouble may pass."""
     with suppress(JobError, StoreError):
         lease.check()
         lease.location.write(_path(lease.number), claim.to_bytes())
@@ -283,8 +275,7 @@ def _path(number: int) -> str:
 def _last(location: Location) -> int:
     """The highest number of a claim; 0 if there is none.
 
-    Asked for one by one: a job has few, and names that come and go while they are listed (files
-    that are being written) would be in the way.
+    Asked for one by one: a listing may fail on files that are being written at the time.
     """
     number = 0
     with _readable(location):

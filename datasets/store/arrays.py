@@ -31,7 +31,6 @@ class ArrayForm:
     dtype: str
     channels: int
     chunk_rows: int
-    """Rows of an inner chunk."""
     shard_rows: int
     shards: int
 
@@ -55,7 +54,6 @@ class RowForm:
     """A row of a store's first array, as the layout counts with it."""
 
     bytes: int
-    """Its size before compression."""
     mixed_chunk: int
     """Rows of a chunk where samples differ in size, at most."""
 

@@ -1,8 +1,8 @@
 """The header of a store: what its numbers mean and where they come from (docs/store-spec.md, 3).
 
 The header is the value of the root group's attribute ``latentset``. The models here are that
-JSON object, field by field; a field that is not known is an error, because a reader that skips
-what it does not understand may take the numbers for something else.
+JSON object, whose fields the specification describes; a field that is not known is an error,
+because a reader that skips what it does not understand may take the numbers for something else.
 """
 
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
@@ -73,29 +73,20 @@ class CodecInfo(Sparse):
     """
 
     name: FileName
-    """For people; ``sha256`` identifies the codec."""
     sha256: Sha256
-    """Digest of the metagraph file."""
     form: Literal["tfc1", "tfc2"]
-    """Which generation of tensorflow-compression built the graph: rounding and GDN differ."""
     tensors: dict[str, str]
-    """Tensor name in the metagraph for ``input_image``, ``y_hat``, ``scale_index``, ``z_hat``."""
     channels: PositiveInt
-    """Channels C of ``y_hat`` and ``scale_index``."""
     z_channels: PositiveInt
     scale_table: Annotated[
         tuple[Annotated[FiniteFloat, Field(gt=0)], ...], Field(min_length=1, max_length=256)
     ]
-    """sigma_hat for each value of ``scale_index``. A codec's own ascends, a store's need not."""
+    """A codec's own ascends, a store's need not."""
     z_offset: tuple[FiniteFloat, ...]
-    """Value to add to the stored symbols of ``z_hat``, one a channel."""
     h_s_exact_to: PositiveInt | None = None
-    """h_s is a network of integers: for ``z_hat`` (offset added) up to this magnitude,
-    ``scale_index`` is the same on every CPU. Absent where it computes with fractions."""
+    """Up to this magnitude of ``z_hat`` (offset added) h_s is exact. Absent: it has fractions."""
     y_downsampling: Annotated[int, Field(ge=1, le=1024)] = 16
-    """Pixels a side of one position of ``y_hat``; sizes are rounded up."""
     z_downsampling: Annotated[int, Field(ge=1, le=65536)] = 64
-    """Pixels a side of one position of ``z_hat``; sizes are rounded up."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -133,34 +124,23 @@ class Provenance(Sparse):
     latentset: str
     tensorflow: str
     tensorflow_compression: str
-    """Empty where it was not installed."""
     onednn: bool
-    """Whether TensorFlow's oneDNN kernels were on; some symbols differ without them."""
     device: str
-    """What ran the codec: ``cpu``, or the GPU's name."""
     cpu_isa: Annotated[str, Field(min_length=1)] | None = None
-    """Vector instructions that every worker was restricted to: ``avx2``, ``avx512``. Absent where
-    each took the best of its CPU, and where no codec ran."""
     decoder: str
-    """What decoded and resized the images, with its version."""
     python: str
     numpy: str
     zarr: str
     created: str
-    """When the job was planned, ISO 8601, UTC."""
 
 
 class LatentsInfo(Frozen):
     """The store of latents that pixels were decoded from."""
 
     fingerprint: Sha256
-    """Of its manifest: identifies codec, images, resize rule and software."""
     resize: str
-    """What was done to each image before it was encoded: with it, the decoded images have the
-    sizes of what they are reconstructions of."""
     provenance: Provenance
     measured: bool
-    """Whether the decoded images were compared with the images, resized by ``resize``."""
 
 
 class PixelInfo(Sparse):
@@ -168,7 +148,6 @@ class PixelInfo(Sparse):
 
     kind: Literal["original", "decoded"]
     latents: LatentsInfo | None = None
-    """Where they were decoded from; absent for originals."""
 
     channels: ClassVar[int] = 3
     z_channels: ClassVar[int] = 0
@@ -201,31 +180,21 @@ class SourceInfo(Frozen):
     """Which images a store was made from."""
 
     kind: Annotated[str, Field(min_length=1)]
-    """``imagefolder``, ``minc2500``, ``imagenet``, ``list``, …"""
     name: str
-    """Name of the collection, for people; never a path."""
     samples: NonNegativeInt
-    """Number of images listed, readable or not."""
     classes: tuple[str, ...]
-    """Class names; a sample's label is an index into them."""
     listing_sha256: Sha256
-    """Identifies the list of ids, paths, labels and splits."""
 
 
 class Layout(Frozen):
     """How rows are divided into chunks and shards (docs/store-spec.md, 4)."""
 
     chunk_rows: PositiveInt
-    """Rows of an inner chunk of ``y_hat``, ``scale_index``, ``sigma_hat``, ``pixels``."""
     shard_rows: PositiveInt
-    """Rows of a shard of those; a multiple of ``chunk_rows``."""
     z_chunk_rows: NonNegativeInt
-    """Rows of an inner chunk of ``z_hat``; 0 in a store without it."""
     z_shard_rows: NonNegativeInt
-    """Rows of a shard of ``z_hat``, a multiple of ``z_chunk_rows``; 0 in a store without it."""
     shards: PositiveInt
     target_shard_bytes: PositiveInt
-    """Size of a shard of ``y_hat`` or ``pixels`` before compression that was asked for."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -243,12 +212,9 @@ class Described(Sparse):
 
     format_version: FormatVersion
     codec: CodecInfo | None = None
-    """What made the latents, and the pixels if they are decoded; absent for originals."""
     pixels: PixelInfo | None = None
-    """Absent in a store of latents."""
     arrays: tuple[ArrayName, ...]
     resize: str
-    """What was done to each image right before it was encoded, or stored as pixels."""
     source: SourceInfo
 
     @model_validator(mode="after")

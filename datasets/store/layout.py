@@ -27,11 +27,11 @@ class Assignment:
 
     layout: Layout
     shard: NDArray[np.int32]
-    """Ascending. A sample without rows has one as well: whose task it is."""
+    """Ascending; of samples without rows too: whose task they are."""
     first_row: NDArray[np.int64]
-    """First row of ``y_hat``, or of ``pixels``; -1 for a sample without rows."""
+    """-1 for a sample without rows."""
     z_first_row: NDArray[np.int64]
-    """First row of ``z_hat``; -1 for a sample without rows there."""
+    """Likewise."""
 
 
 def assign_rows(

@@ -22,7 +22,6 @@ class SampleCounts(Frozen):
 
     total: NonNegativeInt
     ok: NonNegativeInt
-    """Samples with latents, or pixels."""
     failed: NonNegativeInt
 
     @model_validator(mode="after")
@@ -42,9 +41,7 @@ class ShardSummary(Frozen):
     """One shard."""
 
     index: NonNegativeInt
-    """As in the chunk keys."""
     samples: NonNegativeInt
-    """Samples that its task was given."""
     ok: NonNegativeInt
     failed: NonNegativeInt
 
@@ -54,13 +51,11 @@ class Manifest(Frozen):
 
     format_version: FormatVersion
     sha256: Sha256 | None = None
-    """Digest of the manifest's own bytes with these 64 digits as zeros; None in version 0.1."""
+    """None in version 0.1."""
     fingerprint: Sha256
-    """Identifies the resolved settings of the job that wrote the store."""
     samples: SampleCounts
     shards: tuple[ShardSummary, ...]
     objects: tuple[StoredObject, ...]
-    """Everything but the manifest itself, sorted by path."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
