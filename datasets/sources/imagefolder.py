@@ -81,13 +81,7 @@ def find_split_folders(root: Path, folders: Sequence[str]) -> dict[str, str]:
 
 
 def list_split(root: Path, folder: str, split: str, classes: Sequence[str]) -> Iterator[pa.Table]:
-    """List the images of a split, one table a class.
-
-    Args:
-        root: The source's root.
-        folder: The split's folder, relative to the root; "" for the root itself.
-        split: Its name in the samples.
-        classes: Class names of the source, in the order of their labels.
+    """List the images of the split in ``folder``, relative to the root; one table a class.
 
     Raises:
         SourceError: A class folder without an image, as torchvision refuses it.

@@ -107,12 +107,9 @@ def decode_image(data: bytes) -> npt.NDArray[np.uint8]:
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """Read an image's (height, width) in pixels from its header, without decoding it.
+    """Read an image's (height, width) in pixels from its header; raises as :func:`decode_image`.
 
-    A truncated file often has a sound header: only :func:`read_image` can tell.
-
-    Raises:
-        ImageError: With the status that the samples table records.
+    A truncated file often has a sound header: only decoding reveals it.
     """
     with _open_file(path) as file, _pillow_silenced(), _open_image(file) as image:
         _check_header(image)

@@ -36,12 +36,14 @@ def open_source(
     """
     if kind == "auto":
         kind = find_kind(location)
-    options = {"minc2500": minc_split, "imagenet": devkit, "list": root}
-    names = {"minc2500": "minc_split", "imagenet": "devkit", "list": "root"}
-    for layout, value in options.items():
+    for layout, name, value in (
+        ("minc2500", "minc_split", minc_split),
+        ("imagenet", "devkit", devkit),
+        ("list", "root", root),
+    ):
         if value is not None and layout != kind:
             raise SourceError(
-                f"{location}: the option {names[layout]} is for the layout {layout}, but this one"
+                f"{location}: the option {name} is for the layout {layout}, but this one"
                 f" is {kind}; drop the option, or name the layout"
             )
     match kind:

@@ -38,11 +38,7 @@ _NUMBER = r"^(-1|0|[1-9][0-9]{0,8})$"
 
 
 def open_list(location: Path, root: Path | None = None) -> Source:
-    """List the images that a CSV or Parquet file names.
-
-    Args:
-        location: The file.
-        root: The folder that its paths are relative to; None is the file's own.
+    """List the images that a CSV or Parquet file names, relative to ``root`` or its own folder.
 
     Raises:
         SourceError: Not such a file, a column missing or not known, or a row whose path, label or

@@ -44,17 +44,10 @@ class Source:
 
 
 def make_source(kind: str, root: Path, classes: tuple[str, ...], samples: pa.Table) -> Source:
-    """Make a source of samples that are in order.
+    """Make a source of samples in order: columns "path", "label" and "split" of ``SOURCE_SCHEMA``.
 
-    Args:
-        kind: Which layout.
-        root: The folder that paths are relative to, resolved.
-        classes: Class names in the order of their labels.
-        samples: Columns "path", "label" and "split" of ``SOURCE_SCHEMA``. The path becomes the id:
-            each must be unique, as in a folder's listing; see :func:`refuse_repetition`.
-
-    Raises:
-        SourceError: No samples.
+    The path becomes the id: each must be unique, as in a folder's listing; see
+    :func:`refuse_repetition`. SourceError if there are no samples.
     """
     if samples.num_rows == 0:
         raise SourceError(f"{root}: no images there ({kind} layout)")

@@ -112,13 +112,10 @@ class Lease:
 
 @contextmanager
 def hold(location: Location, log: Callable[[str], None]) -> Iterator[Lease]:
-    """Hold the lock for as long as the context lasts.
+    """Hold the lock whose claims are at ``location`` for as long as the context lasts.
 
-    Check the lease before writing what another job could be writing too.
-
-    Args:
-        location: Of the claims, ``STORE.job/lock``.
-        log: Called when there is something to wait for.
+    Check the lease before writing what another job could be writing too. ``log`` is called when
+    there is something to wait for.
 
     Raises:
         JobError: Another job holds the lock.

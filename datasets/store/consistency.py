@@ -116,9 +116,11 @@ def check_table(samples: pa.Table, header: Header, manifest: Manifest) -> Iterat
     ):
         differs = samples.column(column).to_numpy() != value
         yield from blame(f"{column} of a sample without latents is not {value}", ~ok & differs)
+    latents = header.pixels.latents if header.pixels else None
+    measured = latents is not None and latents.measured
     for column in sorted(_MEASURES & set(samples.column_names)):
         value = samples.column(column).to_numpy()
-        unasked = ~np.isnan(value) & ~(ok & _measured(header))
+        unasked = ~np.isnan(value) & ~(ok & measured)
         yield from blame(f"{column} of a sample that was not compared", unasked)
         yield from blame(f"{column} is negative", np.nan_to_num(value) < 0)
     try:
@@ -128,11 +130,6 @@ def check_table(samples: pa.Table, header: Header, manifest: Manifest) -> Iterat
     else:
         yield from blame("latent size does not follow from the image's", ok & wrong)
     yield from _check_counts(samples, ok, manifest)
-
-
-def _measured(header: Header) -> bool:
-    pixels = header.pixels
-    return pixels is not None and pixels.latents is not None and pixels.latents.measured
 
 
 def _wrong_size(samples: pa.Table, header: Header) -> NDArray[np.bool_]:

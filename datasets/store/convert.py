@@ -57,17 +57,11 @@ class Conversion(Frozen):
 
 
 def convert(source: Store, target: Location, format: Format, report: Report = silent) -> Store:
-    """Write a store again, and prove that both are equal.
+    """Write a complete store again, and prove that both are equal.
 
     Header, samples, fingerprint and the counts of every shard stay what they are; the format
-    version becomes the one that this package writes.
-
-    Args:
-        source: A complete store.
-        target: Where to write; nothing may be there, except what the same conversion left when it
-            was stopped.
-        format: Into what.
-        report: Is called with the step, and how many of how many shards are done.
+    version becomes the one that this package writes. Nothing may be at the target, except what the
+    same conversion left when it was stopped.
 
     Raises:
         StoreError: Something else is at the target, it cannot be written, or the source is not

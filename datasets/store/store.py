@@ -120,11 +120,7 @@ class Store(ABC):
         }
 
     def read_grid(self, index: int, name: ArrayName) -> NDArray[Any]:
-        """Read one array of one sample, (h, w, channels), its values as they are stored.
-
-        Raises:
-            StoreError: The sample has no latents, or as :meth:`read_rows`.
-        """
+        """Read one array of one sample, (h, w, channels), as stored; raises as read_sample."""
         sample = self.samples.slice(index, 1).to_pylist()[0]
         if sample["status"] != OK:
             raise StoreError(

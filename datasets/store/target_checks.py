@@ -28,8 +28,7 @@ def refuse_nested(location: Location) -> None:
         if isinstance(above, Folder) and above.is_file():
             raise StoreError(
                 f"{location} cannot be made: {above} is a file, and no folder; {_FREE}. Nothing "
-                f"was "
-                "changed there"
+                "was changed there"
             )
         if _is_store(above):
             raise StoreError(
@@ -82,11 +81,7 @@ def _read(location: Location, path: str) -> bytes | None:
 
 
 def is_free(location: Location) -> bool:
-    """Whether nothing is at a location but what a killed writer left behind.
-
-    Raises:
-        StoreError: The location cannot be written, or not read.
-    """
+    """Whether nothing is at a location but what a killed writer left; StoreError on trouble."""
     if isinstance(location, Folder) and location.is_file():
         return False
     sizes = location.sizes()

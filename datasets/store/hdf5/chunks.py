@@ -39,15 +39,8 @@ def array_dtype(name: ArrayName) -> np.dtype[Any]:
 class ChunkedDataset:
     """A dataset whose chunks were found, and checked to be inside the file; decoded on demand.
 
-    May be read by several threads at a time. The HDF5 library is not used after construction.
-
-    Args:
-        group: The group that holds it, of an open file.
-        name: Its name there.
-        path: The file.
-        shape: The shape it must have.
-        chunk: Length that its chunks must have along the last axis; None accepts any.
-        dtype: The data type that it must have; None accepts strings of fixed length.
+    Several threads may read it at a time: HDF5 is not used after construction. Without ``chunk``
+    any length of a chunk along the last axis is accepted, without ``dtype`` texts of fixed length.
 
     Raises:
         StoreFormatError: It is not stored the way docs/store-spec.md, 8, requires.

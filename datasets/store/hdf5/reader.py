@@ -70,11 +70,7 @@ class Hdf5Store(Store):
     def dataset(self, name: ArrayName) -> ChunkedDataset:
         """Find an array in the file, (channels, rows), for several threads at a time.
 
-        It is kept: finding the chunks of a large array takes seconds.
-
-        Raises:
-            StoreError: The store has no such array.
-            StoreCorruptError: It is not what the header describes.
+        It is kept: finding the chunks of a large array takes seconds. Raises as :meth:`array` does.
         """
         shape, chunk = self.shape(name)[::-1], array_form(self.header, name).chunk_rows
         if name not in self._datasets:
@@ -90,15 +86,11 @@ class Hdf5Store(Store):
 
 
 def open_hdf5(location: Folder) -> Hdf5Store:
-    """Open a store's file for reading.
+    """Open a store's file for reading; raises as ``open_store`` does.
 
     Checked are the user block, the size, the header's digest, the manifest's own, and that the
     samples are inside the arrays. All chunks and all of HDF5's metadata carry checksums, which are
     checked when they are read; the digest of the whole file is for ``latentset verify``.
-
-    Raises:
-        StoreFormatError: It is no store, or of a version that this reader does not know.
-        StoreCorruptError: It was altered or cut off.
     """
     path = location.path
     read_user_block(path)

@@ -64,15 +64,8 @@ def write_hdf5(
 ) -> Manifest:
     """Write a store's file, or replace it, in one step at the end.
 
-    What an earlier writer of the same file left behind is removed, so there must be only one.
-
-    Args:
-        path: The file.
-        header: The store's header.
-        shards: Shard 0, 1, 2, … Only one is in memory at a time.
-        fingerprint: Of the settings.
-        samples: The samples table.
-        summaries: Of all shards, in order.
+    Of ``shards``, which come in order, one is in memory at a time; ``summaries`` are theirs. What
+    an earlier writer of the same file left behind is removed, so there must be only one.
 
     Raises:
         StoreError: The file cannot be written, the number of shards or chunks is wrong, or a text
