@@ -69,10 +69,8 @@ def convert(source: Store, target: Location, format: Format, report: Report = si
         StoreCorruptError: The source is damaged, or the two differ.
     """
     manifest = _manifest(source)
-    if format == "hdf5" and not isinstance(target, Folder):
-        raise StoreError(
-            f"{target}: HDF5 is written to a file system only; name a file, and copy it afterwards"
-        )
+    if format == "hdf5":
+        _file_path(target)
     if is_same(target, source.location):
         raise StoreError(f"{target} is the source itself: name another target")
     refuse_nested(target)
@@ -86,7 +84,7 @@ def convert(source: Store, target: Location, format: Format, report: Report = si
             differences = compare(source, written, report)
             if differences:
                 if isinstance(target, Folder) and target.is_file():
-                    target.path.unlink()
+                    Folder(target.path.parent).remove(target.name)
                 else:
                     target.remove(MANIFEST)
                 raise StoreCorruptError(
@@ -114,9 +112,9 @@ def copy_store(source: Store, target: Location, format: Format, report: Report =
             yield source.read_shard(index)
         report("converting", count, count)
 
-    if format == "hdf5" and isinstance(target, Folder):
+    if format == "hdf5":
         write_hdf5(
-            target.path,
+            _file_path(target),
             header,
             (encode_shard(header, rows) for rows in shards()),
             fingerprint=source.fingerprint,
@@ -169,6 +167,14 @@ def compare(first: Store, second: Store, report: Report = silent) -> list[str]:
                 differences.append(f"{name} differs in shard {index}")
     report("comparing", shards, shards)
     return differences
+
+
+def _file_path(target: Location) -> Path:
+    if not isinstance(target, Folder):
+        raise StoreError(
+            f"{target}: HDF5 is written to a file system only; name a file, and copy it afterwards"
+        )
+    return target.path
 
 
 def _manifest(store: Store) -> Manifest:
