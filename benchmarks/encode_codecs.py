@@ -72,7 +72,7 @@ def show(name: str, runs: list[measure.Ran]) -> None:
 
 def require_equal(one: Path, other: Path) -> None:
     """Compare two stores, by their bytes where their rows are divided alike."""
-    from latentset.datasets.store.reader import open_store
+    from latentset.datasets.store import open_store
 
     a, b = open_store(one), open_store(other)
     if a.header.layout == b.header.layout:

@@ -30,7 +30,7 @@ def main() -> None:
     """Measure and print."""
     from full_codec import make_codec, read_images, write_images
 
-    from latentset.datasets.store.reader import open_store
+    from latentset.datasets.store import open_store
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("source", metavar="IMAGES", type=Path, help="folder of JPEG files")

@@ -27,10 +27,10 @@ def setup(number: int, codec_path: str, jpegs: str, folder: str) -> measure.Work
         CPU time`` counts processor time. ``PARTS``: on the same 32 jpegs, or one shard.
     """
     from latentset.datasets.sources.images import decode_image, read_bytes
-    from latentset.datasets.sources.opening import open_source
+    from latentset.datasets.sources.layouts import open_source
     from latentset.datasets.store.arrays import rows_of
+    from latentset.datasets.store.digests import sha256_of
     from latentset.datasets.store.header import ARRAYS, format_version_of
-    from latentset.datasets.store.objects import sha256_of
     from latentset.datasets.store.scales import number_scales
     from latentset.datasets.store.zarr.writer import ShardBuffer, shard_objects, write_objects
     from latentset.pipeline.encode.engine import TENSORFLOW, load_once

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentset.datasets.store import open_store
-from latentset.datasets.store.convert import read_shard
 
 
 def arrangements() -> dict[str, tuple[bool, Mapping[str, Any]]]:
@@ -98,7 +97,7 @@ def main() -> None:
         raise SystemExit(f"{store.location} is not complete")
     step = max(1, layout.shards // options.shards)
     indexes = range(0, layout.shards, step)[: options.shards]
-    shards = [read_shard(store, index) for index in indexes]
+    shards = [store.read_shard(index) for index in indexes]
     for name in store.header.arrays:
         values = np.concatenate([rows[name] for rows in shards])
         paths = {f"{name}/c/{index}/0" for index in indexes}

@@ -289,7 +289,7 @@ def main() -> None:
 
 def run(folder: Path, count: int, workers: int, resize: str) -> None:
     """Run the job, and say what it took and wrote."""
-    from latentset.datasets.sources.images import ResizeRule
+    from latentset.datasets.sources.resize import ResizeRule
     from latentset.datasets.sources.source import make_source
     from latentset.pipeline.encode.engine import Engine
     from latentset.pipeline.encode.job import encode

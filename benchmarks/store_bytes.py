@@ -18,7 +18,8 @@ from typing import Any
 import measure
 import numpy as np
 
-from latentset.datasets.sources.images import ResizeRule, decode_image, read_bytes
+from latentset.datasets.sources.images import decode_image, read_bytes
+from latentset.datasets.sources.resize import ResizeRule
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.samples import OK
 from latentset.pipeline.codec.load.codec import Codec, load_codec

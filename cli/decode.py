@@ -12,7 +12,7 @@ from latentset.cli.encode import (
     refuse_mixed_workers,
     summarise_result,
 )
-from latentset.cli.store import Format
+from latentset.datasets.store.formats import Format
 from latentset.pipeline.cpu_isa import CpuIsa, fix_cpu_isa
 
 
@@ -80,7 +80,7 @@ def decode(
             codec=codec,
             resize=rule,
             originals=originals,
-            format=format.value if format else None,
+            format=format,
             scheduler=scheduler,
             workers=workers,
             queue=cluster.value if cluster else None,

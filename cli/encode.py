@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from latentset.cli.store import Format
+from latentset.datasets.store.formats import Format
 from latentset.pipeline.cpu_isa import VARIABLE, CpuIsa, fix_cpu_isa
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def encode(
 ) -> None:
     """Encode images into a store, or go on where an earlier run of the command stopped."""
     from latentset.datasets.sources import open_source
-    from latentset.datasets.sources.images import ResizeRule
+    from latentset.datasets.sources.resize import ResizeRule
     from latentset.datasets.storage.location import Folder, open_location
     from latentset.pipeline.encode.job import encode_all
     from latentset.pipeline.jobs.progress import choose_view
@@ -152,7 +152,7 @@ def encode(
             listed,
             _name_stores(store, codec, format),
             resize=rule,
-            format=format.value if format else None,
+            format=format,
             scheduler=scheduler,
             workers=workers,
             queue=cluster.value if cluster else None,
@@ -224,7 +224,7 @@ def _name_stores(
     names = [Path(codec).name.removesuffix(".metagraph") for codec in codecs]
     if len(set(names)) < len(names):
         raise typer.BadParameter(f"--codec: expected different names, got {', '.join(names)}")
-    suffix = "h5" if format is Format.hdf5 else "zarr"
+    suffix = "h5" if format == "hdf5" else "zarr"
     return [
         (f"{store.rstrip('/')}/{name}.{suffix}", codec)
         for name, codec in zip(names, codecs, strict=True)

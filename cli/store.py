@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from typing import Annotated
 
 import typer
+
+from latentset.datasets.store.formats import Format
 
 _FAILED_SHOWN = 5
 
@@ -20,27 +21,17 @@ def inspect(
     from rich.markup import escape
 
     from latentset.datasets.errors import StoreIncompleteError
-    from latentset.datasets.store.reader import open_store
+    from latentset.datasets.store import open_store
     from latentset.datasets.store.summary import failed_lines, make_table, summarise
 
     try:
         opened = open_store(store)
     except StoreIncompleteError:
         opened = open_store(store, allow_incomplete=True)
-    summary = summarise(opened)
     console = Console()
-    console.print(
-        make_table(opened.location.name, [*summary.content, *summary.size, *summary.origin])
-    )
+    console.print(make_table(opened.location.name, summarise(opened).rows()))
     for line in failed_lines(opened, _FAILED_SHOWN):
         console.print(escape(line), highlight=False)
-
-
-class Format(StrEnum):
-    """In what a store's arrays are kept."""
-
-    zarr = "zarr"
-    hdf5 = "hdf5"
 
 
 def convert(
@@ -58,14 +49,14 @@ def convert(
     from rich.markup import escape
 
     from latentset.datasets.storage.location import open_location
+    from latentset.datasets.store import open_store
     from latentset.datasets.store.convert import convert as run
     from latentset.datasets.store.formats import choose_format
-    from latentset.datasets.store.reader import open_store
     from latentset.datasets.store.summary import format_bytes
 
     opened, location = open_store(source), open_location(target)
     with shown_progress() as report:
-        chosen = choose_format(location, format.value if format else None)
+        chosen = choose_format(location, format)
         written = run(opened, location, chosen, report)
     before, after = (sum(store.stored_bytes().values()) for store in (opened, written))
     Console().print(
@@ -78,11 +69,7 @@ def convert(
 
 @contextmanager
 def shown_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Show a progress bar on a terminal, and nothing elsewhere.
-
-    Yields:
-        A function that takes what is going on, how much is done, and how much there is.
-    """
+    """Show a progress bar on a terminal, and nothing elsewhere; yields a ``Report``."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 

@@ -8,7 +8,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from latentset.datasets.store.verify import Findings
+    from latentset.datasets.store.findings import Findings
     from latentset.pipeline.recompute import Prepared, Recomputed
 
 _LABELS_SHOWN = 20
@@ -78,7 +78,7 @@ def _prepare(
 ) -> "Prepared | None":
     """Look at images and codec; None if the store cannot be opened, as verify will tell."""
     from latentset.datasets.errors import CodecError, LatentSetError, SourceError, StoreError
-    from latentset.datasets.store.reader import open_store
+    from latentset.datasets.store import open_store
     from latentset.datasets.store.summary import printable
 
     try:

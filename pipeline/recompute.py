@@ -17,14 +17,14 @@ from latentset.datasets.errors import (
 )
 from latentset.datasets.sources import resolve_inside
 from latentset.datasets.sources.images import (
-    ResizeRule,
     decode_image,
     decoder_version,
     read_bytes,
 )
+from latentset.datasets.sources.resize import ResizeRule
+from latentset.datasets.store import Store
+from latentset.datasets.store.digests import sha256_of
 from latentset.datasets.store.header import Header
-from latentset.datasets.store.objects import sha256_of
-from latentset.datasets.store.reader import Store
 from latentset.datasets.store.samples import OK
 from latentset.pipeline.cpu_isa import CpuIsa
 from latentset.pipeline.encode.engine import TENSORFLOW, Coder, Engine

@@ -1,9 +1,9 @@
 """Sources of images: which files there are, their class and their split.
 
-Each layout is one module; :func:`~latentset.datasets.sources.opening.open_source` chooses.
+Each layout is one module; :func:`~latentset.datasets.sources.layouts.open_source` chooses.
 """
 
-from latentset.datasets.sources.opening import SourceKind, open_source
+from latentset.datasets.sources.layouts import SourceKind, open_source
 from latentset.datasets.sources.source import SOURCE_SCHEMA, Source, resolve_inside
 
 __all__ = ["SOURCE_SCHEMA", "Source", "SourceKind", "open_source", "resolve_inside"]

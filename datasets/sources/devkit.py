@@ -16,15 +16,12 @@ _MAX_BYTES = 2**26  # of a file in the devkit; the real ones have 0.2 and 1.0 MB
 
 
 def read_ground_truth(devkit: Path) -> tuple[list[str], set[str]]:
-    """Read the class of each validation image.
+    """Read the WNID of each validation image, in order, and all WNIDs that are classes.
 
     Args:
         devkit: The development kit, as a folder or the ``.tar.gz`` file as distributed (its class
             numbers are turned into WNIDs by meta.mat, which needs scipy), or a ``.txt`` file with
             the WNID of image i in line i, which needs nothing else.
-
-    Returns:
-        The WNID of each image, in the order of their numbers, and all WNIDs that are classes.
 
     Raises:
         SourceError: A file is missing or not what it should be.
@@ -37,7 +34,7 @@ def read_ground_truth(devkit: Path) -> tuple[list[str], set[str]]:
                 raise SourceError(
                     f"{devkit}, entry {line}: expected a WNID (n and 8 digits), found"
                     f" {wnid[:40]!r}; class numbers need the whole devkit, whose"
-                    " meta.mat says what they mean"
+                    " meta.mat has their meaning"
                 )
         return wnids, set(wnids)
     truth, meta = _read_archive(devkit) if devkit.is_file() else _read_folder(devkit)
@@ -77,7 +74,6 @@ def _read_folder(devkit: Path) -> tuple[bytes, bytes]:
 
 
 def _read_archive(devkit: Path) -> tuple[bytes, bytes]:
-    """Read the two files out of the archive, without unpacking it."""
     found: dict[str, bytes] = {}
     try:
         with tarfile.open(devkit) as archive:

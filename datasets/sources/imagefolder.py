@@ -7,9 +7,9 @@
     ROOT/….jpg                          no classes: every label is -1
     ROOT/{train,val,test}/….jpg         likewise, in a split of its own
 
-Within a split, samples are in torchvision's order. Differences from torchvision: splits share one
-numbering of the classes, that of all splits together; names that begin with a dot are passed over;
-``.gif`` is listed too, so that an animation is on record; a link that leaves the root is refused.
+Within a split, samples are in torchvision's order. Differences from torchvision: all splits have
+one numbering of the classes; names that begin with a dot are skipped; ``.gif`` is listed too, so
+that an animation is on record; a link that leaves the root is refused.
 """
 
 import os
@@ -33,10 +33,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", 
 
 
 def open_imagefolder(location: Path) -> Source:
-    """List a collection laid out as class folders.
-
-    Args:
-        location: ROOT in the module's drawing.
+    """List a collection laid out as class folders; ``location`` is ROOT in the module's drawing.
 
     Raises:
         SourceError: No images, a class folder without one, a link that leaves the root, or
@@ -56,17 +53,10 @@ def open_imagefolder(location: Path) -> Source:
 
 
 def find_split_folders(root: Path, folders: Sequence[str]) -> dict[str, str]:
-    """Find which folders are splits.
+    """Which of the root's folders is each split, in the order train, val, test.
 
-    They are if every folder has a split's name. A folder "train" among other classes is a class,
-    provided that it holds no folders itself.
-
-    Args:
-        root: The source's root.
-        folders: Names of the folders in it.
-
-    Returns:
-        The folder of each split, in the order train, val, test; empty if the folders are classes.
+    They are splits if every folder has a split's name, else there are none: a folder "train" among
+    other classes is a class, provided that it holds no folders itself.
     """
     named = [name for name in folders if name in SPLIT_NAMES]
     others = [name for name in folders if name not in SPLIT_NAMES]
@@ -91,13 +81,7 @@ def find_split_folders(root: Path, folders: Sequence[str]) -> dict[str, str]:
 
 
 def list_split(root: Path, folder: str, split: str, classes: Sequence[str]) -> Iterator[pa.Table]:
-    """List the images of a split, one table a class.
-
-    Args:
-        root: The source's root.
-        folder: The split's folder, relative to the root; "" for the root itself.
-        split: Its name in the samples.
-        classes: Class names of the source, in the order of their labels.
+    """List the images of the split in ``folder``, relative to the root; one table a class.
 
     Raises:
         SourceError: A class folder without an image, as torchvision refuses it.
@@ -122,15 +106,7 @@ def list_split(root: Path, folder: str, split: str, classes: Sequence[str]) -> I
 
 
 def list_images(root: Path, folder: str) -> list[str]:
-    """List the images in a folder and all folders below, in torchvision's order.
-
-    Args:
-        root: The source's root.
-        folder: Relative to the root.
-
-    Returns:
-        Paths relative to the root.
-    """
+    """List the images in and below a folder in torchvision's order, relative to the root."""
     found = {}
     pending = [folder]
     while pending:
@@ -141,20 +117,15 @@ def list_images(root: Path, folder: str) -> list[str]:
 
 
 def list_folders(root: Path, folder: str) -> list[str]:
-    """List the names of the folders directly in a folder, sorted."""
+    """The sorted names of the folders directly in a folder."""
     return scan_folder(root, folder)[0]
 
 
 def scan_folder(root: Path, folder: str) -> tuple[list[str], list[str]]:
-    """List a folder without a look at the files: the directory itself says what is a link.
+    """List the folders and the images directly in a folder, each sorted.
 
-    Args:
-        root: The source's root.
-        folder: Relative to the root.
-
-    Returns:
-        Names of the folders and of the images directly in it, each sorted. Names that begin
-        with a dot are passed over.
+    The files are not opened: the directory itself tells what is a link. Names that begin with a dot
+    are skipped.
 
     Raises:
         SourceError: A link leads out of the root, or back to a folder above itself.
@@ -174,12 +145,7 @@ def scan_folder(root: Path, folder: str) -> tuple[list[str], list[str]]:
 
 
 def check_link(root: Path, link: str) -> None:
-    """Refuse a link that leads out of the root, or back to a folder above itself.
-
-    Args:
-        root: The source's root.
-        link: Relative to the root.
-    """
+    """Refuse a link that leads out of the root, or back to a folder above itself."""
     target = os.path.realpath(root / link)
     if not is_inside(str(root), target):
         raise SourceError(

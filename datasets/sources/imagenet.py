@@ -42,12 +42,10 @@ def is_imagenet(location: Path) -> bool:
 
 
 def open_imagenet(location: Path, devkit: Path | None = None) -> Source:
-    """List ImageNet's training and validation images.
+    """List ImageNet's training and validation images; ``location`` is ROOT in the module's drawing.
 
-    Args:
-        location: ROOT in the module's drawing.
-        devkit: Where a flat validation folder's ground truth is; see :func:`read_ground_truth`.
-            None looks for the devkit in ROOT.
+    ``devkit`` has a flat validation folder's ground truth (:func:`read_ground_truth`); None looks
+    for it in ROOT.
 
     Raises:
         SourceError: Neither train nor val, a folder that is no WNID, a flat folder without ground
@@ -92,7 +90,7 @@ def _find_devkit(root: Path) -> Path:
             return root / name
     raise SourceError(
         f"{root}: val has no class folders, so that its ground truth is needed: put"
-        f" {' or '.join(DEVKIT_NAMES)} beside it, or say where the devkit is"
+        f" {' or '.join(DEVKIT_NAMES)} beside it, or name the devkit"
     )
 
 

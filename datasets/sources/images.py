@@ -31,21 +31,7 @@ import PIL
 from PIL import Image, UnidentifiedImageError, features
 
 from latentset.datasets.errors import ImageError
-from latentset.datasets.sources.resize import MIN_SIDE, ResizeRule
-
-__all__ = [
-    "FORMATS",
-    "MAX_FILE_BYTES",
-    "MIN_SIDE",
-    "STATUSES",
-    "ResizeRule",
-    "Status",
-    "decode_image",
-    "decoder_version",
-    "read_bytes",
-    "read_image",
-    "read_size",
-]
+from latentset.datasets.sources.resize import MIN_SIDE
 
 Status = Literal[
     "ok",  # encoded
@@ -85,28 +71,12 @@ _SIGNATURES: Mapping[bytes, str] = {
 
 
 def read_image(path: Path) -> npt.NDArray[np.uint8]:
-    """Read an image as torchvision's ``pil_loader`` does.
-
-    Args:
-        path: The file.
-
-    Returns:
-        RGB pixels, (height, width, 3).
-
-    Raises:
-        ImageError: With the status that the samples table records.
-    """
+    """Read an image as torchvision's ``pil_loader`` does; see :func:`decode_image`."""
     return decode_image(read_bytes(path))
 
 
 def read_bytes(path: Path) -> bytes:
     """Read an image's file whole, so that one reading serves checksum and decoder.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its bytes, at least one.
 
     Raises:
         ImageError: Status "missing", "unreadable", "empty" or "too_large".
@@ -119,13 +89,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def decode_image(data: bytes) -> npt.NDArray[np.uint8]:
-    """Decode the bytes of an image's file as torchvision's ``pil_loader`` does.
-
-    Args:
-        data: The bytes of the file.
-
-    Returns:
-        RGB pixels, (height, width, 3), writable.
+    """Decode a file's bytes to RGB pixels, (height, width, 3), writable.
 
     Raises:
         ImageError: With the status that the samples table records.
@@ -143,18 +107,9 @@ def decode_image(data: bytes) -> npt.NDArray[np.uint8]:
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """Read an image's size from its header, without decoding it.
+    """Read an image's (height, width) in pixels from its header; raises as :func:`decode_image`.
 
-    A truncated file often has a sound header: only :func:`read_image` can tell.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Height and width in pixels.
-
-    Raises:
-        ImageError: With the status that the samples table records.
+    A truncated file often has a sound header: only decoding reveals it.
     """
     with _open_file(path) as file, _pillow_silenced(), _open_image(file) as image:
         _check_header(image)
@@ -163,11 +118,7 @@ def read_size(path: Path) -> tuple[int, int]:
 
 
 def decoder_version() -> str:
-    """Name what decodes: Pillow and its JPEG library, whose versions may round differently.
-
-    Returns:
-        For instance ``Pillow 12.0.0 (libjpeg-turbo 3.1.2)``.
-    """
+    """What decodes, since versions may differ: ``Pillow 12.0.0 (libjpeg-turbo 3.1.2)``."""
     turbo = features.version("libjpeg_turbo")
     library = f"libjpeg-turbo {turbo}" if turbo else f"libjpeg {features.version('jpg')}"
     return f"Pillow {PIL.__version__} ({library})"
@@ -195,7 +146,6 @@ def _open_file(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _open_image(file: IO[bytes]) -> Iterator[Image.Image]:
-    """Open an image, with Pillow's many exceptions turned into one."""
     try:
         image = Image.open(file, formats=_known_formats())
     except UnidentifiedImageError:

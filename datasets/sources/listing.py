@@ -30,7 +30,7 @@ from latentset.datasets.sources.source import (
 
 LIST_ENDINGS = (".csv", ".parquet")
 MAX_CLASSES = 2**20
-"""Labels that are numbers lie below: one stray number must not make a billion classes."""
+"""Labels that are numbers are below: one stray number must not make a billion classes."""
 
 _COLUMNS = ("path", "label", "split")
 _WRONG_PATH = r"^$|^/|^[A-Za-z]:|\\|//|/$|(^|/)\.{1,2}(/|$)|[\x00-\x1f]"
@@ -38,11 +38,7 @@ _NUMBER = r"^(-1|0|[1-9][0-9]{0,8})$"
 
 
 def open_list(location: Path, root: Path | None = None) -> Source:
-    """List the images that a CSV or Parquet file names.
-
-    Args:
-        location: The file.
-        root: The folder that its paths are relative to; None is the file's own.
+    """List the images that a CSV or Parquet file names, relative to ``root`` or its own folder.
 
     Raises:
         SourceError: Not such a file, a column missing or not known, or a row whose path, label or
@@ -105,13 +101,12 @@ def _check_columns(location: Path, names: list[str]) -> None:
 def _number_labels(
     location: Path, column: pa.ChunkedArray
 ) -> tuple[tuple[str, ...], pa.ChunkedArray]:
-    """Make class names and labels of class names or of numbers."""
     column = pc.if_else(pc.equal(column, ""), None, column)
     numeric = pc.match_substring_regex(column, _NUMBER)
     if pc.all(numeric, min_count=0).as_py():
         labels = pc.fill_null(column.cast(pa.int32()), -1)
         too_high = pc.greater_equal(labels, MAX_CLASSES)
-        _refuse_rows(location, too_high, column, f"numbers must lie below {MAX_CLASSES}")
+        _refuse_rows(location, too_high, column, f"numbers must be below {MAX_CLASSES}")
         highest = pc.max(labels).as_py() if len(labels) else -1
         return tuple(str(label) for label in range(highest + 1)), labels
     one_sort = "labels must be all names, or all numbers from 0 (-1 for none)"
@@ -153,7 +148,6 @@ def _check_links(location: Path, root: Path, paths: pa.ChunkedArray) -> None:
 def _refuse_rows(
     location: Path, wrong: pa.ChunkedArray, column: pa.ChunkedArray, expected: str
 ) -> None:
-    """Raise an error that names the first of the rows that are wrong, if there is one."""
     row = pc.index(wrong, True).as_py()
     if row >= 0:
         count = pc.sum(wrong).as_py()

@@ -28,15 +28,11 @@ def is_minc2500(location: Path) -> bool:
 
 
 def open_minc2500(location: Path, number: int = 1) -> Source:
-    """List one of MINC-2500's five splits.
-
-    Args:
-        location: ROOT in the module's drawing.
-        number: Which split, 1 to 5.
+    """List split ``number``, 1 to 5, of MINC-2500; ``location`` is ROOT in the module's drawing.
 
     Raises:
         SourceError: A file is missing (also an image that is listed: the collection is known
-            whole, so that a gap is an unpacking gone wrong), a line is not understood, or a
+            whole, so that a gap is an unpacking gone wrong), a line is not understood, or an
             image is listed twice.
     """
     if not 1 <= number <= 5:

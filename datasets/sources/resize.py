@@ -31,7 +31,6 @@ class ResizeRule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["none", "short", "exact"] = "none"
-    """Which rule."""
     height: int | None = Field(default=None, ge=MIN_SIDE, le=MAX_SIDE)
     """Height in pixels for "exact", the shorter side for "short", else None."""
     width: int | None = Field(default=None, ge=MIN_SIDE, le=MAX_SIDE)
@@ -48,11 +47,8 @@ class ResizeRule(BaseModel):
     def parse(cls, text: str) -> Self:
         """Read a rule as it is written on the command line and in a store's attributes.
 
-        Args:
-            text: ``none``, ``short:N``, ``exact:HxW`` or ``exact:N``, sides in pixels.
-
         Raises:
-            SourceError: The text is none of these, or a side is out of range.
+            SourceError: The text is no rule, or a side is out of range.
         """
         match = re.fullmatch(r"none|short:(\d{1,6})|exact:(\d{1,6})(?:x(\d{1,6}))?", text, re.ASCII)
         if match is None:
@@ -68,7 +64,7 @@ class ResizeRule(BaseModel):
                 return cls(kind="exact", height=int(height), width=int(width or height))
         except ValueError as error:
             raise SourceError(
-                f"resize rule {text!r}: a side must lie between {MIN_SIDE} and {MAX_SIDE} pixels"
+                f"resize rule {text!r}: a side must be between {MIN_SIDE} and {MAX_SIDE} pixels"
             ) from error
         return cls()
 
@@ -84,14 +80,7 @@ class ResizeRule(BaseModel):
                 return f"exact:{self.height}{width}"
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """Size after resizing.
-
-        Args:
-            height: Height of the image in pixels.
-            width: Width of the image in pixels.
-
-        Returns:
-            Height and width in pixels after resizing.
+        """(height, width) in pixels after resizing.
 
         Raises:
             ImageError: Status "too_large": so elongated that the longer side explodes.
@@ -113,14 +102,7 @@ class ResizeRule(BaseModel):
         return new_height, new_width
 
     def apply(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Resize an image.
-
-        Args:
-            image: RGB pixels, (height, width, 3).
-
-        Returns:
-            RGB pixels of the size that :meth:`size` says; the argument itself if it has that size.
-        """
+        """Resize RGB pixels, (height, width, 3); the argument itself if it has that size."""
         height, width = self.size(*image.shape[:2])
         if (height, width) == image.shape[:2]:
             return image

@@ -29,36 +29,25 @@ SPLIT_NAMES: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Source:
-    """A collection of images, in a fixed order.
-
-    Its rows are what the layout says; the files themselves have not been looked at.
-    """
+    """A collection of images in a fixed order; the files themselves have not been read."""
 
     kind: str
-    """Which layout: "imagefolder", "minc2500", "imagenet" or "list"."""
+    """"imagefolder", "minc2500", "imagenet" or "list"."""
     root: Path
     """The folder that every path is relative to, absolute and free of links."""
     classes: tuple[str, ...]
-    """Class names; a sample's label is its class's index here."""
     samples: pa.Table
     """One row a sample, schema ``SOURCE_SCHEMA``: "id", unique and the same wherever the collection
-    lies (the relative path); "path", relative to the root, with "/"; "label", -1 for none; "split",
-    "train", "val", "test" or ""."""
+    is (the relative path); "path", relative to the root, with "/"; "label", -1 for none; "split",
+    "train", "val", "test" or "".
+    """
 
 
 def make_source(kind: str, root: Path, classes: tuple[str, ...], samples: pa.Table) -> Source:
-    """Make a source of samples that are in order.
+    """Make a source of samples in order: columns "path", "label" and "split" of ``SOURCE_SCHEMA``.
 
-    Args:
-        kind: Which layout.
-        root: The folder that paths are relative to, resolved.
-        classes: Class names in the order of their labels.
-        samples: Columns "path", "label" and "split" of ``SOURCE_SCHEMA``; the path, of which there
-            must be no two alike, becomes the id. A folder's listing has no two; for others
-            :func:`refuse_repetition` is there.
-
-    Raises:
-        SourceError: No samples.
+    The path becomes the id: each must be unique, as in a folder's listing; see
+    :func:`refuse_repetition`. SourceError if there are no samples.
     """
     if samples.num_rows == 0:
         raise SourceError(f"{root}: no images there ({kind} layout)")
@@ -71,12 +60,7 @@ def make_source(kind: str, root: Path, classes: tuple[str, ...], samples: pa.Tab
 
 
 def refuse_repetition(location: Path, paths: pa.ChunkedArray) -> None:
-    """Refuse samples of which two have the same path, and so the same id.
-
-    Args:
-        location: What to name in the message.
-        paths: All paths of a source.
-    """
+    """Refuse samples of which two have the same path, and so the same id."""
     if pc.count_distinct(paths).as_py() != len(paths):
         counts = pc.value_counts(paths.combine_chunks())
         repeated = pc.filter(counts.field("values"), pc.greater(counts.field("counts"), 1))
@@ -87,12 +71,7 @@ def refuse_repetition(location: Path, paths: pa.ChunkedArray) -> None:
 
 
 def samples_table(paths: Sequence[str], label: int | Sequence[int], split: str) -> pa.Table:
-    """Make the rows of images that share a split.
-
-    Args:
-        paths: Relative to the root, in order.
-        label: Index of the class of all of them, or of each; -1 for none.
-        split: Their split.
+    """Make the rows of images of one split, and of one class unless each has its own label.
 
     Raises:
         SourceError: A name that is not UTF-8, which a samples table could not hold.
@@ -113,11 +92,7 @@ def samples_table(paths: Sequence[str], label: int | Sequence[int], split: str) 
 
 
 def resolve_root(location: Path) -> Path:
-    """Return a folder absolute and free of links.
-
-    Raises:
-        SourceError: It is not a folder.
-    """
+    """Return a folder absolute and free of links; SourceError if it is none."""
     if not location.is_dir():
         found = "a file" if location.exists() else "nothing"
         raise SourceError(f"{location}: expected a folder of images, found {found}")
@@ -125,17 +100,10 @@ def resolve_root(location: Path) -> Path:
 
 
 def resolve_inside(root: Path, path: str) -> Path:
-    """Find a sample's file, refusing whatever would lead out of the root.
+    """The absolute path of a sample's file, which need not exist.
 
-    Links are followed, so that this is to be called when the file is about to be opened: what was
-    inside when the samples were listed need not be inside now.
-
-    Args:
-        root: The source's root.
-        path: A sample's path.
-
-    Returns:
-        The file's absolute path, which need not exist.
+    Links are followed, so call this when the file is about to be opened: what was inside the root
+    when the samples were listed need not be inside now.
 
     Raises:
         SourceError: The path is absolute, has "..", or its links end outside the root.
@@ -151,5 +119,5 @@ def resolve_inside(root: Path, path: str) -> Path:
 
 
 def is_inside(root: str, target: str) -> bool:
-    """Whether a path without links is the root, without links too, or lies below it."""
+    """Whether a path is the root or below it; both without links."""
     return target == root or target.startswith(root.rstrip(os.sep) + os.sep)

@@ -5,7 +5,7 @@ import fcntl
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,23 +23,47 @@ def atomic_file(target: Path) -> Iterator[Path]:
     Raises:
         OSError: The file cannot be written or flushed.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}{PARTIAL}{secrets.token_hex(6)}")
-    partial.touch(exist_ok=False)
-    try:
+    with _partial_file(target) as partial:
         yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
+        _flush(partial)
         partial.replace(target)
         flush_folder(target.parent)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_atomically(target: Path, content: bytes | str) -> None:
     """Write a file, text as UTF-8, as ``atomic_file`` does."""
     with atomic_file(target) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def create_atomically(target: Path, content: bytes) -> bool:
+    """The same unless there is a file (False); of several callers one creates it."""
+    with _partial_file(target) as partial:
+        partial.write_bytes(content)
+        _flush(partial)
+        try:
+            target.hardlink_to(partial)
+        except FileExistsError:
+            return False
+    flush_folder(target.parent)
+    return True
+
+
+@contextmanager
+def _partial_file(target: Path) -> Iterator[Path]:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}{PARTIAL}{secrets.token_hex(6)}")
+    try:
+        partial.touch(exist_ok=False)
+        yield partial
+    finally:
+        with suppress(OSError):  # the error that led here says more
+            partial.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def flush_folder(folder: Path) -> None:

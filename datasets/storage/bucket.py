@@ -1,4 +1,5 @@
-"""Object storage, or a web server that is read from, as a location for objects (locations.py)."""
+# ruff: noqa: D102 (the protocol Location documents the methods)
+"""Object storage, or a web server that is read from, as a location for objects (location.py)."""
 
 import os
 from collections.abc import Iterator
@@ -32,14 +33,12 @@ class Bucket:
 
     @property
     def name(self) -> str:
-        """Last part of the URL."""
         return self.url.rpartition("/")[2]
 
     def __truediv__(self, name: str) -> "Bucket":
         return Bucket(f"{self.url}/{name}")
 
     def beside(self, suffix: str) -> "Bucket":
-        """The prefix with ``suffix`` appended."""
         return Bucket(self.url + suffix)
 
     @property
@@ -48,17 +47,14 @@ class Bucket:
         return self.url.partition("://")[0]
 
     def read(self, path: str) -> bytes:
-        """Fetch an object."""
         with _as_os_errors(f"{self.url}/{path}"):
             content: bytes = self._service().cat_file(f"{self.url}/{path}")
         return content
 
     def write(self, path: str, content: bytes) -> None:
-        """Put an object."""
         self._put(path, content, "overwrite")
 
     def create(self, path: str, content: bytes) -> bool:
-        """Put an object on the condition that there is none of its name."""
         return self._put(path, content, "create")
 
     def _put(self, path: str, content: bytes, mode: str) -> bool:
@@ -74,7 +70,6 @@ class Bucket:
         return True
 
     def remove(self, path: str) -> None:
-        """Delete an object, if it is there."""
         target = f"{self.url}/{path}"
         self._refuse_web("remove", target)
         try:
@@ -86,7 +81,6 @@ class Bucket:
             raise cannot("remove", target, error) from error
 
     def size(self, path: str) -> int | None:
-        """Ask for an object's size."""
         try:
             with _as_os_errors(f"{self.url}/{path}"):
                 found: int = self._service().info(f"{self.url}/{path}")["size"]
@@ -97,7 +91,6 @@ class Bucket:
             raise unreachable(f"{self.url}/{path}", error) from error
 
     def sizes(self) -> dict[str, int] | None:
-        """List all names below; None on a web server, which has no listing."""
         if self.protocol in ("http", "https"):
             return None
         service = self._service()
@@ -117,14 +110,12 @@ class Bucket:
         """Nothing is left behind: what was not uploaded whole is not there."""
 
     def zarr_store(self) -> Any:
-        """The prefix as a store of zarr-python."""
         from zarr.storage import FsspecStore
 
         self._require_parts()
         return FsspecStore.from_url(self.url, storage_options=_OPTIONS, read_only=True)
 
     def kvstore(self, path: str) -> dict[str, Any]:
-        """TensorStore's driver for the service, with the endpoint that s3fs has found."""
         # By hand: to urlsplit, what follows a "?" or "#" would be no part of the name.
         host, _, names = self.url.partition("://")[2].partition("/")
         below = f"{names.strip('/')}/{path}/".lstrip("/")
@@ -161,7 +152,7 @@ class Bucket:
         return access
 
     def _require_parts(self) -> None:
-        """Refuse a web server that cannot serve parts of files: chunks lie inside of shards."""
+        """Refuse a web server that cannot serve parts of files: chunks are inside of shards."""
         if self.protocol in ("http", "https"):
             with _as_os_errors(self.url):
                 found = self._service().cat_file(f"{self.url}/zarr.json", start=0, end=1)

@@ -1,4 +1,4 @@
-"""Where a store lies: a folder, or names with one prefix in object storage or on a web server.
+"""Where a store is: a folder, or names with one prefix in object storage or on a web server.
 
 A location holds objects by relative path, as Zarr does. An object is there whole or not at all, and
 what was written is there after a crash: on a file system because it is renamed after it was
@@ -11,9 +11,9 @@ from urllib.parse import unquote
 
 from latentset.datasets.errors import StoreError
 from latentset.datasets.storage.bucket import Bucket
-from latentset.datasets.storage.folder import PARTIAL, Folder
+from latentset.datasets.storage.folder import Folder
 
-__all__ = ["PARTIAL", "Bucket", "Folder", "Location", "open_location"]
+__all__ = ["Bucket", "Folder", "Location", "open_location"]
 
 
 class Location(Protocol):
@@ -63,13 +63,9 @@ class Location(Protocol):
 
 
 def open_location(location: "Path | str | Location") -> Location:
-    """Find the location that a path or a URL names.
+    """The location that a path, ``file://…``, ``s3://…``, ``gs://…`` or ``http(s)://…`` names.
 
-    Args:
-        location: A folder, ``file://…``, ``s3://…``, ``gs://…``, ``http(s)://…``, or a location.
-
-    Returns:
-        The location; nothing need be there.
+    Nothing need be there.
 
     Raises:
         StoreError: The URL names no location, or the path is impossible.

@@ -1,36 +1,29 @@
 """One job at a time works on a store: the lock beside it, how it is kept and how it is taken over.
 
 ``STORE.job/lock/`` holds numbered *claims*, ``000001.json``, ``000002.json``, … The job of the
-highest one holds the lock until its claim says that it was released, or until it is found dead.
-Then the next number is free, and whoever creates it first holds the lock: creating a name that must
-not exist is the one step that a file system (``link``) and object storage (a conditional put) both
-do for one caller only. Nobody ever writes to another's claim and none is removed, so that two who
-take over the same dead job cannot both win, whatever they have read before.
+highest one holds the lock until its claim is marked as released, or its process is found dead. Then
+whoever creates the next number holds the lock: creating a name that must not exist is the one step
+that a file system (``link``) and object storage (a conditional put: S3 since 2024, Google, MinIO)
+both do for one caller only. Nobody writes to another's claim and none is removed, so that two jobs
+that take over from the same dead one cannot both succeed, whatever they have read before.
 
-Is the holder alive?
+Is the holder alive? A process of this machine's same boot and process table: the system knows; the
+time when it started tells it from a later process of the same number. Elsewhere: the holder raises
+a counter in its claim every ``BEAT_S`` seconds, and whoever wants the lock watches it for up to
+``WATCH_S`` seconds of local time; clocks of two machines are never compared.
 
-- A process of this machine's same boot and of the same process table: the system says so, at once.
-  The time when it started tells it from a later process of the same number.
-- Elsewhere (another machine, another container): the holder raises a counter in its claim every
-  ``BEAT_S`` seconds. Whoever wants the lock watches it for up to ``WATCH_S`` seconds of the time
-  that passed here: clocks of two machines are never compared. If it changes, he is refused.
-
-What happens
-
-- in a crash, a kill, a power cut: the claim stays; it is found dead at once on the same machine,
-  after ``WATCH_S`` seconds elsewhere and after a restart. Ctrl-C and errors release it.
-- on NFS: ``link`` is done by the server, once. If its answer is lost and the call repeated, the
-  name exists, but the token in it is one's own. A client may show an older counter for up to a
-  minute (its attribute cache); ``WATCH_S`` is longer.
-- in object storage: the service must know conditional puts (S3 since 2024, Google, MinIO, moto).
-- to a holder that was paused for long (a suspended machine) and whose lock was taken: it stops with
-  a JobError as soon as it looks, which it does before every shard that it writes, before the plan
-  and before the store is finished. Until then both write the same bytes, because a job of other
-  settings is refused by the store itself.
-- to a holder whose ``STORE.job`` is deleted: likewise. It never makes the claim again.
+- A crash, a kill, a power cut: the claim stays, and is found dead. Ctrl-C and errors release it.
+- NFS: the server does ``link``, once. If its answer is lost and the call repeated, the name exists,
+  but with our own token. A client may show an older counter for up to a minute (its attribute
+  cache); ``WATCH_S`` is longer.
+- A holder that was paused for long (a suspended machine) and whose lock was taken, or whose
+  ``STORE.job`` was deleted, stops with a JobError at its next check, which it makes before every
+  shard that it writes, before the plan and before the store is finished. Until then both write the
+  same bytes, because the store itself refuses a job of other settings.
 """
 
 import os
+import pwd
 import secrets
 import socket
 import threading
@@ -40,11 +33,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import NonNegativeInt, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 
 from latentset.datasets.errors import JobError, StoreError
 from latentset.datasets.storage.location import Location
-from latentset.datasets.store.header import Frozen
 
 BEAT_S = 15.0
 """Seconds between two signs of life of the holder."""
@@ -53,8 +45,8 @@ LOOK_S = 5.0
 """Seconds between two looks at a holder that is elsewhere."""
 
 WATCH_S = 90.0
-"""Seconds of looking after which a holder without a sign of life is taken for dead: longer than a
-minute, which is how long NFS may show what was, and several beats."""
+"""Seconds without a sign of life after which a holder counts as dead: more than the minute for
+which NFS may show an old state, and several beats."""
 
 STOP_S = 10.0
 """Seconds that the thread of the beats may take to end."""
@@ -64,32 +56,25 @@ _held: set[str] = set()
 that could not release it, for instance because the disk was full."""
 
 
-class Claim(Frozen):
-    """``STORE.job/lock/NNNNNN.json``."""
+class Claim(BaseModel):
+    """``STORE.job/lock/NNNNNN.json``; an empty text or 0 is unknown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     token: str
-    """Made up at random, for this claim alone."""
     host: str
-    """Name of the machine."""
     boot: str
-    """What the kernel calls this boot; empty = unknown."""
     pid_namespace: str
-    """Which table of processes ``pid`` is of; empty = unknown."""
     pid: PositiveInt
-    """Number of the process."""
     started: NonNegativeInt
-    """When the process started, clock ticks since boot; 0 = unknown."""
+    """Clock ticks since boot."""
     user: str
-    """Who runs it, for people."""
     since: str
-    """When it took the lock, ISO 8601, UTC; for people, never compared."""
     beats: NonNegativeInt = 0
-    """Counts up as long as the process lives."""
     released: bool = False
-    """The holder has let go."""
 
     def describe(self) -> str:
-        """Say who it is."""
+        """Who holds the lock, for messages."""
         return f"process {self.pid} of {self.user} on {self.host}, since {self.since}"
 
     def to_bytes(self) -> bytes:
@@ -106,55 +91,42 @@ class Lease:
     number: int
     """Of this job's claim."""
     token: str
-    """Of this job's claim."""
 
     def check(self) -> None:
-        """Make sure that this job still holds the lock.
-
-        Raises:
-            JobError: Another job has taken it over, or the claim is gone.
-        """
-        with _readable(self.location):
-            after, mine = _read(self.location, self.number + 1), _read(self.location, self.number)
-        if after is None and mine is not None and (claim := _parse(mine)) is not None:
-            if claim.token == self.token:
-                return
-            after = mine
-        if after is None:
+        """Raise a JobError if another job has taken the lock over, or the claim is gone."""
+        after, mine = _read(self.location, self.number + 1), _read(self.location, self.number)
+        if after is None and (claim := _parse(mine)) is not None and claim.token == self.token:
+            return
+        other = after or mine
+        if other is None:
             raise JobError(
                 f"{self.location}: this job's lock is gone; was the folder deleted? Finished "
-                f"shards "
-                "whose records are still there are kept: run the same command again"
+                "shards whose records are still there are kept: run the same command again"
             )
-        other = _parse(after)
-        who = other.describe() if other is not None else "an unknown one"
         raise JobError(
-            f"{self.location}: another job has taken the store over ({who}): this one had given no "
-            "sign of life, or its lock was deleted. It goes on there; nothing is left to do here"
+            f"{self.location}: another job has taken the store over ({_describe(_parse(other))}): "
+            "this one had given no sign of life, or its lock was deleted. The other job continues; "
+            "nothing is left to do here"
         )
 
 
 @contextmanager
-def hold(location: Location, say: Callable[[str], None]) -> Iterator[Lease]:
-    """Hold the lock for as long as the context lasts.
+def hold(location: Location, log: Callable[[str], None]) -> Iterator[Lease]:
+    """Hold the lock whose claims are at ``location`` for as long as the context lasts.
 
-    Args:
-        location: Of the claims, ``STORE.job/lock``.
-        say: Told when there is something to wait for.
-
-    Yields:
-        The lease; check it before writing what another job could be writing too.
+    Check the lease before writing what another job could be writing too. ``log`` is called when
+    there is something to wait for.
 
     Raises:
         JobError: Another job holds the lock.
         StoreError: The claim cannot be written.
     """
-    mine = _introduce()
+    mine = make_claim()
     _held.add(mine.token)
     try:
-        lease = Lease(location, _take(location, mine, say), mine.token)
+        lease = Lease(location, _take(location, mine, log), mine.token)
         stop = threading.Event()
-        beats = _Beats(lease, mine, stop)
+        beats = threading.Thread(target=_beat, args=(lease, mine, stop), name="lock", daemon=True)
         beats.start()
         try:
             yield lease
@@ -162,93 +134,85 @@ def hold(location: Location, say: Callable[[str], None]) -> Iterator[Lease]:
             stop.set()
             beats.join(STOP_S)
             # What cannot be released is found dead: the process will have ended, or forgotten it.
-            with suppress(JobError, StoreError):
-                lease.check()
-                released = mine.model_copy(update={"released": True})
-                location.write(_path(lease.number), released.to_bytes())
+            _update(lease, mine.model_copy(update={"released": True}))
     finally:
         _held.discard(mine.token)
 
 
-class _Beats(threading.Thread):
-    """Raises the counter of a claim until it is told to stop, or the lock is lost."""
-
-    def __init__(self, lease: Lease, claim: Claim, stop: threading.Event) -> None:
-        super().__init__(name="lock", daemon=True)
-        self._lease, self._claim, self._stop_it = lease, claim, stop
-
-    def run(self) -> None:
-        beats = 0
-        while not self._stop_it.wait(BEAT_S):
-            beats += 1
-            # Trouble may pass (a server that restarts); a lock that was lost stays so, and whoever
-            # is about to write finds out.
-            with suppress(JobError, StoreError):
-                self._lease.check()
-                claim = self._claim.model_copy(update={"beats": beats})
-                self._lease.location.write(_path(self._lease.number), claim.to_bytes())
+def _beat(lease: Lease, claim: Claim, stop: threading.Event) -> None:
+    beats = 0
+    while not stop.wait(BEAT_S):
+        beats += 1
+        _update(lease, claim.model_copy(update={"beats": beats}))
 
 
-def _take(location: Location, mine: Claim, say: Callable[[str], None]) -> int:
-    """Create the next claim, if the last one is of nobody or of somebody dead."""
+def _update(lease: Lease, claim: Claim) -> None:
+    """Write one's own claim again, unless the lock was lost; trouble may pass."""
+    with suppress(JobError, StoreError):
+        lease.check()
+        lease.location.write(_path(lease.number), claim.to_bytes())
+
+
+def _take(location: Location, mine: Claim, log: Callable[[str], None]) -> int:
     last = 0
     while True:
         last = max(last, _last(location))
         if last:
-            _wait_until_free(location, last, say)
+            _wait_until_free(location, last, log)
         last += 1
         if location.create(_path(last), mine.to_bytes()):
             return last
-        with _readable(location):
-            found = _read(location, last)
         # One's own, where a lost answer made the file system or the client try twice.
-        if found is not None and (claim := _parse(found)) and claim.token == mine.token:
+        if (claim := _parse(_read(location, last))) is not None and claim.token == mine.token:
             return last
 
 
-def _wait_until_free(location: Location, number: int, say: Callable[[str], None]) -> None:
-    """Return if the holder has let go or is dead; raise a JobError if it is alive."""
-    with _readable(location):
-        first = _read(location, number)
-    claim = _parse(first) if first is not None else None
+def _wait_until_free(location: Location, number: int, log: Callable[[str], None]) -> None:
+    """Return if the holder has released the lock or is dead; raise a JobError if it is alive."""
+    first = _read(location, number)
+    claim = _parse(first)
     if first is None or (claim is not None and claim.released):
         return
     if claim is not None and (running := _is_running(claim)) is not None:
         if running:
             raise _refused(location, claim)
-        say(f"an earlier run ({claim.describe()}) has died; going on in its place")
+        log(f"an earlier run ({claim.describe()}) has died; taking its lock over")
         return
-    who = claim.describe() if claim is not None else "of which nothing can be read"
-    say(f"a job holds the lock ({who}); watching for {WATCH_S:.0f} s whether it is alive")
+    log(
+        f"a job holds the lock ({_describe(claim)}); watching for {WATCH_S:.0f} s whether it is "
+        "alive"
+    )
     quiet, before = 0.0, time.monotonic()
     while quiet < WATCH_S:
         time.sleep(LOOK_S)
-        with _readable(location):
-            found, after = _read(location, number), _read(location, number + 1)
+        found, after = _read(location, number), _read(location, number + 1)
         # A gap without a look (this process or the file server stood still) proves nothing.
         now = time.monotonic()
         quiet, before = quiet + min(now - before, 2 * LOOK_S), now
         if found is None or after is not None:
             return  # the caller looks at what has come
         if found != first:
-            seen = _parse(found)
-            if seen is None or not seen.released:
-                raise _refused(location, seen or claim)
+            current = _parse(found)
+            if current is None or not current.released:
+                raise _refused(location, current or claim)
             return
-    say("it gave no sign of life; going on in its place")
+    log("it gave no sign of life; taking its lock over")
 
 
 def _refused(location: Location, claim: Claim | None) -> JobError:
-    who = claim.describe() if claim is not None else "of which nothing can be read"
     return JobError(
-        f"{location}: another job is at work on this store ({who}). Wait until it has finished, or "
-        "stop it there and run this command again: it goes on where that one stopped"
+        f"{location}: another job is at work on this store ({_describe(claim)}). Wait until it has "
+        "finished, or stop it there and run this command again: it resumes where that one stopped"
     )
+
+
+def _describe(claim: Claim | None) -> str:
+    return claim.describe() if claim is not None else "its claim cannot be read"
 
 
 def _is_running(claim: Claim) -> bool | None:
     """Whether the process of a claim lives; None where that cannot be seen from here."""
-    here = _introduce()
+    here = make_claim()
     known = bool(here.boot and here.pid_namespace)
     machine = (here.host, here.boot, here.pid_namespace)
     if not known or (claim.host, claim.boot, claim.pid_namespace) != machine:
@@ -261,12 +225,12 @@ def _is_running(claim: Claim) -> bool | None:
         return False
     except PermissionError:
         pass  # it is another user's
-    found = _started(claim.pid)
+    found = process_started(claim.pid)
     # 0: /proc does not show other users' processes here, but there is one of this number.
     return found is not None and found in (0, claim.started)
 
 
-def _started(pid: int) -> int | None:
+def process_started(pid: int) -> int | None:
     """When a process started, clock ticks since boot; 0 if unknown, None if it has ended.
 
     Source: proc(5), /proc/PID/stat, fields 3 (state) and 22 (starttime).
@@ -278,33 +242,27 @@ def _started(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
-def _introduce() -> Claim:
-    """Make a claim of this process."""
+def make_claim() -> Claim:
+    """Make a new claim of this process."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         namespace = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         boot = namespace = ""
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container's user without a name
+        user = f"user {os.getuid()}"
     return Claim(
         token=secrets.token_hex(16),
         host=socket.gethostname(),
         boot=boot,
         pid_namespace=namespace,
         pid=os.getpid(),
-        started=_started(os.getpid()) or 0,
-        user=_user(),
+        started=process_started(os.getpid()) or 0,
+        user=user,
         since=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )
-
-
-def _user() -> str:
-    """Name of the user, or the number where it has no name (containers)."""
-    import pwd
-
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return f"user {os.getuid()}"
 
 
 def _path(number: int) -> str:
@@ -314,8 +272,7 @@ def _path(number: int) -> str:
 def _last(location: Location) -> int:
     """The highest number of a claim; 0 if there is none.
 
-    Asked for one by one: a job has few, and names that come and go while they are listed (files
-    that are being written) would be in the way.
+    Asked for one by one: a listing may fail on files that are being written at the time.
     """
     number = 0
     with _readable(location):
@@ -325,16 +282,16 @@ def _last(location: Location) -> int:
 
 
 def _read(location: Location, number: int) -> bytes | None:
-    try:
-        return location.read(_path(number))
-    except FileNotFoundError:
-        return None
+    with _readable(location):
+        try:
+            return location.read(_path(number))
+        except FileNotFoundError:
+            return None
 
 
-def _parse(content: bytes) -> Claim | None:
-    """Parse a claim; None if it is not one, for instance of a later version."""
+def _parse(content: bytes | None) -> Claim | None:
     try:
-        return Claim.model_validate_json(content)
+        return Claim.model_validate_json(content) if content is not None else None
     except ValidationError:
         return None
 

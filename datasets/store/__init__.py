@@ -1,7 +1,4 @@
-"""The store: latents of one collection of images, by one codec (docs/store-spec.md).
-
-``header``, ``layout``, ``samples`` and ``manifest`` are the specification's parts, ``scales`` the
-numbers of scales; ``objects`` writes files whole; ``writer`` makes a store, ``reader`` opens one.
+"""The store: latents or pixels of one collection of images (docs/store-spec.md).
 
 What is re-exported here is imported when it is first used: the command line imports this package
 to print its help, and Zarr and Arrow would take a second.
@@ -13,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from latentset.datasets.store.header import CodecInfo, Header
     from latentset.datasets.store.manifest import Manifest
-    from latentset.datasets.store.reader import Store, open_store
+    from latentset.datasets.store.opening import open_store
+    from latentset.datasets.store.store import Store
 
 __all__ = ["CodecInfo", "Header", "Manifest", "Store", "open_store"]
 
@@ -21,13 +19,12 @@ _MODULES = {
     "CodecInfo": "header",
     "Header": "header",
     "Manifest": "manifest",
-    "Store": "reader",
-    "open_store": "reader",
+    "Store": "store",
+    "open_store": "opening",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is re-exported."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

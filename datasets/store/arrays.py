@@ -15,7 +15,6 @@ DTYPES: dict[ArrayName, str] = {
     "sigma_hat": "float16",
     "pixels": "uint8",
 }
-"""Data type of each array."""
 
 MIXED_CHUNK_ROWS = 256
 """Rows of a chunk of latents where samples differ in size: at 192 channels 96 KiB of y_hat, the
@@ -30,15 +29,10 @@ class ArrayForm:
     """One array of a store."""
 
     dtype: str
-    """Data type."""
     channels: int
-    """Its second axis."""
     chunk_rows: int
-    """Rows of an inner chunk."""
     shard_rows: int
-    """Rows of a shard."""
     shards: int
-    """Number of shards."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -47,15 +41,7 @@ class ArrayForm:
 
 
 def array_form(header: Header, name: ArrayName) -> ArrayForm:
-    """Say what an array of a store is.
-
-    Args:
-        header: The store's header.
-        name: Name of the array.
-
-    Returns:
-        Its form.
-    """
+    """The form that the header gives an array."""
     layout, content = header.layout, header.content
     channels, chunk, shard = content.channels, layout.chunk_rows, layout.shard_rows
     if name == "z_hat":
@@ -64,46 +50,34 @@ def array_form(header: Header, name: ArrayName) -> ArrayForm:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """A row of a store's first array, as the layout reckons with it."""
+class RowForm:
+    """A row of a store's first array, as the layout counts with it."""
 
     bytes: int
-    """Its size before compression."""
     mixed_chunk: int
     """Rows of a chunk where samples differ in size, at most."""
 
 
-def latent_rows(channels: int) -> Rows:
-    """Rows of ``y_hat``.
-
-    Args:
-        channels: Its channels.
-
-    Returns:
-        What the layout reckons with.
-    """
-    return Rows(2 * channels, MIXED_CHUNK_ROWS)
+def latent_rows(channels: int) -> RowForm:
+    """The form of a row of ``y_hat``."""
+    return RowForm(2 * channels, MIXED_CHUNK_ROWS)
 
 
-def rows_of(content: CodecInfo | PixelInfo) -> Rows:
-    """Rows of a store's first array.
-
-    Args:
-        content: What the store holds.
-
-    Returns:
-        What the layout reckons with.
-    """
+def rows_of(content: CodecInfo | PixelInfo) -> RowForm:
+    """The form of a row of a store's first array."""
     if isinstance(content, PixelInfo):
-        return Rows(content.channels, MIXED_CHUNK_PIXELS)
+        return RowForm(content.channels, MIXED_CHUNK_PIXELS)
     return latent_rows(content.channels)
 
 
-class Sizes:
-    """How large an image is on its way into a store: as coded, as stored, as a grid.
+class ImageSizes:
+    """(height, width) of an image on its way into a store: as coded, as stored, as a grid.
+
+    The arguments of each method are the image's own height and width, pixels. Each raises an
+    ImageError where the resize rule makes the image too large.
 
     Args:
-        content: What says how large the grid of a stored image is.
+        content: What determines how large the grid of a stored image is.
         resize: The store's resize rule.
 
     Raises:
@@ -119,46 +93,13 @@ class Sizes:
         self._before, self._after = ResizeRule.parse(before), ResizeRule.parse(after)
 
     def coded(self, height: int, width: int) -> tuple[int, int]:
-        """Size of the image that ``rate_bpp`` counts the pixels of.
-
-        Args:
-            height: Height of the image, pixels.
-            width: Width of the image, pixels.
-
-        Returns:
-            (height, width): what the codec was given; an original was coded as it is.
-
-        Raises:
-            ImageError: The resize rule makes it too large.
-        """
+        """What the codec was given, whose pixels ``rate_bpp`` counts; of an original, its own."""
         return self._before.size(height, width)
 
     def image(self, height: int, width: int) -> tuple[int, int]:
-        """Size of the image after all resizing.
-
-        Args:
-            height: Height of the image, pixels.
-            width: Width of the image, pixels.
-
-        Returns:
-            (height, width): what the codec was given, or what is stored as pixels.
-
-        Raises:
-            ImageError: The resize rule makes it too large.
-        """
+        """After all resizing: what the codec was given, or what is stored as pixels."""
         return self._after.size(*self.coded(height, width))
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Size of the grid of positions that the image has in the store.
-
-        Args:
-            height: Height of the image, pixels.
-            width: Width of the image, pixels.
-
-        Returns:
-            (height, width).
-
-        Raises:
-            ImageError: The resize rule makes it too large.
-        """
+        """Of the grid of positions that the image has in the store."""
         return self._content.y_size(*self.image(height, width))

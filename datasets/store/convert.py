@@ -2,18 +2,16 @@
 
 Shard by shard, so that memory does not grow with the store. The target is complete in one step, at
 the end (docs/store-spec.md, 1 and 8); then both are read, decoded and compared. What a conversion
-that was killed leaves behind is known by a note in ``TARGET.job/``, and the same command begins it
-again; one that fails takes away what it wrote to a folder.
+that was killed leaves behind is known by a note in ``TARGET.job/``, and the same command starts it
+again; one that fails removes what it wrote to a folder.
 
 Whoever converts into a folder holds the system's lock (``flock``) on the note: it goes with the
 process, however that ends, and is known on other machines (NFS). In object storage there is no lock
 and no need: nothing is swept there, objects are put whole, and two equal conversions put the same.
 """
 
-import errno
-import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -26,15 +24,19 @@ from latentset.datasets.errors import (
     StoreError,
     StoreFormatError,
 )
+from latentset.datasets.storage.atomic import PARTIAL, try_lock
 from latentset.datasets.storage.folder import cannot, unreachable
-from latentset.datasets.storage.location import PARTIAL, Folder, Location
-from latentset.datasets.store.arrays import array_form
+from latentset.datasets.storage.location import Folder, Location
+from latentset.datasets.store.digests import sha256_of
+from latentset.datasets.store.findings import Report, silent
 from latentset.datasets.store.formats import Format
+from latentset.datasets.store.hdf5.writer import encode_shard, write_hdf5
 from latentset.datasets.store.header import ArrayName, Frozen, Header, Sha256
 from latentset.datasets.store.manifest import MANIFEST, Manifest
-from latentset.datasets.store.nesting import is_free, refuse_nested
-from latentset.datasets.store.objects import sha256_of
-from latentset.datasets.store.reader import Store, open_store, required_objects
+from latentset.datasets.store.opening import open_store
+from latentset.datasets.store.store import Store
+from latentset.datasets.store.target_checks import is_free, refuse_nested
+from latentset.datasets.store.zarr.reader import required_objects
 from latentset.datasets.store.zarr.writer import (
     finish_store,
     metadata_objects,
@@ -42,98 +44,51 @@ from latentset.datasets.store.zarr.writer import (
     write_objects,
 )
 
-Report = Callable[[str, int, int], None]
-"""Is told what is going on, how many shards are done, and how many there are."""
-
 NOTE = "conversion.json"
-"""Name of the note in ``TARGET.job/`` that says what is being written."""
+"""Name of the note in ``TARGET.job/``."""
 
 
 class Conversion(Frozen):
-    """The note beside a target that is not finished."""
+    """The note beside a target that is not finished: what is converted, and into what."""
 
     source_manifest: Sha256
-    """Digest of the source's manifest: what is converted."""
+    """Digest of the source's manifest."""
     format: Format
-    """Into what."""
 
 
-def read_shard(store: Store, index: int) -> dict[ArrayName, NDArray[Any]]:
-    """Read one shard of every array.
-
-    Args:
-        store: A complete store.
-        index: Number of the shard.
-
-    Returns:
-        For each array, all rows of the shard (rows, channels).
-
-    Raises:
-        StoreCorruptError: A chunk differs from its checksum.
-        StoreUnreachableError: An object cannot be read.
-    """
-    rows: dict[ArrayName, NDArray[Any]] = {}
-    for name in store.header.arrays:
-        count = array_form(store.header, name).shard_rows
-        try:
-            rows[name] = np.asarray(store.array(name)[index * count : (index + 1) * count])
-        except StoreError:
-            raise
-        except OSError as error:
-            raise unreachable(f"{store.location}/{name}", error) from error
-        except (ValueError, RuntimeError) as error:
-            raise StoreCorruptError(
-                f"{store.location}: {name}, shard {index}: {error}. An object was altered"
-            ) from error
-    return rows
-
-
-def convert(source: Store, target: Location, format: Format, report: Report) -> Store:
-    """Write a store again, and prove that both are equal.
+def convert(source: Store, target: Location, format: Format, report: Report = silent) -> Store:
+    """Write a complete store again, and prove that both are equal.
 
     Header, samples, fingerprint and the counts of every shard stay what they are; the format
-    version becomes the one that this package writes.
-
-    Args:
-        source: A complete store.
-        target: Where to write; nothing may be there, except what the same conversion left when it
-            was stopped.
-        format: Into what.
-        report: Is told how far it is.
-
-    Returns:
-        The new store.
+    version becomes the one that this package writes. Nothing may be at the target, except what the
+    same conversion left when it was stopped.
 
     Raises:
         StoreError: Something else is at the target, it cannot be written, or the source is not
             complete.
         StoreCorruptError: The source is damaged, or the two differ.
     """
-    manifest = source.manifest
-    if manifest is None:
-        raise StoreError(f"{source.location} is not complete: finish its encode job first")
-    if format == "hdf5" and not isinstance(target, Folder):
-        raise StoreError(
-            f"{target}: HDF5 is written to a file system only; name a file, and copy it afterwards"
-        )
+    manifest = _manifest(source)
+    if format == "hdf5":
+        _file_path(target)
     if is_same(target, source.location):
         raise StoreError(f"{target} is the source itself: name another target")
     refuse_nested(target)
     note = Conversion(source_manifest=sha256_of(manifest.to_bytes()), format=format)
-    _begin(note, target)
+    _leave_note(note, target)
     with _held(target):
         try:
             if not _is_complete(target):
-                if isinstance(target, Folder) and format == "hdf5":
-                    _write_hdf5(source, manifest, target.path, report)
-                else:
-                    _write_zarr(source, manifest, target, report)
+                copy_store(source, target, format, report)
             written = open_store(target)
             differences = compare(source, written, report)
             if differences:
-                _take_back(target, format)
+                if isinstance(target, Folder) and target.is_file():
+                    Folder(target.path.parent).remove(target.name)
+                else:
+                    target.remove(MANIFEST)
                 raise StoreCorruptError(
-                    f"{target} differs from {source.location}, and was taken back: "
+                    f"{target} differs from {source.location}, and was removed: "
                     + "; ".join(differences),
                     "Look at the disk or the memory of this machine, then run the same command "
                     "again",
@@ -142,61 +97,90 @@ def convert(source: Store, target: Location, format: Format, report: Report) -> 
             with suppress(StoreError, OSError):
                 _clear(target, source.header)
             raise
-        _end(target)
+        _remove_note(target)
     return written
 
 
+def copy_store(source: Store, target: Location, format: Format, report: Report = silent) -> None:
+    """Write a complete store again, shard by shard; the target becomes complete at the end."""
+    header, manifest = _header(source), _manifest(source)
+
+    def shards() -> Iterator[dict[ArrayName, NDArray[Any]]]:
+        count = header.layout.shards
+        for index in range(count):
+            report("converting", index, count)
+            yield source.read_shard(index)
+        report("converting", count, count)
+
+    if format == "hdf5":
+        write_hdf5(
+            _file_path(target),
+            header,
+            (encode_shard(header, rows) for rows in shards()),
+            fingerprint=source.fingerprint,
+            samples=source.samples,
+            summaries=manifest.shards,
+        )
+        return
+    target.sweep()
+    objects = write_objects(target, metadata_objects(header))
+    for index, rows in enumerate(shards()):
+        objects += write_objects(target, shard_objects(header, index, rows))
+    finish_store(
+        target,
+        header=header,
+        fingerprint=source.fingerprint,
+        samples=source.samples,
+        shards=manifest.shards,
+        objects=objects,
+    )
+
+
 def is_same(first: Location, second: Location) -> bool:
-    """Tell whether two locations are one.
-
-    Args:
-        first: A location.
-        second: Another.
-
-    Returns:
-        True if they are, by whatever path.
-    """
+    """Whether two locations are one, by whatever path."""
     if isinstance(first, Folder) and isinstance(second, Folder):
         return first.path.resolve() == second.path.resolve()
     return first == second
 
 
-def compare(first: Store, second: Store, report: Report) -> list[str]:
-    """Compare two stores value by value, shard by shard.
+def compare(first: Store, second: Store, report: Report = silent) -> list[str]:
+    """Compare two complete stores value by value; lines about what differs.
 
-    Args:
-        first: A complete store.
-        second: Another.
-        report: Is told how far it is.
-
-    Returns:
-        What differs, in words; nothing if the stores are equal (format, compression and format
-        version aside).
+    Format, compression and format version may differ.
     """
-    differences = []
     if _header(first) != _header(second):
         return ["the headers differ"]
+    differences = []
     if first.fingerprint != second.fingerprint:
         differences.append("the fingerprints differ")
     if not first.samples.equals(second.samples):
         differences.append("the samples tables differ")
-    if (first.manifest and first.manifest.shards) != (second.manifest and second.manifest.shards):
+    if _manifest(first).shards != _manifest(second).shards:
         differences.append("the shards' counts differ")
     shards = first.header.layout.shards
     for index in range(shards):
         report("comparing", index, shards)
-        ours, theirs = read_shard(first, index), read_shard(second, index)
-        for name, rows in ours.items():
-            if rows.dtype != theirs[name].dtype or not _equal_bits(rows, theirs[name]):
+        theirs = second.read_shard(index)
+        for name, rows in first.read_shard(index).items():
+            same_type, is_float = rows.dtype == theirs[name].dtype, rows.dtype.kind == "f"
+            if not same_type or not np.array_equal(rows, theirs[name], equal_nan=is_float):
                 differences.append(f"{name} differs in shard {index}")
     report("comparing", shards, shards)
     return differences
 
 
-def _equal_bits(first: NDArray[Any], second: NDArray[Any]) -> bool:
-    """Equal, a NaN to itself too."""
-    equal_nan = first.dtype.kind == "f"
-    return bool(np.array_equal(first, second, equal_nan=equal_nan))
+def _file_path(target: Location) -> Path:
+    if not isinstance(target, Folder):
+        raise StoreError(
+            f"{target}: HDF5 is written to a file system only; name a file, and copy it afterwards"
+        )
+    return target.path
+
+
+def _manifest(store: Store) -> Manifest:
+    if store.manifest is None:
+        raise StoreError(f"{store.location} is not complete: finish its encode job first")
+    return store.manifest
 
 
 def _header(store: Store) -> Header:
@@ -204,7 +188,7 @@ def _header(store: Store) -> Header:
     return header.model_copy(update={"format_version": header.lowest_version})
 
 
-def _begin(note: Conversion, target: Location) -> None:
+def _leave_note(note: Conversion, target: Location) -> None:
     """Leave a note beside the target, or find the note of the same conversion."""
     job = target.beside(".job")
     content = note.model_dump_json().encode() + b"\n"
@@ -214,7 +198,7 @@ def _begin(note: Conversion, target: Location) -> None:
             what = f"{job} holds {others[0]}" if others else f"{target} exists"
             raise StoreError(
                 f"{what}: nothing was changed there. A store is converted into a new name only, or "
-                "into what the same conversion began"
+                "into what the same conversion started"
             )
         job.create(NOTE, content)
     try:
@@ -223,14 +207,13 @@ def _begin(note: Conversion, target: Location) -> None:
         raise unreachable(f"{job}/{NOTE}", error) from error
     if found != content:
         raise StoreError(
-            f"{target} is what another conversion began, of another store or into another format: "
-            f"remove it and {job} first, or name another target"
+            f"{target} is what another conversion started, of another store or into another "
+            f"format: remove it and {job} first, or name another target"
         )
 
 
 @contextmanager
 def _held(target: Location) -> Iterator[None]:
-    """Hold the lock on the note beside a target in a folder."""
     job = target.beside(".job")
     if not isinstance(job, Folder):
         yield
@@ -247,16 +230,10 @@ def _held(target: Location) -> Iterator[None]:
     except OSError as error:
         raise cannot("write", path, error) from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise refused from error
-        except OSError as error:
-            if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
-                raise cannot("write", path, error) from error
-            # A file system without locks: nothing keeps two from the same target there.
-        if not path.exists() or not os.path.samestat(path.stat(), os.fstat(file.fileno())):
-            raise refused  # it was there when the file was opened, and has finished since
+        # The note may have been there when the file was opened, and its job have finished since.
+        current = try_lock(file) and path.exists()
+        if not current or not os.path.samestat(path.stat(), os.fstat(file.fileno())):
+            raise refused
         yield
 
 
@@ -267,56 +244,8 @@ def _is_complete(target: Location) -> bool:
         return False
 
 
-def _write_hdf5(source: Store, manifest: Manifest, path: Path, report: Report) -> None:
-    from latentset.datasets.store.hdf5.writer import assemble, encode_part
-
-    header = _header(source)
-
-    def parts() -> Iterator[bytes]:
-        for index in range(header.layout.shards):
-            report("converting", index, header.layout.shards)
-            yield encode_part(header, index, read_shard(source, index))
-        report("converting", header.layout.shards, header.layout.shards)
-
-    assemble(
-        path,
-        header,
-        parts(),
-        fingerprint=source.fingerprint,
-        samples=source.samples,
-        shards=manifest.shards,
-    )
-
-
-def _write_zarr(source: Store, manifest: Manifest, target: Location, report: Report) -> None:
-    header = _header(source)
-    target.sweep()
-    objects = write_objects(target, metadata_objects(header))
-    for index in range(header.layout.shards):
-        report("converting", index, header.layout.shards)
-        rows = read_shard(source, index)
-        objects += write_objects(target, shard_objects(header, index, rows))
-    report("converting", header.layout.shards, header.layout.shards)
-    finish_store(
-        target,
-        header=header,
-        fingerprint=source.fingerprint,
-        samples=source.samples,
-        shards=manifest.shards,
-        objects=objects,
-    )
-
-
-def _take_back(target: Location, format: Format) -> None:
-    """Make a target incomplete again that is not what it should be."""
-    if format == "hdf5" and isinstance(target, Folder):
-        Folder(target.path.parent).remove(target.name)
-    else:
-        target.remove(MANIFEST)
-
-
 def _clear(target: Location, header: Header) -> None:
-    """Take away what this conversion wrote to a folder, unless it is complete."""
+    """Remove what this conversion wrote to a folder, unless it is complete."""
     if not isinstance(target, Folder) or _is_complete(target):
         return
     if not target.is_file():
@@ -327,10 +256,10 @@ def _clear(target: Location, header: Header) -> None:
         for folder, _, _ in os.walk(target.path, topdown=False):
             with suppress(OSError):  # not empty: not ours
                 Path(folder).rmdir()
-    _end(target)
+    _remove_note(target)
 
 
-def _end(target: Location) -> None:
+def _remove_note(target: Location) -> None:
     job = target.beside(".job")
     job.remove(NOTE)
     if isinstance(job, Folder):

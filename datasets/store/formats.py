@@ -12,25 +12,10 @@ HDF5_SUFFIXES = (".h5", ".hdf5")
 
 
 def is_hdf5_name(name: str) -> bool:
-    """Tell whether a name means HDF5.
-
-    Args:
-        name: Last part of a location.
-
-    Returns:
-        True for ``store.h5``, ``store.HDF5``.
-    """
+    """Whether the last part of a location means HDF5: ``store.h5``, ``store.HDF5``."""
     return name.lower().endswith(HDF5_SUFFIXES)
 
 
 def choose_format(target: Location, wanted: Format | None) -> Format:
-    """Choose a format by what was asked for, or by the target's name.
-
-    Args:
-        target: Where a store is to lie.
-        wanted: What was asked for; None goes by the name.
-
-    Returns:
-        The format.
-    """
+    """The format that was asked for, or else the one of the target's name."""
     return wanted or ("hdf5" if is_hdf5_name(target.name) else "zarr")

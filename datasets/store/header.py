@@ -1,46 +1,26 @@
 """The header of a store: what its numbers mean and where they come from (docs/store-spec.md, 3).
 
 The header is the value of the root group's attribute ``latentset``. The models here are that
-JSON object, field by field; a field that is not known is an error, because a reader that skips
-what it does not understand may take the numbers for something else.
+JSON object, whose fields the specification describes; a field that is not known is an error,
+because a reader that skips what it does not understand may take the numbers for something else.
 """
 
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
-
-from latentset.datasets.errors import StoreFormatError, describe_invalid
-from latentset.datasets.store.content import (
-    CodecInfo,
-    Frozen,
-    LatentsInfo,
-    PixelInfo,
-    Provenance,
-    Sha256,
-    Sparse,
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    NonNegativeInt,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
 )
 
-__all__ = [
-    "ARRAYS",
-    "ATTRIBUTE",
-    "MAX_CHUNK_BYTES",
-    "MAX_SHARD_BYTES",
-    "PIXEL_ARRAYS",
-    "ArrayName",
-    "CodecInfo",
-    "Described",
-    "FormatVersion",
-    "Frozen",
-    "Header",
-    "LatentsInfo",
-    "Layout",
-    "PixelInfo",
-    "Provenance",
-    "Sha256",
-    "SourceInfo",
-    "format_version_of",
-    "parse_header",
-]
+from latentset.datasets.errors import StoreFormatError, describe_invalid
 
 FormatVersion = Literal["0.1", "1.0", "1.1", "1.2"]
 """The versions of docs/store-spec.md that this package reads. It writes the lowest that has what a
@@ -50,29 +30,11 @@ ATTRIBUTE = "latentset"
 """Name of the root group's attribute that holds the header."""
 
 ArrayName = Literal["y_hat", "scale_index", "z_hat", "sigma_hat", "pixels"]
-"""Name of an array of a store."""
 
 ARRAYS: tuple[ArrayName, ...] = ("y_hat", "scale_index", "z_hat")
 """The arrays that every store of latents has; ``sigma_hat`` may follow."""
 
 PIXEL_ARRAYS: tuple[ArrayName, ...] = ("pixels",)
-"""The arrays of a store of pixels."""
-
-
-def format_version_of(arrays: tuple[ArrayName, ...], *since_1_2: object) -> FormatVersion:
-    """Choose the version of docs/store-spec.md that a new store is written in.
-
-    Args:
-        arrays: The store's arrays.
-        *since_1_2: Fields of its header that came with 1.2; None where they are absent.
-
-    Returns:
-        The lowest that has them, so that earlier readers go on reading what they can.
-    """
-    if any(since_1_2):
-        return "1.2"
-    return "1.1" if arrays == PIXEL_ARRAYS else "1.0"
-
 
 MAX_CHUNK_BYTES = 1 << 30
 """Largest chunk of an array that is read, bytes before compression: ten thousand times the usual
@@ -81,50 +43,167 @@ one. What a store says of its sizes is believed up to here."""
 MAX_SHARD_BYTES = 1 << 31
 """Largest shard of an array that is read, bytes before compression: 64 times the usual one."""
 
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+FileName = Annotated[
+    str, Field(pattern=r"^[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*$", max_length=200)
+]
+"""A name that a folder may have: folders of runs are named after codecs."""
+
+
+class Frozen(BaseModel):
+    """A JSON object whose fields are fixed, checked when parsed, and never changed afterwards."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Sparse(Frozen):
+    """The same, with fields that may be absent: None here, not written to the JSON."""
+
+    @model_serializer(mode="wrap")
+    def _drop_none(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in serialize(self).items() if value is not None}
+
+
+class CodecInfo(Sparse):
+    """What a codec's latents are, enough to use them without the codec.
+
+    The dequantised latents are ``y_hat`` itself, ``sigma_hat = scale_table[scale_index]``, and
+    ``z_hat + z_offset`` (``z_offset`` per channel).
+    """
+
+    name: FileName
+    sha256: Sha256
+    form: Literal["tfc1", "tfc2"]
+    tensors: dict[str, str]
+    channels: PositiveInt
+    z_channels: PositiveInt
+    scale_table: Annotated[
+        tuple[Annotated[FiniteFloat, Field(gt=0)], ...], Field(min_length=1, max_length=256)
+    ]
+    """A codec's own ascends, a store's need not."""
+    z_offset: tuple[FiniteFloat, ...]
+    h_s_exact_to: PositiveInt | None = None
+    """Up to this magnitude of ``z_hat`` (offset added) h_s is exact. Absent: it has fractions."""
+    y_downsampling: Annotated[int, Field(ge=1, le=1024)] = 16
+    z_downsampling: Annotated[int, Field(ge=1, le=65536)] = 64
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(self.z_offset) != self.z_channels:
+            raise ValueError(
+                f"z_offset: expected one value a channel ({self.z_channels}), "
+                f"got {len(self.z_offset)}"
+            )
+        if self.z_downsampling % self.y_downsampling:
+            raise ValueError(
+                f"z_downsampling: expected a multiple of y_downsampling ({self.y_downsampling}), "
+                f"got {self.z_downsampling}"
+            )
+        if len(set(self.scale_table)) != len(self.scale_table):
+            raise ValueError("scale_table: expected each value once")
+        return self
+
+    def y_size(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of the ``y_hat`` grid of an image of ``height`` x ``width`` pixels."""
+        return -(-height // self.y_downsampling), -(-width // self.y_downsampling)
+
+    def z_size(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of the ``z_hat`` grid of an image of ``height`` x ``width`` pixels."""
+        return -(-height // self.z_downsampling), -(-width // self.z_downsampling)
+
+    def z_grid(self, height: Any, width: Any) -> tuple[Any, Any]:
+        """(height, width) of the ``z_hat`` grid beside a ``y_hat`` grid; of integers or arrays."""
+        ratio = self.z_downsampling // self.y_downsampling
+        return -(-height // ratio), -(-width // ratio)
+
+
+class Provenance(Sparse):
+    """With what a store was made, and when."""
+
+    latentset: str
+    tensorflow: str
+    tensorflow_compression: str
+    onednn: bool
+    device: str
+    cpu_isa: Annotated[str, Field(min_length=1)] | None = None
+    decoder: str
+    python: str
+    numpy: str
+    zarr: str
+    created: str
+
+
+class LatentsInfo(Frozen):
+    """The store of latents that pixels were decoded from."""
+
+    fingerprint: Sha256
+    resize: str
+    provenance: Provenance
+    measured: bool
+
+
+class PixelInfo(Sparse):
+    """What the pixels of a store are: of the images, or decoded from latents."""
+
+    kind: Literal["original", "decoded"]
+    latents: LatentsInfo | None = None
+
+    channels: ClassVar[int] = 3
+    z_channels: ClassVar[int] = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.latents is not None) != (self.kind == "decoded"):
+            raise ValueError("latents: expected of pixels that are decoded, and of no others")
+        return self
+
+    @property
+    def coded_resize(self) -> str:
+        """What was done to each image before it was coded; its file is as it is."""
+        return self.latents.resize if self.latents else "none"
+
+    def y_size(self, height: int, width: int) -> tuple[int, int]:
+        """One position a pixel."""
+        return height, width
+
+    def z_size(self, height: int, width: int) -> tuple[int, int]:
+        """There is no ``z_hat``."""
+        return 0, 0
+
+    def z_grid(self, height: Any, width: Any) -> tuple[Any, Any]:
+        """There is no ``z_hat``; of integers or arrays."""
+        return 0 * height, 0 * width
+
 
 class SourceInfo(Frozen):
     """Which images a store was made from."""
 
     kind: Annotated[str, Field(min_length=1)]
-    """Kind of source: ``imagefolder``, ``minc2500``, ``imagenet``, ``list``, …"""
     name: str
-    """Name of the collection, for people; never a path."""
     samples: NonNegativeInt
-    """Number of images listed, readable or not."""
     classes: tuple[str, ...]
-    """Class names; a sample's label is an index into them."""
     listing_sha256: Sha256
-    """Identifies the list of ids, paths, labels and splits."""
 
 
 class Layout(Frozen):
     """How rows are divided into chunks and shards (docs/store-spec.md, 4)."""
 
     chunk_rows: PositiveInt
-    """Rows of an inner chunk of ``y_hat``, ``scale_index``, ``sigma_hat``, ``pixels``."""
     shard_rows: PositiveInt
-    """Rows of a shard of those; a multiple of ``chunk_rows``."""
     z_chunk_rows: NonNegativeInt
-    """Rows of an inner chunk of ``z_hat``; 0 in a store without it."""
     z_shard_rows: NonNegativeInt
-    """Rows of a shard of ``z_hat``, a multiple of ``z_chunk_rows``; 0 in a store without it."""
     shards: PositiveInt
-    """Number of shards of each array."""
     target_shard_bytes: PositiveInt
-    """Size of a shard of ``y_hat`` or ``pixels`` before compression that was asked for."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.shard_rows % self.chunk_rows:
-            raise ValueError(
-                f"shard_rows: expected a multiple of chunk_rows ({self.chunk_rows}), "
-                f"got {self.shard_rows}"
-            )
-        if self.z_shard_rows % max(1, self.z_chunk_rows):
-            raise ValueError(
-                f"z_shard_rows: expected a multiple of z_chunk_rows ({self.z_chunk_rows}), "
-                f"got {self.z_shard_rows}"
-            )
+        for field, rows, name, chunk in (
+            ("shard_rows", self.shard_rows, "chunk_rows", self.chunk_rows),
+            ("z_shard_rows", self.z_shard_rows, "z_chunk_rows", self.z_chunk_rows),
+        ):
+            if rows % max(1, chunk):
+                raise ValueError(f"{field}: expected a multiple of {name} ({chunk}), got {rows}")
         return self
 
 
@@ -132,17 +211,11 @@ class Described(Sparse):
     """What a store holds: the part of its header that its maker decides."""
 
     format_version: FormatVersion
-    """Version of docs/store-spec.md."""
     codec: CodecInfo | None = None
-    """What made the latents, and the pixels if they are decoded; absent for originals."""
     pixels: PixelInfo | None = None
-    """What the pixels are; absent in a store of latents."""
     arrays: tuple[ArrayName, ...]
-    """The arrays that the store holds."""
     resize: str
-    """What was done to each image right before it was encoded, or stored as pixels."""
     source: SourceInfo
-    """Which images."""
 
     @model_validator(mode="after")
     def _check_content(self) -> Self:
@@ -162,7 +235,7 @@ class Described(Sparse):
 
     @property
     def content(self) -> CodecInfo | PixelInfo:
-        """What says how large the grid of an image is, and how many channels it has."""
+        """What determines how large the grid of an image is, and how many channels it has."""
         content = self.pixels or self.codec
         if content is None:
             raise ValueError("codec: missing")
@@ -184,15 +257,13 @@ class Header(Described):
     """The attribute ``latentset`` of a store's root group."""
 
     layout: Layout
-    """How rows are divided."""
     provenance: Provenance
-    """With what, and when."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         layout, content = self.layout, self.content
-        there = "z_hat" in self.arrays
-        if (layout.z_chunk_rows > 0) != there or (layout.z_shard_rows > 0) != there:
+        has_z = "z_hat" in self.arrays
+        if (layout.z_chunk_rows > 0) != has_z or (layout.z_shard_rows > 0) != has_z:
             raise ValueError(
                 "layout: expected z_chunk_rows and z_shard_rows beyond 0 where there is z_hat, and "
                 f"0 elsewhere, got {layout.z_chunk_rows} and {layout.z_shard_rows}"
@@ -205,36 +276,36 @@ class Header(Described):
         ):
             if 2 * rows > limit:
                 raise ValueError(f"layout.{field}: expected at most {limit} bytes, got {2 * rows}")
-        if self.format_version in ("0.1", "1.0", "1.1") and any(self._since_1_2):
+        if self.format_version in ("0.1", "1.0", "1.1") and self.lowest_version == "1.2":
             raise ValueError(
                 f"format_version: there is no cpu_isa and no h_s_exact_to in {self.format_version}"
             )
         return self
 
     @property
-    def _since_1_2(self) -> tuple[object, ...]:
+    def lowest_version(self) -> FormatVersion:
+        """The version that a store with this header is written in now."""
         latents = self.pixels.latents if self.pixels else None
-        return (
+        return format_version_of(
+            self.arrays,
             self.provenance.cpu_isa,
             latents.provenance.cpu_isa if latents else None,
             self.codec.h_s_exact_to if self.codec else None,
         )
 
-    @property
-    def lowest_version(self) -> FormatVersion:
-        """The version that a store with this header is written in now."""
-        return format_version_of(self.arrays, *self._since_1_2)
+
+def format_version_of(arrays: tuple[ArrayName, ...], *since_1_2: object) -> FormatVersion:
+    """The lowest version that has a store's arrays, so that earlier readers can read it.
+
+    ``since_1_2`` are fields of its header that came with 1.2; None where they are absent.
+    """
+    if any(since_1_2):
+        return "1.2"
+    return "1.1" if arrays == PIXEL_ARRAYS else "1.0"
 
 
 def parse_header(value: Any, where: str) -> Header:
-    """Parse the attribute ``latentset``.
-
-    Args:
-        value: What the attribute holds, as JSON gives it.
-        where: The store, for messages.
-
-    Returns:
-        The header.
+    """Parse the attribute ``latentset``, as JSON gives it; ``where`` names the store in messages.
 
     Raises:
         StoreFormatError: The value is no header, or of a version that this reader does not know.

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentset.datasets.errors import StoreError
-from latentset.datasets.store.arrays import Rows
+from latentset.datasets.store.arrays import RowForm
 from latentset.datasets.store.header import Layout
 
 Z_CHUNK_ROWS = 256
@@ -23,22 +23,21 @@ SHARD_SAMPLES = 1024
 
 @dataclass(frozen=True)
 class Assignment:
-    """Rows and shard of every sample, in the order of the source."""
+    """RowForm and shard of every sample, in the order of the source."""
 
     layout: Layout
-    """The division into chunks and shards."""
     shard: NDArray[np.int32]
-    """Shard of each sample, ascending. A sample without rows has one as well: whose task it is."""
+    """Ascending; of samples without rows too: whose task they are."""
     first_row: NDArray[np.int64]
-    """First row of ``y_hat``, or of ``pixels``; -1 for a sample without rows."""
+    """-1 for a sample without rows."""
     z_first_row: NDArray[np.int64]
-    """First row of ``z_hat``; -1 for a sample without rows there."""
+    """Likewise."""
 
 
 def assign_rows(
-    rows: NDArray[np.int64], z_rows: NDArray[np.int64], form: Rows, shard_bytes: int
+    rows: NDArray[np.int64], z_rows: NDArray[np.int64], form: RowForm, shard_bytes: int
 ) -> Assignment:
-    """Location samples one after the other; none crosses the end of a shard.
+    """Give samples rows, one after the other; none crosses the end of a shard.
 
     Args:
         rows: For each sample, positions of its grid; 0 = it is not stored.
@@ -47,9 +46,6 @@ def assign_rows(
         form: Of a row of ``y_hat``, or of ``pixels``.
         shard_bytes: Wanted size of a shard of that array before compression. Smaller for small
             collections, larger where one sample is.
-
-    Returns:
-        Where everything goes.
 
     Raises:
         StoreError: No sample has rows.
@@ -78,16 +74,9 @@ def assign_rows(
 
 
 def append_rows(rows: NDArray[np.int64], z_rows: NDArray[np.int64], layout: Layout) -> Assignment:
-    """Location further samples in new shards, after those of a store and divided like them.
+    """Give further samples new shards, after those of a store and divided like them.
 
-    Args:
-        rows: As for :func:`assign_rows`, and so is ``z_rows``; each sample fits into a shard
-            (:func:`fits`).
-        z_rows: Positions of each sample's ``z_hat`` grid.
-        layout: Of the store.
-
-    Returns:
-        Where everything goes; the layout differs in ``shards`` only.
+    Each sample must fit into a shard (:func:`fits`); only ``shards`` of the layout changes.
     """
     padded = -(-rows // layout.chunk_rows) * layout.chunk_rows
     filled = _fill_shards(padded, z_rows, layout.shard_rows, layout.z_shard_rows)
@@ -97,29 +86,17 @@ def append_rows(rows: NDArray[np.int64], z_rows: NDArray[np.int64], layout: Layo
 
 
 def fits(rows: int, z_rows: int, layout: Layout) -> bool:
-    """Tell whether a sample fits into a shard of a store.
-
-    Args:
-        rows: Positions of its ``y_hat`` grid.
-        z_rows: Positions of its ``z_hat`` grid.
-        layout: Of the store.
-
-    Returns:
-        True if it does. ``shard_rows`` is a multiple of ``chunk_rows``, so padding changes nothing.
-    """
+    """Whether a sample with so many rows fits into a shard, which is a multiple of a chunk."""
     return rows <= layout.shard_rows and z_rows <= layout.z_shard_rows
 
 
 @dataclass(frozen=True)
 class _Filled:
-    """Samples in shards that are counted from 0."""
+    """Samples in shards, which are counted from 0; offsets are counted within a shard."""
 
     shard: NDArray[np.int32]
-    """Shard of each sample."""
     offset: NDArray[np.int64]
-    """First row of each, counted in its shard."""
     z_offset: NDArray[np.int64]
-    """First row of ``z_hat`` of each, counted in its shard."""
     z_used: list[int]
     """For each shard, rows of ``z_hat`` that are taken."""
 
@@ -143,7 +120,7 @@ def _fill_shards(
     shard_rows: int,
     z_shard_rows: int | None = None,
 ) -> _Filled:
-    """Fill one shard after the other; None: ``z_hat`` takes what it takes."""
+    """Fill one shard after the other; without ``z_shard_rows``, ``z_hat`` may take any rows."""
     shard = np.empty(padded.size, np.int32)
     offset, z_offset = np.empty(padded.size, np.int64), np.empty(padded.size, np.int64)
     used, count, z_used = 0, 0, [0]
@@ -163,7 +140,7 @@ def _fill_shards(
 def _shard_rows(
     padded: NDArray[np.int64], chunk_rows: int, row_bytes: int, shard_bytes: int
 ) -> int:
-    """Rows of a shard: what was asked for, less for a small set, never less than a sample."""
+    """What was asked for, less for a small set, never less than a sample."""
     wanted = shard_bytes // (row_bytes * chunk_rows) * chunk_rows
-    share = -(-int(padded.sum()) // (SMALL_SHARDS * chunk_rows)) * chunk_rows
-    return max(int(padded.max()), min(wanted, share))
+    fraction = -(-int(padded.sum()) // (SMALL_SHARDS * chunk_rows)) * chunk_rows
+    return max(int(padded.max()), min(wanted, fraction))

@@ -7,8 +7,8 @@ import pyarrow.compute as pc
 from pydantic import NonNegativeInt, ValidationError, model_validator
 
 from latentset.datasets.errors import StoreCorruptError, describe_invalid
+from latentset.datasets.store.digests import StoredObject, sha256_of
 from latentset.datasets.store.header import FormatVersion, Frozen, Sha256
-from latentset.datasets.store.objects import StoredObject, sha256_of
 from latentset.datasets.store.samples import OK
 
 MANIFEST = "manifest.json"
@@ -21,11 +21,8 @@ class SampleCounts(Frozen):
     """How many samples have latents, or pixels."""
 
     total: NonNegativeInt
-    """Rows of the samples table."""
     ok: NonNegativeInt
-    """Samples with latents."""
     failed: NonNegativeInt
-    """Samples without."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -35,14 +32,7 @@ class SampleCounts(Frozen):
 
 
 def count_samples(samples: pa.Table) -> SampleCounts:
-    """Count the samples of a table.
-
-    Args:
-        samples: The samples table.
-
-    Returns:
-        How many have latents.
-    """
+    """Count the rows of a samples table."""
     ok = int(pc.sum(pc.equal(samples.column("status"), OK)).as_py() or 0)
     return SampleCounts(total=samples.num_rows, ok=ok, failed=samples.num_rows - ok)
 
@@ -51,30 +41,21 @@ class ShardSummary(Frozen):
     """One shard."""
 
     index: NonNegativeInt
-    """Its number, as in the chunk keys."""
     samples: NonNegativeInt
-    """Samples that its task was given."""
     ok: NonNegativeInt
-    """Of these, with latents."""
     failed: NonNegativeInt
-    """Of these, without."""
 
 
 class Manifest(Frozen):
     """The object ``manifest.json``."""
 
     format_version: FormatVersion
-    """Version of docs/store-spec.md."""
     sha256: Sha256 | None = None
-    """Digest of the manifest's own bytes with these 64 digits as zeros; None in version 0.1."""
+    """None in version 0.1."""
     fingerprint: Sha256
-    """Identifies the resolved settings of the job that wrote the store."""
     samples: SampleCounts
-    """Over the whole store."""
     shards: tuple[ShardSummary, ...]
-    """In order."""
     objects: tuple[StoredObject, ...]
-    """Everything but the manifest itself, sorted by path."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -96,14 +77,7 @@ class Manifest(Frozen):
 
 
 def parse_manifest(content: bytes, where: str) -> Manifest:
-    """Parse ``manifest.json``.
-
-    Args:
-        content: The object.
-        where: The store, for messages.
-
-    Returns:
-        The manifest.
+    """Parse ``manifest.json``; ``where`` names the store in messages.
 
     Raises:
         StoreCorruptError: It is torn, or not a manifest.

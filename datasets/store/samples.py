@@ -12,7 +12,10 @@ from latentset.datasets.errors import StoreCorruptError, StoreFormatError
 from latentset.datasets.store.header import Header
 
 SAMPLES = "samples.parquet"
-"""Name of the object."""
+"""Name of the object in a store of Zarr objects."""
+
+SAMPLES_GROUP = "samples"
+"""Name of the group of an HDF5 store that holds the table, a dataset a column."""
 
 OK = "ok"
 """Status of a sample that has latents, or pixels."""
@@ -37,7 +40,6 @@ SAMPLES_SCHEMA = pa.schema(
         pa.field("reason", pa.string(), nullable=False),
     ]
 )
-"""Columns of the table, in order."""
 
 DECODED_SCHEMA = pa.schema(
     [
@@ -50,35 +52,19 @@ DECODED_SCHEMA = pa.schema(
 
 
 def samples_schema(header: Header) -> pa.Schema:
-    """Choose the columns of a store's table.
-
-    Args:
-        header: The store's header.
-
-    Returns:
-        Columns in order.
-    """
+    """The columns of a store's table, in order."""
     pixels = header.pixels
     return DECODED_SCHEMA if pixels is not None and pixels.latents else SAMPLES_SCHEMA
 
 
 ROW_GROUP = 131072
-"""Samples a Parquet row group."""
 
 _TEXTS = [field.name for field in SAMPLES_SCHEMA if pa.types.is_string(field.type)]
 _SWELLING = 1000
 
 
 def samples_bytes(table: pa.Table, header: Header) -> bytes:
-    """Write the table as Parquet.
-
-    Args:
-        table: Of the columns of :func:`samples_schema`.
-        header: The store's header.
-
-    Returns:
-        The object ``samples.parquet``.
-    """
+    """Write the table as the object ``samples.parquet``."""
     sink = io.BytesIO()
     pq.write_table(
         table.cast(samples_schema(header)).combine_chunks(),
@@ -91,15 +77,9 @@ def samples_bytes(table: pa.Table, header: Header) -> bytes:
 
 
 def parse_samples(content: bytes, header: Header, where: str) -> pa.Table:
-    """Read the table and check that it fits the header.
+    """Read the object ``samples.parquet`` and check that it fits the header.
 
-    Args:
-        content: The object ``samples.parquet``.
-        header: The store's header.
-        where: The store, for messages.
-
-    Returns:
-        A table of :func:`samples_schema`; columns that are not known are left out.
+    Columns that are not known are dropped; ``where`` names the store in messages.
 
     Raises:
         StoreFormatError: A column is missing or of another type.
@@ -130,15 +110,12 @@ def parse_samples(content: bytes, header: Header, where: str) -> pa.Table:
         file = pq.ParquetFile(io.BytesIO(content), read_dictionary=_TEXTS)
         table = file.read(columns=schema.names)
         _refuse_swollen(_text_bytes(table) // _SWELLING, content, where, "texts")
-        table = pa.table(
-            [_decode(table.column(field.name), field) for field in schema],
-            schema=schema,
-        )
+        for field in schema:
+            if not field.nullable and table.column(field.name).null_count:
+                raise StoreCorruptError(f"{where}: {SAMPLES}: column {field.name!r} holds nulls")
+        table = table.cast(schema)
     except (pa.ArrowException, OSError, IndexError) as error:
         raise StoreCorruptError(f"{where}: {SAMPLES} cannot be read: {error}") from error
-    for field in schema:
-        if not field.nullable and table.column(field.name).null_count:
-            raise StoreCorruptError(f"{where}: {SAMPLES}: column {field.name!r} holds nulls")
     check_samples(table, header, where)
     return table
 
@@ -161,28 +138,8 @@ def _text_bytes(table: pa.Table) -> int:
     return total
 
 
-def _decode(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
-    if not pa.types.is_dictionary(column.type):
-        return column
-    return pa.chunked_array([_decode_piece(piece) for piece in column.chunks], field.type)
-
-
-def _decode_piece(piece: pa.DictionaryArray) -> pa.Array:
-    """The texts of a dictionary; where each occurs once and in order, that is the dictionary."""
-    indices = piece.indices
-    in_order = len(indices) == len(piece.dictionary) and not indices.null_count
-    if in_order and np.array_equal(indices.to_numpy(), np.arange(len(indices))):
-        return piece.dictionary
-    return piece.dictionary.take(indices)
-
-
 def check_samples(table: pa.Table, header: Header, where: str) -> None:
-    """Check that every sample with latents lies inside the arrays and inside one shard.
-
-    Args:
-        table: Of :func:`samples_schema`.
-        header: The store's header.
-        where: The store, for messages.
+    """Check that every sample with latents is inside the arrays and inside one shard.
 
     Raises:
         StoreCorruptError: A row does not fit the header.

@@ -13,13 +13,9 @@ from latentset.datasets.store.header import CodecInfo
 
 
 def number_scales(codec: CodecInfo) -> CodecInfo:
-    """Number a codec's scales as a store does.
+    """Number a codec's scales, which ascend, as a store does.
 
-    Args:
-        codec: With an ascending scale table.
-
-    Returns:
-        The same with the table in Gray-code order if it has ``2**k`` values, else as it was.
+    In Gray-code order if the table has ``2**k`` values, else as it was.
     """
     table = codec.scale_table
     count = len(table)
@@ -32,24 +28,10 @@ def number_scales(codec: CodecInfo) -> CodecInfo:
 
 
 def stored_numbers(codec: CodecInfo) -> NDArray[np.uint8]:
-    """The number that stands for each of a codec's own scale indexes.
-
-    Args:
-        codec: From a store's header.
-
-    Returns:
-        Stored number by scale index.
-    """
+    """The number that stands for each of a codec's own scale indexes, of a store's header."""
     return np.argsort(codec.scale_table).astype(np.uint8)
 
 
 def scale_indexes(codec: CodecInfo) -> NDArray[np.uint8]:
-    """The codec's own scale index for each stored number.
-
-    Args:
-        codec: From a store's header.
-
-    Returns:
-        Scale index by stored number.
-    """
+    """The codec's own scale index for each stored number, of a store's header."""
     return np.argsort(stored_numbers(codec)).astype(np.uint8)

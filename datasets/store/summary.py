@@ -2,70 +2,54 @@
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from rich.markup import escape
 from rich.table import Table
 
-from latentset.datasets.store.arrays import Sizes
+from latentset.datasets.store.arrays import ImageSizes
 from latentset.datasets.store.header import Header
-from latentset.datasets.store.reader import Store
-from latentset.datasets.store.samples import OK
-
-Rows = list[tuple[str, str]]
-"""Name and value of each row."""
+from latentset.datasets.store.samples import OK, SAMPLES
+from latentset.datasets.store.store import Store
 
 _CLASSES_SHOWN = 6
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """What moves the cursor, colours the terminal or turns text around: names may hold it."""
 
+_BRIEF = {"samples", "images", "rate", "PSNR", "MS-SSIM", "store", "against images"}
+
 
 @dataclass(frozen=True)
 class Summary:
-    """Rows by topic."""
+    """Values by name: samples and sizes; bit rate and bytes; codec, resize rule, provenance."""
 
-    content: Rows = field(default_factory=list)
-    """Samples, splits, classes, sizes."""
-    size: Rows = field(default_factory=list)
-    """Bit rate, bytes, ratios."""
-    origin: Rows = field(default_factory=list)
-    """Codec, resize rule, provenance, fingerprint."""
+    content: dict[str, str]
+    size: dict[str, str]
+    origin: dict[str, str]
 
-    def brief(self) -> Rows:
+    def brief(self) -> list[tuple[str, str]]:
         """Rows for the end of a job."""
-        wanted = (
-            *("samples", "images", "rate", "PSNR", "MS-SSIM"),
-            *("store", "against images"),
-        )
-        return [row for row in (*self.content, *self.size) if row[0] in wanted]
+        return [row for row in (*self.content.items(), *self.size.items()) if row[0] in _BRIEF]
+
+    def rows(self) -> list[tuple[str, str]]:
+        """All rows."""
+        return [*self.content.items(), *self.size.items(), *self.origin.items()]
 
 
 def summarise(store: Store) -> Summary:
-    """Summarise a store.
-
-    Args:
-        store: Complete or not.
-
-    Returns:
-        Rows of text.
-    """
-    return Summary(_content(store), _size(store), _origin(store))
+    """Summarise a store, complete or not."""
+    ok = store.samples.filter(pc.equal(store.samples.column("status"), OK))
+    return Summary(_content(store, ok), _size(store, ok), _origin(store))
 
 
-def make_table(title: str, rows: Rows) -> Table:
-    """Make a table of two columns.
-
-    Args:
-        title: Its title.
-        rows: Name and value of each row.
-
-    Returns:
-        The table.
-    """
+def make_table(title: str, rows: Iterable[tuple[str, str]]) -> Table:
+    """A table of two columns, name and value."""
     table = Table(title=escape(printable(title)), show_header=False, title_justify="left")
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -75,15 +59,7 @@ def make_table(title: str, rows: Rows) -> Table:
 
 
 def failed_lines(store: Store, limit: int) -> list[str]:
-    """Name samples without latents.
-
-    Args:
-        store: The store.
-        limit: Name so many at most.
-
-    Returns:
-        Lines of text; none if all samples have latents.
-    """
+    """Name samples without latents, at most ``limit`` of them; no lines if there are none."""
     failed = store.samples.filter(pc.not_equal(store.samples.column("status"), OK))
     if failed.num_rows == 0:
         return []
@@ -96,175 +72,129 @@ def failed_lines(store: Store, limit: int) -> list[str]:
 
 
 def printable(text: str) -> str:
-    """Replace what would command a terminal.
-
-    Args:
-        text: Text that somebody else wrote.
-
-    Returns:
-        The same without control characters.
-    """
+    """Replace control characters, which would command a terminal."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def format_bytes(count: float) -> str:
-    """Format a number of bytes.
-
-    Args:
-        count: Bytes.
-
-    Returns:
-        For instance ``4.7 MB`` (of 1,000,000 bytes).
-    """
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:,.2f} {unit}"
+    """Bytes as, for instance, ``4.70 MB`` (of 1,000,000 bytes)."""
+    if count < 1000:
+        return f"{count:.0f} bytes"
+    for unit in ("kB", "MB"):
         count /= 1000
-    raise AssertionError("unreachable")
+        if count < 1000:
+            return f"{count:.2f} {unit}"
+    return f"{count / 1000:,.2f} GB"
 
 
-def _content(store: Store) -> Rows:
-    header, samples = store.header, store.samples
-    rows: Rows = [("source", f"{header.source.name} ({header.source.kind})")]
+def _content(store: Store, ok: pa.Table) -> dict[str, str]:
+    header = store.header
+    rows = {"source": f"{header.source.name} ({header.source.kind})"}
     if store.manifest is None:
-        rows.append(("complete", f"no: run the same {header.command} again"))
-        rows.append(("images", f"{header.source.samples} listed"))
+        rows["complete"] = f"no: run the same {header.command} again"
+        rows["images"] = f"{header.source.samples} listed"
         return rows
-    counts = store.manifest.samples
-    rows.append(("complete", "yes"))
-    rows.append(
-        ("samples", f"{counts.total}: {counts.ok} with {header.noun}, {counts.failed} failed")
-    )
-    splits = Counter(samples.column("split").to_pylist())
-    rows.append(("splits", ", ".join(f"{name or '(none)'} {n}" for name, n in splits.items())))
-    names = header.source.classes
+    counts, names = store.manifest.samples, header.source.classes
+    rows["complete"] = "yes"
+    rows["samples"] = f"{counts.total}: {counts.ok} with {header.noun}, {counts.failed} failed"
+    splits = Counter(store.samples.column("split").to_pylist())
+    rows["splits"] = ", ".join(f"{name or '(none)'} {n}" for name, n in splits.items())
     shown = ", ".join(names[:_CLASSES_SHOWN]) + (", …" if len(names) > _CLASSES_SHOWN else "")
-    rows.append(("classes", f"{len(names)}: {shown}" if names else "none"))
-    ok = samples.filter(pc.equal(samples.column("status"), OK))
-    for title, height, width in (
-        ("images", "height", "width"),
-        (
-            "latent grids" if header.pixels is None else "stored images",
-            "latent_height",
-            "latent_width",
-        ),
-    ):
-        rows.append((title, _describe_sizes(ok.column(height), ok.column(width))))
+    rows["classes"] = f"{len(names)}: {shown}" if names else "none"
+    rows["images"] = _describe_sizes(ok.column("height"), ok.column("width"))
+    grids = "latent grids" if header.pixels is None else "stored images"
+    rows[grids] = _describe_sizes(ok.column("latent_height"), ok.column("latent_width"))
     return rows
 
 
 def _describe_sizes(height: Any, width: Any) -> str:
-    sizes = Counter(zip(height.to_pylist(), width.to_pylist(), strict=True))
+    sizes = sorted(
+        set(zip(height.to_pylist(), width.to_pylist(), strict=True)), key=lambda s: (s[0] * s[1], s)
+    )
     if not sizes:
         return "none"
     if len(sizes) == 1:
-        h, w = next(iter(sizes))
-        return f"{h}x{w} (height x width)"
-    smallest, largest = (f(sizes, key=lambda s: s[0] * s[1]) for f in (min, max))
-    return (
-        f"{len(sizes)} sizes, {smallest[0]}x{smallest[1]} to {largest[0]}x{largest[1]} "
-        "(height x width)"
-    )
+        return "{}x{} (height x width)".format(*sizes[0])
+    return "{} sizes, {}x{} to {}x{} (height x width)".format(len(sizes), *sizes[0], *sizes[-1])
 
 
-def _size(store: Store) -> Rows:
+def _size(store: Store, ok: pa.Table) -> dict[str, str]:
     if store.manifest is None:
-        return []
-    rows: Rows = []
-    ok = store.samples.filter(pc.equal(store.samples.column("status"), OK))
-    rate = ok.column("rate_bpp").to_numpy()
-    stored = store.stored_bytes()
+        return {}
+    rows: dict[str, str] = {}
+    rate, stored = ok.column("rate_bpp").to_numpy(), store.stored_bytes()
     total = sum(stored.values())
     if rate.size:
-        rows.append(
-            ("rate", f"{rate.mean():.4f} bpp on average ({rate.min():.4f} to {rate.max():.4f})")
-        )
+        rows["rate"] = f"{rate.mean():.4f} bpp on average ({rate.min():.4f} to {rate.max():.4f})"
     for name, title, unit in (("psnr_db", "PSNR", " dB"), ("ms_ssim", "MS-SSIM", "")):
         measured = ok.column(name).drop_null().to_numpy() if name in ok.column_names else rate[:0]
         finite = measured[np.isfinite(measured)]  # PSNR is infinite where images are equal
-        said = [f"{finite.mean():.4f}{unit} on average of {finite.size}"] if finite.size else []
+        parts = [f"{finite.mean():.4f}{unit} on average of {finite.size}"] if finite.size else []
         if exact := measured.size - finite.size:
-            said.append(f"infinite for {exact}")
-        if said:
-            rows.append((title, ", ".join(said)))
-    rows.append(("store", f"{format_bytes(total)} in {len(store.manifest.objects)} objects"))
-    for name in (*store.header.arrays, "samples.parquet"):
-        rows.append((f"  {name}", f"{format_bytes(stored[name])} ({stored[name] / total:.1%})"))
+            parts.append(f"infinite for {exact}")
+        if parts:
+            rows[title] = ", ".join(parts)
+    rows["store"] = f"{format_bytes(total)} in {len(store.manifest.objects)} objects"
+    for name in (*store.header.arrays, SAMPLES):
+        rows[f"  {name}"] = f"{format_bytes(stored[name])} ({stored[name] / total:.1%})"
     if rate.size:
         coded = float((rate * _encoded_pixels(store, ok)).sum()) / 8
-        rows.append(
-            (
-                "codec's own strings" if store.header.codec else "files",
-                f"{format_bytes(coded)} by rate_bpp; the store is {total / coded:.2f} times that",
-            )
+        rows["codec's own strings" if store.header.codec else "files"] = (
+            f"{format_bytes(coded)} by rate_bpp; the store is {total / coded:.2f} times that"
         )
-    source = int(pc.sum(ok.column("source_bytes")).as_py() or 0)
-    if source:
-        rows.append(
-            (
-                "against images",
-                f"{format_bytes(source)}; the store is {total / source:.3f} times that",
-            )
-        )
+    if source := int(pc.sum(ok.column("source_bytes")).as_py() or 0):
+        times = f"the store is {total / source:.3f} times that"
+        rows["against images"] = f"{format_bytes(source)}; {times}"
     return rows
 
 
-def _encoded_pixels(store: Store, ok: Any) -> Any:
-    """Pixels of each image as it was coded."""
-    of_image = Sizes(store.header.content, store.header.resize)
+def _encoded_pixels(store: Store, ok: pa.Table) -> Any:
+    of_image = ImageSizes(store.header.content, store.header.resize)
     sizes = zip(ok.column("height").to_pylist(), ok.column("width").to_pylist(), strict=True)
     return np.array([np.prod(of_image.coded(h, w)) for h, w in sizes], np.float64)
 
 
-def _origin(store: Store) -> Rows:
+def _origin(store: Store) -> dict[str, str]:
     header = store.header
     made, layout = header.provenance, header.layout
-    rows: Rows = [
-        *_describe_content(header),
-        ("resize", header.resize),
-        (
-            "layout",
-            f"{layout.shards} shards of {layout.shard_rows} rows, chunks of {layout.chunk_rows}",
-        ),
-        (
-            "made with",
-            f"latentset {made.latentset}, TensorFlow {made.tensorflow} "
-            f"(oneDNN {'on' if made.onednn else 'off'}), tensorflow-compression "
-            f"{made.tensorflow_compression}, zarr {made.zarr}, NumPy {made.numpy}, "
-            f"Python {made.python}",
-        ),
-        ("on", made.device),
-        ("decoder", made.decoder),
-        ("created", made.created),
-        ("format version", header.format_version),
-    ]
+    rows = _describe_content(header)
+    rows["resize"] = header.resize
+    rows["layout"] = (
+        f"{layout.shards} shards of {layout.shard_rows} rows, chunks of {layout.chunk_rows}"
+    )
+    rows["made with"] = (
+        f"latentset {made.latentset}, TensorFlow {made.tensorflow} "
+        f"(oneDNN {'on' if made.onednn else 'off'}), tensorflow-compression "
+        f"{made.tensorflow_compression}, zarr {made.zarr}, NumPy {made.numpy}, Python {made.python}"
+    )
+    rows["on"] = made.device
+    rows["decoder"] = made.decoder
+    rows["created"] = made.created
+    rows["format version"] = header.format_version
     if header.codec is not None:
-        rows.append(("vector instructions", made.cpu_isa or "native: the best of each CPU"))
+        rows["vector instructions"] = made.cpu_isa or "native: the best of each CPU"
     if store.fingerprint:
-        rows.append(("fingerprint", store.fingerprint))
+        rows["fingerprint"] = store.fingerprint
     return rows
 
 
-def _describe_content(header: Header) -> Rows:
-    rows: Rows = []
+def _describe_content(header: Header) -> dict[str, str]:
+    rows: dict[str, str] = {}
     pixels, codec = header.pixels, header.codec
     if pixels is not None:
-        rows.append(("pixels", "of the images" if pixels.latents is None else "decoded"))
+        rows["pixels"] = "of the images" if pixels.latents is None else "decoded"
         if pixels.latents is not None:
-            rows.append(("latents of", f"images, resized by {pixels.latents.resize}"))
-            rows.append(("latents' fingerprint", pixels.latents.fingerprint))
+            rows["latents of"] = f"images, resized by {pixels.latents.resize}"
+            rows["latents' fingerprint"] = pixels.latents.fingerprint
     if codec is None:
         return rows
-    rows.append(("codec", f"{codec.name} ({codec.form}), sha256 {codec.sha256}"))
     table = codec.scale_table
-    return [
-        *rows,
-        ("channels", f"{codec.channels} of y_hat, {codec.z_channels} of z_hat"),
-        ("scale table", f"{len(table)} values, {min(table):.4g} to {max(table):.4g}"),
-        (
-            "scale index",
-            f"exact integers of z_hat up to {codec.h_s_exact_to}: the same on every CPU"
-            if codec.h_s_exact_to
-            else "computed with fractions: near a rounding boundary it depends on the device",
-        ),
-    ]
+    rows["codec"] = f"{codec.name} ({codec.form}), sha256 {codec.sha256}"
+    rows["channels"] = f"{codec.channels} of y_hat, {codec.z_channels} of z_hat"
+    rows["scale table"] = f"{len(table)} values, {min(table):.4g} to {max(table):.4g}"
+    rows["scale index"] = (
+        f"exact integers of z_hat up to {codec.h_s_exact_to}: the same on every CPU"
+        if codec.h_s_exact_to
+        else "computed with fractions: near a rounding boundary it depends on the device"
+    )
+    return rows

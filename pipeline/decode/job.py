@@ -11,6 +11,7 @@ from latentset.datasets.sources import Source
 from latentset.datasets.sources.resize import ResizeRule
 from latentset.datasets.storage.location import Location, open_location
 from latentset.datasets.storage.lock import hold
+from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.arrays import rows_of
 from latentset.datasets.store.convert import is_same
 from latentset.datasets.store.formats import Format
@@ -21,7 +22,6 @@ from latentset.datasets.store.header import (
     PixelInfo,
     format_version_of,
 )
-from latentset.datasets.store.reader import Store, open_store
 from latentset.datasets.store.samples import OK
 from latentset.datasets.store.zarr.writer import metadata_objects, write_objects
 from latentset.pipeline.decode.shard import DecodeTask, decode_shard, digest_of, read_original

@@ -24,9 +24,9 @@ from latentset.datasets.sources.images import decode_image, read_bytes
 from latentset.datasets.sources.resize import ResizeRule
 from latentset.datasets.storage.location import Location
 from latentset.datasets.storage.lock import Lease
-from latentset.datasets.store.arrays import Sizes
-from latentset.datasets.store.objects import sha256_of
-from latentset.datasets.store.reader import Store, open_store
+from latentset.datasets.store import Store, open_store
+from latentset.datasets.store.arrays import ImageSizes
+from latentset.datasets.store.digests import sha256_of
 from latentset.datasets.store.samples import OK
 from latentset.datasets.store.zarr.writer import PixelBuffer
 from latentset.pipeline.encode.engine import Coder, Engine, load_once
@@ -119,7 +119,7 @@ class _Shard:
         self._latents = open_latents_once(task.latents, task.manifest_sha256)
         self._coded = ResizeRule.parse(header.pixels.latents.resize)
         self._rule = ResizeRule.parse(header.resize)
-        self._of_image = Sizes(header.content, header.resize)
+        self._of_image = ImageSizes(header.content, header.resize)
         self._originals = task.originals
         self._target, self._plan, self._index = target, plan, index
         self._buffer = PixelBuffer(header, index)

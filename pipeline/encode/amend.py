@@ -12,13 +12,11 @@ import pyarrow.compute as pc
 
 from latentset.datasets.errors import StoreCorruptError
 from latentset.datasets.storage.location import Location
-from latentset.datasets.store.hdf5.reader import Hdf5Store, read_user_block
-from latentset.datasets.store.hdf5.writer import (
-    assemble,
-    digest_after_user_block,
-    extract_part,
-    sweep_partial,
-)
+from latentset.datasets.store import Store
+from latentset.datasets.store.digests import StoredObject, read_object
+from latentset.datasets.store.hdf5.metadata import digest_after_user_block, read_user_block
+from latentset.datasets.store.hdf5.parts import assemble, extract_part
+from latentset.datasets.store.hdf5.reader import Hdf5Store
 from latentset.datasets.store.header import Header
 from latentset.datasets.store.manifest import (
     MANIFEST,
@@ -27,8 +25,6 @@ from latentset.datasets.store.manifest import (
     count_samples,
     parse_manifest,
 )
-from latentset.datasets.store.objects import StoredObject, read_object
-from latentset.datasets.store.reader import Store
 from latentset.datasets.store.samples import OK, SAMPLES, SAMPLES_SCHEMA, samples_bytes
 from latentset.datasets.store.zarr.writer import metadata_objects, write_objects
 from latentset.pipeline.jobs.finish import read_part, samples_of
@@ -186,7 +182,6 @@ def replace_file(store: Hdf5Store, ready: Location, change: Change) -> None:
         )
     arrays = {name: store.dataset(name) for name in store.header.arrays}
     old = (extract_part(store.header, index, arrays) for index in range(store.header.layout.shards))
-    sweep_partial(path)
     assemble(
         path,
         change.header,

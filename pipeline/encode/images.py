@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from latentset.datasets.errors import ImageError, SourceError
 from latentset.datasets.sources import resolve_inside
-from latentset.datasets.sources.images import ResizeRule, decode_image, read_bytes
-from latentset.datasets.store.objects import sha256_of
+from latentset.datasets.sources.images import decode_image, read_bytes
+from latentset.datasets.sources.resize import ResizeRule
+from latentset.datasets.store.digests import sha256_of
 from latentset.datasets.store.samples import OK
 
 BATCH_PIXELS = 1 << 21

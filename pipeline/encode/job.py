@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 from latentset.datasets.errors import JobError
 from latentset.datasets.sources import Source
-from latentset.datasets.sources.images import ResizeRule
+from latentset.datasets.sources.resize import ResizeRule
 from latentset.datasets.storage.location import Location, open_location
 from latentset.datasets.storage.lock import Lease, hold
-from latentset.datasets.store.arrays import Rows, rows_of
+from latentset.datasets.store import Store, open_store
+from latentset.datasets.store.arrays import RowForm, rows_of
 from latentset.datasets.store.formats import Format
 from latentset.datasets.store.header import (
     ARRAYS,
@@ -23,7 +24,6 @@ from latentset.datasets.store.header import (
     PixelInfo,
     format_version_of,
 )
-from latentset.datasets.store.reader import Store, open_store
 from latentset.datasets.store.scales import number_scales
 from latentset.datasets.store.zarr.writer import metadata_objects, write_objects
 from latentset.pipeline.encode.engine import IMAGES, NO_CODEC, TENSORFLOW, Engine
@@ -314,7 +314,7 @@ def _plan(
     targets: Sequence[Target],
     leases: Sequence[Lease],
     source: Source,
-    form: Rows,
+    form: RowForm,
     checks: Iterable[Any],
     view: ProgressView,
 ) -> list[PlanFile]:

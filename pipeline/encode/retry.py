@@ -28,11 +28,11 @@ import pyarrow.compute as pc
 from latentset.datasets.errors import JobError
 from latentset.datasets.sources import Source
 from latentset.datasets.storage.location import Folder, Location
+from latentset.datasets.store import Store
 from latentset.datasets.store.hdf5.reader import Hdf5Store
 from latentset.datasets.store.header import Header
 from latentset.datasets.store.layout import append_rows, fits
 from latentset.datasets.store.manifest import MANIFEST, Manifest
-from latentset.datasets.store.reader import Store
 from latentset.datasets.store.samples import OK
 from latentset.pipeline.encode.amend import decide, install, lay_ready, replace_file
 from latentset.pipeline.encode.passes import read_headers, refuse_failed, run_shards

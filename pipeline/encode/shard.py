@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentset.datasets.errors import ImageFailedError, JobError
-from latentset.datasets.sources.images import ResizeRule, decoder_version
+from latentset.datasets.sources.images import decoder_version
+from latentset.datasets.sources.resize import ResizeRule
 from latentset.datasets.storage.location import Location
 from latentset.datasets.storage.lock import Lease
+from latentset.datasets.store.digests import are_unaltered
 from latentset.datasets.store.formats import Format
-from latentset.datasets.store.hdf5.writer import encode_part
+from latentset.datasets.store.hdf5.parts import encode_part
 from latentset.datasets.store.header import ArrayName, CodecInfo, Header
-from latentset.datasets.store.objects import are_unaltered
 from latentset.datasets.store.samples import OK
 from latentset.datasets.store.scales import number_scales
 from latentset.datasets.store.zarr.writer import shard_objects, write_objects

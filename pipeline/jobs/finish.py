@@ -8,9 +8,9 @@ import pyarrow.compute as pc
 
 from latentset.datasets.errors import JobError
 from latentset.datasets.storage.location import Location
-from latentset.datasets.store.hdf5.writer import assemble
+from latentset.datasets.store.digests import describe_object, read_object
+from latentset.datasets.store.hdf5.parts import assemble
 from latentset.datasets.store.manifest import Manifest
-from latentset.datasets.store.objects import describe_object, read_object
 from latentset.datasets.store.samples import OK, samples_schema
 from latentset.datasets.store.zarr.writer import finish_store, metadata_objects
 from latentset.pipeline.jobs.plan import PlanFile

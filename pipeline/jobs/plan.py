@@ -38,10 +38,10 @@ from latentset.datasets.errors import (
 from latentset.datasets.sources import Source, resolve_inside
 from latentset.datasets.sources.images import read_size
 from latentset.datasets.storage.location import Location
-from latentset.datasets.store.arrays import Rows, Sizes
+from latentset.datasets.store.arrays import ImageSizes, RowForm
+from latentset.datasets.store.digests import sha256_of
 from latentset.datasets.store.header import Frozen, Header, Layout, Provenance, Sha256
 from latentset.datasets.store.layout import Assignment, assign_rows
-from latentset.datasets.store.objects import sha256_of
 from latentset.datasets.store.samples import OK
 from latentset.datasets.version import __version__
 from latentset.pipeline.jobs.settings import Settings
@@ -155,7 +155,9 @@ class PlanDocument(Frozen):
     """The first shard that is planned: not 0 where failed samples are tried again (``retry``)."""
 
 
-def make_plan(source: Source, settings: Settings, facts: Sequence[FileFacts], form: Rows) -> Plan:
+def make_plan(
+    source: Source, settings: Settings, facts: Sequence[FileFacts], form: RowForm
+) -> Plan:
     """Decide what becomes of every sample and where it goes.
 
     Args:
@@ -198,7 +200,7 @@ def measure(
         The columns of the plan that follow from them; for each sample the positions of its
         grid and those of its ``z_hat`` grid, 0 if it cannot be encoded.
     """
-    of_image, content = Sizes(settings.content, settings.resize), settings.content
+    of_image, content = ImageSizes(settings.content, settings.resize), settings.content
     columns: dict[str, list[Any]] = defaultdict(list)
     rows, z_rows = [], []
     for fact in facts:

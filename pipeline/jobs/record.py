@@ -13,9 +13,9 @@ from pydantic import (
 )
 
 from latentset.datasets.storage.location import Location
+from latentset.datasets.store.digests import StoredObject
 from latentset.datasets.store.header import Frozen, Sha256
 from latentset.datasets.store.manifest import ShardSummary
-from latentset.datasets.store.objects import StoredObject
 from latentset.datasets.store.samples import OK
 
 Measure = Annotated[float, AllowInfNan(True)] | None

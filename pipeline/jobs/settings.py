@@ -9,10 +9,9 @@ from pydantic import PositiveInt
 
 from latentset.datasets.errors import SettingsChangedError
 from latentset.datasets.sources import Source
-from latentset.datasets.store.content import Sparse
+from latentset.datasets.store.digests import sha256_of
 from latentset.datasets.store.formats import Format
-from latentset.datasets.store.header import Described, Header, SourceInfo
-from latentset.datasets.store.objects import sha256_of
+from latentset.datasets.store.header import Described, Header, SourceInfo, Sparse
 
 _SHOWN = 70
 """Characters of a value in a message."""

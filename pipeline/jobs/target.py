@@ -16,10 +16,10 @@ from latentset.datasets.errors import (
     StoreIncompleteError,
 )
 from latentset.datasets.storage.location import Folder, Location, open_location
+from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.formats import Format, choose_format
 from latentset.datasets.store.hdf5.reader import Hdf5Store
-from latentset.datasets.store.nesting import is_free, refuse_nested
-from latentset.datasets.store.reader import Store, open_store
+from latentset.datasets.store.target_checks import is_free, refuse_nested
 from latentset.pipeline.jobs.plan import PlanDocument
 from latentset.pipeline.jobs.settings import Settings, refuse_changes, settings_of
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from latentset.datasets.storage.location import open_location
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.arrays import rows_of
+from latentset.datasets.store.digests import sha256_of
 from latentset.datasets.store.header import (
     ARRAYS,
     PIXEL_ARRAYS,
@@ -26,7 +27,6 @@ from latentset.datasets.store.header import (
 )
 from latentset.datasets.store.layout import assign_rows
 from latentset.datasets.store.manifest import ShardSummary
-from latentset.datasets.store.objects import sha256_of
 from latentset.datasets.store.samples import samples_schema
 from latentset.datasets.store.scales import number_scales
 from latentset.datasets.store.zarr.writer import (

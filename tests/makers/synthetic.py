@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from latentset.datasets.storage.location import open_location
 from latentset.datasets.store.arrays import rows_of
+from latentset.datasets.store.digests import sha256_of
 from latentset.datasets.store.header import (
     ARRAYS,
     PIXEL_ARRAYS,
@@ -26,7 +27,6 @@ from latentset.datasets.store.header import (
 )
 from latentset.datasets.store.layout import Assignment, assign_rows
 from latentset.datasets.store.manifest import ShardSummary
-from latentset.datasets.store.objects import sha256_of
 from latentset.datasets.store.samples import OK, samples_schema
 from latentset.datasets.store.scales import number_scales
 from latentset.datasets.store.zarr.writer import (
@@ -63,7 +63,7 @@ class _Made:
         return self.sizes[k % len(self.sizes)]
 
     def location(self, k: int) -> float:
-        """Where the class of a sample stands among all, 0 to 1."""
+        """The class of a sample among all, 0 to 1."""
         return k % len(self.classes) / len(self.classes)
 
     def row(self, k: int, grid: tuple[int, int], placed: Assignment) -> dict[str, Any]:
@@ -112,6 +112,8 @@ def write_synthetic_store(
     sigma_hat: bool = False,
     shard_bytes: int = 1 << 20,
     seed: int = 0,
+    cpu_isa: str | None = None,
+    h_s_exact_to: int | None = None,
 ) -> Location:
     """Write a small complete store of latents. The class can be told from the latents.
 
@@ -131,13 +133,12 @@ def write_synthetic_store(
         sigma_hat: Store ``sigma_hat`` as well.
         shard_bytes: Size of a shard of ``y_hat`` before compression.
         seed: Of the random numbers.
-
-    Returns:
-        ``path``.
+        cpu_isa: As in the header; so is ``h_s_exact_to``.
     """
     made: _Made = _Made(samples, sizes, classes, splits, failed, shard_bytes, seed)
     random = np.random.default_rng(seed)
-    codec = number_scales(_make_codec(channels, z_channels))
+    made_by = _make_codec(channels, z_channels).model_copy(update={"h_s_exact_to": h_s_exact_to})
+    codec = number_scales(made_by)
 
     def fill(buffer: ShardBuffer, k: int, first_row: int, z_first_row: int) -> None:
         grids = codec.y_size(*made.size(k)), codec.z_size(*made.size(k))
@@ -146,7 +147,13 @@ def write_synthetic_store(
         )
 
     arrays = (*ARRAYS, "sigma_hat") if sigma_hat else ARRAYS
-    return _write(path, made, {"codec": codec, "arrays": arrays}, ShardBuffer, fill)
+    fields = {
+        "codec": codec,
+        "arrays": arrays,
+        "provenance": _NOTHING.model_copy(update={"cpu_isa": cpu_isa}),
+        "format_version": format_version_of(arrays, cpu_isa, h_s_exact_to),
+    }
+    return _write(path, made, fields, ShardBuffer, fill)
 
 
 def write_synthetic_pixels(
@@ -173,9 +180,6 @@ def write_synthetic_pixels(
         failed: Samples that get the status ``truncated`` and no pixels.
         shard_bytes: Size of a shard before compression.
         seed: Of the random numbers.
-
-    Returns:
-        ``path``.
     """
     made: _Made = _Made(samples, sizes, classes, splits, failed, shard_bytes, seed)
     random = np.random.default_rng(seed)
@@ -185,7 +189,12 @@ def write_synthetic_pixels(
         noise = random.normal(0, 8, (*made.size(k), 3))
         buffer.put(first_row, np.clip(colour + noise, 0, 255).astype(np.uint8))
 
-    fields: dict[str, Any] = {"pixels": PixelInfo(kind="original"), "arrays": PIXEL_ARRAYS}
+    fields: dict[str, Any] = {
+        "pixels": PixelInfo(kind="original"),
+        "arrays": PIXEL_ARRAYS,
+        "provenance": _NOTHING,
+        "format_version": format_version_of(PIXEL_ARRAYS),
+    }
     if decoded:
         latents = LatentsInfo(
             fingerprint=sha256_of(b"latents"), resize="none", provenance=_NOTHING, measured=True
@@ -242,7 +251,6 @@ def _write(
         made.shard_bytes,
     )
     header = Header(
-        format_version=format_version_of(fields["arrays"]),
         resize="none",
         source=SourceInfo(
             kind="synthetic",
@@ -252,7 +260,6 @@ def _write(
             listing_sha256=sha256_of(f"{count} {made.sizes} {made.seed}".encode()),
         ),
         layout=placed.layout,
-        provenance=_NOTHING,
         **fields,
     )
     location = open_location(path)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from latentset.datasets.sources import Source, open_source
-from latentset.datasets.store.reader import Store
+from latentset.datasets.store import Store
 from latentset.pipeline.cpu_isa import VARIABLE, choose_cpu_isa
 from latentset.pipeline.encode.job import EncodeResult, encode
 from tests.makers import standin as module

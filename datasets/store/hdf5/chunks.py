@@ -10,23 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentset.datasets.errors import StoreCorruptError, StoreFormatError
+from latentset.datasets.store.arrays import DTYPES
 from latentset.datasets.store.hdf5.filters import CHECKSUM_BYTES, LEVEL, decode_chunk, most_stored
+from latentset.datasets.store.header import ArrayName
 
 
 def create_dataset(
     group: h5py.Group, name: str, kind: h5py.h5t.TypeID, shape: tuple[int, ...], chunk: int
 ) -> h5py.h5d.DatasetID:
-    """Create a dataset that is chunked along its last axis; nothing in it tells the time.
+    """Create a dataset for ``write_direct_chunk``, without times in it.
 
-    Args:
-        group: Where.
-        name: Its name.
-        kind: HDF5 data type.
-        shape: Its shape.
-        chunk: Length of a chunk along the last axis; whole along the others.
-
-    Returns:
-        The dataset, for ``write_direct_chunk``.
+    Its chunks are ``chunk`` long along the last axis, and whole along the others.
     """
     settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     settings.set_chunk((*shape[:-1], chunk))
@@ -37,21 +31,19 @@ def create_dataset(
     return h5py.h5d.create(group.id, name.encode(), kind, space, settings)
 
 
+def array_dtype(name: ArrayName) -> np.dtype[Any]:
+    """Data type of an array in a file, little-endian."""
+    return np.dtype(DTYPES[name]).newbyteorder("<")
+
+
 class ChunkedDataset:
-    """A dataset whose chunks were found, and checked to lie inside the file; decoded on demand.
+    """A dataset whose chunks were found, and checked to be inside the file; decoded on demand.
 
-    May be read by several threads at a time. The HDF5 library is not used after construction.
-
-    Args:
-        group: The group that holds it, of an open file.
-        name: Its name there.
-        path: The file.
-        shape: The shape it must have.
-        chunk: Length that its chunks must have along the last axis.
-        dtype: The data type that it must have; None accepts strings of fixed length.
+    Several threads may read it at a time: HDF5 is not used after construction. Without ``chunk``
+    any length of a chunk along the last axis is accepted, without ``dtype`` texts of fixed length.
 
     Raises:
-        StoreFormatError: It is not stored the way docs/store-spec.md, 8, says.
+        StoreFormatError: It is not stored the way docs/store-spec.md, 8, requires.
         StoreCorruptError: It is missing, of another shape or type, or leads out of the file.
     """
 
@@ -124,7 +116,7 @@ class ChunkedDataset:
     def _find_chunks(
         self, identifier: h5py.h5d.DatasetID, file_bytes: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Offset and size of every chunk. Nothing is taken on trust before it was counted."""
+        """Offset and size of every chunk. Nothing is trusted before it was counted."""
         if self.chunks > file_bytes or identifier.get_num_chunks() != self.chunks:
             raise self._corrupt(
                 f"expected {self.chunks} chunks, got {identifier.get_num_chunks()}: "
@@ -150,14 +142,13 @@ class ChunkedDataset:
         if (sizes > limit).any() or (sizes <= CHECKSUM_BYTES).any():
             raise self._corrupt(f"expected chunks of 5 to {limit} bytes, got {sizes.max()}")
         if (offsets > file_bytes - sizes).any():
-            raise self._corrupt("a chunk lies beyond the end of the file")
+            raise self._corrupt("a chunk is beyond the end of the file")
         return offsets, sizes
 
     def _base(self, identifier: h5py.h5d.DatasetID) -> int:
         """What is to be added to chunks' offsets.
 
-        Versions of HDF5 differ in whether the user block is counted, so the first chunk is looked
-        for in both locations.
+        Versions of HDF5 differ in whether the user block is counted: try both.
         """
         try:
             content = identifier.read_direct_chunk((0,) * len(self.shape))[1]
@@ -166,17 +157,10 @@ class ChunkedDataset:
         for base in (0, h5py.h5i.get_file_id(identifier).get_create_plist().get_userblock()):
             if os.pread(self._descriptor, len(content), int(self._offsets[0]) + base) == content:
                 return int(base)
-        raise self._corrupt("the first chunk is not where the file says")
+        raise self._corrupt("the first chunk is not at its offset")
 
     def stored_chunk(self, k: int) -> bytes:
-        """Read a chunk as it is stored.
-
-        Args:
-            k: Its number along the last axis.
-
-        Returns:
-            Compressed bytes with their checksum.
-        """
+        """Read chunk ``k`` of the last axis as it is stored: compressed, with its checksum."""
         size = int(self.sizes[k])
         try:
             content = os.pread(self._descriptor, size, int(self._offsets[k]))
@@ -187,13 +171,7 @@ class ChunkedDataset:
         return content
 
     def read_chunk(self, k: int) -> NDArray[Any]:
-        """Read and check one chunk.
-
-        Args:
-            k: Its number along the last axis.
-
-        Returns:
-            The whole chunk, also where it reaches over the end of the dataset.
+        """Read and check a chunk, whole also where it extends beyond the dataset.
 
         Raises:
             StoreCorruptError: It differs from its checksum.
@@ -201,18 +179,7 @@ class ChunkedDataset:
         return self.decode(self.stored_chunk(k), k)
 
     def decode(self, stored: bytes, k: int) -> NDArray[Any]:
-        """Check and decode a stored chunk.
-
-        Args:
-            stored: What ``stored_chunk`` gave.
-            k: Its number, for messages.
-
-        Returns:
-            The whole chunk.
-
-        Raises:
-            StoreCorruptError: It differs from its checksum.
-        """
+        """Check and decode what ``stored_chunk`` gave for ``k``; raises as ``read_chunk``."""
         try:
             content = decode_chunk(stored, self._chunk_bytes)
         except ValueError as error:
@@ -220,15 +187,7 @@ class ChunkedDataset:
         return np.frombuffer(content, self.dtype).reshape(self._chunk_shape)
 
     def read_into(self, target: NDArray[Any], first: int) -> None:
-        """Read along the last axis.
-
-        Args:
-            target: Is filled; its last axis says how much is read.
-            first: Where to begin.
-
-        Raises:
-            StoreCorruptError: A chunk differs from its checksum.
-        """
+        """Fill ``target`` from ``first`` on along the last axis; raises as ``read_chunk``."""
         done, count = 0, target.shape[-1]
         while done < count:
             k, start = divmod(first + done, self.chunk)

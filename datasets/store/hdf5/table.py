@@ -11,14 +11,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from latentset.datasets.errors import StoreCorruptError, StoreError, StoreFormatError
+from latentset.datasets.store.digests import Digest, StoredObject
 from latentset.datasets.store.hdf5.chunks import ChunkedDataset, create_dataset
 from latentset.datasets.store.hdf5.filters import encode_chunk
+from latentset.datasets.store.hdf5.metadata import text_type
 from latentset.datasets.store.header import Header
-from latentset.datasets.store.objects import Digest, StoredObject
-from latentset.datasets.store.samples import samples_schema
-
-SAMPLES_GROUP = "samples"
-"""Name of the group that holds the samples table, a dataset a column."""
+from latentset.datasets.store.samples import SAMPLES_GROUP, samples_schema
 
 COLUMN_CHUNK_BYTES = 1 << 20
 """Size of a chunk of a column of the samples table, before compression, at most."""
@@ -35,20 +33,14 @@ NUMBERS: dict[Any, np.dtype[Any]] = {
 
 
 def write_samples(file: h5py.File, samples: pa.Table, header: Header) -> list[StoredObject]:
-    """Write the samples table.
-
-    Args:
-        file: The file.
-        samples: Of ``samples_schema``.
-        header: The store's header.
-
-    Returns:
-        Each dataset, as the manifest lists it.
+    """Write the samples table; return each dataset, as the manifest lists it.
 
     Raises:
         StoreError: A text holds a NUL, which the end of a text is padded with.
     """
-    group = h5py.Group(h5py.h5g.create(file.id, SAMPLES_GROUP.encode(), gcpl=_untimed_group()))
+    settings = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
+    settings.set_obj_track_times(False)
+    group = h5py.Group(h5py.h5g.create(file.id, SAMPLES_GROUP.encode(), gcpl=settings))
     objects = []
     for field in samples_schema(header):
         values, kind = _column(samples.column(field.name), field)
@@ -65,14 +57,7 @@ def write_samples(file: h5py.File, samples: pa.Table, header: Header) -> list[St
     return objects
 
 
-def _untimed_group() -> h5py.h5p.PropGCID:
-    settings = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
-    settings.set_obj_track_times(False)
-    return settings
-
-
 def _column(column: pa.ChunkedArray, field: pa.Field) -> tuple[NDArray[Any], h5py.h5t.TypeID]:
-    """A column of the samples table as HDF5 has it: numbers, or texts padded with NUL."""
     if not pa.types.is_string(field.type):
         dtype = NUMBERS[field.type]
         values = pc.fill_null(column, float("nan")) if field.nullable else column
@@ -84,32 +69,8 @@ def _column(column: pa.ChunkedArray, field: pa.Field) -> tuple[NDArray[Any], h5p
     return values, text_type(width)
 
 
-def text_type(width: int) -> h5py.h5t.TypeStringID:
-    """Make the type of texts of a fixed length.
-
-    Args:
-        width: Bytes of UTF-8; shorter ones are padded with NUL.
-
-    Returns:
-        The type.
-    """
-    kind = h5py.h5t.C_S1.copy()
-    kind.set_size(width)
-    kind.set_cset(h5py.h5t.CSET_UTF8)
-    kind.set_strpad(h5py.h5t.STR_NULLPAD)
-    return kind
-
-
 def read_samples(file: h5py.File, header: Header, path: Path) -> pa.Table:
     """Read the samples table, a chunk of a column at a time.
-
-    Args:
-        file: The open file.
-        header: The store's header.
-        path: The file.
-
-    Returns:
-        A table of ``samples_schema``.
 
     Raises:
         StoreCorruptError: A column is missing, or not what it should be.
@@ -130,19 +91,7 @@ def read_samples(file: h5py.File, header: Header, path: Path) -> pa.Table:
 def find_columns(
     file: h5py.File, header: Header, path: Path
 ) -> Iterator[tuple[str, ChunkedDataset]]:
-    """Find the columns of the samples table.
-
-    Args:
-        file: The open file.
-        header: The store's header.
-        path: The file.
-
-    Yields:
-        Name and dataset of each.
-
-    Raises:
-        StoreCorruptError: A column is missing or not what it should be.
-    """
+    """Find the columns of the samples table; raises as ``read_samples``."""
     try:
         if file.id.links.get_info(SAMPLES_GROUP.encode()).type != h5py.h5l.TYPE_HARD:
             raise ValueError("it is a link")
@@ -162,21 +111,11 @@ def find_columns(
 
 
 def _to_arrow(values: NDArray[Any], field: pa.Field, path: Path) -> pa.Array:
-    """Turn a chunk of a column into Arrow's form; NaN is null where nulls are allowed."""
+    """A chunk of a column; NaN is null where nulls are allowed."""
     if values.dtype.kind != "S":
         return pa.array(values, field.type, from_pandas=field.nullable)
-    width = values.dtype.itemsize
-    lengths = np.char.str_len(values)
-    letters = np.ascontiguousarray(values).view(np.uint8).reshape(-1, width)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    text = letters[np.arange(width) < lengths[:, None]]
-    array = pa.LargeStringArray.from_buffers(
-        len(values), pa.py_buffer(offsets.astype(np.int64)), pa.py_buffer(text)
-    )
-    try:
-        array.validate(full=True)
+    try:  # the list's texts end before the NULs that they are padded with
+        return pa.array(values.tolist(), pa.binary()).cast(pa.string())
     except pa.ArrowInvalid as error:
-        raise StoreCorruptError(
-            f"{path}: {SAMPLES_GROUP}/{field.name}: not UTF-8: {error}"
-        ) from error
-    return array.cast(pa.string())
+        where = f"{path}: {SAMPLES_GROUP}/{field.name}"
+        raise StoreCorruptError(f"{where}: not UTF-8: {error}") from error

@@ -1,8 +1,6 @@
 """Checking a store that is one HDF5 file."""
 
-import hashlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,40 +14,31 @@ from latentset.datasets.errors import (
 )
 from latentset.datasets.storage.folder import unreachable
 from latentset.datasets.storage.location import Folder
+from latentset.datasets.store.consistency import Placement, check_values
+from latentset.datasets.store.digests import Digest
+from latentset.datasets.store.findings import Findings, Report, in_parallel, name_rows
 from latentset.datasets.store.hdf5.chunks import ChunkedDataset
-from latentset.datasets.store.hdf5.reader import (
-    Hdf5Store,
-    open_file,
-    read_table,
-    read_texts,
+from latentset.datasets.store.hdf5.metadata import (
+    MANIFEST_ATTRIBUTE,
+    USER_BLOCK,
+    digest_after_user_block,
     read_user_block,
 )
-from latentset.datasets.store.hdf5.table import SAMPLES_GROUP, find_columns
-from latentset.datasets.store.hdf5.writer import MANIFEST_ATTRIBUTE, USER_BLOCK
+from latentset.datasets.store.hdf5.reader import Hdf5Store, open_file, read_table, read_texts
+from latentset.datasets.store.hdf5.table import find_columns
 from latentset.datasets.store.header import ATTRIBUTE, ArrayName
-from latentset.datasets.store.objects import Digest, StoredObject
-from latentset.datasets.store.rules import Placement, check_values
-from latentset.datasets.store.samples import samples_schema
-from latentset.datasets.store.verify import Findings, Report, in_parallel
-
-_BLOCK_BYTES = 1 << 24
+from latentset.datasets.store.manifest import Manifest
+from latentset.datasets.store.samples import SAMPLES_GROUP, samples_schema
 
 
 def verify_hdf5(location: Folder, findings: Findings, report: Report) -> None:
-    """Check a store.
-
-    Args:
-        location: Where the file lies.
-        findings: Is filled.
-        report: Is told how far it is.
-
-    Raises:
-        StoreError: It is no store, of a version that this reader knows, or it cannot be read.
-    """
+    """Fill ``findings``; StoreError if it is no store, of a known version, that can be read."""
     path = location.path
     try:
         expected = read_user_block(path)
-        if _digest(path, findings, report) != expected:
+        findings.bytes = total = path.stat().st_size
+        found = digest_after_user_block(path, lambda done: report("digest", done, total))
+        if found != expected:
             findings.add(f"the file differs from the sha256 in its first {USER_BLOCK} bytes")
         findings.header, findings.manifest = header, manifest = read_texts(path)
     except (StoreFormatError, StoreUnreachableError):
@@ -58,42 +47,34 @@ def verify_hdf5(location: Folder, findings: Findings, report: Report) -> None:
         findings.add(error)
         findings.notes.append("with this problem nothing else in the file could be read")
         return
+    except OSError as error:
+        raise unreachable(path, error) from error
     try:
         findings.samples = read_table(path, header, manifest)
     except StoreError as error:
         findings.add(error)
-    placement = findings.location()
+    placement = findings.check_samples()
     store = Hdf5Store(location, header, samples_schema(header).empty_table(), manifest)
     try:
-        _check_objects(store, findings)
+        _check_objects(store, manifest, findings)
     except StoreError as error:
         findings.add(error)
     datasets: dict[ArrayName, ChunkedDataset] = {}
-    for name in store.header.arrays:
+    for name in header.arrays:
         try:
             datasets[name] = store.dataset(name)
         except StoreError as error:
             findings.add(error)
-    _check_shards(store, datasets, placement, findings, report)
+    digests = _check_shards(store, datasets, placement, findings, report)
+    for item in manifest.objects:
+        for name, digest in digests.items():
+            if item.path == name and digest.describe(name) != item:
+                findings.add(f"{name} differs from its sha256 in the manifest")
 
 
-def _digest(path: Path, findings: Findings, report: Report) -> str:
-    digest = hashlib.sha256()
-    try:
-        findings.bytes = total = path.stat().st_size
-        with path.open("rb") as file:
-            file.seek(USER_BLOCK)
-            while block := file.read(_BLOCK_BYTES):
-                digest.update(block)
-                report("digest", file.tell(), total)
-    except OSError as error:
-        raise unreachable(path, error) from error
-    return digest.hexdigest()
-
-
-def _check_objects(store: Hdf5Store, findings: Findings) -> None:
+def _check_objects(store: Hdf5Store, manifest: Manifest, findings: Findings) -> None:
     """The columns' digests, and that the file holds nothing else."""
-    path, listed = store.path, {item.path: item for item in _objects(store)}
+    path, listed = store.path, {item.path: item for item in manifest.objects}
     findings.objects = len(listed)
     with open_file(path) as file:
         extra = [
@@ -115,17 +96,13 @@ def _check_objects(store: Hdf5Store, findings: Findings) -> None:
                 findings.add(f"{described.path} differs from its sha256 in the manifest")
 
 
-def _objects(store: Hdf5Store) -> tuple[StoredObject, ...]:
-    return store.manifest.objects if store.manifest else ()
-
-
 def _check_shards(
     store: Hdf5Store,
     datasets: dict[ArrayName, ChunkedDataset],
     placement: Placement | None,
     findings: Findings,
     report: Report,
-) -> None:
+) -> dict[ArrayName, Digest]:
     shards = store.header.layout.shards
     digests = {name: Digest() for name in datasets}
 
@@ -146,16 +123,12 @@ def _check_shards(
 
     report("checking", 0, shards)
     for done, (problems, stored) in enumerate(in_parallel(check, range(shards))):
-        for problem in problems:
-            findings.add(problem)
+        findings.add(*problems)
         for name, pieces in stored.items():
             for piece in pieces:
                 digests[name].update(piece)
         report("checking", done + 1, shards)
-    for item in _objects(store):
-        for name, digest in digests.items():
-            if item.path == name and digest.describe(name) != item:
-                findings.add(f"{name} differs from its sha256 in the manifest")
+    return digests
 
 
 def _read_chunks(
@@ -172,10 +145,6 @@ def _read_chunks(
             content = dataset.stored_chunk(k)
             yield content, dataset.decode(content, k)
         except StoreCorruptError as error:
-            first = k * dataset.chunk
-            whose = placement.owners(name, first, first + dataset.chunk) if placement else ""
-            problems.append(
-                f"{name}: rows {first} to {first + dataset.chunk - 1}"
-                f"{f' ({whose})' if whose else ''}: {error}"
-            )
+            rows = name_rows(name, k * dataset.chunk, (k + 1) * dataset.chunk, placement)
+            problems.append(f"{rows}: {error}")
             yield content, None

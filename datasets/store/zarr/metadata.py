@@ -1,8 +1,7 @@
-"""What an array's ``zarr.json`` may say (docs/store-spec.md, 4): checked before anyone reads by it.
+"""What an array's ``zarr.json`` may hold (docs/store-spec.md, 4), checked before it is used.
 
 Shapes and chunks come from the header; codecs are a few that only transpose, compress or check.
-A store from elsewhere can so make no reader take other memory than its header says, nor run a
-codec that nobody expects.
+So no store can make a reader take more memory than its header allows, or run an unexpected codec.
 """
 
 import json
@@ -19,16 +18,9 @@ _INDEX_CODECS = ("bytes", "crc32c")
 
 
 def check_array_metadata(content: bytes, header: Header, name: ArrayName, where: str) -> None:
-    """Check the ``zarr.json`` of an array against the header.
+    """Raise a StoreCorruptError if a ``zarr.json`` is not what docs/store-spec.md, 4, allows.
 
-    Args:
-        content: The object.
-        header: The store's header.
-        name: Name of the array.
-        where: The store, for messages.
-
-    Raises:
-        StoreCorruptError: It says something else than docs/store-spec.md, 4, allows.
+    ``where`` names the store in messages.
     """
     form = array_form(header, name)
     where = f"{where}: {name}/zarr.json"
@@ -106,13 +98,6 @@ def least_shard_bytes(header: Header, name: ArrayName) -> int:
 
     A header that claims more chunks than its objects can hold is found by this before anyone
     makes room for them.
-
-    Args:
-        header: The store's header.
-        name: Name of the array.
-
-    Returns:
-        Bytes.
     """
     form = array_form(header, name)
     return form.shard_rows // form.chunk_rows * _INDEX_ENTRY_BYTES

@@ -1,4 +1,4 @@
-"""Checking a store that is made of Zarr objects."""
+"""Checking a store of Zarr objects."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,34 +10,26 @@ from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.storage import MemoryStore
 
 from latentset.datasets.errors import StoreError, StoreFormatError, StoreUnreachableError
+from latentset.datasets.storage.atomic import PARTIAL
 from latentset.datasets.storage.folder import unreachable
-from latentset.datasets.storage.location import PARTIAL, Location
+from latentset.datasets.storage.location import Location
 from latentset.datasets.store.arrays import array_form
+from latentset.datasets.store.consistency import Placement, check_values
+from latentset.datasets.store.digests import StoredObject, sha256_of
+from latentset.datasets.store.findings import Findings, Report, in_parallel, name_rows
 from latentset.datasets.store.header import ArrayName, Header
 from latentset.datasets.store.manifest import MANIFEST, parse_manifest
-from latentset.datasets.store.objects import StoredObject, sha256_of
-from latentset.datasets.store.reader import read_header, required_objects
-from latentset.datasets.store.rules import Placement, check_values
 from latentset.datasets.store.samples import SAMPLES, parse_samples
-from latentset.datasets.store.verify import Findings, Report, in_parallel
 from latentset.datasets.store.zarr.metadata import check_array_metadata, least_shard_bytes
+from latentset.datasets.store.zarr.reader import manifest_problems, read_header
 from latentset.datasets.store.zarr.writer import metadata_objects
 
-Problems = list[str | StoreUnreachableError]
+Problems = list[str | StoreError]
 """What is wrong with some objects, and which cannot be read."""
 
 
 def verify_zarr(location: Location, findings: Findings, report: Report) -> None:
-    """Check a store.
-
-    Args:
-        location: Where it lies.
-        findings: Is filled.
-        report: Is told how far it is.
-
-    Raises:
-        StoreError: There is no store, of a version that this reader knows, or it cannot be read.
-    """
+    """Fill ``findings``; StoreError if there is no store, of a known version, that can be read."""
     no_header: StoreFormatError | None = None
     try:
         findings.header = read_header(location)
@@ -65,14 +57,11 @@ def verify_zarr(location: Location, findings: Findings, report: Report) -> None:
     for item in others:
         found: Problems = []
         content = _read_checked(location, item, sizes, found)
-        findings.objects += 1
-        findings.bytes += item.bytes
-        for problem in found:
-            findings.add(problem)
+        findings.add(*found)
         if content is not None and not found:
             contents[item.path] = content
     metadata = _check_metadata(findings, contents)
-    placement = findings.location()
+    placement = findings.check_samples()
 
     def check(index: int) -> Problems:
         problems: Problems = []
@@ -87,12 +76,10 @@ def verify_zarr(location: Location, findings: Findings, report: Report) -> None:
 
     report("checking", 0, len(shards))
     for done, problems in enumerate(in_parallel(check, sorted(shards))):
-        for problem in problems:
-            findings.add(problem)
+        findings.add(*problems)
         report("checking", done + 1, len(shards))
-    for items in shards.values():
-        findings.objects += len(items)
-        findings.bytes += sum(item.bytes for item in items.values())
+    findings.objects += len(findings.manifest.objects)
+    findings.bytes += sum(item.bytes for item in findings.manifest.objects)
 
 
 def _read_manifest(
@@ -119,21 +106,12 @@ def _read_manifest(
 
 
 def _check_listing(findings: Findings, sizes: dict[str, int] | None) -> None:
-    """Objects that are missing, of another size, or not listed."""
+    """Objects that are missing from the manifest, or extra."""
     manifest, header = findings.manifest, findings.header
     if manifest is None:
         return
-    listed = {item.path: item for item in manifest.objects}
     if header is not None:
-        if header.layout.shards != len(manifest.shards):
-            findings.add(
-                f"{MANIFEST}: expected {header.layout.shards} shards (the header's "
-                f"layout.shards), got {len(manifest.shards)}"
-            )
-        else:
-            for path in required_objects(header):
-                if path not in listed:
-                    findings.add(f"{MANIFEST} does not list {path}")
+        findings.add(*manifest_problems(header, manifest))
         if header.format_version != manifest.format_version:
             findings.add(
                 f"{MANIFEST}: format_version: expected {header.format_version}, as the header "
@@ -144,7 +122,7 @@ def _check_listing(findings: Findings, sizes: dict[str, int] | None) -> None:
             "this location cannot list what it holds: extra objects are not found"
         )
         return
-    for path in sorted(sizes.keys() - listed.keys() - {MANIFEST}):
+    for path in sorted(sizes.keys() - {item.path for item in manifest.objects} - {MANIFEST}):
         left = " (left behind by a writer that was killed)" if PARTIAL in path else ""
         findings.add(f"{path} is not listed in {MANIFEST}{left}")
 
@@ -171,17 +149,16 @@ def _read_checked(
     try:
         size = location.size(item.path) if sizes is None else sizes.get(item.path)
         if size is None:
-            problems.append(f"{item.path} is missing")
-            return None
+            raise FileNotFoundError
         if size != item.bytes:
             problems.append(f"{item.path}: expected {item.bytes} bytes, got {size}")
             return None
         content = location.read(item.path)
-    except StoreUnreachableError as error:
-        problems.append(error)
-        return None
     except FileNotFoundError:
         problems.append(f"{item.path} is missing")
+        return None
+    except StoreUnreachableError as error:
+        problems.append(error)
         return None
     except OSError as error:
         problems.append(unreachable(f"{location}/{item.path}", error))
@@ -221,7 +198,6 @@ def _check_shard(
     index: int,
     contents: Mapping[ArrayName, bytes],
 ) -> Iterator[str]:
-    """Every chunk's checksum, and the values."""
     rows: dict[ArrayName, NDArray[Any]] = {}
     for name, content in contents.items():
         path = f"{name}/c/{index}/0"
@@ -252,14 +228,10 @@ def _find_bad_chunks(
     first: int,
     stop: int,
 ) -> Iterator[str]:
-    """Say which rows of a shard cannot be decoded, and whose they are."""
     step = array_form(header, name).chunk_rows
     for start in range(first, stop, step):
         try:
             np.asarray(array[start : start + step])
         except (ValueError, RuntimeError, OSError) as error:
-            whose = placement.owners(name, start, start + step) if placement else ""
-            yield (
-                f"{name}: rows {start} to {start + step - 1}"
-                f"{f' ({whose})' if whose else ''} cannot be decoded: {error}"
-            )
+            rows = name_rows(name, start, start + step, placement)
+            yield f"{rows} cannot be decoded: {error}"

@@ -21,9 +21,9 @@ from zarr.storage import MemoryStore
 from latentset.datasets.errors import StoreError
 from latentset.datasets.storage.location import Location
 from latentset.datasets.store.arrays import DTYPES, array_form
-from latentset.datasets.store.header import ATTRIBUTE, ArrayName, Header
+from latentset.datasets.store.digests import StoredObject, describe_object
+from latentset.datasets.store.header import ARRAYS, ATTRIBUTE, ArrayName, Header
 from latentset.datasets.store.manifest import MANIFEST, Manifest, ShardSummary, count_samples
-from latentset.datasets.store.objects import StoredObject, describe_object
 from latentset.datasets.store.samples import SAMPLES, samples_bytes
 from latentset.datasets.store.scales import stored_numbers
 
@@ -36,7 +36,6 @@ blosc.use_threads = False  # several would order a chunk's blocks by chance
 
 
 def _create(store: MemoryStore, header: Header, name: ArrayName) -> "zarr.Array[Any]":
-    """Create an array of the store in memory, without data."""
     form = array_form(header, name)
     dtype = np.dtype(form.dtype)
     return zarr.create_array(
@@ -64,14 +63,7 @@ def _create(store: MemoryStore, header: Header, name: ArrayName) -> "zarr.Array[
 
 
 def metadata_objects(header: Header) -> dict[str, bytes]:
-    """Make the Zarr metadata of a store.
-
-    Args:
-        header: The store's header.
-
-    Returns:
-        Content by path, ``zarr.json`` of the group and of each array.
-    """
+    """The ``zarr.json`` of the group and of each array, by path."""
     content: dict[str, Buffer] = {}
     store = MemoryStore(content)
     zarr.create_group(store, attributes={ATTRIBUTE: header.model_dump(mode="json")})
@@ -81,26 +73,14 @@ def metadata_objects(header: Header) -> dict[str, bytes]:
 
 
 class ShardBuffer:
-    """The rows of one shard of every array of latents, in memory, until they are encoded.
-
-    Args:
-        header: The store's header.
-        index: Number of the shard.
-    """
+    """The rows of one shard of every array of latents, in memory, until they are encoded."""
 
     def __init__(self, header: Header, index: int) -> None:
-        layout, codec = header.layout, header.codec
-        if codec is None:
+        if header.codec is None:
             raise StoreError("expected the header of a store of latents, got one without codec")
-        self._codec = codec
-        self._header = header
-        self._index = index
-        self._first = index * layout.shard_rows
-        self._z_first = index * layout.z_shard_rows
-        self._y_hat = np.zeros((layout.shard_rows, codec.channels), DTYPES["y_hat"])
-        self._scale_index = np.zeros((layout.shard_rows, codec.channels), DTYPES["scale_index"])
-        self._numbers = stored_numbers(codec)
-        self._z_hat = np.zeros((layout.z_shard_rows, codec.z_channels), DTYPES["z_hat"])
+        self._header, self._index, self._codec = header, index, header.codec
+        self._numbers = stored_numbers(header.codec)
+        self._rows = {name: _empty_rows(header, name) for name in ARRAYS}
 
     def put(
         self,
@@ -110,94 +90,56 @@ class ShardBuffer:
         scale_index: NDArray[Any],
         z_hat: NDArray[Any],
     ) -> None:
-        """Location one sample.
+        """Put one sample at its first rows, which are counted over the whole arrays.
 
-        Args:
-            first_row: Its first row, counted over the whole array.
-            z_first_row: Its first row of ``z_hat``, counted over the whole array.
-            y_hat: Integers (h, w, C).
-            scale_index: The codec's own indexes (h, w, C), 0 (least sigma_hat) to the length of
-                the scale table - 1.
-            z_hat: Integers (hz, wz, Cz).
+        ``y_hat`` and ``scale_index`` are integers (h, w, C), ``z_hat`` (hz, wz, Cz); scale indexes
+        are the codec's own, 0 for the least sigma_hat.
 
         Raises:
-            StoreError: A value does not fit its data type or the scale table, or an array is not
-                of integers.
+            StoreError: A value does not fit its data type or the scale table, or is no integer.
         """
+        int16, layout = np.iinfo(np.int16), self._header.layout
         highest = len(self._codec.scale_table) - 1
-        int16 = np.iinfo(np.int16)
         _check_range("y_hat", y_hat, int16.min, int16.max, "the range of int16")
         _check_range("scale_index", scale_index, 0, highest, "the codec's scale table")
         _check_range("z_hat", z_hat, int16.min, int16.max, "the range of int16")
-        _place(self._y_hat, first_row - self._first, y_hat)
-        _place(self._scale_index, first_row - self._first, self._numbers[scale_index])
-        _place(self._z_hat, z_first_row - self._z_first, z_hat)
+        start = first_row - self._index * layout.shard_rows
+        _place(self._rows["y_hat"], start, y_hat)
+        _place(self._rows["scale_index"], start, self._numbers[scale_index])
+        _place(self._rows["z_hat"], z_first_row - self._index * layout.z_shard_rows, z_hat)
 
     def rows(self) -> dict[ArrayName, NDArray[Any]]:
-        """The rows of the shard.
-
-        Returns:
-            For each array of the header, all rows of the shard (rows, channels).
-        """
-        rows: dict[ArrayName, NDArray[Any]] = {
-            "y_hat": self._y_hat,
-            "scale_index": self._scale_index,
-            "z_hat": self._z_hat,
-        }
-        if "sigma_hat" in self._header.arrays:
-            table = np.asarray(self._codec.scale_table, DTYPES["sigma_hat"])
-            rows["sigma_hat"] = table[self._scale_index]
-        return rows
+        """For each array of the header, all rows of the shard (rows, channels)."""
+        if "sigma_hat" not in self._header.arrays:
+            return self._rows
+        table = np.asarray(self._codec.scale_table, DTYPES["sigma_hat"])
+        return {**self._rows, "sigma_hat": table[self._rows["scale_index"]]}
 
 
 class PixelBuffer:
-    """The rows of one shard of pixels, in memory, until they are encoded.
-
-    Args:
-        header: The store's header.
-        index: Number of the shard.
-    """
+    """The rows of one shard of pixels, in memory, until they are encoded."""
 
     def __init__(self, header: Header, index: int) -> None:
-        form = array_form(header, "pixels")
-        self._first = index * form.shard_rows
-        self._pixels = np.zeros((form.shard_rows, form.channels), form.dtype)
+        self._pixels = _empty_rows(header, "pixels")
+        self._first = index * len(self._pixels)
 
     def put(self, first_row: int, pixels: NDArray[np.uint8]) -> None:
-        """Location one image.
-
-        Args:
-            first_row: Its first row, counted over the whole array.
-            pixels: uint8 (H, W, 3), RGB.
-
-        Raises:
-            StoreError: It is not of uint8.
-        """
+        """Put an image, uint8 (H, W, 3), at a row counted over the whole array."""
         if pixels.dtype != np.uint8:
             raise StoreError(f"pixels: expected uint8, got {pixels.dtype}")
         _place(self._pixels, first_row - self._first, pixels)
 
     def rows(self) -> dict[ArrayName, NDArray[Any]]:
-        """The rows of the shard.
-
-        Returns:
-            All rows of the shard (rows, 3), as ``pixels``.
-        """
+        """All rows of the shard (rows, 3), as ``pixels``."""
         return {"pixels": self._pixels}
 
 
 def shard_objects(
     header: Header, index: int, rows: Mapping[ArrayName, NDArray[Any]]
 ) -> dict[str, bytes]:
-    """Encode a shard of every array as Zarr objects (docs/store-spec.md, 4.2).
+    """Encode a shard of every array as Zarr objects by path (docs/store-spec.md, 4.2).
 
-    Args:
-        header: The store's header.
-        index: Number of the shard.
-        rows: For each array, all rows of the shard (rows, channels).
-
-    Returns:
-        Content by path, one object an array.
+    ``rows`` are all rows of the shard of each array, (rows, channels).
     """
     content = {}
     for name, values in rows.items():
@@ -215,6 +157,11 @@ def shard_objects(
         chunks.append(_with_crc(np.array(locations, "<u8").tobytes()))
         content[f"{name}/c/{index}/0"] = b"".join(chunks)
     return content
+
+
+def _empty_rows(header: Header, name: ArrayName) -> NDArray[Any]:
+    form = array_form(header, name)
+    return np.zeros((form.shard_rows, form.channels), form.dtype)
 
 
 def _with_crc(content: bytes) -> bytes:
@@ -240,18 +187,7 @@ def _place(target: NDArray[Any], start: int, values: NDArray[Any]) -> None:
 
 
 def write_objects(store: Location, content: Mapping[str, bytes]) -> list[StoredObject]:
-    """Write objects, each whole.
-
-    Args:
-        store: Where the store lies.
-        content: Content by path.
-
-    Returns:
-        What the manifest says of them.
-
-    Raises:
-        StoreError: An object cannot be written.
-    """
+    """Write objects, each whole; return their entries of the manifest. StoreError on trouble."""
     for path, value in content.items():
         store.write(path, value)
     return [describe_object(path, value) for path, value in content.items()]
@@ -268,19 +204,8 @@ def finish_store(
 ) -> Manifest:
     """Write the samples table and then the manifest: with it the store is complete.
 
-    Args:
-        store: Where the store lies, with all its arrays written.
-        header: Its header.
-        fingerprint: Of the settings.
-        samples: The samples table.
-        shards: All shards, in order.
-        objects: All objects that were written, the samples table excepted.
-
-    Returns:
-        The manifest.
-
-    Raises:
-        StoreError: An object cannot be written.
+    ``objects`` are all that were written before; ``shards`` are in order. StoreError if one cannot
+    be written.
     """
     written = write_objects(store, {SAMPLES: samples_bytes(samples, header)})
     manifest = Manifest(

@@ -8,8 +8,7 @@ import pytest
 from latentset.datasets.errors import SourceError
 from latentset.datasets.sources import Source, open_source
 from latentset.datasets.sources.imagefolder import EXTENSIONS, open_imagefolder
-
-from .conftest import Plant
+from tests.makers.plant import Plant
 
 NESTED = [
     "dog/b.JPG",

@@ -11,8 +11,7 @@ import pytest
 from latentset.datasets.errors import MissingEnvironmentError, SourceError
 from latentset.datasets.sources import Source, open_source
 from latentset.datasets.sources.imagenet import open_imagenet
-
-from .conftest import Plant
+from tests.makers.plant import Plant
 
 CLASS_FOLDERS = [
     "train/n01443537/n01443537_2.JPEG",

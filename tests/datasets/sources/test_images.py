@@ -120,7 +120,7 @@ def first_part(data: bytes, share: float = 0.6) -> bytes:
 
 BROKEN = {
     "empty.jpg": (b"", "empty", "the file is empty"),
-    "text.jpg": (b"not an image, honestly", "not_an_image", "begins with b'not an image"),
+    "text.jpg": (b"not an image, honestly", "not_an_image", "begins with b'not an image, ho'"),
     "document.jpg": (
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n",
         "not_an_image",

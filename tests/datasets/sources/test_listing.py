@@ -9,8 +9,7 @@ import pytest
 from latentset.datasets.errors import SourceError
 from latentset.datasets.sources import Source, open_source
 from latentset.datasets.sources.listing import open_list
-
-from .conftest import Plant
+from tests.makers.plant import Plant
 
 
 def rows(source: Source) -> list[tuple[str, int, str]]:
@@ -150,9 +149,9 @@ def test_links(plant: Plant) -> None:
         ),
         (
             "path,label\na,0\nb,1048576\n",
-            "row 2: found '1048576', but numbers must lie below 1048576",
+            "row 2: found '1048576', but numbers must be below 1048576",
         ),
-        ("path,label\na,0\nb,999999999\n", "found '999999999', but numbers must lie below"),
+        ("path,label\na,0\nb,999999999\n", "found '999999999', but numbers must be below"),
         ("path,label\na,0\nb,1\na,0\n", "1 paths occur more than once, the first is 'a'"),
         ("path,label\na,0\n./a,0\n", "1 paths occur more than once, the first is 'a'"),
         ("path,label\n", "no images there"),

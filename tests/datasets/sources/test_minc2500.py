@@ -7,8 +7,7 @@ import pytest
 from latentset.datasets.errors import SourceError
 from latentset.datasets.sources import open_source
 from latentset.datasets.sources.minc2500 import open_minc2500
-
-from .conftest import Plant
+from tests.makers.plant import Plant
 
 IMAGES = [f"images/{name}/{name}_00000{i}.jpg" for name in ("brick", "carpet") for i in range(5)]
 LABELS = {

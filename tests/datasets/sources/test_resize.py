@@ -39,7 +39,7 @@ def test_unknown_text(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["short:15", "exact:0", "exact:256x8", "short:32769"])
 def test_side_out_of_range(text: str) -> None:
-    with pytest.raises(SourceError, match="a side must lie between 16 and 32768 pixels"):
+    with pytest.raises(SourceError, match="a side must be between 16 and 32768 pixels"):
         ResizeRule.parse(text)
 
 

@@ -43,7 +43,7 @@ def claim_of(location: Folder, number: int) -> Claim:
 
 def leave(location: Folder, **changes: Any) -> Claim:
     """Leave a claim as a job would that has died; of this process if nothing else is said."""
-    claim = lock._introduce().model_copy(update=changes)
+    claim = lock.make_claim().model_copy(update=changes)
     assert location.create("000001.json", claim.to_bytes())
     return claim
 
@@ -83,7 +83,7 @@ def test_a_process_of_this_machine_is_refused_while_it_lives_and_replaced_when_i
     location: Folder, said: list[str]
 ) -> None:
     with sleeper() as process:
-        leave(location, pid=process.pid, started=lock._started(process.pid))
+        leave(location, pid=process.pid, started=lock.process_started(process.pid))
         with (
             pytest.raises(JobError, match=f"process {process.pid} of"),
             hold(location, said.append),
@@ -92,7 +92,7 @@ def test_a_process_of_this_machine_is_refused_while_it_lives_and_replaced_when_i
         process.kill()
         # Not waited for yet: a zombie, as under a shell script that looks after nobody.
         end = time.monotonic() + 30
-        while lock._started(process.pid) is not None:
+        while lock.process_started(process.pid) is not None:
             assert time.monotonic() < end
             time.sleep(0.01)
         with hold(location, said.append) as lease:
@@ -102,7 +102,7 @@ def test_a_process_of_this_machine_is_refused_while_it_lives_and_replaced_when_i
 
 def test_a_process_that_was_waited_for_is_dead(location: Folder, said: list[str]) -> None:
     with sleeper() as process:
-        leave(location, pid=process.pid, started=lock._started(process.pid))
+        leave(location, pid=process.pid, started=lock.process_started(process.pid))
     with hold(location, said.append):
         pass
     assert "has died" in said[0]
@@ -112,7 +112,7 @@ def test_another_process_that_got_the_same_number_is_not_taken_for_the_holder(
     location: Folder, said: list[str]
 ) -> None:
     with sleeper() as process:
-        started = lock._started(process.pid)
+        started = lock.process_started(process.pid)
         assert started
         leave(location, pid=process.pid, started=started - 1)
         with hold(location, said.append) as lease:
@@ -295,7 +295,7 @@ def test_a_holder_that_was_replaced_stops_and_writes_no_more(
     location: Folder, said: list[str]
 ) -> None:
     with hold(location, said.append) as lease:
-        other = lock._introduce().model_copy(update={"host": "elsewhere"})
+        other = lock.make_claim().model_copy(update={"host": "elsewhere"})
         assert location.create("000002.json", other.to_bytes())
         with pytest.raises(JobError, match=r"another job has taken the store over .* on elsewhere"):
             lease.check()
@@ -334,7 +334,7 @@ def test_a_lease_travels_to_workers(location: Folder, said: list[str]) -> None:
 
 def test_a_stopped_process_still_holds_it(location: Folder, said: list[str]) -> None:
     with sleeper() as process:
-        leave(location, pid=process.pid, started=lock._started(process.pid))
+        leave(location, pid=process.pid, started=lock.process_started(process.pid))
         process.send_signal(signal.SIGSTOP)
         with pytest.raises(JobError, match="another job is at work"), hold(location, said.append):
             pass
@@ -349,7 +349,7 @@ def test_it_is_one_in_object_storage_as_well(s3: str, said: list[str]) -> None:
         lease.check()
     with hold(bucket, said.append) as lease:
         assert lease.number == 2
-        other = lock._introduce().model_copy(update={"host": "elsewhere"})
+        other = lock.make_claim().model_copy(update={"host": "elsewhere"})
         assert bucket.create("000003.json", other.to_bytes())
         with pytest.raises(JobError, match="another job has taken the store over"):
             lease.check()
@@ -358,7 +358,7 @@ def test_it_is_one_in_object_storage_as_well(s3: str, said: list[str]) -> None:
 @pytest.mark.usefixtures("quick")
 def test_of_many_who_take_over_in_object_storage_one_wins(s3: str) -> None:
     bucket = open_location(f"{s3}/store.job/lock")
-    bucket.create("000001.json", lock._introduce().to_bytes())
+    bucket.create("000001.json", lock.make_claim().to_bytes())
     barrier, won, refused = threading.Barrier(4), list[int](), list[JobError]()
     with ExitStack() as stack:
 

@@ -19,10 +19,6 @@ from tests.makers.synthetic import write_synthetic_store
 FAILED = 3
 
 
-def silence(what: str, done: int, total: int) -> None:
-    pass
-
-
 @pytest.fixture(scope="module")
 def zarr_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images of 64x64 and 100x330 pixels, one failed: 12 samples in 6 shards."""
@@ -39,7 +35,7 @@ def zarr_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def hdf5_store(zarr_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("hdf5") / "store.h5"
-    convert(open_store(zarr_store), Folder(path), "hdf5", silence)
+    convert(open_store(zarr_store), Folder(path), "hdf5")
     return path
 
 
@@ -109,7 +105,7 @@ def test_an_array_that_is_not_there(zarr_store: Path, store: Store, tmp_path: Pa
     assert store.header.arrays == ("y_hat", "scale_index", "z_hat", "sigma_hat")
     plain = open_store(write_synthetic_store(tmp_path / "plain.zarr", samples=2))
     if store.location.name.endswith(".h5"):
-        plain = convert(plain, Folder(tmp_path / "plain.h5"), "hdf5", silence)
+        plain = convert(plain, Folder(tmp_path / "plain.h5"), "hdf5")
     with pytest.raises(StoreError, match=r"has no array 'sigma_hat'; it has y_hat, scale_index, z"):
         plain.array("sigma_hat")
 
@@ -124,7 +120,7 @@ def test_stored_bytes_are_told_apart(path: Path, store: Store) -> None:
 
 
 def test_it_is_sound(path: Path) -> None:
-    findings = verify(path, silence)
+    findings = verify(path)
     assert findings.problems == []
     assert findings.is_sound
 
@@ -154,7 +150,7 @@ def test_an_altered_chunk_is_refused_when_read(path: Path, tmp_path: Path) -> No
     store = open_store(damage(path, flip, tmp_path / path.name))
     with pytest.raises(StoreCorruptError, match="y_hat"):
         store.read_sample(0)
-    findings = verify(tmp_path / path.name, silence)
+    findings = verify(tmp_path / path.name)
     assert any("y_hat" in problem and "rows 0 to" in problem for problem in findings.problems)
     assert any("even/000000" in problem for problem in findings.problems)
 

@@ -16,7 +16,6 @@ from latentset.datasets.storage.location import Folder
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.convert import compare, convert
 from latentset.datasets.store.verify import verify
-from tests.datasets.store.test_contract import silence
 from tests.makers.synthetic import write_synthetic_pixels, write_synthetic_store
 
 FAILED = 3
@@ -46,7 +45,7 @@ def hdf5_stores(
 ) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("hdf5")
     for kind, path in zarr_stores.items():
-        convert(open_store(path), Folder(folder / f"{kind}.h5"), "hdf5", silence)
+        convert(open_store(path), Folder(folder / f"{kind}.h5"), "hdf5")
     return {kind: folder / f"{kind}.h5" for kind in KINDS}
 
 
@@ -110,7 +109,7 @@ def test_measures_are_of_decoded_pixels_only(path: Path, store: Store) -> None:
 
 
 def test_it_is_sound(path: Path) -> None:
-    findings = verify(path, silence)
+    findings = verify(path)
     assert findings.problems == []
     assert findings.is_sound
 
@@ -130,7 +129,7 @@ def test_flipped_bytes_are_found(path: Path, tmp_path: Path) -> None:
     file.write_bytes(bytes(content))
     with pytest.raises(StoreCorruptError, match="pixels"):
         open_store(target).read_sample(0)
-    findings = verify(target, silence)
+    findings = verify(target)
     assert findings.outcome == "damaged"
     assert any("pixels: rows 0 to" in problem for problem in findings.problems)
     assert any("even/000000" in problem for problem in findings.problems)
@@ -141,8 +140,8 @@ def test_there_and_back_gives_the_same_bytes(
 ) -> None:
     for kind in KINDS:
         first = open_store(hdf5_stores[kind])
-        back = convert(first, Folder(tmp_path / f"{kind}.zarr"), "zarr", silence)
-        assert compare(first, back, silence) == []
+        back = convert(first, Folder(tmp_path / f"{kind}.zarr"), "zarr")
+        assert compare(first, back) == []
         files = {p.relative_to(zarr_stores[kind]) for p in zarr_stores[kind].rglob("*.*")}
         files |= {p.relative_to(zarr_stores[kind]) for p in zarr_stores[kind].rglob("c/*/0")}
         assert len(files) > 4
@@ -173,7 +172,7 @@ def test_verify_checks_the_table(
     rows[1][column] = value
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path / "samples.parquet")
     sign(path)
-    assert any(problem in found for found in verify(path, silence).problems)
+    assert any(problem in found for found in verify(path).problems)
 
 
 def test_measures_that_nobody_took_are_a_problem(
@@ -185,7 +184,7 @@ def test_measures_that_nobody_took_are_a_problem(
     assert '"measured": true' in header
     (path / "zarr.json").write_text(header.replace('"measured": true', '"measured": false'))
     sign(path)
-    (found,) = verify(path, silence).problems
+    (found,) = verify(path).problems
     assert "psnr_db of a sample that was not compared: even/000000" in found
 
 

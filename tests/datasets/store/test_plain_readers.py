@@ -56,7 +56,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = write_synthetic_store(
         folder / "STORE", samples=12, sizes=((64, 64), (100, 50)), failed=(3,)
     )
-    convert(open_store(made), Folder(folder / "STORE.h5"), "hdf5", lambda what, done, total: None)
+    convert(open_store(made), Folder(folder / "STORE.h5"), "hdf5")
     return folder
 
 

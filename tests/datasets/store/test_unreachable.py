@@ -11,15 +11,11 @@ from latentset.datasets.errors import StoreError, StoreFormatError, StoreUnreach
 from latentset.datasets.storage.location import Bucket, Folder, open_location
 from latentset.datasets.store import open_store
 from latentset.datasets.store.convert import convert
-from latentset.datasets.store.nesting import is_free
+from latentset.datasets.store.target_checks import is_free
 from latentset.datasets.store.verify import verify
 from tests.makers.synthetic import write_synthetic_store
 
 DENIED = r"cannot be read: Permission denied\. Look at the name, the permissions"
-
-
-def silence(what: str, done: int, total: int) -> None:
-    pass
 
 
 @pytest.fixture
@@ -59,7 +55,7 @@ def test_an_array_that_may_not_be_listed(store: Path, deny: Callable[[Path], Non
         open_store(store)
     with pytest.raises(StoreUnreachableError, match=DENIED):
         is_free(Folder(store))
-    findings = verify(store, silence)
+    findings = verify(store)
     assert findings.problems == []
     assert len(findings.obstacles) == 1
     assert "Permission denied" in findings.obstacles[0]
@@ -70,7 +66,7 @@ def test_a_parent_that_may_not_be_entered(store: Path, deny: Callable[[Path], No
     for look in (open_store, lambda path: is_free(Folder(path))):
         with pytest.raises(StoreUnreachableError, match=DENIED):
             look(store)
-    findings = verify(store, silence)
+    findings = verify(store)
     assert (findings.problems, len(findings.obstacles)) == ([], 1)
 
 
@@ -80,8 +76,8 @@ def test_names_that_cannot_be(store: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreUnreachableError, match="File name too long"):
         open_store(long)
     with pytest.raises(StoreUnreachableError, match="File name too long"):
-        convert(source, Folder(long), "zarr", silence)
-    findings = verify(long, silence)
+        convert(source, Folder(long), "zarr")
+    findings = verify(long)
     assert (findings.problems, len(findings.obstacles)) == ([], 1)
     with pytest.raises(StoreFormatError, match=r"below is not a LatentSet store"):
         open_store(store / "zarr.json" / "below")
@@ -94,7 +90,7 @@ def test_names_that_cannot_be(store: Path, tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_read(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = open_store(store)
-    converted = convert(source, Folder(store.with_name("s.h5")), "hdf5", silence)
+    converted = convert(source, Folder(store.with_name("s.h5")), "hdf5")
     read = Path.open
 
     def guarded(path: Path, *args: Any, **options: Any) -> Any:
@@ -106,7 +102,7 @@ def test_a_file_that_cannot_be_read(store: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(StoreUnreachableError, match=rf"s\.h5 {DENIED}"):
         open_store(converted.location)
     for path in (store, store.with_name("s.h5")):
-        findings = verify(path, silence)
+        findings = verify(path)
         assert findings.problems == []
         assert findings.obstacles
         assert all("Permission denied" in line for line in findings.obstacles)
@@ -115,11 +111,11 @@ def test_a_file_that_cannot_be_read(store: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_hdf5_file_far_away(store: Path, serve: Callable[..., str]) -> None:
-    convert(open_store(store), Folder(store.with_name("s.h5")), "hdf5", silence)
+    convert(open_store(store), Folder(store.with_name("s.h5")), "hdf5")
     url = f"{serve(store.parent)}/s.h5"
     with pytest.raises(StoreFormatError, match="is read from a file system only: copy the file"):
         open_store(url)
-    (obstacle,) = verify(url, silence).obstacles
+    (obstacle,) = verify(url).obstacles
     assert "copy the file to this machine first" in obstacle
 
 

@@ -75,7 +75,7 @@ def test_a_store_of_latents_is_no_target(
     before = content(tmp_path / "copy")
     with pytest.raises(SettingsChangedError, match="begun with other settings"):
         decode_it(latents, tmp_path / "copy")
-    with pytest.raises(StoreError, match="lies inside the store"):
+    with pytest.raises(StoreError, match="is inside the store"):
         decode_it(latents, latents / "pixels2")
     assert content(tmp_path / "copy") == before
 

@@ -17,8 +17,8 @@ from PIL import Image
 
 from latentset.datasets.errors import CpuIsaError, SettingsChangedError
 from latentset.datasets.sources import Source, open_source
-from latentset.datasets.sources.images import ResizeRule
-from latentset.datasets.store.reader import open_store
+from latentset.datasets.sources.resize import ResizeRule
+from latentset.datasets.store import open_store
 from latentset.datasets.store.verify import verify
 from latentset.pipeline.cpu_isa import VARIABLE
 from latentset.pipeline.encode.job import encode

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from latentset.datasets.sources import open_source
-from latentset.datasets.sources.images import ResizeRule, read_image
+from latentset.datasets.sources.images import read_image
+from latentset.datasets.sources.resize import ResizeRule
 from latentset.pipeline.encode.engine import TENSORFLOW, Coder
 from latentset.pipeline.encode.job import encode
 

@@ -14,7 +14,7 @@ import pytest
 
 from latentset.datasets.errors import JobError, SettingsChangedError, StoreError
 from latentset.datasets.sources import Source
-from latentset.datasets.sources.images import ResizeRule
+from latentset.datasets.sources.resize import ResizeRule
 from latentset.datasets.store import open_store
 from latentset.pipeline.encode.job import EncodeResult
 from latentset.pipeline.jobs import finish

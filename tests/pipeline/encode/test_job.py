@@ -19,7 +19,8 @@ from latentset.datasets.errors import (
     StoreError,
 )
 from latentset.datasets.sources import Source, open_source
-from latentset.datasets.sources.images import ResizeRule, read_image
+from latentset.datasets.sources.images import read_image
+from latentset.datasets.sources.resize import ResizeRule
 from latentset.datasets.storage.location import Folder
 from latentset.datasets.store import open_store
 from latentset.pipeline.encode.job import EncodeResult, encode

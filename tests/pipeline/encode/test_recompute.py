@@ -13,11 +13,10 @@ from latentset.cli.main import app
 from latentset.cli.verify import _conclude
 from latentset.datasets.errors import CodecError
 from latentset.datasets.sources import Source, open_source
-from latentset.datasets.store.convert import read_shard
-from latentset.datasets.store.hdf5.writer import assemble, encode_part
+from latentset.datasets.store import Store, open_store
+from latentset.datasets.store.findings import Findings
+from latentset.datasets.store.hdf5.parts import assemble, encode_part
 from latentset.datasets.store.header import ArrayName
-from latentset.datasets.store.reader import Store, open_store
-from latentset.datasets.store.verify import Findings
 from latentset.pipeline.encode.job import EncodeResult, encode
 from latentset.pipeline.recompute import Recomputed, prepare, recompute
 
@@ -48,7 +47,7 @@ def test_a_store_is_what_its_codec_gives(
     again: Callable[..., Recomputed],
     tmp_path: Path,
 ) -> None:
-    from latentset.datasets.sources.images import ResizeRule
+    from latentset.datasets.sources.resize import ResizeRule
 
     run(mixed, tmp_path / name, resize=ResizeRule.parse(resize))
     result = again(tmp_path / name, mixed)
@@ -136,7 +135,7 @@ def spoil(store: Store, path: Path, index: int, spoilt: dict[ArrayName, int]) ->
     layout, row = store.header.layout, store.samples.slice(index, 1).to_pylist()[0]
     parts = []
     for k in range(layout.shards):
-        rows = {name: values.copy() for name, values in read_shard(store, k).items()}
+        rows = {name: values.copy() for name, values in store.read_shard(k).items()}
         if k == row["shard"]:
             first = row["first_row"] - k * layout.shard_rows
             z_first = row["z_first_row"] - k * layout.z_shard_rows

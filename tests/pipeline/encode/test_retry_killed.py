@@ -22,7 +22,7 @@ from latentset.datasets.errors import (
 from latentset.datasets.sources import Source
 from latentset.datasets.storage.location import Folder
 from latentset.datasets.store import open_store
-from latentset.datasets.store.hdf5.writer import USER_BLOCK
+from latentset.datasets.store.hdf5.metadata import USER_BLOCK
 from latentset.datasets.store.header import Header
 from latentset.pipeline.encode import amend, retry
 from latentset.pipeline.encode.job import EncodeResult

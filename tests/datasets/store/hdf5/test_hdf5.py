@@ -14,9 +14,8 @@ import pytest
 
 from latentset.datasets.errors import StoreError
 from latentset.datasets.store import Store, open_store
-from latentset.datasets.store.convert import read_shard
-from latentset.datasets.store.hdf5.filters import decode_chunk, encode_chunk, fletcher32
-from latentset.datasets.store.hdf5.writer import assemble, encode_part
+from latentset.datasets.store.hdf5.filters import decode_chunk, encode_chunk
+from latentset.datasets.store.hdf5.writer import StoredChunks, encode_shard, write_hdf5
 from tests.makers.synthetic import write_synthetic_store
 
 
@@ -27,21 +26,21 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return open_store(write_synthetic_store(path, samples=8, failed=(3,), shard_bytes=1 << 9))
 
 
-def parts(store: Store) -> Iterator[bytes]:
+def shards(store: Store) -> Iterator[StoredChunks]:
     for index in range(store.header.layout.shards):
-        yield encode_part(store.header, index, read_shard(store, index))
+        yield encode_shard(store.header, store.read_shard(index))
 
 
 def write(store: Store, path: Path, **changes: Any) -> Path:
     assert store.manifest is not None
     facts = {
         "header": store.header,
-        "parts": parts(store),
+        "shards": shards(store),
         "fingerprint": store.fingerprint,
         "samples": store.samples,
-        "shards": store.manifest.shards,
+        "summaries": store.manifest.shards,
     }
-    assemble(path, **(facts | changes))
+    write_hdf5(path, **(facts | changes))
     return path
 
 
@@ -62,20 +61,13 @@ def naive_fletcher32(content: bytes) -> int:
     return sum2 << 16 | sum1
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"\0\0\0",
-        b"a",
-        b"abcde",
-        b"\xff" * 70000,
-        b"\xff\xff" + b"\0" * 10,
-        np.random.default_rng(0).bytes(300001),
-    ],
-)
-def test_fletcher32_is_that_of_hdf5(content: bytes) -> None:
-    assert fletcher32(content) == naive_fletcher32(content)
+@pytest.mark.parametrize("count", [*range(1, 40), 70000, 300001])
+@pytest.mark.parametrize("low", [0, 255])
+def test_the_checksum_is_that_of_hdf5(count: int, low: int) -> None:
+    values = np.random.default_rng(count).integers(low, 256, count, np.uint8)
+    stored = encode_chunk(values)
+    assert zlib.decompress(stored[:-4]) == values.tobytes()
+    assert int.from_bytes(stored[-4:], "little") == naive_fletcher32(stored[:-4])
 
 
 @pytest.mark.parametrize("count", [1, 7, 4096])
@@ -105,7 +97,7 @@ def test_each_byte_of_a_stored_chunk_counts() -> None:
 
 def test_a_chunk_that_swells_is_refused_before_it_does() -> None:
     packed = zlib.compress(b"\0" * (1 << 28))
-    stored = packed + fletcher32(packed).to_bytes(4, "little")
+    stored = packed + naive_fletcher32(packed).to_bytes(4, "little")
     tracemalloc.start()
     with pytest.raises(ValueError, match="expected 64 bytes after decompression"):
         decode_chunk(stored, 64)
@@ -189,37 +181,37 @@ def test_a_nul_in_a_text_is_refused(source: Store, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [6, 8])
-def test_a_wrong_number_of_parts_leaves_nothing(count: int, source: Store, tmp_path: Path) -> None:
-    given = [*parts(source), *parts(source)][:count]
-    with pytest.raises(StoreError, match=f"expected 7 parts .*, got {count}"):
-        write(source, tmp_path / "store.h5", parts=given)
+def test_a_wrong_number_of_shards_leaves_nothing(count: int, source: Store, tmp_path: Path) -> None:
+    given = [*shards(source), *shards(source)][:count]
+    with pytest.raises(StoreError, match=f"expected 7 shards .*, got {count}"):
+        write(source, tmp_path / "store.h5", shards=given)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_was_there_stays_until_the_new_is_whole(file: Path, source: Store) -> None:
     before = file.read_bytes()
 
-    def failing() -> Iterator[bytes]:
-        yield next(parts(source))
+    def failing() -> Iterator[StoredChunks]:
+        yield next(shards(source))
         raise OSError(28, "No space left on device")
 
     with pytest.raises(StoreError, match=r"cannot write .*store\.h5.*No space left.*again"):
-        write(source, file, parts=failing())
+        write(source, file, shards=failing())
     assert file.read_bytes() == before
     assert [path.name for path in file.parent.iterdir()] == ["store.h5"]
 
 
-def test_a_torn_part_is_refused(source: Store, tmp_path: Path) -> None:
-    given = list(parts(source))
-    given[2] = given[2][: len(given[2]) // 2]
-    with pytest.raises(StoreError, match=r"part 2|cannot write"):
-        write(source, tmp_path / "store.h5", parts=given)
+def test_a_shard_that_lacks_a_chunk_is_refused(source: Store, tmp_path: Path) -> None:
+    given = [{name: list(chunks) for name, chunks in shard.items()} for shard in shards(source)]
+    given[2]["y_hat"].pop()
+    with pytest.raises(StoreError, match=r"shard 2: y_hat: expected \d+ chunks, got \d+"):
+        write(source, tmp_path / "store.h5", shards=given)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_rows_of_another_shape_are_refused(source: Store) -> None:
-    rows = read_shard(source, 1)
-    with pytest.raises(StoreError, match=r"shard 1: y_hat: expected int16 \(\d+, 8\), got int32"):
-        encode_part(source.header, 1, {**rows, "y_hat": rows["y_hat"].astype(np.int32)})
-    with pytest.raises(StoreError, match=r"shard 1: z_hat: expected .*, got None"):
-        encode_part(source.header, 1, {"y_hat": rows["y_hat"], "scale_index": rows["scale_index"]})
+    rows = source.read_shard(1)
+    with pytest.raises(StoreError, match=r"y_hat: expected int16 \(\d+, 8\), got int32"):
+        encode_shard(source.header, {**rows, "y_hat": rows["y_hat"].astype(np.int32)})
+    with pytest.raises(StoreError, match=r"z_hat: expected .*, got None"):
+        encode_shard(source.header, {name: rows[name] for name in ("y_hat", "scale_index")})

@@ -22,7 +22,7 @@ def file(tmp_path: Path) -> Path:
     """8 samples of 64x64 pixels in 7 shards, one failed."""
     made = write_synthetic_store(tmp_path / "s.zarr", samples=8, failed=(3,), shard_bytes=1 << 9)
     path = tmp_path / "store.h5"
-    convert(open_store(made), Folder(path), "hdf5", lambda what, done, total: None)
+    convert(open_store(made), Folder(path), "hdf5")
     return path
 
 

@@ -1,6 +1,6 @@
 """What must hold inside a store beyond digests: rows, counts, values (docs/store-spec.md, 2 to 5).
 
-Each rule gives lines that say what is wrong; none stops at the first.
+Each rule yields lines about what is wrong; none stops at the first.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,13 +12,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from latentset.datasets.errors import LatentSetError
-from latentset.datasets.store.arrays import DTYPES, Sizes, array_form
+from latentset.datasets.store.arrays import DTYPES, ImageSizes, array_form
 from latentset.datasets.store.header import ArrayName, Header
 from latentset.datasets.store.manifest import Manifest, count_samples
 from latentset.datasets.store.samples import OK, SAMPLES
 
 SPLITS = ("train", "val", "test", "")
-"""What the column ``split`` may hold."""
 
 _MEASURES = {"psnr_db", "ms_ssim"}
 """Columns of what was measured against the images."""
@@ -28,25 +27,13 @@ _NAMED = 3
 
 
 def name_samples(ids: Sequence[str]) -> str:
-    """Name a few samples.
-
-    Args:
-        ids: All their ids.
-
-    Returns:
-        For instance ``a/1, a/2, a/3 and 4 more``.
-    """
+    """Name a few samples: ``a/1, a/2, a/3 and 4 more``."""
     rest = len(ids) - _NAMED
     return ", ".join(ids[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 class Placement:
-    """Where the samples of a store lie.
-
-    Args:
-        samples: The samples table, checked by ``samples.check_samples``.
-        header: The store's header.
-    """
+    """Which rows the samples have, of a table that ``samples.check_samples`` has checked."""
 
     def __init__(self, samples: pa.Table, header: Header) -> None:
         ok = samples.filter(pc.equal(samples.column("status"), OK))
@@ -67,7 +54,7 @@ class Placement:
         }
 
     def overlaps(self) -> Iterator[str]:
-        """Tell of samples that share rows (section 2.5)."""
+        """Samples whose rows overlap (section 2.5)."""
         for kind, column in (("y", "first_row"), ("z", "z_first_row")):
             order = np.argsort(self._first[kind], kind="stable")
             first, count = self._first[kind][order], self._count[kind][order]
@@ -76,15 +63,7 @@ class Placement:
                 yield f"{SAMPLES}: {column}: rows shared with another sample: {self._name(wrong)}"
 
     def rows_in_use(self, name: ArrayName, index: int) -> NDArray[np.bool_]:
-        """Tell which rows of a shard belong to a sample.
-
-        Args:
-            name: An array.
-            index: Number of the shard.
-
-        Returns:
-            One value a row.
-        """
+        """Whether each row of a shard belongs to a sample."""
         kind, rows = self._kind(name), array_form(self._header, name).shard_rows
         mine = self._shard == index
         first = self._first[kind][mine] - index * rows
@@ -94,16 +73,7 @@ class Placement:
         return np.cumsum(steps)[:rows] > 0
 
     def owners(self, name: ArrayName, first: int, stop: int) -> str:
-        """Name the samples that have rows in a range.
-
-        Args:
-            name: An array.
-            first: First row.
-            stop: Row after the last.
-
-        Returns:
-            A few ids; empty if no sample has any.
-        """
+        """Name a few samples that have rows in a range; empty if none has."""
         kind = self._kind(name)
         begin = self._first[kind]
         return self._name(np.flatnonzero((begin < stop) & (begin + self._count[kind] > first)))
@@ -119,16 +89,7 @@ class Placement:
 
 
 def check_table(samples: pa.Table, header: Header, manifest: Manifest) -> Iterator[str]:
-    """Check the samples table against itself, the header and the manifest.
-
-    Args:
-        samples: The samples table, checked by ``samples.check_samples``.
-        header: The store's header.
-        manifest: The store's manifest.
-
-    Yields:
-        What is wrong.
-    """
+    """What is wrong in a table that ``samples.check_samples`` has checked."""
     ok = pc.equal(samples.column("status"), OK).to_numpy()
     ids = samples.column("id").to_pylist()
 
@@ -155,9 +116,11 @@ def check_table(samples: pa.Table, header: Header, manifest: Manifest) -> Iterat
     ):
         differs = samples.column(column).to_numpy() != value
         yield from blame(f"{column} of a sample without latents is not {value}", ~ok & differs)
+    latents = header.pixels.latents if header.pixels else None
+    measured = latents is not None and latents.measured
     for column in sorted(_MEASURES & set(samples.column_names)):
         value = samples.column(column).to_numpy()
-        unasked = ~np.isnan(value) & ~(ok & _measured(header))
+        unasked = ~np.isnan(value) & ~(ok & measured)
         yield from blame(f"{column} of a sample that was not compared", unasked)
         yield from blame(f"{column} is negative", np.nan_to_num(value) < 0)
     try:
@@ -169,18 +132,12 @@ def check_table(samples: pa.Table, header: Header, manifest: Manifest) -> Iterat
     yield from _check_counts(samples, ok, manifest)
 
 
-def _measured(header: Header) -> bool:
-    """Whether decoded images were compared with the images."""
-    pixels = header.pixels
-    return pixels is not None and pixels.latents is not None and pixels.latents.measured
-
-
 def _wrong_size(samples: pa.Table, header: Header) -> NDArray[np.bool_]:
     """Whether each sample's grid is not what its image's size and the resize rule give."""
     names = ("height", "width", "latent_height", "latent_width")
     sizes = np.stack([samples.column(name).to_numpy() for name in names], axis=1)
     different, inverse = np.unique(sizes, axis=0, return_inverse=True)
-    of_image = Sizes(header.content, header.resize)
+    of_image = ImageSizes(header.content, header.resize)
     wrong = np.zeros(len(different), bool)
     for k, (height, width, *grid) in enumerate(different.tolist()):
         if height < 1 or width < 1:
@@ -198,7 +155,7 @@ def _check_counts(samples: pa.Table, ok: NDArray[np.bool_], manifest: Manifest) 
     """Over all and per shard, as the manifest has them."""
     counted = count_samples(samples)
     if counted != manifest.samples:
-        yield f"{SAMPLES}: expected {manifest.samples}, as the manifest says, got {counted}"
+        yield f"{SAMPLES}: expected {manifest.samples}, as in the manifest, got {counted}"
     shard = samples.column("shard").to_numpy()
     count = len(manifest.shards)
     outside = (shard < 0) | (shard >= count)
@@ -206,13 +163,13 @@ def _check_counts(samples: pa.Table, ok: NDArray[np.bool_], manifest: Manifest) 
         yield f"{SAMPLES}: shard of {int(outside.sum())} samples is not in the manifest"
     total = np.bincount(shard[~outside], minlength=count)
     good = np.bincount(shard[ok & ~outside], minlength=count)
-    for k, said in enumerate(manifest.shards):
+    for k, summary in enumerate(manifest.shards):
         found = (int(total[k]), int(good[k]), int(total[k] - good[k]))
-        if found != (said.samples, said.ok, said.failed):
+        if found != (summary.samples, summary.ok, summary.failed):
+            counts = f"{summary.samples} samples, {summary.ok} ok and {summary.failed} failed"
             yield (
-                f"shard {k}: expected {said.samples} samples, {said.ok} ok and {said.failed} "
-                f"failed, as the manifest says; the samples table has {found[0]}, {found[1]} and "
-                f"{found[2]}"
+                f"shard {k}: expected {counts}, as in the manifest; the samples table has "
+                f"{found[0]}, {found[1]} and {found[2]}"
             )
 
 
@@ -222,16 +179,10 @@ def check_values(
     index: int,
     rows: Mapping[ArrayName, NDArray[Any]],
 ) -> Iterator[str]:
-    """Check the values of one shard.
+    """What is wrong in the values of one shard.
 
-    Args:
-        header: The store's header.
-        placement: Where the samples lie; None if that is not known.
-        index: Number of the shard.
-        rows: All rows of the shard of each array that could be read.
-
-    Yields:
-        What is wrong.
+    ``rows`` are all rows of the shard of each array that could be read; without a placement it is
+    not checked which rows are unused.
     """
     codec, numbers = header.codec, rows.get("scale_index")
     if codec is not None and numbers is not None:

@@ -36,13 +36,15 @@ def open_source(
     """
     if kind == "auto":
         kind = find_kind(location)
-    options = {"minc2500": minc_split, "imagenet": devkit, "list": root}
-    names = {"minc2500": "minc_split", "imagenet": "devkit", "list": "root"}
-    for layout, value in options.items():
+    for layout, name, value in (
+        ("minc2500", "minc_split", minc_split),
+        ("imagenet", "devkit", devkit),
+        ("list", "root", root),
+    ):
         if value is not None and layout != kind:
             raise SourceError(
-                f"{location}: the option {names[layout]} is for the layout {layout}, but this one"
-                f" is {kind}; leave the option out, or say which layout it is"
+                f"{location}: the option {name} is for the layout {layout}, but this one"
+                f" is {kind}; drop the option, or name the layout"
             )
     match kind:
         case "minc2500":
@@ -56,14 +58,7 @@ def open_source(
 
 
 def find_kind(location: Path) -> Literal["imagefolder", "minc2500", "imagenet", "list"]:
-    """Find which layout a collection has, by what its folder holds.
-
-    Args:
-        location: Its folder, or a list's file.
-
-    Raises:
-        SourceError: Nothing is there.
-    """
+    """Find a collection's layout by what its folder holds; SourceError if nothing is there."""
     if location.suffix.lower() in LIST_ENDINGS and not location.is_dir():
         return "list"
     if not location.exists():

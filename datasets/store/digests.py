@@ -15,33 +15,16 @@ class StoredObject(Frozen):
     path: str
     """Relative to the store, with ``/``."""
     bytes: NonNegativeInt
-    """Size."""
     sha256: Sha256
-    """Digest of the content."""
 
 
 def sha256_of(content: bytes | memoryview) -> str:
-    """Digest some bytes.
-
-    Args:
-        content: The bytes.
-
-    Returns:
-        64 hexadecimal digits.
-    """
+    """SHA-256 of some bytes, 64 hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
 
 
 def describe_object(path: str, content: bytes) -> StoredObject:
-    """Describe an object from its content.
-
-    Args:
-        path: Path relative to the store.
-        content: All of it.
-
-    Returns:
-        What the manifest says of it.
-    """
+    """The manifest's entry of an object with this content."""
     return StoredObject(path=path, bytes=len(content), sha256=sha256_of(content))
 
 
@@ -58,27 +41,12 @@ class Digest:
         self._hash.update(piece)
 
     def describe(self, path: str) -> StoredObject:
-        """Describe the object.
-
-        Args:
-            path: Path relative to the store.
-
-        Returns:
-            What the manifest says of it.
-        """
+        """The manifest's entry of the object."""
         return StoredObject(path=path, bytes=self._bytes, sha256=self._hash.hexdigest())
 
 
 def read_object(store: Location, item: StoredObject) -> bytes | None:
-    """Read an object and compare it with its description.
-
-    Args:
-        store: Where the store lies.
-        item: What the object should be.
-
-    Returns:
-        Its content, or None if it is missing or differs.
-    """
+    """Read an object; None if it is missing or differs from its description."""
     try:
         if store.size(item.path) != item.bytes:
             return None
@@ -89,13 +57,5 @@ def read_object(store: Location, item: StoredObject) -> bytes | None:
 
 
 def are_unaltered(store: Location, items: Iterable[StoredObject]) -> bool:
-    """Tell whether objects are as described, byte for byte.
-
-    Args:
-        store: Where the store lies.
-        items: What the objects should be.
-
-    Returns:
-        True if every one is there with its digest.
-    """
+    """Whether every object is there, as described, byte for byte."""
     return all(read_object(store, item) is not None for item in items)

@@ -6,9 +6,8 @@ import pytest
 
 from latentset.datasets.errors import SourceError
 from latentset.datasets.sources import open_source
-from latentset.datasets.sources.opening import find_kind
-
-from .conftest import Plant
+from latentset.datasets.sources.layouts import find_kind
+from tests.makers.plant import Plant
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from typing import TypeGuard
 
 from latentset.datasets.errors import StoreError
+from latentset.datasets.storage.atomic import PARTIAL
 from latentset.datasets.storage.folder import unreachable
-from latentset.datasets.storage.location import PARTIAL, Bucket, Folder, Location
+from latentset.datasets.storage.location import Bucket, Folder, Location
 from latentset.datasets.store.header import ATTRIBUTE
 from latentset.datasets.store.manifest import MANIFEST, parse_manifest
 
@@ -14,16 +15,12 @@ _FREE = "name a location beside it"
 
 
 def refuse_nested(location: Location) -> None:
-    """Refuse a target that lies inside a store, complete or not, or below a file.
+    """Raise a StoreError if a target is inside a store, complete or not, or below a file.
 
-    Args:
-        location: Where a store is to lie; that location itself may hold one.
-
-    Raises:
-        StoreError: It lies inside a store or below a file, or what is above it cannot be read.
+    The target itself may be a store.
     """
     if _is_writable(location) and "/" not in location.url.partition("://")[2]:
-        raise StoreError(  # what lies beside it, its .job, would be another bucket
+        raise StoreError(  # what is beside it, its .job, would be another bucket
             f"{location} is a whole bucket: expected a name in it, for instance "
             f"{location}/store.zarr"
         )
@@ -31,12 +28,11 @@ def refuse_nested(location: Location) -> None:
         if isinstance(above, Folder) and above.is_file():
             raise StoreError(
                 f"{location} cannot be made: {above} is a file, and no folder; {_FREE}. Nothing "
-                f"was "
-                "changed there"
+                "was changed there"
             )
         if _is_store(above):
             raise StoreError(
-                f"{location} lies inside the store {above}, which would not be sound with another "
+                f"{location} is inside the store {above}, which would not be sound with another "
                 f"store in it: {_FREE}. Nothing was changed there"
             )
 
@@ -59,7 +55,7 @@ def _is_writable(location: Location) -> TypeGuard[Bucket]:
 
 
 def _is_store(location: Location) -> bool:
-    """Whether a header or a manifest of ours lies right in a location."""
+    """Whether a header or a manifest of ours is right in a location."""
     header = _read(location, "zarr.json")
     try:
         document = json.loads(header) if header else None
@@ -75,7 +71,7 @@ def _is_store(location: Location) -> bool:
 
 
 def _read(location: Location, path: str) -> bytes | None:
-    """Read a small object; None if it is missing, or if only what lies below may be looked at."""
+    """Read a small object; None if it is missing, or if only what is below may be read."""
     try:
         return location.read(path)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError):
@@ -85,17 +81,7 @@ def _read(location: Location, path: str) -> bytes | None:
 
 
 def is_free(location: Location) -> bool:
-    """Tell whether nothing lies at a location but what a writer left behind that was killed.
-
-    Args:
-        location: Where a store is to lie.
-
-    Returns:
-        False if there is a file, or a folder with something in it.
-
-    Raises:
-        StoreError: The location cannot be written, or not looked at.
-    """
+    """Whether nothing is at a location but what a killed writer left; StoreError on trouble."""
     if isinstance(location, Folder) and location.is_file():
         return False
     sizes = location.sizes()

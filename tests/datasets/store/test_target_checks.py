@@ -7,7 +7,7 @@ import pytest
 
 from latentset.datasets.errors import StoreError
 from latentset.datasets.storage.location import Folder, Location, open_location
-from latentset.datasets.store.nesting import refuse_nested
+from latentset.datasets.store.target_checks import refuse_nested
 from tests.makers.synthetic import write_synthetic_store
 
 
@@ -25,7 +25,7 @@ def test_inside_a_store(below: tuple[str, ...], store: Location) -> None:
     target = store
     for name in below:
         target = target / name
-    with pytest.raises(StoreError, match=r"lies inside the store .*/done\.zarr, .* beside it"):
+    with pytest.raises(StoreError, match=r"is inside the store .*/done\.zarr, .* beside it"):
         refuse_nested(target)
 
 
@@ -37,7 +37,7 @@ def test_a_store_itself_and_what_lies_beside(store: Location) -> None:
 @pytest.mark.parametrize("gone", ["manifest.json", "zarr.json"])
 def test_inside_a_store_that_is_not_whole(gone: str, store: Location) -> None:
     store.remove(gone)
-    with pytest.raises(StoreError, match="lies inside the store"):
+    with pytest.raises(StoreError, match="is inside the store"):
         refuse_nested(store / "sub")
 
 
@@ -53,7 +53,7 @@ def test_files_of_others_by_these_names(content: bytes, tmp_path: Path) -> None:
 def test_by_a_link(tmp_path: Path) -> None:
     write_synthetic_store(tmp_path / "done.zarr", samples=4)
     (tmp_path / "elsewhere").symlink_to(tmp_path / "done.zarr" / "y_hat")
-    with pytest.raises(StoreError, match=r"lies inside the store .*/done\.zarr"):
+    with pytest.raises(StoreError, match=r"is inside the store .*/done\.zarr"):
         refuse_nested(Folder(tmp_path / "elsewhere" / "new.zarr"))
 
 

@@ -1,0 +1,129 @@
+"""What checking a store found; filled while the store is read."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+import pyarrow as pa
+
+from latentset.datasets.errors import StoreCorruptError, StoreError, StoreUnreachableError
+from latentset.datasets.store.consistency import Placement, check_table
+from latentset.datasets.store.header import ArrayName, Header
+from latentset.datasets.store.manifest import Manifest
+
+Report = Callable[[str, int, int], None]
+"""Called with the step, how much of it is done, and how much there is."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Report nothing."""
+
+
+WORKERS = min(4, os.cpu_count() or 1)
+"""Shards that are checked at a time. Digests and decompression run outside Python's lock."""
+
+Outcome = Literal["sound", "damaged", "not checked"]
+"""All was read and is right; something is wrong; or something could not be read, or is not there
+yet, and nothing that could be read is wrong."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass
+class Findings:
+    """What checking a store found, a line each."""
+
+    where: str
+    """The store."""
+    problems: list[str] = field(default_factory=list)
+    """What is wrong."""
+    obstacles: list[str] = field(default_factory=list)
+    """What could not be checked, though it should be, why, and what to do."""
+    is_complete: bool = True
+    """Nothing indicates that the job that makes it has not finished."""
+    notes: list[str] = field(default_factory=list)
+    """What could not be checked, and why that is no problem."""
+    objects: int = 0
+    """Objects that were read."""
+    bytes: int = 0
+    """Their size."""
+    header: Header | None = None
+    """None if it could not be read; likewise manifest and samples."""
+    manifest: Manifest | None = None
+    samples: pa.Table | None = None
+
+    @property
+    def outcome(self) -> Outcome:
+        """The result as one word."""
+        if self.problems:
+            return "damaged"
+        return "not checked" if self.obstacles else "sound"
+
+    @property
+    def is_sound(self) -> bool:
+        """All was read and is right."""
+        return self.outcome == "sound"
+
+    def add(self, *problems: StoreError | str) -> None:
+        """Note what is wrong, once; what cannot be read is an obstacle."""
+        for problem in problems:
+            if isinstance(problem, StoreUnreachableError):
+                self.block(problem)
+                continue
+            text = problem.what if isinstance(problem, StoreCorruptError) else str(problem)
+            text = text.replace(f"{self.where}: ", "")
+            if text not in self.problems:
+                self.problems.append(text)
+
+    def block(self, obstacle: StoreError | str) -> None:
+        """Note what could not be checked, once."""
+        if str(obstacle) not in self.obstacles:
+            self.obstacles.append(str(obstacle))
+
+    def check_samples(self) -> Placement | None:
+        """Check the samples table, if it could be read; return which rows the samples have."""
+        if self.header is None or self.samples is None:
+            return None
+        placement = Placement(self.samples, self.header)
+        self.add(*placement.overlaps())
+        if self.manifest is not None:
+            self.add(*check_table(self.samples, self.header, self.manifest))
+        return placement
+
+    def histogram(self) -> list[tuple[str, dict[str, int]]]:
+        """For each class, in the header's order, its samples by split.
+
+        ``(none)`` is last, where there are samples without label.
+        """
+        if self.header is None or self.samples is None:
+            return []
+        labels, splits = (self.samples.column(name).to_pylist() for name in ("label", "split"))
+        counts = Counter(zip(labels, splits, strict=True))
+        names = [*enumerate(self.header.source.classes), (-1, "(none)")]
+        return [
+            (name, {split or "(none)": counts[label, split] for split in sorted(set(splits))})
+            for label, name in names
+            if label >= 0 or -1 in labels
+        ]
+
+
+def in_parallel(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """Call ``function`` with each item in threads; results in order, computed a few ahead."""
+    with ThreadPoolExecutor(WORKERS, thread_name_prefix="verify") as threads:
+        pending: list[Future[Result]] = []
+        for item in items:
+            pending.append(threads.submit(function, item))
+            if len(pending) > WORKERS:
+                yield pending.pop(0).result()
+        while pending:
+            yield pending.pop(0).result()
+
+
+def name_rows(name: ArrayName, first: int, stop: int, placement: Placement | None) -> str:
+    """Name rows of an array and the samples that have them, for a message."""
+    whose = placement.owners(name, first, stop) if placement else ""
+    return f"{name}: rows {first} to {stop - 1}" + (f" ({whose})" if whose else "")

@@ -1,0 +1,161 @@
+"""Opening a store of Zarr objects, after the checks that cost little (docs/store-spec.md, 6)."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import zarr
+
+from latentset.datasets.errors import StoreCorruptError, StoreFormatError, StoreIncompleteError
+from latentset.datasets.storage.folder import unreachable
+from latentset.datasets.storage.location import Bucket, Location
+from latentset.datasets.store.arrays import DTYPES
+from latentset.datasets.store.digests import sha256_of
+from latentset.datasets.store.formats import is_hdf5_name
+from latentset.datasets.store.header import ATTRIBUTE, ArrayName, Header, parse_header
+from latentset.datasets.store.manifest import MANIFEST, Manifest, count_samples, parse_manifest
+from latentset.datasets.store.samples import SAMPLES, parse_samples, samples_schema
+from latentset.datasets.store.store import Store
+from latentset.datasets.store.zarr.metadata import check_array_metadata, least_shard_bytes
+
+
+class ZarrStore(Store):
+    """A store whose arrays are Zarr's: a folder, or a prefix in object storage."""
+
+    format = "zarr"
+
+    def array(self, name: ArrayName) -> "zarr.Array[Any]":
+        """Open an array with zarr-python."""
+        expected = self.shape(name)
+        try:
+            array = zarr.open_array(self.location.zarr_store(), path=name, mode="r", zarr_format=3)
+        except OSError as error:
+            raise unreachable(f"{self.location}/{name}", error) from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise StoreCorruptError(
+                f"{self.location}: {name}/zarr.json: zarr cannot open it: {error}"
+            ) from error
+        if array.shape != expected or array.dtype != np.dtype(DTYPES[name]):
+            raise StoreCorruptError(
+                f"{self.location}: {name}: expected {DTYPES[name]} {expected}, "
+                f"got {array.dtype} {array.shape}"
+            )
+        return array
+
+
+def open_zarr(location: Location, allow_incomplete: bool) -> ZarrStore:
+    """Open a store of Zarr objects; raises as ``open_store`` does."""
+    header = read_header(location)
+    content = _read(location, MANIFEST)
+    if content is None:
+        if allow_incomplete:
+            return ZarrStore(location, header, samples_schema(header).empty_table(), None)
+        raise StoreIncompleteError(
+            f"{location} is not complete: {MANIFEST} is missing. The job that writes it was "
+            f"interrupted or is still running: run the same {header.command} again"
+        )
+    manifest = parse_manifest(content, str(location))
+    return ZarrStore(location, header, _check_objects(location, header, manifest), manifest)
+
+
+def read_header(location: Location) -> Header:
+    """Read the header of a store of Zarr objects.
+
+    Raises:
+        StoreFormatError: There is no store, or it is of a version that this reader does not know.
+        StoreUnreachableError: The location cannot be read.
+    """
+    content = _read(location, "zarr.json")
+    if content is None and isinstance(location, Bucket) and is_hdf5_name(location.name):
+        raise StoreFormatError(
+            f"{location}: expected a store of Zarr objects; one in HDF5 is read from a file system "
+            "only: copy the file to this machine first"
+        )
+    what = f"{location} is not a LatentSet store"
+    if content is None:
+        raise StoreFormatError(
+            f"{what}: no {location.name}/zarr.json is there; expected a store's folder or address; "
+            "look at the spelling"
+        )
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise StoreFormatError(f"{what}: zarr.json cannot be read: {error}") from error
+    if not isinstance(document, dict) or document.get("node_type") != "group":
+        raise StoreFormatError(f"{what}: zarr.json: expected a Zarr v3 group")
+    attributes = document.get("attributes")
+    value = attributes.get(ATTRIBUTE) if isinstance(attributes, dict) else None
+    return parse_header(value, str(location))
+
+
+def required_objects(header: Header) -> list[str]:
+    """Paths of the objects that a manifest must list; first those of metadata and samples.
+
+    The header's number of shards must have been compared with the manifest's before.
+    """
+    return [
+        "zarr.json",
+        SAMPLES,
+        *(f"{name}/zarr.json" for name in header.arrays),
+        *(f"{name}/c/{k}/0" for name in header.arrays for k in range(header.layout.shards)),
+    ]
+
+
+def manifest_problems(header: Header, manifest: Manifest) -> Iterator[str]:
+    """What a manifest should list by the header and does not."""
+    if header.layout.shards != len(manifest.shards):
+        yield (
+            f"{MANIFEST}: expected {header.layout.shards} shards (the header's layout.shards), "
+            f"got {len(manifest.shards)}"
+        )
+        return
+    listed = {item.path for item in manifest.objects}
+    for path in required_objects(header):
+        if path not in listed:
+            yield f"{MANIFEST} does not list {path}"
+
+
+def _read(location: Location, path: str) -> bytes | None:
+    try:
+        return location.read(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise unreachable(f"{location}/{path}", error) from error
+
+
+def _check_objects(location: Location, header: Header, manifest: Manifest) -> pa.Table:
+    """Check every object's size, and the small ones' digests; return the samples."""
+
+    def refuse(problem: str) -> StoreCorruptError:
+        return StoreCorruptError(f"{location}: {problem}")
+
+    for problem in manifest_problems(header, manifest):
+        raise refuse(problem)
+    listed = {item.path: item for item in manifest.objects}
+    sizes = location.sizes()
+    if sizes is not None:
+        for item in manifest.objects:
+            if (size := sizes.get(item.path)) is None:
+                raise refuse(f"{item.path}: is missing")
+            if size != item.bytes:
+                raise refuse(f"{item.path}: expected {item.bytes} bytes, got {size}")
+    content: dict[str, bytes] = {}
+    for name in required_objects(header)[: 2 + len(header.arrays)]:
+        found = _read(location, name)
+        if found is None:
+            raise refuse(f"{name}: is missing")
+        if sha256_of(found) != listed[name].sha256:
+            raise refuse(f"{name} differs from its sha256 in {MANIFEST}")
+        content[name] = found
+    for array in header.arrays:
+        check_array_metadata(content[f"{array}/zarr.json"], header, array, str(location))
+        for k in range(header.layout.shards):
+            if listed[f"{array}/c/{k}/0"].bytes < least_shard_bytes(header, array):
+                raise refuse(f"{array}/c/{k}/0: is too small for the index of its chunks")
+    samples = parse_samples(content[SAMPLES], header, str(location))
+    if (counted := count_samples(samples)) != manifest.samples:
+        raise refuse(f"{SAMPLES}: expected {manifest.samples} (as in {MANIFEST}), got {counted}")
+    return samples
