@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,21 +16,21 @@ from rich.table import Table
 
 from latentset.datasets.errors import SourceError
 from latentset.pipeline.codec.load.codec import load_codec
+from latentset.pipeline.codec.load.selfcheck import string_bits
+from latentset.pipeline.codec.msssim import SMALLEST_SIDE
 from latentset.pipeline.codec.train.crops import list_images
 from latentset.pipeline.tensorflow_setup import tf
 
 Pixels = NDArray[np.uint8]
 """An image, uint8 (H, W, 3)."""
 
-MSSSIM_SMALLEST_SIDE = 161
-"""MS-SSIM halves four times and then needs 11 pixels: ``tf.image.ssim_multiscale``'s bound."""
 _JPEG_SUBSAMPLING_420 = 2
 _JPEG_QUALITIES = range(1, 101)
 
 
 @dataclass(frozen=True)
 class Quality:
-    """How near a reconstruction is to its image."""
+    """How close a reconstruction is to its image."""
 
     ms_ssim: float
     """0 to 1."""
@@ -41,7 +40,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class ImageFigures:
-    """What a codec made of one image."""
+    """Rate and quality of one image."""
 
     name: str
     rate_bpp: float
@@ -51,7 +50,7 @@ class ImageFigures:
 
 @dataclass(frozen=True)
 class CodecFigures:
-    """What a codec made of a folder of images; means over images."""
+    """Rate and quality of a folder of images; means over images."""
 
     codec: str
     images: tuple[ImageFigures, ...]
@@ -68,11 +67,6 @@ class CodecFigures:
     def quality(self) -> Quality:
         """Mean MS-SSIM and mean PSNR."""
         return mean_quality([p.quality for p in self.images])
-
-
-def string_bits(channels: Sequence[NDArray[Any]]) -> int:
-    """Return the total length of the strings among a sender's channels, bits."""
-    return sum(8 * len(s) for c in channels if c.dtype.kind in "OS" for s in c.ravel())
 
 
 def compare(image: Pixels, reconstruction: Pixels) -> Quality:
@@ -93,12 +87,7 @@ def mean_quality(qualities: Sequence[Quality]) -> Quality:
 
 
 def encode_jpeg(image: Pixels, quality: int) -> bytes:
-    """Encode as baseline JPEG with 4:2:0 chroma and optimized Huffman tables.
-
-    Args:
-        image: uint8 (H, W, 3).
-        quality: The library's setting, 1 to 100.
-    """
+    """Encode as baseline JPEG, quality 1 to 100, 4:2:0 chroma and optimized Huffman tables."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(
         buffer, "JPEG", quality=quality, subsampling=_JPEG_SUBSAMPLING_420, optimize=True
@@ -107,11 +96,7 @@ def encode_jpeg(image: Pixels, quality: int) -> bytes:
 
 
 def jpeg_at_rate(images: Sequence[Pixels], rate_bpp: float) -> Quality:
-    """Measure baseline JPEG at a mean rate.
-
-    Args:
-        images: uint8 (H, W, 3) each.
-        rate_bpp: Mean bits per pixel.  Outside JPEG's range, its lowest or highest is taken.
+    """Measure baseline JPEG at a mean rate; outside JPEG's range, its lowest or highest is taken.
 
     Returns:
         Mean MS-SSIM and PSNR at the neighbouring quality settings, interpolated in the rate.
@@ -141,13 +126,7 @@ def jpeg_at_rate(images: Sequence[Pixels], rate_bpp: float) -> Quality:
 
 
 def read_images(folder: Path) -> dict[str, Pixels]:
-    """Read the images below a folder that are large enough for MS-SSIM.
-
-    Args:
-        folder: Searched recursively.
-
-    Returns:
-        Images by their path below the folder, RGB.
+    """Read the images below a folder that are large enough for MS-SSIM, by their path below it.
 
     Raises:
         SourceError: None can be read, or all are too small.
@@ -159,26 +138,23 @@ def read_images(folder: Path) -> dict[str, Pixels]:
                 pixels = np.asarray(image.convert("RGB"))
         except (UnidentifiedImageError, OSError):
             continue
-        if min(pixels.shape[:2]) >= MSSSIM_SMALLEST_SIDE:
+        if min(pixels.shape[:2]) >= SMALLEST_SIDE:
             images[str(path.relative_to(folder))] = pixels
     if not images:
         raise SourceError(
-            f"{folder}: expected images with sides of at least {MSSSIM_SMALLEST_SIDE} "
+            f"{folder}: expected images with sides of at least {SMALLEST_SIDE} "
             "pixels, which MS-SSIM needs; found none"
         )
     return images
 
 
 def evaluate_codec(metagraph: Path, images: Path, *, console: Console) -> CodecFigures:
-    """Encode and decode images with a codec and measure what comes back.
+    """Encode the images below a folder into real strings, decode them and measure the result.
 
     Args:
         metagraph: A codec file with both signatures.
         images: Folder, searched recursively.
         console: Where a progress bar is shown, on a terminal.
-
-    Returns:
-        Rates from real strings, MS-SSIM and PSNR, and JPEG's at the same mean rate.
 
     Raises:
         CodecError: The file cannot be used.
@@ -193,12 +169,10 @@ def evaluate_codec(metagraph: Path, images: Path, *, console: Console) -> CodecF
     ):
         channels = codec.sender(image)
         reconstruction = codec.receiver(channels)
-        area = image.shape[0] * image.shape[1]
-        figures.append(
-            ImageFigures(name, string_bits(channels) / area, compare(image, reconstruction))
-        )
-    rate_bpp = statistics.fmean(f.rate_bpp for f in figures)
-    jpeg = jpeg_at_rate(list(pixels.values()), rate_bpp)
+        rate_bpp = sum(string_bits(channels)) / (image.shape[0] * image.shape[1])
+        figures.append(ImageFigures(name, rate_bpp, compare(image, reconstruction)))
+    mean_bpp = statistics.fmean(f.rate_bpp for f in figures)
+    jpeg = jpeg_at_rate(list(pixels.values()), mean_bpp)
     return CodecFigures(codec.info.name, tuple(figures), jpeg)
 
 

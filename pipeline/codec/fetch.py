@@ -1,11 +1,10 @@
 """Download of published codecs into the cache folder.
 
-A file is written under a temporary name, checked, and renamed: what has the codec's name is whole,
-and what has the name of a published codec loads. Its SHA-256 is recorded beside it at the first
-fetch, in the form of ``sha256sum``, and whatever has that name later must be the same file.
+A file gets its name after it is checked: one with a codec's name is whole, and one with the name of
+a published codec loads. Its SHA-256 is recorded beside it at the first fetch, in the form of
+``sha256sum``, and a later file of that name must be the same.
 """
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from rich.progress import (
 )
 
 from latentset.datasets.errors import CodecError, CodecNotFoundError, FetchError
+from latentset.datasets.storage.atomic import atomic_file, write_atomically
 from latentset.pipeline.codec.catalogue import (
     PUBLISHED,
     SUFFIX,
@@ -65,6 +65,8 @@ def fetch_codec(
 ) -> FetchedCodec:
     """Put a codec into the cache folder, unless it is there.
 
+    A file that is there already, put there by hand perhaps, is checked in the same way.
+
     Args:
         name: Name of a published codec; any name where ``url_prefix`` is given.
         cache: Folder of downloaded codecs, if not the usual one.
@@ -72,13 +74,11 @@ def fetch_codec(
             URL, or another that fsspec knows.
         console: Where progress is shown: a bar on a terminal, plain lines elsewhere.
 
-    Returns:
-        Where it is. A file that was placed there by hand is checked in the same way.
-
     Raises:
         CodecNotFoundError: The name is not that of a published codec.
-        FetchError: The download failed or was cut, what came is no codec, is not the published one
-            of that name, or differs from the one recorded at the first fetch. Nothing is kept.
+        FetchError: The download failed or was cut, what was downloaded is no codec, is not the
+            published one of that name, or differs from the one recorded at the first fetch.
+            Nothing is kept.
     """
     _check_name(name, url_prefix)
     folder = cache_folder(cache)
@@ -87,19 +87,16 @@ def fetch_codec(
         return FetchedCodec(name, path, _accept(path, path, name, f"the file {path}"), False)
     url = f"{(url_prefix or PUBLISHED_URL).rstrip('/')}/{name}{SUFFIX}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as partial:
+            with _progress(name, console) as callback:
+                _download(url, partial, callback)
+            if not console.is_terminal:
+                console.print(f"fetched {name}: {partial.stat().st_size} bytes", highlight=False)
+            sha256 = _accept(partial, path, name, url)
+    except CodecError:
+        raise
     except OSError as error:
-        raise FetchError(f"cannot make the cache folder {folder}: {error}") from error
-    temporary = folder / f".{name}{SUFFIX}.{os.getpid()}.part"
-    try:
-        with _progress(name, console) as callback:
-            _download(url, temporary, callback)
-        if not console.is_terminal:
-            console.print(f"fetched {name}: {temporary.stat().st_size} bytes", highlight=False)
-        sha256 = _accept(temporary, path, name, url)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise FetchError(f"cannot write {path}: {error}") from error
     return FetchedCodec(name, path, sha256, True)
 
 
@@ -116,16 +113,9 @@ def _check_name(name: str, url_prefix: str | None) -> None:
 
 
 def _accept(found: Path, path: Path, name: str, origin: str) -> str:
-    """Check a file that is to have a codec's name, and record it if it is the first.
+    """Check a file that is to have a codec's path, and record its SHA-256 if it is the first.
 
-    Args:
-        found: The file.
-        path: The path that it is to have.
-        name: The codec's name; the first file with a published one is loaded and tried.
-        origin: Where it comes from, for messages.
-
-    Returns:
-        Its SHA-256.
+    The first file with a published name is loaded and tried. The origin is for messages.
     """
     from latentset.pipeline.codec.load.codec import Codec
     from latentset.pipeline.codec.load.metagraph import parse_codec_file
@@ -138,7 +128,11 @@ def _accept(found: Path, path: Path, name: str, origin: str) -> str:
     except CodecError as error:
         raise FetchError(f"{origin} is refused: not a codec that can be used. {error}") from error
     if recorded is None:
-        _record(path, file.sha256)
+        record = record_path(path)
+        try:
+            write_atomically(record, f"{file.sha256}  {path.name}\n")
+        except OSError as error:
+            raise FetchError(f"cannot record the SHA-256 in {record}: {error}") from error
     elif recorded != file.sha256:
         raise FetchError(
             f"{origin} differs from what was fetched first: expected the SHA-256 {recorded} "
@@ -147,20 +141,7 @@ def _accept(found: Path, path: Path, name: str, origin: str) -> str:
     return file.sha256
 
 
-def _record(path: Path, sha256: str) -> None:
-    record = record_path(path)
-    temporary = record.with_name(f".{record.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(f"{sha256}  {path.name}\n", encoding="ascii")
-        temporary.replace(record)
-    except OSError as error:
-        raise FetchError(f"cannot record the SHA-256 in {record}: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _download(url: str, path: Path, callback: "_ByteCount") -> None:
-    # Every other failure of a client, an event loop or a disk is one thing to the caller.
     try:
         if url.startswith("file:"):
             # A URL writes a space as %20; fsspec takes a file's path as it stands.
@@ -169,7 +150,7 @@ def _download(url: str, path: Path, callback: "_ByteCount") -> None:
         system.get_file(location, str(path), callback=callback)
     except FileNotFoundError as error:
         raise FetchError(f"there is nothing at {url} (404 or no such file)") from error
-    except Exception as error:
+    except Exception as error:  # of a client, an event loop or a disk: one thing to the caller
         reason = str(error) or type(error).__name__
         raise FetchError(
             f"the download of {url} failed: {reason}; nothing was kept, run it again"

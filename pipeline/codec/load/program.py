@@ -17,13 +17,26 @@ from latentset.pipeline.codec.load.graph import (
 )
 from latentset.pipeline.tensorflow_setup import tf
 
-Array = NDArray[Any]
+_NOT_A_REASON = ("Graph execution error", "Detected at node", "Node:", "[[")
+"""What lines of TensorFlow's messages begin with that give no reason."""
 
 
 class Program:
     """A graph in a session of its own.
 
     The ops must have been checked before (``allowed_ops``): importing and running checks nothing.
+
+    Args:
+        graph_def: What to import, already cut to what is needed.
+        inputs: Names of the tensors that take values.
+        outputs: Names of the tensors to compute.
+        threads: Threads within one op.
+        image: The tensor among ``inputs`` that takes images of any size and number: it is replaced
+            by a uint8 placeholder (N, H, W, 3).
+        producer_ops: The metagraph's ``stripped_op_list``: newer ops can be read with it.
+
+    Raises:
+        CodecGraphError: TensorFlow does not accept the graph.
     """
 
     def __init__(
@@ -36,20 +49,6 @@ class Program:
         image: str | None = None,
         producer_ops: Any = None,
     ) -> None:
-        """Import a graph.
-
-        Args:
-            graph_def: What to import, already cut to what is needed.
-            inputs: Names of the tensors that take values.
-            outputs: Names of the tensors to compute.
-            threads: Threads within one op.
-            image: Name of the tensor among ``inputs`` that takes images and whose size is to
-                be free: it is replaced by a uint8 placeholder (N, H, W, 3).
-            producer_ops: The metagraph's ``stripped_op_list``: lets newer ops be read.
-
-        Raises:
-            CodecGraphError: TensorFlow does not accept the graph.
-        """
         if any(node.op in RANGE_CODER_OPS for node in graph_def.node):
             register_range_coder_ops()
         with tf.Graph().as_default() as graph:
@@ -58,9 +57,8 @@ class Program:
                 placeholder = tf.compat.v1.placeholder(
                     tf.uint8, (None, None, None, 3), name="latentset_image"
                 )
-                replaced[image] = placeholder
-                # Whoever waits for the image without taking it waits for this one.
-                replaced["^" + image.partition(":")[0]] = placeholder
+                # What waits for the image without taking it waits for this one.
+                replaced = {image: placeholder, "^" + image.partition(":")[0]: placeholder}
             try:
                 tf.import_graph_def(
                     graph_def, input_map=replaced, name="", producer_op_list=producer_ops
@@ -85,7 +83,7 @@ class Program:
         self._session = tf.compat.v1.Session(graph=graph, config=config)
 
     def restart(self) -> None:
-        """Begin a new session, which forgets the sizes that it has seen.
+        """Start a new session, which forgets the sizes that it has seen.
 
         oneDNN keeps the weights in the order that suits the first image. Later ones whose size
         wants another order have them reordered each time (1 to 3 % of the time at 256x256).
@@ -93,11 +91,8 @@ class Program:
         self._session.close()
         self._session = tf.compat.v1.Session(graph=self._graph, config=self._config)
 
-    def run(self, *values: Any) -> list[Array]:
-        """Compute the outputs.
-
-        Args:
-            values: One value an input, in their order.
+    def run(self, *values: Any) -> list[NDArray[Any]]:
+        """Compute the outputs from one value an input, in their order.
 
         Raises:
             CodecGraphError: TensorFlow reports an error, as for sizes that do not fit.
@@ -107,27 +102,21 @@ class Program:
         try:
             return [np.asarray(v) for v in self._session.run(self._outputs, feeds)]
         except tf.errors.ResourceExhaustedError as error:
-            raise MemoryError(f"TensorFlow: {_first_line(error)}") from error
+            raise MemoryError(f"TensorFlow: {_reason(error)}") from error
         except (tf.errors.OpError, ValueError) as error:
-            raise CodecGraphError(f"the codec's graph failed: {_first_line(error)}") from error
+            raise CodecGraphError(f"the codec's graph failed: {_reason(error)}") from error
 
 
 def evaluate_constants(
     graph: Graph, refs: Sequence[TensorRef], image: TensorRef, producer_ops: Any = None
-) -> Mapping[TensorRef, Array]:
-    """Compute tensors that must not depend on the image.
+) -> Mapping[TensorRef, NDArray[Any]]:
+    """Compute tensors of a flat, checked graph that must not depend on the image.
 
     Control inputs are dropped: stock ops have no effects, and a constant within a loop has one on
     the loop.
 
-    Args:
-        graph: A flat graph whose ops have been checked.
-        refs: The tensors.
-        image: The input that they must not depend on.
-        producer_ops: As for ``Program``.
-
     Raises:
-        CodecGraphError: One does.
+        CodecGraphError: One of them depends on the image.
     """
     needed = extract(without_control_inputs(graph.graph_def), [ref.node for ref in refs])
     if any(node.name == image.node for node in needed.node):
@@ -137,12 +126,8 @@ def evaluate_constants(
     return dict(zip(refs, program.run(), strict=True))
 
 
-def _first_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     text = error.message if isinstance(error, tf.errors.OpError) else str(error)
     lines = [line.strip() for line in str(text).splitlines()]
-    said = [line for line in lines if line and not line.startswith(_NOT_A_REASON)]
-    return said[0] if said else str(text).strip()
-
-
-_NOT_A_REASON = ("Graph execution error", "Detected at node", "Node:", "[[")
-"""What TensorFlow's messages begin with."""
+    reasons = [line for line in lines if line and not line.startswith(_NOT_A_REASON)]
+    return reasons[0] if reasons else str(text).strip()

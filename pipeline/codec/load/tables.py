@@ -9,7 +9,7 @@ Sources:
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,21 +18,22 @@ from latentset.datasets.errors import CodecGraphError
 
 SCALE_MIN = 0.11
 SCALE_MAX = 256.0
-"""Ends of the scale table of bmshj2018 (tensorflow/compression, ``models/bmshj2018.py``)."""
+SCALE_COUNT = 64
+"""The scale table of bmshj2018: 64 scales, evenly spaced in their logarithm
+(tensorflow/compression, ``models/bmshj2018.py``)."""
 
 _FIT_LIMIT = 0.02
 _FIT_LIMIT_ENTRIES = 0.25
 """A row may be this far from its Gaussian (total variation distance): 0.02, and a quarter of the
-share of the row that goes into giving each of its entries one count. The Gaussian of a
-neighbouring scale, 13 % away, is at 0.06. Measured on the tables of tensorflow-compression 2
-(12 bits): 0.003 for sigma 15 (90 entries), 0.08 for sigma 256 (1,480 entries)."""
-
+part of the row that goes into giving each of its entries one count. The Gaussian of a neighbouring
+scale, 13 % away, is at 0.06. Measured on the tables of tensorflow-compression 2 (12 bits): 0.003
+for sigma 15 (90 entries), 0.08 for sigma 256 (1,480 entries)."""
 
 _COST_UNITS = 1 << 24
-"""Parts of a bit in which costs are counted; sums of up to 2 ** 29 bits are exact."""
+"""Units of a bit in which costs are counted; sums of up to 2 ** 29 bits are exact."""
 
 _WINDOW = 1024
-"""Symbols below this are looked up, larger ones worked out."""
+"""Symbols of a magnitude below this are looked up, larger ones computed."""
 
 
 @dataclass(frozen=True)
@@ -58,23 +59,16 @@ class CodeTable:
         return len(self.escape)
 
     def bits(self, symbols: NDArray[np.int32], row: NDArray[np.int32]) -> NDArray[np.float64]:
-        """Return the bits that the range coder spends on each symbol.
+        """Return the bits of each symbol, in its row, which is broadcast against the symbols.
 
-        Args:
-            symbols: Integer symbols, any shape.
-            row: Row of each, to be broadcast against ``symbols``.
-
-        Returns:
-            Bits, of the shape of ``symbols``. The range coder spends them up to a few bytes a
-            string.
+        The range coder spends them up to a few bytes a string.
 
         Raises:
             CodecGraphError: A symbol is beyond a row that has no escape.
         """
         location = symbols + np.int32(_WINDOW)
-        within = location.view(np.uint32) < 2 * _WINDOW
         bits: NDArray[np.float64]
-        if within.all():
+        if (location.view(np.uint32) < 2 * _WINDOW).all():
             bits = self._window.take(location + row * np.int32(2 * _WINDOW))
         else:
             bits = self._compute_bits(symbols, np.broadcast_to(row, symbols.shape))
@@ -88,19 +82,16 @@ class CodeTable:
     def _window(self) -> NDArray[np.float64]:
         """Bits of the symbols -_WINDOW to _WINDOW - 1 in every row, rows one after the other.
 
-        Looking up is ten times as fast as working out, and every image needs it.
+        A lookup is ten times as fast as the computation, and every image needs it.
         """
         symbols = np.arange(-_WINDOW, _WINDOW, dtype=np.int32)
         rows = np.arange(self.rows, dtype=np.int32)[:, np.newaxis]
-        shape = (self.rows, 2 * _WINDOW)
-        return self._compute_bits(
-            np.broadcast_to(symbols, shape), np.broadcast_to(rows, shape)
-        ).ravel()
+        return self._compute_bits(*np.broadcast_arrays(symbols, rows)).ravel()
 
     def _compute_bits(
         self, symbols: NDArray[np.int32], row: NDArray[np.int32]
     ) -> NDArray[np.float64]:
-        """Work out the bits of symbols; infinite where a symbol cannot be coded."""
+        """Compute the bits of symbols; infinite where a symbol cannot be coded."""
         value = symbols.astype(np.int64) - self.offset[row]
         escape = self.escape[row]
         beyond = (value < 0) | (value >= np.where(escape < 0, self.cost_bits.shape[1], escape))
@@ -122,17 +113,6 @@ class CodeTable:
         digits = -(-_bit_length(overflow) // width)
         count = digits // ((1 << width) - 1) + 1
         return (width * (count + digits)).astype(np.float64)
-
-
-class PaddedRows(NamedTuple):
-    """Rows of tensorflow-compression 1: cumulative counts, each row padded with zeros."""
-
-    cdf: NDArray[np.int32]
-    """(rows, length)."""
-    size: NDArray[np.int32]
-    """Entries of each row that count, (rows,)."""
-    offset: NDArray[np.int32]
-    """Smallest symbol of each row, (rows,)."""
 
 
 def read_tfc2_table(cdf: NDArray[np.int32], cdf_offset: NDArray[np.int32] | None) -> CodeTable:
@@ -177,14 +157,9 @@ def read_tfc1_table(
     precision: int,
     overflow_width: int,
 ) -> CodeTable:
-    """Read a table of tensorflow-compression 1.
+    """Read a table of tensorflow-compression 1; the arguments are those of its range-encode op.
 
-    Args:
-        cdf: Rows ``[0, ..., 2 ** precision]``, int32 (rows, length), padded.
-        cdf_size: Entries of each row that count.
-        offset: Smallest symbol of each row.
-        precision: Bits of a probability.
-        overflow_width: Bits of a digit of the overflow code.
+    Rows are ``[0, ..., 2 ** precision]``, padded to (rows, length).
 
     Raises:
         CodecGraphError: It is not such a table.
@@ -195,9 +170,8 @@ def read_tfc1_table(
     if any(len(r) < 2 or r[0] != 0 or r[-1] != 1 << precision for r in rows):
         raise CodecGraphError("the range coder's table is damaged")
     escapes = [len(row) - 2 for row in rows]
-    return _make_table(
-        "tfc1", rows, [precision] * len(rows), escapes, np.asarray(offset), overflow_width
-    )
+    precisions = [precision] * len(rows)
+    return _make_table("tfc1", rows, precisions, escapes, np.asarray(offset), overflow_width)
 
 
 def _make_table(
@@ -222,12 +196,12 @@ def _make_table(
             bits = np.round((precision - np.log2(counts)) * _COST_UNITS) / _COST_UNITS
         cost[i, : len(counts)] = bits
     return CodeTable(
-        form=form,
-        cost_bits=cost,
-        escape=np.array(escapes, np.int64),
-        offset=offset.astype(np.int64),
-        precision=np.array(precisions, np.int64),
-        overflow_width=overflow_width,
+        form,
+        cost,
+        np.array(escapes, np.int64),
+        offset.astype(np.int64),
+        np.array(precisions, np.int64),
+        overflow_width,
     )
 
 
@@ -237,11 +211,10 @@ def _bit_length(values: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def log_spaced_scales(count: int) -> NDArray[np.float64]:
-    """Return the scale table of bmshj2018: ``count`` scales from 0.11 to 256.
+    """Return the scale table of bmshj2018: ``exp(ln 0.11 + i (ln 256 - ln 0.11) / (count - 1))``.
 
     Source:
-        tensorflow/compression, ``models/bmshj2018.py``:
-        ``exp(ln 0.11 + i (ln 256 - ln 0.11) / (count - 1))``.
+        tensorflow/compression, ``models/bmshj2018.py``.
     """
     low, high = math.log(SCALE_MIN), math.log(SCALE_MAX)
     # Twelve digits: the last ones of exp are the CPU's, and all workers must have the same.
@@ -251,14 +224,9 @@ def log_spaced_scales(count: int) -> NDArray[np.float64]:
 
 
 def gaussian_distances(table: CodeTable, scales: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Say how far the rows are from the quantised zero-mean Gaussians of some scales.
+    """Return how far each row is from the quantised zero-mean Gaussian of its scale.
 
-    Args:
-        table: Rows, one a scale.
-        scales: sigma of each row.
-
-    Returns:
-        The total variation distance of each row, 0 to 1.
+    The distance is the total variation distance, 0 to 1.
     """
     return np.array([_row_distance(table, row, sigma) for row, sigma in enumerate(scales)])
 
@@ -279,12 +247,11 @@ def _row_distance(table: CodeTable, row: int, sigma: float) -> float:
 def find_scales(
     table: CodeTable, candidates: list[NDArray[np.float64]]
 ) -> tuple[NDArray[np.float64], float]:
-    """Find the scale of each row, and check it against the row.
+    """Find the scale of each row of y's table, and check it against the row.
 
     Args:
-        table: The table of y, one row a scale.
-        candidates: Scale tables that were found in the graph; the table of bmshj2018 is tried
-            besides.
+        table: One row a scale.
+        candidates: Scale tables found in the graph; the one of bmshj2018 is tried besides.
 
     Returns:
         sigma of each row, and the largest total variation distance of a row from its Gaussian.

@@ -17,17 +17,84 @@ so that the scale index is the same on every CPU.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from latentset.pipeline.codec.train.parameters import Floats, IntegerLayer, Layer, Norm, Parameters
 from latentset.pipeline.tensorflow_setup import tf, tfc
 
 PRECISION = 16
 """Bits of a probability."""
 _OVERFLOW_WIDTH = 4
+
+Floats = NDArray[np.float32]
+
+
+class Layer(NamedTuple):
+    """A convolution."""
+
+    kernel: Floats
+    """(height, width, inputs, outputs)."""
+    bias: Floats | None
+    """(outputs,)."""
+
+
+class Norm(NamedTuple):
+    """Parameters of GDN."""
+
+    beta: Floats
+    """(channels,)."""
+    gamma: Floats
+    """(inputs, outputs)."""
+
+
+class IntegerLayer(NamedTuple):
+    """``clip((convolution(x) + bias + divisor // 2) / divisor)``, all integers.
+
+    The quotient is truncated. The convolution is exact in float32 as long as its sums stay below
+    2 ** 24.
+    """
+
+    kernel: Floats
+    bias: NDArray[np.int32]
+    divisor: NDArray[np.int32]
+
+
+class PaddedRows(NamedTuple):
+    """Rows of tensorflow-compression 1: cumulative counts, each row padded with zeros."""
+
+    cdf: NDArray[np.int32]
+    """(rows, length)."""
+    size: NDArray[np.int32]
+    """Entries of each row that count, (rows,)."""
+    offset: NDArray[np.int32]
+    """Smallest symbol of each row, (rows,)."""
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """All numbers of a codec."""
+
+    g_a: Sequence[Layer]
+    """Four, 5x5, stride 2: correlations."""
+    gdn: Sequence[Norm]
+    g_s: Sequence[Layer]
+    """Four, 5x5, stride 2 up: convolutions."""
+    igdn: Sequence[Norm]
+    h_a: Sequence[Layer]
+    """Three, 3x3, then 5x5 of stride 2: correlations."""
+    h_s: Sequence[IntegerLayer]
+    """Two 5x5 of stride 2 up, convolutions; one 3x3, a correlation."""
+    median: Floats
+    """(N,), subtracted from z before it is rounded."""
+    z_offset: NDArray[np.int32]
+    """(N,), added to z's symbols before h_s."""
+    y_rows: PaddedRows
+    z_rows: PaddedRows
+    norm: Literal["square", "abs"] = "square"
+    """GDN divides by ``sqrt(beta + gamma x^2)``, as published, or by ``beta + gamma |x|``."""
 
 
 def build_metagraph(parameters: Parameters) -> Any:
@@ -56,14 +123,13 @@ def build_metagraph(parameters: Parameters) -> Any:
 
 
 def _shorten(tensor: Any) -> None:
-    """Keep integers in as many bytes as each needs: the rows are mostly small ones."""
+    """Store integers in as many bytes as each needs: the rows are mostly small ones."""
     if tensor.dtype == tf.int32.as_datatype_enum and len(tensor.tensor_content) > 1024:
         tensor.int_val.extend(tf.make_ndarray(tensor).ravel().tolist())
         tensor.ClearField("tensor_content")
 
 
 def _describe(info: Any, tensor: tf.Tensor) -> None:
-    """Fill a ``TensorInfo`` of a signature."""
     info.name = tensor.name
     info.dtype = tensor.dtype.as_datatype_enum
     info.tensor_shape.CopyFrom(tensor.shape.as_proto())
@@ -82,7 +148,7 @@ def _loops_of_tensorflow_1() -> Iterator[None]:
 
 
 def _build(parameters: Parameters, image: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """Return the sender's channels and the receiver's image."""
+    """Build the sender's channels and the receiver's image."""
     N = len(parameters.median)
     y = _analysis(parameters, image)
     z = _hyper_analysis(parameters, tf.abs(y, "Abs"))
@@ -96,17 +162,18 @@ def _build(parameters: Parameters, image: tf.Tensor) -> tuple[list[tf.Tensor], t
         _constant(parameters.z_rows.cdf, f"{side}/{side}/pmf_to_cdf/stack"),
         _constant(parameters.z_rows.size, f"{side}/{side}/add_26"),
         _constant(parameters.z_rows.offset, f"{side}/{side}/Neg"),
+        fixed=True,
     )
     with _scope(f"{side}/{side}_2"):
         half = _constant(np.float32(0.5) - parameters.median.reshape(1, 1, 1, N), "sub")
         z_symbols = _floor_to_int(z, half)
         shape = _slice(tf.shape(z_symbols, name="Shape"), 1, None, "strided_slice_1")
         index = _channel_index(shape, N, ("strided_slice_2", "strided_slice_3", "strided_slice_4"))
-        z_string = z_coder.encode(z_symbols, index, fixed=True)
+        z_string = z_coder.encode(z_symbols, index)
     shape = tf.concat([z_size, [N]], 0, name=f"{side}/concat")
     with _scope(f"{side}/{side}_3"):
         index = _channel_index(shape, N, ("strided_slice", "strided_slice_1", "strided_slice_2"))
-        decoded = z_coder.decode(z_string, index, fixed=True)
+        decoded = z_coder.decode(z_string, index)
         offset = _constant(parameters.z_offset.reshape(1, 1, 1, N), "Cast")
         z_hat = tf.add(decoded, offset, name="add_1")
 
@@ -116,12 +183,13 @@ def _build(parameters: Parameters, image: tf.Tensor) -> tuple[list[tf.Tensor], t
         _constant(parameters.y_rows.cdf, f"{model}/{model}/pmf_to_cdf/stack"),
         parameters.y_rows.size,
         _constant(parameters.y_rows.offset, f"{model}/{model}/Const_12"),
+        fixed=False,
     )
     with _scope(f"{model}/{model}_2"):
         y_symbols = _floor_to_int(y, tf.constant(0.5, name="Const"))
-        y_string = y_coder.encode(y_symbols, index, fixed=False)
+        y_string = y_coder.encode(y_symbols, index)
     with _scope(f"{model}/{model}_3"):
-        decoded = y_coder.decode(y_string, index, fixed=False)
+        decoded = y_coder.decode(y_string, index)
         y_hat = tf.cast(decoded, tf.float32, "Cast")
     output = _crop(_synthesis(parameters, y_hat), x_size, "GridAlign_1", 5)
     return [y_string, z_string, x_size, y_size, z_size], output
@@ -138,8 +206,7 @@ def _analysis(parameters: Parameters, image: tf.Tensor) -> tf.Tensor:
             with _scope(f"layer_{i}"):
                 x = _down(x, layer, stride=2)
                 if i < len(parameters.gdn):
-                    with _scope(f"gdn_{i}" if i else "gdn"):
-                        x = _normalize(x, parameters.gdn[i], parameters.norm, inverse=False)
+                    x = _normalize(x, parameters.gdn[i], parameters.norm, i, inverse=False)
     return x
 
 
@@ -182,32 +249,33 @@ def _synthesis(parameters: Parameters, y_hat: tf.Tensor) -> tf.Tensor:
         for i, layer in enumerate(parameters.g_s):
             with _scope(f"layer_{i}"):
                 x = _crop_up(_transpose(_pad(x, 1), layer.kernel, ("mul", "mul_1")))
-                bias = _constant(layer.bias, "BiasAdd/ReadVariableOp")
-                x = tf.nn.bias_add(x, bias, name="BiasAdd")
+                x = _add_bias(x, layer.bias)
                 if i < len(parameters.igdn):
-                    with _scope(f"gdn_{i + 3}"):
-                        x = _normalize(x, parameters.igdn[i], parameters.norm, inverse=True)
+                    x = _normalize(x, parameters.igdn[i], parameters.norm, i + 3, inverse=True)
         return tf.multiply(x, 255.0, "mul")
 
 
 def _down(x: tf.Tensor, layer: Layer, stride: int) -> tf.Tensor:
     kernel = _constant(layer.kernel, "Reshape")
     x = tf.nn.conv2d(_pad(x, len(layer.kernel) // 2), kernel, stride, "VALID", name="convolution")
-    if layer.bias is None:
-        return x
-    return tf.nn.bias_add(x, _constant(layer.bias, "BiasAdd/ReadVariableOp"), name="BiasAdd")
+    return x if layer.bias is None else _add_bias(x, layer.bias)
 
 
-def _normalize(x: tf.Tensor, norm: Norm, form: str, inverse: bool) -> tf.Tensor:
+def _add_bias(x: tf.Tensor, bias: Floats | None) -> tf.Tensor:
+    return tf.nn.bias_add(x, _constant(bias, "BiasAdd/ReadVariableOp"), name="BiasAdd")
+
+
+def _normalize(x: tf.Tensor, norm: Norm, form: str, number: int, inverse: bool) -> tf.Tensor:
     """GDN, or its inverse: (B, H, W, C) to the same shape."""
-    kernel, beta = _constant(norm.gamma[None, None], "Reshape"), _constant(norm.beta, "sub")
-    powers = tf.square(x, "Square_2") if form == "square" else tf.abs(x, "Abs")
-    total = tf.nn.conv2d(powers, kernel, 1, "VALID", name="convolution")
-    total = tf.nn.bias_add(total, beta, name="BiasAdd")
-    if form == "square":
-        factor = tf.sqrt(total, "Sqrt") if inverse else tf.math.rsqrt(total, "Rsqrt")
-        return tf.multiply(x, factor, "mul")
-    return tf.multiply(x, total, "mul") if inverse else tf.truediv(x, total, "truediv")
+    with _scope(f"gdn_{number}" if number else "gdn"):
+        kernel, beta = _constant(norm.gamma[None, None], "Reshape"), _constant(norm.beta, "sub")
+        powers = tf.square(x, "Square_2") if form == "square" else tf.abs(x, "Abs")
+        total = tf.nn.conv2d(powers, kernel, 1, "VALID", name="convolution")
+        total = tf.nn.bias_add(total, beta, name="BiasAdd")
+        if form == "square":
+            factor = tf.sqrt(total, "Sqrt") if inverse else tf.math.rsqrt(total, "Rsqrt")
+            return tf.multiply(x, factor, "mul")
+        return tf.multiply(x, total, "mul") if inverse else tf.truediv(x, total, "truediv")
 
 
 def _up_integers(x: tf.Tensor, layer: IntegerLayer) -> tf.Tensor:
@@ -229,7 +297,7 @@ def _pad(x: tf.Tensor, pixels: int) -> tf.Tensor:
 
 
 def _transpose(x: tf.Tensor, kernel: Floats, products: tuple[str, str]) -> tf.Tensor:
-    """Put a zero behind every value of a padded x and convolve it, with all of the margin."""
+    """Put a zero behind every value of a padded x and convolve it; the margin is included."""
     support, _, _, filters = kernel.shape
     shape = tf.shape(x, name="Shape")
     sizes = [_item(shape, 0, "strided_slice")]
@@ -264,37 +332,33 @@ class _Coder(NamedTuple):
     size: tf.Tensor | NDArray[np.int32]
     """An array becomes a constant within the loop."""
     offset: tf.Tensor
+    fixed: bool
+    """Whether the index is that of every image."""
 
-    def run(self, op: Any, *arguments: tf.Tensor) -> tf.Tensor:
-        """Code the symbols of one image, (h, w, C), or its string."""
-        return op(
-            *arguments, *self, precision=PRECISION, overflow_width=_OVERFLOW_WIDTH, debug_level=0
-        )
-
-    def encode(self, symbols: tf.Tensor, index: tf.Tensor, *, fixed: bool) -> tf.Tensor:
-        """int32 (B, h, w, C) to strings (B,); a ``fixed`` index is that of every image."""
+    def encode(self, symbols: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+        """int32 (B, h, w, C) to strings (B,)."""
         op = tfc.python.ops.gen_ops.unbounded_index_range_encode
-        return self._map(op, symbols, index, tf.string, "compress", fixed)
+        return self._map(op, symbols, index, tf.string, "compress")
 
-    def decode(self, strings: tf.Tensor, index: tf.Tensor, *, fixed: bool) -> tf.Tensor:
+    def decode(self, strings: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         """Strings (B,) to int32 (B, h, w, C)."""
         op = tfc.python.ops.gen_ops.unbounded_index_range_decode
-        return self._map(op, strings, index, tf.int32, "decompress", fixed)
+        return self._map(op, strings, index, tf.int32, "decompress")
 
-    def _map(
-        self, op: Any, data: tf.Tensor, index: tf.Tensor, dtype: Any, name: str, fixed: bool
-    ) -> tf.Tensor:
+    def _map(self, op: Any, data: tf.Tensor, index: tf.Tensor, dtype: Any, name: str) -> tf.Tensor:
         """Run an op on each image, as TensorFlow 1's ``map_fn`` did."""
+        settings = {"precision": PRECISION, "overflow_width": _OVERFLOW_WIDTH, "debug_level": 0}
         with _scope(name):
             count = _item(tf.shape(data, name="Shape"), 0, "strided_slice")
-            batches = [data] if fixed else [data, index]
+            batches = [data] if self.fixed else [data, index]
             arrays = [tf.TensorArray(batch.dtype, count) for batch in batches]
             arrays = [a.unstack(batch) for a, batch in zip(arrays, batches, strict=True)]
             first, results = tf.constant(0, name="Const"), tf.TensorArray(dtype, count)
 
             def body(i: tf.Tensor, results: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
-                one = [array.read(i) for array in arrays] + [index] * fixed
-                return i + 1, results.write(i, self.run(op, *one))
+                one = [array.read(i) for array in arrays] + [index] * self.fixed
+                rows = (self.cdf, self.size, self.offset)
+                return i + 1, results.write(i, op(*one, *rows, **settings))
 
             _, results = tf.while_loop(
                 lambda i, _: i < count, body, (first, results), maximum_iterations=count
