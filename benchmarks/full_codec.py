@@ -27,7 +27,7 @@ from latentset.pipeline.codec.train.bmshj2018 import (
     SCALE_MIN,
     ScaleHyperprior,
 )
-from latentset.pipeline.codec.train.export import parameters_of
+from latentset.pipeline.codec.train.codec_export import parameters_of
 from latentset.pipeline.codec.train.published_form import build_metagraph
 from latentset.pipeline.tensorflow_setup import tf
 

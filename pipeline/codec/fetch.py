@@ -6,8 +6,6 @@ a published codec loads. Its SHA-256 is recorded beside it at the first fetch, i
 """
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,22 +61,18 @@ def fetch_codec(
     url_prefix: str | None = None,
     console: Console,
 ) -> FetchedCodec:
-    """Put a codec into the cache folder, unless it is there.
-
-    A file that is there already, put there by hand perhaps, is checked in the same way.
+    """Put a codec into the cache folder; a file that is there already is checked alike.
 
     Args:
-        name: Name of a published codec; any name where ``url_prefix`` is given.
+        name: Of a published codec; any name where ``url_prefix`` is given.
         cache: Folder of downloaded codecs, if not the usual one.
-        url_prefix: Where ``NAME.metagraph`` is, if not at the authors': an http, https or file
-            URL, or another that fsspec knows.
-        console: Where progress is shown: a bar on a terminal, plain lines elsewhere.
+        url_prefix: Where ``NAME.metagraph`` is, if not at the authors'; a URL that fsspec knows.
+        console: Shows progress: a bar on a terminal, plain lines elsewhere.
 
     Raises:
         CodecNotFoundError: The name is not that of a published codec.
-        FetchError: The download failed or was cut, what was downloaded is no codec, is not the
-            published one of that name, or differs from the one recorded at the first fetch.
-            Nothing is kept.
+        FetchError: The download failed or was cut, or the file is no codec, is not the published
+            one of that name, or differs from the one recorded at the first fetch. Nothing is kept.
     """
     _check_name(name, url_prefix)
     folder = cache_folder(cache)
@@ -88,10 +82,7 @@ def fetch_codec(
     url = f"{(url_prefix or PUBLISHED_URL).rstrip('/')}/{name}{SUFFIX}"
     try:
         with atomic_file(path) as partial:
-            with _progress(name, console) as callback:
-                _download(url, partial, callback)
-            if not console.is_terminal:
-                console.print(f"fetched {name}: {partial.stat().st_size} bytes", highlight=False)
+            _download(url, partial, name, console)
             sha256 = _accept(partial, path, name, url)
     except CodecError:
         raise
@@ -141,13 +132,30 @@ def _accept(found: Path, path: Path, name: str, origin: str) -> str:
     return file.sha256
 
 
-def _download(url: str, path: Path, callback: "_ByteCount") -> None:
+def _download(url: str, path: Path, name: str, console: Console) -> None:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    bar = Progress(
+        *columns,
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task(name, total=None)
+
+    def show(size: int | None, value: int, **_: object) -> None:
+        bar.update(task, total=size, completed=value)
+
+    if not console.is_terminal:
+        console.print(f"fetching {name}", highlight=False)
+    callback = Callback(hooks={"bar": show})
     try:
         if url.startswith("file:"):
             # A URL writes a space as %20; fsspec takes a file's path as it stands.
             url = url2pathname(urlsplit(url).path)
         system, location = fsspec.core.url_to_fs(url, **_client_options(url))
-        system.get_file(location, str(path), callback=callback)
+        with bar:
+            system.get_file(location, str(path), callback=callback)
     except FileNotFoundError as error:
         raise FetchError(f"there is nothing at {url} (404 or no such file)") from error
     except Exception as error:  # of a client, an event loop or a disk: one thing to the caller
@@ -161,6 +169,8 @@ def _download(url: str, path: Path, callback: "_ByteCount") -> None:
             f"the download of {url} is {size} bytes long, {callback.size} were announced; nothing "
             f"was kept, run it again"
         )
+    if not console.is_terminal:
+        console.print(f"fetched {name}: {size} bytes", highlight=False)
 
 
 def _client_options(url: str) -> dict[str, Any]:
@@ -177,27 +187,3 @@ def _client_options(url: str) -> dict[str, Any]:
         "client_kwargs": {"trust_env": True, "timeout": timeout},
         "headers": {"Accept-Encoding": "identity"},
     }
-
-
-class _ByteCount(Callback):  # type: ignore[misc]
-    """Counts bytes for fsspec, and shows them on a progress bar if there is one."""
-
-    def __init__(self, bar: Progress | None, task: Any) -> None:
-        super().__init__()
-        self._bar = bar
-        self._task = task
-
-    def call(self, hook_name: str | None = None, **kwargs: Any) -> None:
-        if self._bar is not None:
-            self._bar.update(self._task, total=self.size, completed=self.value)
-
-
-@contextmanager
-def _progress(name: str, console: Console) -> Iterator[_ByteCount]:
-    if not console.is_terminal:
-        console.print(f"fetching {name}", highlight=False)
-        yield _ByteCount(None, None)
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=console) as bar:
-        yield _ByteCount(bar, bar.add_task(name, total=None))

@@ -72,9 +72,7 @@ only the sub-graphs of the signatures are ever imported."""
 def check_codec_ops(name: str, reached: Any, whole: Any) -> None:
     """Check a codec file: what its signatures reach, its functions, and the rest of its graph.
 
-    Raises:
-        ForbiddenOpError: An op is not allowed.
-        CodecGraphError: Weights are variables and not constants.
+    ForbiddenOpError if an op is not allowed, CodecGraphError if weights are variables.
     """
     allowed = STOCK_OPS | RANGE_CODER_OPS
     functions = [node for function in whole.library.function for node in function.node_def]
@@ -83,12 +81,7 @@ def check_codec_ops(name: str, reached: Any, whole: Any) -> None:
 
 
 def check_latent_ops(name: str, graph: Any) -> None:
-    """Check a sub-graph that is going to be imported without range coder: stock ops only.
-
-    Raises:
-        ForbiddenOpError: An op is not allowed.
-        CodecGraphError: Weights are variables and not constants.
-    """
+    """Check a sub-graph without range coder that is going to be imported: stock ops only."""
     functions = [node for function in graph.library.function for node in function.node_def]
     _check(name, graph, [*graph.node, *functions], STOCK_OPS)
 

@@ -1,8 +1,8 @@
 """A codec, loaded: images in, latents out.
 
-``load_codec`` reads the file (``metagraph``), checks its ops and finds the latents (``sender``),
-imports their part of the graph onto a placeholder of free batch size (``transforms``), and checks
-what was found against the strings that the codec's own sender makes (``selfcheck``).
+``load_codec`` reads the file (``metagraph``), checks its ops and finds its latents (``sender``),
+imports their part of the graph (``program``) and compares them with real strings
+(``selfcheck``).
 """
 
 from collections import Counter
@@ -24,10 +24,16 @@ from latentset.pipeline.codec.catalogue import (
     read_record,
     record_path,
 )
+from latentset.pipeline.codec.load.code_tables import find_scales
 from latentset.pipeline.codec.load.decoders import DecodedZ
 from latentset.pipeline.codec.load.graph import TensorRef
 from latentset.pipeline.codec.load.metagraph import CodecFile, read_codec_file
-from latentset.pipeline.codec.load.program import Program
+from latentset.pipeline.codec.load.program import (
+    LATENT_TENSORS,
+    Latents,
+    Program,
+    import_signature,
+)
 from latentset.pipeline.codec.load.selfcheck import (
     SelfCheck,
     check_bits,
@@ -38,15 +44,11 @@ from latentset.pipeline.codec.load.selfcheck import (
 )
 from latentset.pipeline.codec.load.sender import read_sender
 from latentset.pipeline.codec.load.structure import Structure
-from latentset.pipeline.codec.load.tables import find_scales
-from latentset.pipeline.codec.load.transforms import (
-    Analysis,
-    Latents,
+from latentset.pipeline.codec.load.synthesis import (
     SizeRole,
     Synthesis,
     as_pixels,
     find_size_roles,
-    import_signature,
 )
 from latentset.pipeline.tensorflow_setup import environment
 
@@ -59,7 +61,7 @@ class GraphReport:
 
     structure: Structure
     decoded_z: DecodedZ | None
-    z_offset: tuple[TensorRef, ...]
+    z_offset: list[TensorRef]
     """The constants that the offset of z comes from."""
     facts: CodecFacts
     scale_distance: float
@@ -84,12 +86,11 @@ class Codec:
 
     file: CodecFile
     info: CodecInfo
-    """What a store's header says of the codec."""
     report: GraphReport
     free_batch: bool
     """Whether the graph takes several images at once."""
     self_check: SelfCheck | None
-    """Result of the check at load; None where it was skipped."""
+    """None where it was skipped."""
 
     def __init__(
         self,
@@ -112,14 +113,21 @@ class Codec:
         structure = sender.structure
         self._y_table = sender.code_table(structure.y)
         self._z_table = sender.code_table(structure.z)
-        self._analysis = Analysis(sender.latents, sender.tensors, self.file, self._threads)
-        sizes = measure_sizes(self._analysis.run)
+        self._analysis = Program(
+            sender.latents,
+            [self.file.input_tensor],
+            [str(sender.tensors[key]) for key in LATENT_TENSORS],
+            threads=self._threads,
+            image=self.file.input_tensor,
+            producer_ops=self.file.producer_ops,
+        )
+        sizes = measure_sizes(self._compute)
         self.free_batch = sizes.free_batch
         self._together = sizes.free_batch and environment()["device"] != "CPU"
-        if self._z_table.rows != sizes.z_channels:
+        if (rows := self._z_table.rows) != sizes.z_channels:
             raise CodecGraphError(
-                f"z_hat has {sizes.z_channels} channels and its range coder "
-                f"{self._z_table.rows} rows; one a channel was expected"
+                f"expected one row a channel of z_hat in its range coder, got {rows} rows and "
+                f"{sizes.z_channels} channels"
             )
         scales, distance = find_scales(self._y_table, sender.scale_tables(self._y_table.rows))
         tensors = {"input_image": structure.image, **sender.tensors}
@@ -139,59 +147,56 @@ class Codec:
         self.report = GraphReport(
             structure=structure,
             decoded_z=sender.decoded_z,
-            z_offset=tuple(sender.z_offset_tensors),
+            z_offset=sender.z_offset_tensors,
             facts=sender.facts(sizes.channels),
             scale_distance=distance,
             op_counts=Counter(node.op for node in sender.latents.node),
         )
         check_facts(self.file.name, self.report.facts)
-        self.self_check = self._check_bits() if self_check else None
+        self.self_check = None
+        if self_check:
+            images = make_test_images()[:1]
+            implied = [float(bits[0]) for bits in self.symbol_bits(self.encode(images))]
+            self.self_check = check_bits(implied, string_bits(self.sender(images[0])))
         self._analysis.restart()
-
-    def _check_bits(self) -> SelfCheck:
-        images = make_test_images()[:1]
-        y_bits, z_bits = self.symbol_bits(self.encode(images))
-        return check_bits((float(y_bits[0]), float(z_bits[0])), string_bits(self.sender(images[0])))
 
     def encode(self, images: NDArray[np.uint8]) -> Latents:
         """Compute the latents of images, uint8 (N, H, W, 3), RGB.
 
         On a CPU they are the same for any number of images and of threads. oneDNN adds up a
-        convolution in another order for another batch where it finds that faster (seen: small
-        transforms, images below 192x192), and now and then a symbol at a rounding boundary flips.
-        So they pass through the graph one by one, which costs next to nothing. On a GPU they pass
-        together, and nothing is promised: the store's provenance names the device.
-
-        Raises:
-            CodecGraphError: The graph fails on this size, or yields latents of another size than
-                ``info`` promises.
+        convolution in another order for another batch where that is faster (seen: small transforms,
+        images below 192x192), and now and then a symbol at a rounding boundary flips. So images
+        pass one by one, which costs next to nothing. On a GPU they pass together, and nothing is
+        promised. CodecGraphError where the graph fails on this size, or yields another than
+        ``info`` says.
         """
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
             raise ValueError(
                 f"expected images uint8 (N, H, W, 3), got {images.dtype} {images.shape}"
             )
         batches = self._batches(len(images))
-        latents = Latents.join([self._analysis.run(images[batch]) for batch in batches])
+        latents = Latents.join([self._compute(images[batch]) for batch in batches])
         count, height, width = images.shape[:3]
-        expected = (count, *self.info.y_size(height, width), self.info.channels)
-        z_expected = (count, *self.info.z_size(height, width), self.info.z_channels)
-        for key, shape in (("y_hat", expected), ("scale_index", expected), ("z_hat", z_expected)):
-            found = getattr(latents, key).shape
-            if found != shape:
+        y_shape = (count, *self.info.y_size(height, width), self.info.channels)
+        z_shape = (count, *self.info.z_size(height, width), self.info.z_channels)
+        for key, expected in zip(LATENT_TENSORS, (y_shape, y_shape, z_shape), strict=True):
+            if (found := getattr(latents, key).shape) != expected:
                 raise CodecGraphError(
                     f"{self.info.name}: for images of {height}x{width} expected {key} of "
-                    f"shape {shape}, got {found}"
+                    f"shape {expected}, got {found}"
                 )
         return latents
+
+    def _compute(self, images: NDArray[np.uint8]) -> Latents:
+        return Latents.from_arrays(self._analysis.run(images))
 
     def _batches(self, count: int) -> list[slice]:
         """Return the images that pass through a graph at once."""
         return [slice(None)] if self._together else [slice(k, k + 1) for k in range(count)]
 
     def rate_bits(self, latents: Latents) -> NDArray[np.float64]:
-        """Return the bits that the range coder spends on each image, float64 (N,).
+        """Return the bits of each image, float64 (N,), by the codec's own tables.
 
-        Computed from the symbols and the codec's own tables, symbols beyond the tables included.
         Real strings are a few bytes longer: they end on whole bytes.
         """
         y_bits, z_bits = self.symbol_bits(latents)
@@ -211,38 +216,24 @@ class Codec:
     def decode(
         self, y_hat: NDArray[Any], z_hat: NDArray[Any], size: tuple[int, int]
     ) -> NDArray[np.uint8]:
-        """Turn latents back into images, as ``receiver`` does with strings, but without any.
+        """Decode symbols, integers (N, h, w, C) and (N, hz, wz, Cz), to images of a size.
 
-        On a CPU one by one, as ``encode``: a batch may add up in another order.
-
-        Args:
-            y_hat: Integers (N, h, w, C).
-            z_hat: Integers (N, hz, wz, Cz), symbols; used only where the synthesis needs them.
-            size: Height and width of the images, pixels.
-
-        Returns:
-            uint8 (N, H, W, 3), RGB.
-
-        Raises:
-            CodecGraphError: The codec has no receiver, its symbols cannot be found in it, or it
-                fails.
+        The images, uint8 (N, H, W, 3), RGB, are those that ``receiver`` makes of strings. z_hat is
+        used only where the synthesis needs it. CodecGraphError where the codec cannot decode.
         """
         batches = self._batches(len(y_hat))
         return np.concatenate([self.synthesis.run(y_hat[b], z_hat[b], size) for b in batches])
 
     def check_decoding(self) -> None:
-        """Find the synthesis; with the self-check, compare with the receiver's own image.
+        """Raise CodecGraphError if the codec cannot decode, or not as its receiver does.
 
-        ``decode`` does so when it is first called; a job asks before anything is written.
-
-        Raises:
-            CodecGraphError: The codec cannot decode, or decodes otherwise than its receiver.
+        ``decode`` checks it when it is first called; a job asks before anything is written.
         """
         _ = self.synthesis
 
     @cached_property
     def synthesis(self) -> Synthesis:
-        """The receiver behind its range decoder; see ``check_decoding``."""
+        """The receiver behind its range decoder."""
         try:
             synthesis = Synthesis(self.file, self.size_roles, self._threads)
             if self.self_check is not None:
@@ -267,19 +258,11 @@ class Codec:
         return find_size_roles(self.file.sender, self.sender(image), sizes)
 
     def sender(self, image: NDArray[np.uint8]) -> list[NDArray[Any]]:
-        """Encode one image, uint8 (H, W, 3), RGB, into strings.
-
-        Returns:
-            The outputs of the signature in the order of their keys: arrays of bytes and of sizes.
-        """
+        """Encode one image, uint8 (H, W, 3), RGB, to arrays of strings and of sizes."""
         return self._sender.run(image[np.newaxis])
 
     def receiver(self, channels: list[NDArray[Any]]) -> NDArray[np.uint8]:
-        """Decode what ``sender`` returned to an image, uint8 (H, W, 3), RGB.
-
-        Raises:
-            CodecGraphError: The codec has no receiver, or what it yields is no image.
-        """
+        """Decode what ``sender`` returned to an image, uint8 (H, W, 3), RGB."""
         image = self._receiver.run(*channels)[0]
         if image.ndim != 4 or image.shape[0] != 1 or image.shape[3] != 3:
             raise CodecGraphError(
@@ -306,21 +289,19 @@ def load_codec(
     cache: Path | None = None,
     self_check: bool = True,
 ) -> Codec:
-    """Load a codec.
+    """Load a codec from a metagraph file, or by a name that ``latentset codec list`` shows.
 
     Args:
-        name_or_path: A metagraph file, or a name that ``latentset codec list`` shows.
-        tensors: Names to use instead of what would be found, for any of ``y_hat``,
-            ``scale_index`` and ``z_hat``.
+        name_or_path: The file or name.
+        tensors: Names to use instead of those found, for any of ``y_hat``, ``scale_index`` and
+            ``z_hat``.
         threads: Threads within one op. Two processes of one thread are faster than one of two.
         cache: Folder of downloaded codecs, if not the usual one.
-        self_check: Whether to compare with real strings. A worker may skip it when the same file
-            has been checked before.
+        self_check: Compare with real strings; needed once a file.
 
     Raises:
         CodecNotFoundError: There is no such codec.
-        CodecGraphError: The file is not a scale hyperprior that can be used.
-        ForbiddenOpError: The file holds an op that is not allowed.
+        CodecGraphError: It is no scale hyperprior, or (ForbiddenOpError) has an op not allowed.
         FetchError: The file differs from the one recorded when it was fetched.
     """
     path = locate_codec(name_or_path, cache)

@@ -1,10 +1,9 @@
 """Range-decode ops of a graph: which symbols they yield, and a graph without them.
 
-What a graph's range decoder yields are the symbols of ``y_hat`` and ``z_hat``. The ops are
-``EntropyDecodeIndex`` and ``EntropyDecodeChannel`` (tensorflow-compression 2) and
+The ops are ``EntropyDecodeIndex`` and ``EntropyDecodeChannel`` (tensorflow-compression 2) and
 ``UnboundedIndexRangeDecode`` (1), the latter in a loop over the batch. Coding is lossless, so
-another tensor can replace decoded symbols: a placeholder in the receiver, and the symbols that were
-encoded in a sender that decodes z again.
+another tensor can replace decoded symbols: a placeholder in the receiver, and the encoded symbols
+in a sender that decodes z again.
 
 Sources:
     tensorflow/compression 2.14, ``entropy_models/continuous_indexed.py`` and
@@ -62,6 +61,11 @@ _H_S_OPS = (
 """Ops that may take the symbols of z, with or without their offset, on the way into h_s."""
 
 Role = Literal["y_hat", "z_hat"]
+PLACEHOLDERS: Mapping[Role, TensorRef] = {
+    "y_hat": TensorRef("latentset_y_hat", 0),
+    "z_hat": TensorRef("latentset_z_hat", 0),
+}
+"""Of symbols, in a receiver without its range decoder."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +90,8 @@ class DecodedZ:
 def replace_decoded_z(graph: Graph, structure: Structure) -> tuple[Graph, DecodedZ | None]:
     """Replace what the sender decodes by the symbols of z that it encoded.
 
-    Returns:
-        The graph without decoded symbols, and what was decoded; the same graph and None where the
-        sender decodes nothing.
-
-    Raises:
-        CodecGraphError: It decodes anything else than the string of z, or does more to the decoded
-            symbols than adding one constant before h_s.
+    CodecGraphError where it decodes anything else than the string of z, or does more to the decoded
+    symbols than adding one constant before h_s.
     """
     decoders = _find_decoders(graph)
     if not decoders:
@@ -115,11 +114,7 @@ def replace_decoded_z(graph: Graph, structure: Structure) -> tuple[Graph, Decode
 
 
 def find_receiver_decoders(graph: Graph) -> dict[Role, Decoder]:
-    """Find the decoders of y and of z in a receiver: that of y has an index that follows from z.
-
-    Raises:
-        CodecGraphError: There are not two range-decode ops of these kinds.
-    """
+    """Find the decoders of y and of z in a receiver: that of y has an index that follows from z."""
     decoders = _find_decoders(graph)
     adaptive = [decoder for decoder in decoders if _is_adaptive(graph, decoder, decoders)]
     fixed = [decoder for decoder in decoders if decoder not in adaptive]
@@ -132,22 +127,15 @@ def find_receiver_decoders(graph: Graph) -> dict[Role, Decoder]:
     return {"y_hat": adaptive[0], "z_hat": fixed[0]}
 
 
-def placeholder_name(role: Role) -> str:
-    """Name the placeholder of symbols in a receiver without its range decoder."""
-    return f"latentset_{role}"
-
-
 def cut_receiver(
     graph: Graph, decoders: Mapping[Role, Decoder], output: TensorRef, strings: Iterable[TensorRef]
 ) -> Any:
     """Extract what an image needs, with placeholders, int32 (N, h, w, C), for decoded symbols.
 
-    Control inputs that need strings are dropped: they check the range decoder.
-
-    Raises:
-        CodecGraphError: The image needs strings besides.
+    Control inputs that need strings are dropped: they check the range decoder. CodecGraphError
+    where the image needs strings besides.
     """
-    placeholders = {d.symbols: TensorRef(placeholder_name(r), 0) for r, d in decoders.items()}
+    placeholders = {decoder.symbols: PLACEHOLDERS[role] for role, decoder in decoders.items()}
     needs_strings = graph.find_downstream([ref.node for ref in strings])
     result = without_control_inputs(
         substitute(graph.graph_def, placeholders), needs_strings.__contains__

@@ -122,9 +122,6 @@ def extract(graph_def: Any, names: Iterable[str]) -> Any:
     """Copy the sub-graph that some nodes need, control inputs included, out of a ``GraphDef``.
 
     The function library is kept whole. Devices and stale shapes are dropped.
-
-    Raises:
-        CodecGraphError: A node is missing.
     """
     nodes = Graph(graph_def)
     wanted = _reach(names, lambda name: [_node_of(i) for i in nodes.node(name).input])
@@ -192,11 +189,8 @@ def divide_exactly(graph_def: Any) -> Any:
 def flatten(graph_def: Any, names: Iterable[str]) -> Any:
     """Inline the function calls and functional loops that some nodes need.
 
-    This is TensorFlow's own inliner, which computes nothing. It looks the ops up, so they must have
-    been checked before. A wanted node that is a call itself loses its name.
-
-    Raises:
-        CodecGraphError: A call cannot be inlined.
+    TensorFlow's own inliner does it, which computes nothing but looks the ops up: they must have
+    been checked. A wanted node that is a call itself loses its name.
     """
     if not _calls(graph_def):
         return graph_def

@@ -38,20 +38,17 @@ def largest_sums(kernel: NDArray[Any], stride: int) -> NDArray[np.float64]:
 
     A convolution of stride 2 up has four kinds of outputs, each of which meets every other tap.
     """
-    parts = [
+    sums = [
         np.abs(kernel[i::stride, j::stride]).sum(axis=(0, 1, 2), dtype=np.float64)
         for i in range(stride)
         for j in range(stride)
     ]
-    largest: NDArray[np.float64] = np.max(parts, axis=0)
+    largest: NDArray[np.float64] = np.max(sums, axis=0)
     return largest
 
 
 def is_integer_network(graph: Graph, symbols: TensorRef, index: TensorRef) -> bool:
-    """Return whether h_s passes on integers: convolutions alone are floats, and rounded.
-
-    The scale index of the flat graph follows from the symbols of z.
-    """
+    """Return whether h_s, from symbols to index, passes integers on: only sums are floats."""
     path = graph.find_between(symbols, index)
     return any(node.op in _DATA_INPUT for node in path) and all(
         _keeps_integers(graph, node) for node in path
@@ -67,16 +64,9 @@ def find_exact_limit(
 ) -> int | None:
     """Find the largest magnitude of z_hat with an exact scale index, in any order of summation.
 
-    Args:
-        graph: As for ``is_integer_network``.
-        symbols: The symbols of z.
-        index: The scale index.
-        image: The sender's input.
-        offset: The constant that is added to the symbols, if there is one.
-
-    Returns:
-        None where h_s computes with fractions, where its sums may pass 2 ** 24, or where the image
-        decides the index otherwise than through the symbols of z.
+    ``offset`` is the constant that is added to the symbols. The result is None where h_s computes
+    with fractions, where its sums may pass 2 ** 24, or where the image decides the index otherwise
+    than through the symbols of z.
     """
     if not is_integer_network(graph, symbols, index):
         return None

@@ -22,11 +22,10 @@ class Port:
     """One input or output of a signature."""
 
     key: str
-    """Name within the signature, as ``channel:0``."""
+    """As ``channel:0``."""
     tensor: str
-    """Name of the tensor in the graph, as ``Placeholder:0``."""
+    """Its name in the graph, as ``Placeholder:0``."""
     dtype: str
-    """As ``uint8``."""
     shape: tuple[int | None, ...] | None
     """As declared, None for a free size; None where the rank is not declared."""
 
@@ -75,11 +74,7 @@ def read_codec_file(path: Path) -> CodecFile:
 
 
 def parse_codec_file(data: bytes, name: str) -> CodecFile:
-    """Parse the bytes of a codec file; the name is for messages and for the header of stores.
-
-    Raises:
-        CodecGraphError: It is not a MetaGraphDef, or has no usable ``sender`` signature.
-    """
+    """Parse a codec file; CodecGraphError without a usable ``sender`` signature."""
     metagraph = tf.compat.v1.MetaGraphDef()
     try:
         metagraph.ParseFromString(data)

@@ -1,6 +1,7 @@
-"""A checked part of a codec's graph, imported and ready to run."""
+"""Checked parts of a codec's graph, imported and ready to run, and the latents that they yield."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,28 +16,49 @@ from latentset.pipeline.codec.load.graph import (
     register_range_coder_ops,
     without_control_inputs,
 )
+from latentset.pipeline.codec.load.metagraph import CodecFile, Signature
 from latentset.pipeline.tensorflow_setup import tf
+
+LATENT_TENSORS = ("y_hat", "scale_index", "z_hat")
+"""The tensors that a caller may name, in the order in which they are computed."""
 
 _NOT_A_REASON = ("Graph execution error", "Detected at node", "Node:", "[[")
 """What lines of TensorFlow's messages begin with that give no reason."""
 
 
-class Program:
-    """A graph in a session of its own.
+@dataclass(frozen=True)
+class Latents:
+    """The latents of a batch of images of one size."""
 
-    The ops must have been checked before (``allowed_ops``): importing and running checks nothing.
+    y_hat: NDArray[np.int32]
+    """(N, h, w, C)."""
+    scale_index: NDArray[np.int32]
+    """(N, h, w, C), locations in the codec's scale table."""
+    z_hat: NDArray[np.int32]
+    """(N, hz, wz, Cz), symbols: the value is the symbol plus the channel's offset."""
+
+    @classmethod
+    def from_arrays(cls, arrays: Sequence[NDArray[Any]]) -> "Latents":
+        """Convert what a graph computed for ``LATENT_TENSORS``; CodecGraphError for no integers."""
+        return cls(*map(_as_integers, LATENT_TENSORS, arrays))
+
+    @classmethod
+    def join(cls, parts: Sequence["Latents"]) -> "Latents":
+        """Join the latents of batches of one size."""
+        return cls(*(np.concatenate([getattr(p, key) for p in parts]) for key in LATENT_TENSORS))
+
+
+class Program:
+    """A graph in a session of its own; importing and running it checks no ops.
 
     Args:
-        graph_def: What to import, already cut to what is needed.
+        graph_def: What to import, already cut to what is needed and checked (``allowed_ops``).
         inputs: Names of the tensors that take values.
         outputs: Names of the tensors to compute.
         threads: Threads within one op.
-        image: The tensor among ``inputs`` that takes images of any size and number: it is replaced
-            by a uint8 placeholder (N, H, W, 3).
+        image: The tensor among ``inputs`` that is replaced by a placeholder for images of any size
+            and number, uint8 (N, H, W, 3).
         producer_ops: The metagraph's ``stripped_op_list``: newer ops can be read with it.
-
-    Raises:
-        CodecGraphError: TensorFlow does not accept the graph.
     """
 
     def __init__(
@@ -92,12 +114,7 @@ class Program:
         self._session = tf.compat.v1.Session(graph=self._graph, config=self._config)
 
     def run(self, *values: Any) -> list[NDArray[Any]]:
-        """Compute the outputs from one value an input, in their order.
-
-        Raises:
-            CodecGraphError: TensorFlow reports an error, as for sizes that do not fit.
-            MemoryError: The values do not fit into memory.
-        """
+        """Compute the outputs from one value an input; CodecGraphError or MemoryError."""
         feeds = dict(zip(self._inputs, values, strict=True))
         try:
             return [np.asarray(v) for v in self._session.run(self._outputs, feeds)]
@@ -107,16 +124,24 @@ class Program:
             raise CodecGraphError(f"the codec's graph failed: {_reason(error)}") from error
 
 
+def import_signature(file: CodecFile, signature: Signature, threads: int) -> Program:
+    """Import a function of a codec's file as published; its ops must have been checked."""
+    return Program(
+        extract(file.metagraph.graph_def, signature.nodes()),
+        [port.tensor for port in signature.inputs],
+        [port.tensor for port in signature.outputs],
+        threads=threads,
+        producer_ops=file.producer_ops,
+    )
+
+
 def evaluate_constants(
     graph: Graph, refs: Sequence[TensorRef], image: TensorRef, producer_ops: Any = None
 ) -> Mapping[TensorRef, NDArray[Any]]:
-    """Compute tensors of a flat, checked graph that must not depend on the image.
+    """Compute tensors of a flat, checked graph; CodecGraphError if one depends on the image.
 
     Control inputs are dropped: stock ops have no effects, and a constant within a loop has one on
     the loop.
-
-    Raises:
-        CodecGraphError: One of them depends on the image.
     """
     needed = extract(without_control_inputs(graph.graph_def), [ref.node for ref in refs])
     if any(node.name == image.node for node in needed.node):
@@ -124,6 +149,20 @@ def evaluate_constants(
         raise CodecGraphError(f"expected constants, but one of them needs the image: {names}")
     program = Program(needed, [], [str(ref) for ref in refs], producer_ops=producer_ops)
     return dict(zip(refs, program.run(), strict=True))
+
+
+def _as_integers(key: str, value: NDArray[Any]) -> NDArray[np.int32]:
+    if value.ndim != 4:
+        raise CodecGraphError(
+            f"expected {key} to have the shape (N, h, w, channels), it has {value.shape}. If the "
+            f"wrong tensor was found, name the right one"
+        )
+    integers = value.astype(np.int32)
+    if value.dtype.kind not in "iuf" or (integers != value).any():
+        raise CodecGraphError(
+            f"expected {key} to hold integers, it holds {value.dtype} values that are none"
+        )
+    return integers
 
 
 def _reason(error: Exception) -> str:

@@ -1,9 +1,8 @@
 """The check of a codec when it is loaded: do the tensors found behave like its latents?
 
-A graph that nobody has seen may fit the structure and still mean something else. Two synthetic
-images show it: the latents' sizes, whether a batch gives what single images give, whether the bits
-that the latents imply are those of the strings that the codec's sender makes, and whether the image
-decoded from the latents is the receiver's.
+A graph may fit the structure and still mean something else. Two synthetic images show it: the
+latents' sizes, whether a batch gives what single images give, whether the latents imply the bits of
+the sender's strings, and whether they decode to the receiver's image.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentset.datasets.errors import CodecGraphError
-from latentset.pipeline.codec.load.transforms import LATENT_TENSORS, Latents
+from latentset.pipeline.codec.load.program import LATENT_TENSORS, Latents
 
 SIZE = (136, 200)
 """Height and width of the test images: no multiples of 16, so that rounding up shows."""
@@ -66,11 +65,7 @@ def make_test_images(size: tuple[int, int] = SIZE) -> NDArray[np.uint8]:
 
 
 def measure_sizes(run: Callable[[NDArray[np.uint8]], Latents]) -> LatentSizes:
-    """Compute the latents of the test images one by one and together.
-
-    Raises:
-        CodecGraphError: The latents' sizes do not fit each other or the images.
-    """
+    """Compute the latents of the test images; CodecGraphError if their sizes do not fit."""
     images = make_test_images()
     singles = [run(images[i : i + 1]) for i in range(2)]
     first = singles[0]
@@ -94,12 +89,8 @@ def string_bits(channels: Sequence[NDArray[Any]]) -> list[int]:
     return [sum(8 * len(string) for string in channel.ravel()) for channel in strings]
 
 
-def check_bits(implied: tuple[float, float], real: Sequence[int]) -> SelfCheck:
-    """Compare the bits that latents imply, of y and of z, with those of the sender's strings.
-
-    Raises:
-        CodecGraphError: They differ by more than rounding explains.
-    """
+def check_bits(implied: Sequence[float], real: Sequence[int]) -> SelfCheck:
+    """Raise CodecGraphError if the bits of y and of z differ from those of the strings."""
     pairs: list[tuple[float, float]] = [(sum(implied), sum(real))]
     if len(real) == 2:
         pairs = list(zip(sorted(implied), sorted(real), strict=True))
@@ -116,11 +107,7 @@ def check_bits(implied: tuple[float, float], real: Sequence[int]) -> SelfCheck:
 
 
 def check_image(decoded: NDArray[np.uint8], received: NDArray[np.uint8]) -> None:
-    """Compare an image decoded from latents with what the receiver makes of strings.
-
-    Raises:
-        CodecGraphError: They differ.
-    """
+    """Raise CodecGraphError if an image decoded from latents is not that of the receiver."""
     if not np.array_equal(decoded, received):
         raise CodecGraphError(
             "self-check: the image decoded from the latents is not the one that the receiver makes "

@@ -1,8 +1,7 @@
-"""What the graph of a codec's sender holds, found before any image passes through it.
+"""What a codec's sender is made of, found before any image passes through it.
 
-In this order: the ops of the file are checked, the sender is flattened, its latents are found
-(``structure``, ``decoders``), and the constants that belong to them are computed: the range coder's
-tables, the scale table and the offset of z.
+The ops of the file are checked, the sender is flattened, its latents are found (``structure``,
+``decoders``), and the constants that belong to them are computed.
 """
 
 from collections.abc import Mapping
@@ -15,14 +14,13 @@ from numpy.typing import NDArray
 from latentset.datasets.errors import CodecGraphError
 from latentset.pipeline.codec.catalogue import CodecFacts
 from latentset.pipeline.codec.load.allowed_ops import check_codec_ops, check_latent_ops
+from latentset.pipeline.codec.load.code_tables import CodeTable, read_tfc1_table, read_tfc2_table
 from latentset.pipeline.codec.load.decoders import DecodedZ, replace_decoded_z
 from latentset.pipeline.codec.load.graph import Graph, TensorRef, divide_exactly, extract, flatten
 from latentset.pipeline.codec.load.integer_network import find_exact_limit, is_integer_network
 from latentset.pipeline.codec.load.metagraph import CodecFile
-from latentset.pipeline.codec.load.program import evaluate_constants
+from latentset.pipeline.codec.load.program import LATENT_TENSORS, evaluate_constants
 from latentset.pipeline.codec.load.structure import Encoder, Structure, find_structure
-from latentset.pipeline.codec.load.tables import CodeTable, read_tfc1_table, read_tfc2_table
-from latentset.pipeline.codec.load.transforms import LATENT_TENSORS
 from latentset.pipeline.tensorflow_setup import tf
 
 
@@ -31,10 +29,10 @@ class Sender:
     """A sender whose ops were checked and whose latents were found."""
 
     graph: Graph
-    """Flat, with the symbols of z in the place of those that it decodes."""
+    """Flat, with decoded symbols of z replaced by the encoded ones."""
     structure: Structure
     decoded_z: DecodedZ | None
-    """z as the sender decodes it again; None: it does not."""
+    """None: the sender does not decode z again."""
     tensors: Mapping[str, TensorRef]
     """Those of ``LATENT_TENSORS``."""
     latents: Any
@@ -54,8 +52,8 @@ class Sender:
     def scale_tables(self, rows: int) -> list[NDArray[np.float64]]:
         """Return the constants that may be the scale table: a 1.x graph compares sigma with one.
 
-        These are ascending positive constants of that length, or one short of it: constant folding
-        drops the last scale, with which no sigma is compared; it is extrapolated.
+        They ascend, and have that length or one less: constant folding drops the last scale, with
+        which no sigma is compared; it is extrapolated.
         """
         floats = (tf.float32.as_datatype_enum, tf.float64.as_datatype_enum)
         candidates = []
@@ -78,15 +76,12 @@ class Sender:
         return _shifts(self.structure.z)
 
     def z_offset(self, channels: int) -> tuple[float, ...]:
-        """Return what h_s adds to the symbols of z, one value a channel.
+        """Return what is added to the symbols of z before h_s, one value a channel.
 
-        Raises:
-            CodecGraphError: y or z is not rounded in a known form, or y has an offset.
+        CodecGraphError where y or z is not rounded in a known form, or where y has an offset.
         """
-        y_offset, offset = (
-            self._rounding_offset(encoder, name)
-            for encoder, name in ((self.structure.y, "y"), (self.structure.z, "z"))
-        )
+        y_offset = self._rounding_offset("y", self.structure.y)
+        offset = self._rounding_offset("z", self.structure.z)
         if np.any(y_offset != 0):
             raise CodecGraphError(
                 "y is quantised with an offset, so its symbols are not y_hat; a scale hyperprior "
@@ -101,7 +96,7 @@ class Sender:
             )
         return tuple(float(value) for value in np.broadcast_to(offset.ravel(), (channels,)))
 
-    def _rounding_offset(self, encoder: Encoder, name: str) -> NDArray[np.float64]:
+    def _rounding_offset(self, name: str, encoder: Encoder) -> NDArray[np.float64]:
         quantizer = encoder.quantizer
         if quantizer is None:
             raise CodecGraphError(
@@ -138,13 +133,8 @@ class Sender:
 def read_sender(file: CodecFile, named: Mapping[str, str]) -> Sender:
     """Check the ops of a codec's file and find the latents in its sender.
 
-    Args:
-        file: The codec's file.
-        named: Tensors to take instead of those found, by their key in ``LATENT_TENSORS``.
-
-    Raises:
-        CodecGraphError: It is not a scale hyperprior.
-        ForbiddenOpError: It holds an op that is not allowed.
+    Tensors may be named by their key in ``LATENT_TENSORS``. CodecGraphError if it is no scale
+    hyperprior, ForbiddenOpError if an op is not allowed.
     """
     whole = file.metagraph.graph_def
     ports = [*file.sender.nodes(), *(file.receiver.nodes() if file.receiver else [])]

@@ -1,7 +1,7 @@
-"""Which tensors of a sender are the latents: found from its range-encode ops, not by name.
+"""Which tensors of a sender are its latents: found from its range-encode ops, not by name.
 
-What a graph range-encodes are the symbols of ``y_hat`` and ``z_hat``, and what it encodes ``y_hat``
-with is the scale index. The ops are, in the two generations of tensorflow-compression:
+It range-encodes the symbols of ``y_hat`` and ``z_hat``, and ``y_hat`` by the scale index. The ops
+are, in the two generations of tensorflow-compression:
 
 - 2.x: ``EntropyEncodeIndex(handle, index, value)`` for y and ``EntropyEncodeChannel(handle,
   value)`` for z, on whole batches, with ``value = symbols - cdf_offset``. The tables hang on the
@@ -42,7 +42,7 @@ _NEEDED = "LatentSet needs a scale hyperprior, as bmshj2018-hyperprior-msssim-4"
 
 @dataclass(frozen=True)
 class Quantizer:
-    """How symbols come from a latent v: ``round(v - subtracted)`` or ``floor(v + added)``."""
+    """How symbols follow from a latent v: ``round(v - subtracted)`` or ``floor(v + added)``."""
 
     op: str
     """Round, Rint or Floor."""
@@ -103,12 +103,7 @@ class Structure:
 
 
 def find_structure(graph: Graph, image: TensorRef) -> Structure:
-    """Find the latents of a scale hyperprior in the flat graph of a sender, whose input is given.
-
-    Raises:
-        CodecGraphError: The graph is not that of a scale hyperprior; the message says what it
-            seems to be.
-    """
+    """Find the latents in a sender's flat graph; CodecGraphError if it is no scale hyperprior."""
     encoders = [_trace(graph, node, image) for node in graph.find(*ENCODE_OPS)]
     if not encoders:
         raise CodecGraphError(
@@ -142,10 +137,10 @@ def find_structure(graph: Graph, image: TensorRef) -> Structure:
 
 
 def find_quantizer(graph: Graph, symbols: TensorRef, image: TensorRef) -> Quantizer | None:
-    """Find how symbols come from a latent, for the offset that the latent is quantised with.
+    """Find how symbols follow from a latent v, in which v has an offset.
 
-    The forms are ``round(v - offset)`` (2.x) and ``floor(v + (1/2 - offset))`` (1.x). Only the op
-    right before the rounding is taken: a bias added to the latent earlier is not an offset.
+    The forms are ``round(v - offset)`` (2.x) and ``floor(v + (1/2 - offset))`` (1.x).
+    Only the op right before the rounding is taken: a bias added to the latent earlier is no offset.
     """
     ref = _skip(graph, symbols, _PASS_OPS | {"Cast", "Reshape"})
     op = graph.op(ref)
@@ -221,36 +216,35 @@ def _skip(graph: Graph, ref: TensorRef, ops: frozenset[str] = _PASS_OPS) -> Tens
 def _leave_loop(graph: Graph, ref: TensorRef) -> TensorRef:
     """Follow a tensor back to the tensor that the loop over the batch runs over."""
     while True:
-        node, inputs = graph.node(ref.node), graph.inputs(ref.node)
-        picks_image = node.op == "StridedSlice" and node.attr["shrink_axis_mask"].i & 1
-        if node.op in _PASS_OPS | _LOOP_OPS | _VIEW_OPS or picks_image:
-            ref = inputs[0]
-        elif node.op == "Merge":
-            ref = _first_value(graph, inputs)
-        elif node.op == "TensorArrayReadV3":
+        inputs = graph.inputs(ref.node)
+        if before := _step_back(graph, ref):
+            ref = before
+        elif graph.op(ref) == "TensorArrayReadV3":
             ref = _written(graph, inputs[2], {"TensorArrayScatterV3": 2, "TensorArraySplitV3": 1})
-        elif node.op == "TensorListGetItem":
+        elif graph.op(ref) == "TensorListGetItem":
             ref = _written(graph, inputs[0], {"TensorListFromTensor": 0})
         else:
             return ref
 
 
-def _first_value(graph: Graph, inputs: list[TensorRef]) -> TensorRef:
-    """Return what a loop's variable starts with. The tensors looked for never change in a loop."""
-    return next(i for i in inputs if graph.op(i) != "NextIteration")
+def _step_back(graph: Graph, ref: TensorRef) -> TensorRef | None:
+    """Return what a tensor is passed on from, into the loop or within it."""
+    node, inputs = graph.node(ref.node), graph.inputs(ref.node)
+    if node.op == "Merge":
+        # What a loop's variable starts with. The tensors looked for never change in the loop.
+        return next(i for i in inputs if graph.op(i) != "NextIteration")
+    picks_image = node.op == "StridedSlice" and node.attr["shrink_axis_mask"].i & 1
+    return inputs[0] if node.op in _PASS_OPS | _LOOP_OPS | _VIEW_OPS or picks_image else None
 
 
 def _written(graph: Graph, handle: TensorRef, writers: dict[str, int]) -> TensorRef:
     """Return the tensor that filled a TensorArray or TensorList whose element is read."""
     while (op := graph.op(handle)) not in writers:
-        inputs = graph.inputs(handle.node)
-        if op in _PASS_OPS or op in _LOOP_OPS:
-            handle = inputs[0]
-        elif op == "Merge":
-            handle = _first_value(graph, inputs)
-        else:
+        before = _step_back(graph, handle)
+        if before is None:
             raise CodecGraphError(
                 f"expected the loop over the batch to read what {' or '.join(writers)} wrote, it "
                 f"reads from {op} {handle.node!r}"
             )
+        handle = before
     return graph.inputs(handle.node)[writers[op]]

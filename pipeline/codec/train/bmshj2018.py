@@ -3,12 +3,12 @@
 import math
 from typing import Any, NamedTuple
 
-from latentset.pipeline.codec.load.tables import SCALE_COUNT, SCALE_MAX, SCALE_MIN
+from latentset.pipeline.codec.load.code_tables import SCALE_COUNT, SCALE_MAX, SCALE_MIN
 from latentset.pipeline.tensorflow_setup import tf, tfc
 
 
 class TrainingOutput(NamedTuple):
-    """What one pass over a batch yields."""
+    """Of one pass over a batch."""
 
     x_hat: tf.Tensor
     """Reconstruction, float32 (B, H, W, 3), about 0 to 255, not clipped."""

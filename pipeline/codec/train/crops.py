@@ -30,16 +30,10 @@ def training_crops(
 
     An image smaller than the crop is enlarged until it covers it.
 
-    Args:
-        folders: Folders, searched recursively; each is drawn from equally often.
-        crop: Side of the crops, pixels.
-        batch: Crops of a batch.
-        seed: Decides order, crops and flips. A resumed run gives another one, so that it does not
-            see the crops of its first steps again.
-        skipped: Filled with the files that cannot be decoded, path to reason.
-
-    Raises:
-        TrainingError: A folder is missing, or has no image that can be decoded.
+    Each folder is searched recursively and drawn from equally often; TrainingError where one has no
+    image that can be decoded. ``seed`` decides order, crops and flips: a resumed run gives another
+    one, so that it does not see its first crops again. ``skipped`` is filled with the files that
+    cannot be decoded, path to reason.
     """
 
     def read(path: tf.Tensor) -> tf.Tensor:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -23,8 +23,8 @@ from latentset.datasets.errors import TrainingError
 from latentset.datasets.storage.atomic import write_atomically
 from latentset.pipeline.codec.msssim import ms_ssim
 from latentset.pipeline.codec.train.bmshj2018 import ScaleHyperprior
+from latentset.pipeline.codec.train.codec_export import export_metagraph
 from latentset.pipeline.codec.train.crops import training_crops
-from latentset.pipeline.codec.train.export import export_metagraph
 from latentset.pipeline.tensorflow_setup import tf
 
 SETTINGS_FILE = "settings.json"
@@ -88,11 +88,7 @@ class TrainingSettings(BaseModel):
 
 
 def learning_rate_at(step: int, settings: TrainingSettings) -> float:
-    """Return the learning rate of a step, from 0.
-
-    It is constant, then falls from ``learning_rate`` to ``final_learning_rate`` on half a cosine of
-    its logarithm.
-    """
+    """Return the learning rate of a step, from 0: constant, then half a cosine of its logarithm."""
     start = settings.decay_from * settings.steps
     progress = (step - start) / max(1.0, settings.steps - 1 - start)
     progress = min(1.0, max(0.0, progress))
@@ -117,44 +113,35 @@ class Trainer:
         self._manager = tf.train.CheckpointManager(
             self._checkpoint, str(settings.checkpoint_folder), max_to_keep=2
         )
-        self._steps: dict[bool, Callable[[tf.Tensor], tuple[tf.Tensor, ...]]] = {
-            warmup: self._build_step(warmup) for warmup in (False, True)
-        }
-
-    def _build_step(self, warmup: bool) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
-        settings = self.settings
-        variables = self.model.trainable_variables
-
-        def train_step(x: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            with tf.GradientTape() as tape:
-                x_hat, bits = self.model(x)
-                rate_bpp = tf.reduce_mean(bits) / settings.crop**2
-                mse = tf.reduce_mean(tf.math.squared_difference(x, x_hat))
-                if warmup or settings.distortion == "mse":
-                    quality = mse
-                    weight = settings.mse_warmup_lmbda if warmup else settings.lmbda
-                    loss = rate_bpp + weight * mse
-                else:
-                    quality = tf.reduce_mean(ms_ssim(x, x_hat, least=1e-6))
-                    loss = rate_bpp + settings.lmbda * (1 - quality)
-            gradients = tape.gradient(loss, variables)
-            # A crop without any texture yields MS-SSIM gradients that are large, rarely.
-            gradients, _ = tf.clip_by_global_norm(gradients, 1.0)
-            self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-            self.step.assign_add(1)
-            return loss, rate_bpp, quality
-
-        return tf.function(train_step, autograph=False)  # type: ignore[no-any-return]
+        # Compiled once for each value of ``warmup``.
+        self._update = tf.function(self._update_weights, autograph=False)
 
     def train_step(self, x: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """Train on one batch, float32 (B, crop, crop, 3), 0 to 255.
-
-        Returns:
-            Loss, rate in bits per pixel, and MS-SSIM (or the mean squared error).
-        """
+        """Train on one batch; return loss, bits per pixel, and MS-SSIM or mean squared error."""
         step = int(self.step.numpy())
         self.optimizer.learning_rate.assign(learning_rate_at(step, self.settings))
-        return self._steps[step < self.settings.mse_warmup_steps](x)
+        loss, rate_bpp, quality = self._update(x, step < self.settings.mse_warmup_steps)
+        return loss, rate_bpp, quality
+
+    def _update_weights(self, x: tf.Tensor, warmup: bool) -> tuple[tf.Tensor, ...]:
+        settings, variables = self.settings, self.model.trainable_variables
+        with tf.GradientTape() as tape:
+            x_hat, bits = self.model(x)
+            rate_bpp = tf.reduce_mean(bits) / settings.crop**2
+            mse = tf.reduce_mean(tf.math.squared_difference(x, x_hat))
+            if warmup or settings.distortion == "mse":
+                quality = mse
+                weight = settings.mse_warmup_lmbda if warmup else settings.lmbda
+                loss = rate_bpp + weight * mse
+            else:
+                quality = tf.reduce_mean(ms_ssim(x, x_hat, least=1e-6))
+                loss = rate_bpp + settings.lmbda * (1 - quality)
+        gradients = tape.gradient(loss, variables)
+        # A crop without any texture yields MS-SSIM gradients that are large, rarely.
+        gradients, _ = tf.clip_by_global_norm(gradients, 1.0)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        self.step.assign_add(1)
+        return loss, rate_bpp, quality
 
     def save(self) -> None:
         """Write a checkpoint and keep the newest two."""
@@ -170,11 +157,7 @@ class Trainer:
 
 
 def load_weights(model: ScaleHyperprior, folder: Path) -> None:
-    """Load the weights of the newest checkpoint in the folder of a training run.
-
-    Raises:
-        TrainingError: No checkpoint there, or one of other filter counts.
-    """
+    """Load the weights of the newest checkpoint in a folder; TrainingError if they do not fit."""
     latest = tf.train.latest_checkpoint(str(folder))
     if latest is None:
         raise TrainingError(f"{folder}: no checkpoint of a training run in it")
@@ -192,9 +175,6 @@ def initialise_from(model: ScaleHyperprior, folder: Path) -> None:
 
     Channels of y that the other model lacks keep their random filters in ``g_a`` and ``h_s``, and
     start with weight zero in ``g_s`` and ``h_a``, so that they disturb nothing.
-
-    Raises:
-        TrainingError: No checkpoint there, another N, or a larger M.
     """
     recorded = folder / SETTINGS_FILE
     if not recorded.exists():
@@ -217,11 +197,7 @@ def initialise_from(model: ScaleHyperprior, folder: Path) -> None:
 
 
 def claim_folder(settings: TrainingSettings) -> None:
-    """Record the settings in the checkpoint folder, or compare them with those recorded.
-
-    Raises:
-        TrainingError: The folder belongs to a run with other settings.
-    """
+    """Record the settings in the checkpoint folder; TrainingError if it has other ones."""
     folder, wanted = settings.checkpoint_folder, settings.fingerprint()
     file = folder / SETTINGS_FILE
     if not file.exists():
@@ -245,12 +221,8 @@ def claim_folder(settings: TrainingSettings) -> None:
 def train_codec(settings: TrainingSettings, *, console: Console) -> Path:
     """Train a scale hyperprior and export it; resume if the folder has a checkpoint.
 
-    Returns:
-        Path of the metagraph written.
-
-    Raises:
-        TrainingError: No images, other settings than those of the checkpoints, a crop too
-            small for MS-SSIM, or a loss that is not a number.
+    Returns the metagraph written. TrainingError where there are no images, where the checkpoints
+    have other settings, where a crop is too small for MS-SSIM, or where the loss is not a number.
     """
     if settings.distortion == "ms-ssim" and settings.crop < MSSSIM_SMALLEST_CROP:
         raise TrainingError(
@@ -326,10 +298,7 @@ class TrainingProgress:
         self._started = time.monotonic()
 
     def show(self, step: int, means: Sequence[float], skipped: int) -> None:
-        """Show the means since the last call: loss, bits per pixel, MS-SSIM or squared error.
-
-        ``skipped`` is the number of files that could not be decoded so far.
-        """
+        """Show the means since the last call: loss, bits per pixel, MS-SSIM or squared error."""
         settings = self._settings
         loss, rate_bpp, quality = means
         warmup = step <= settings.mse_warmup_steps

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from latentset.datasets.errors import CodecGraphError
 from latentset.pipeline.codec.load.codec import Codec, load_codec
 from latentset.pipeline.codec.load.metagraph import parse_codec_file
-from latentset.pipeline.codec.load.transforms import Synthesis
+from latentset.pipeline.codec.load.synthesis import Synthesis
 from tests.makers import by_hand, graphs
 
 SHIPPED = tuple(f"demo-hyperprior-msssim-{quality}" for quality in (1, 4, 8))

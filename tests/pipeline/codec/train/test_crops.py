@@ -60,7 +60,7 @@ def test_folders_are_drawn_from_equally_often(tmp_path: Path) -> None:
     assert batches.mean() == pytest.approx(127.5)
 
 
-def test_broken_files_are_counted_and_left_out(tmp_path: Path) -> None:
+def test_broken_files_are_skipped(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "images", count=2)
     whole = (folder / "image_0.jpg").read_bytes()
     (folder / "empty.jpg").write_bytes(b"")
@@ -75,7 +75,7 @@ def test_broken_files_are_counted_and_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "no such folder"), ({}, "no images"), ({"a.jpg": b"x"}, "none of its 1 photog")],
+    [(None, "no such folder"), ({}, "no images"), ({"a.jpg": b"x"}, "none of its 1 images")],
     ids=["missing", "empty", "broken"],
 )
 def test_folder_without_images_is_refused(

@@ -3,6 +3,7 @@
 import platform
 import statistics
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +18,7 @@ WARM_UP = 2
 """Runs of each that are not counted: TensorFlow prepares a graph in the first of a size."""
 
 
-class CodecTime(BaseModel):
+class CodecTiming(BaseModel):
     """Wall times of one codec for one image, medians, in ms; batch 1."""
 
     model_config = ConfigDict(frozen=True)
@@ -36,29 +37,23 @@ class CodecTime(BaseModel):
     """Number of runs."""
 
 
-class CodecTimes(BaseModel):
+class CodecTimings(BaseModel):
     """The file of `latentset codec time --json`."""
 
     model_config = ConfigDict(frozen=True)
 
     machine: str
     """See ``describe_machine``."""
-    codecs: dict[str, CodecTime]
+    codecs: dict[str, CodecTiming]
     """By the codec's name."""
 
 
-def time_codec(codec: Codec, pixels: NDArray[np.uint8], repeat: int) -> CodecTime:
-    """Measure a codec on one image, uint8 (H, W, 3), RGB: medians of ``repeat`` runs.
-
-    The functions take turns, so that other load on the machine meets all alike.
-
-    Raises:
-        CodecGraphError: The codec cannot decode, or not this size.
-    """
+def time_codec(codec: Codec, pixels: NDArray[np.uint8], repeat: int) -> CodecTiming:
+    """Measure a codec on one image, uint8 (H, W, 3): medians of ``repeat`` runs, taken in turns."""
     batch, size = pixels[np.newaxis], (pixels.shape[0], pixels.shape[1])
     strings = codec.sender(pixels)
     latents = codec.encode(batch)
-    runs = {
+    runs: dict[str, Callable[[], object]] = {
         "encode_ms": lambda: codec.sender(pixels),
         "decode_ms": lambda: codec.receiver(strings),
         "analysis_ms": lambda: codec.encode(batch),
@@ -71,15 +66,11 @@ def time_codec(codec: Codec, pixels: NDArray[np.uint8], repeat: int) -> CodecTim
             run()
             times[name].append(1000 * (time.perf_counter() - start))
     medians = {name: round(statistics.median(t[WARM_UP:]), 3) for name, t in times.items()}
-    return CodecTime(**medians, image=size, repeat=repeat)
+    return CodecTiming(**medians, image=size, repeat=repeat)
 
 
 def describe_machine(threads: int) -> str:
-    """Describe what measures, as ``AMD EPYC 7R13, 1 thread, TensorFlow 2.14.1 with oneDNN, avx2``.
-
-    Args:
-        threads: Threads within one op.
-    """
+    """Return, for instance, ``AMD EPYC 7R13, 1 thread, TensorFlow 2.14.1 with oneDNN, avx2``."""
     found = environment()
     device = _processor() if found["device"] == "CPU" else found["device"]
     plural = "" if threads == 1 else "s"

@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from latentset.pipeline.codec.load.codec import load_codec
-from latentset.pipeline.codec.train import export
+from latentset.pipeline.codec.train import codec_export
 from latentset.pipeline.codec.train.bmshj2018 import ScaleHyperprior
-from latentset.pipeline.codec.train.export import export_metagraph
+from latentset.pipeline.codec.train.codec_export import export_metagraph
 from latentset.pipeline.tensorflow_setup import tf
 from tests.makers.published import build_published
 
@@ -179,8 +179,8 @@ def test_interrupted_export_leaves_the_old_file(
         write_bytes(self, data[:100])
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(export, "build_metagraph", lambda _: metagraph)
-    monkeypatch.setattr(export, "parameters_of", lambda *_: None)
+    monkeypatch.setattr(codec_export, "build_metagraph", lambda _: metagraph)
+    monkeypatch.setattr(codec_export, "parameters_of", lambda *_: None)
     monkeypatch.setattr(Path, "write_bytes", fill_the_disk)
     with pytest.raises(OSError, match="no space"):
         export_metagraph(model, target, [])

@@ -24,10 +24,10 @@ SCALE_COUNT = 64
 
 _FIT_LIMIT = 0.02
 _FIT_LIMIT_ENTRIES = 0.25
-"""A row may be this far from its Gaussian (total variation distance): 0.02, and a quarter of the
-part of the row that goes into giving each of its entries one count. The Gaussian of a neighbouring
-scale, 13 % away, is at 0.06. Measured on the tables of tensorflow-compression 2 (12 bits): 0.003
-for sigma 15 (90 entries), 0.08 for sigma 256 (1,480 entries)."""
+"""Largest total variation distance of a row to its Gaussian: 0.02, and a quarter of the probability
+that gives each of its entries one count. The Gaussian of a neighbouring scale, 13 % away, is at
+0.06. Measured on the tables of tensorflow-compression 2 (12 bits): 0.003 for sigma 15 (90 entries),
+0.08 for sigma 256 (1,480 entries)."""
 
 _COST_UNITS = 1 << 24
 """Units of a bit in which costs are counted; sums of up to 2 ** 29 bits are exact."""
@@ -43,7 +43,7 @@ class CodeTable:
     form: Literal["tfc1", "tfc2"]
     """How symbols beyond a row are coded."""
     cost_bits: NDArray[np.float64]
-    """Bits of each entry of a row, (rows, entries); the last one that counts is the escape."""
+    """Of each entry of a row, (rows, entries); the last one that counts is the escape."""
     escape: NDArray[np.int64]
     """Location of the escape in each row, (rows,); -1: the row has none."""
     offset: NDArray[np.int64]
@@ -59,12 +59,9 @@ class CodeTable:
         return len(self.escape)
 
     def bits(self, symbols: NDArray[np.int32], row: NDArray[np.int32]) -> NDArray[np.float64]:
-        """Return the bits of each symbol, in its row, which is broadcast against the symbols.
+        """Return the bits of each symbol; the row is broadcast against the symbols.
 
-        The range coder spends them up to a few bytes a string.
-
-        Raises:
-            CodecGraphError: A symbol is beyond a row that has no escape.
+        CodecGraphError where a symbol is beyond a row that has no escape.
         """
         location = symbols + np.int32(_WINDOW)
         bits: NDArray[np.float64]
@@ -80,9 +77,9 @@ class CodeTable:
 
     @cached_property
     def _window(self) -> NDArray[np.float64]:
-        """Bits of the symbols -_WINDOW to _WINDOW - 1 in every row, rows one after the other.
+        """Bits of the symbols -_WINDOW to _WINDOW - 1, rows one after the other.
 
-        A lookup is ten times as fast as the computation, and every image needs it.
+        A lookup is ten times as fast as the computation.
         """
         symbols = np.arange(-_WINDOW, _WINDOW, dtype=np.int32)
         rows = np.arange(self.rows, dtype=np.int32)[:, np.newaxis]
@@ -116,16 +113,10 @@ class CodeTable:
 
 
 def read_tfc2_table(cdf: NDArray[np.int32], cdf_offset: NDArray[np.int32] | None) -> CodeTable:
-    """Read a table of tensorflow-compression 2.
+    """Read a table of tensorflow-compression 2; CodecGraphError if it is damaged.
 
-    Args:
-        cdf: Rows, each ``[-precision, 0, ..., 2 ** precision]``, one after the other in one
-            vector, or padded with their last entry in a matrix. A positive precision means that
-            the row has no escape.
-        cdf_offset: Smallest symbol of each row; None for 0.
-
-    Raises:
-        CodecGraphError: It is not such a table.
+    Rows are ``[-precision, 0, ..., 2 ** precision]``, one after the other in one vector, or padded
+    with their last entry in a matrix. A positive precision means that the row has no escape.
     """
     flat = np.asarray(cdf).ravel().tolist()
     rows: list[list[int]] = []
@@ -157,12 +148,9 @@ def read_tfc1_table(
     precision: int,
     overflow_width: int,
 ) -> CodeTable:
-    """Read a table of tensorflow-compression 1; the arguments are those of its range-encode op.
+    """Read a table of tensorflow-compression 1; CodecGraphError if it is damaged.
 
     Rows are ``[0, ..., 2 ** precision]``, padded to (rows, length).
-
-    Raises:
-        CodecGraphError: It is not such a table.
     """
     if np.ndim(cdf) != 2 or not 1 <= overflow_width <= 16 or not 1 <= precision <= 16:
         raise CodecGraphError("the range coder's table is damaged")
@@ -211,11 +199,7 @@ def _bit_length(values: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def log_spaced_scales(count: int) -> NDArray[np.float64]:
-    """Return the scale table of bmshj2018: ``exp(ln 0.11 + i (ln 256 - ln 0.11) / (count - 1))``.
-
-    Source:
-        tensorflow/compression, ``models/bmshj2018.py``.
-    """
+    """Return bmshj2018's scale table: ``exp(ln 0.11 + i (ln 256 - ln 0.11) / (count - 1))``."""
     low, high = math.log(SCALE_MIN), math.log(SCALE_MAX)
     # Twelve digits: the last ones of exp are the CPU's, and all workers must have the same.
     return np.array(
@@ -224,37 +208,29 @@ def log_spaced_scales(count: int) -> NDArray[np.float64]:
 
 
 def gaussian_distances(table: CodeTable, scales: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return how far each row is from the quantised zero-mean Gaussian of its scale.
-
-    The distance is the total variation distance, 0 to 1.
-    """
-    return np.array([_row_distance(table, row, sigma) for row, sigma in enumerate(scales)])
-
-
-def _row_distance(table: CodeTable, row: int, sigma: float) -> float:
-    cost, escape, offset = table.cost_bits[row], int(table.escape[row]), table.offset[row]
-    entries = int(np.isfinite(cost).sum())
-    inside = escape if escape >= 0 else entries
-    edges = np.arange(offset, offset + inside + 1) - 0.5
-    cumulative = [0.5 * math.erfc(-edge / (sigma * math.sqrt(2))) for edge in edges]
-    expected = np.zeros(entries)
-    expected[:inside] = np.diff(cumulative)
-    if escape >= 0:
-        expected[inside] = 1 - expected[:inside].sum()
-    return 0.5 * float(np.abs(np.exp2(-cost[:entries]) - expected).sum())
+    """Return each row's total variation distance to the quantised Gaussian of its scale."""
+    distances = np.zeros(len(scales))
+    for row, sigma in enumerate(scales):
+        cost, escape, offset = table.cost_bits[row], int(table.escape[row]), table.offset[row]
+        entries = int(np.isfinite(cost).sum())
+        inside = escape if escape >= 0 else entries
+        edges = np.arange(offset, offset + inside + 1) - 0.5
+        cumulative = [0.5 * math.erfc(-edge / (sigma * math.sqrt(2))) for edge in edges]
+        expected = np.zeros(entries)
+        expected[:inside] = np.diff(cumulative)
+        if escape >= 0:
+            expected[inside] = 1 - expected[:inside].sum()
+        distances[row] = 0.5 * np.abs(np.exp2(-cost[:entries]) - expected).sum()
+    return distances
 
 
 def find_scales(
     table: CodeTable, candidates: list[NDArray[np.float64]]
 ) -> tuple[NDArray[np.float64], float]:
-    """Find the scale of each row of y's table, and check it against the row.
-
-    Args:
-        table: One row a scale.
-        candidates: Scale tables found in the graph; the one of bmshj2018 is tried besides.
+    """Find the scale of each row of y's table, among the candidates and the table of bmshj2018.
 
     Returns:
-        sigma of each row, and the largest total variation distance of a row from its Gaussian.
+        sigma of each row, and the largest total variation distance of a row to its Gaussian.
 
     Raises:
         CodecGraphError: No table fits: row i is not the quantised Gaussian of scale i.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from latentset.datasets.errors import CodecGraphError
-from latentset.pipeline.codec.load.tables import (
+from latentset.pipeline.codec.load.code_tables import (
     find_scales,
     gaussian_distances,
     log_spaced_scales,
