@@ -61,10 +61,7 @@ class CatalogueEntry:
 
 
 def cache_folder(cache: Path | None = None) -> Path:
-    """Return the folder of downloaded codecs.
-
-    It is the one given, that of the environment variable ``LATENTSET_CACHE``, or the user's cache.
-    """
+    """Return the folder of downloaded codecs: this one, ``LATENTSET_CACHE``'s, or the user's."""
     if cache is not None:
         return cache
     if named := os.environ.get("LATENTSET_CACHE"):
@@ -78,11 +75,7 @@ def record_path(path: Path) -> Path:
 
 
 def read_record(path: Path) -> str | None:
-    """Return the SHA-256 recorded when a codec file was first fetched; None without a record.
-
-    Raises:
-        FetchError: There is a record that cannot be read.
-    """
+    """Return the SHA-256 recorded when a codec file was first fetched; None without a record."""
     record = record_path(path)
     try:
         words = record.read_text(encoding="ascii").split()
@@ -118,11 +111,7 @@ def list_codecs(cache: Path | None = None) -> list[CatalogueEntry]:
 
 
 def locate_codec(name_or_path: str, cache: Path | None = None) -> Path:
-    """Find the file of a codec: at that path, shipped, or in the cache folder, in this order.
-
-    Raises:
-        CodecNotFoundError: There is none.
-    """
+    """Find the file of a codec: at that path, shipped, or in the cache folder, in this order."""
     path = Path(name_or_path).expanduser()
     if path.is_file():
         return path
@@ -145,11 +134,7 @@ def locate_codec(name_or_path: str, cache: Path | None = None) -> Path:
 
 
 def check_facts(name: str, found: CodecFacts) -> None:
-    """Compare a codec that has the name of a published one with the public listing.
-
-    Raises:
-        CodecGraphError: It is something else.
-    """
+    """Raise CodecGraphError if a codec has a published name and is another one."""
     if name not in PUBLISHED:
         return
     pairs = zip(_describe(PUBLISHED[name]), _describe(found), strict=True)

@@ -112,8 +112,7 @@ def read_images(folder: Path) -> dict[str, Pixels]:
             images[str(path.relative_to(folder))] = pixels
     if not images:
         raise SourceError(
-            f"{folder}: expected images with sides of at least {SMALLEST_SIDE} "
-            "pixels, which MS-SSIM needs; found none"
+            f"{folder}: no image of at least {SMALLEST_SIDE} pixels, as MS-SSIM needs"
         )
     return images
 

@@ -98,8 +98,8 @@ def _check_name(name: str, url_prefix: str | None) -> None:
         raise CodecNotFoundError(f"{name!r} is not a codec's name")
     if url_prefix is None and name not in PUBLISHED:
         raise CodecNotFoundError(
-            f"{name!r} is not a published scale hyperprior: 'latentset codec list' shows their "
-            f"names; --url-prefix says where another codec is"
+            f"{name!r} is not a published scale hyperprior ('latentset codec list' shows them); "
+            f"--url-prefix says where another codec is"
         )
 
 
@@ -160,14 +160,11 @@ def _download(url: str, path: Path, name: str, console: Console) -> None:
         raise FetchError(f"there is nothing at {url} (404 or no such file)") from error
     except Exception as error:  # of a client, an event loop or a disk: one thing to the caller
         reason = str(error) or type(error).__name__
-        raise FetchError(
-            f"the download of {url} failed: {reason}; nothing was kept, run it again"
-        ) from error
+        raise FetchError(f"the download of {url} failed: {reason}; nothing was kept") from error
     size = path.stat().st_size
     if callback.size is not None and size != callback.size:
         raise FetchError(
-            f"the download of {url} is {size} bytes long, {callback.size} were announced; nothing "
-            f"was kept, run it again"
+            f"{url} is {size} bytes long, {callback.size} were announced; nothing was kept"
         )
     if not console.is_terminal:
         console.print(f"fetched {name}: {size} bytes", highlight=False)

@@ -125,10 +125,7 @@ class Codec:
         self.free_batch = sizes.free_batch
         self._together = sizes.free_batch and environment()["device"] != "CPU"
         if (rows := self._z_table.rows) != sizes.z_channels:
-            raise CodecGraphError(
-                f"expected one row a channel of z_hat in its range coder, got {rows} rows and "
-                f"{sizes.z_channels} channels"
-            )
+            raise CodecGraphError(f"expected {sizes.z_channels} rows in z's table, got {rows}")
         scales, distance = find_scales(self._y_table, sender.scale_tables(self._y_table.rows))
         tensors = {"input_image": structure.image, **sender.tensors}
         self.info = CodecInfo(
@@ -182,8 +179,7 @@ class Codec:
         for key, expected in zip(LATENT_TENSORS, (y_shape, y_shape, z_shape), strict=True):
             if (found := getattr(latents, key).shape) != expected:
                 raise CodecGraphError(
-                    f"{self.info.name}: for images of {height}x{width} expected {key} of "
-                    f"shape {expected}, got {found}"
+                    f"{self.info.name}: expected {key} of shape {expected}, got {found}"
                 )
         return latents
 
@@ -216,10 +212,9 @@ class Codec:
     def decode(
         self, y_hat: NDArray[Any], z_hat: NDArray[Any], size: tuple[int, int]
     ) -> NDArray[np.uint8]:
-        """Decode symbols, integers (N, h, w, C) and (N, hz, wz, Cz), to images of a size.
+        """Decode symbols (N, h, w, C) and (N, hz, wz, Cz) to images, uint8 (N, H, W, 3), of a size.
 
-        The images, uint8 (N, H, W, 3), RGB, are those that ``receiver`` makes of strings. z_hat is
-        used only where the synthesis needs it. CodecGraphError where the codec cannot decode.
+        They are those that ``receiver`` makes of strings. CodecGraphError if it cannot decode.
         """
         batches = self._batches(len(y_hat))
         return np.concatenate([self.synthesis.run(y_hat[b], z_hat[b], size) for b in batches])
@@ -293,8 +288,7 @@ def load_codec(
 
     Args:
         name_or_path: The file or name.
-        tensors: Names to use instead of those found, for any of ``y_hat``, ``scale_index`` and
-            ``z_hat``.
+        tensors: Names to use instead of those found, by their key in ``LATENT_TENSORS``.
         threads: Threads within one op. Two processes of one thread are faster than one of two.
         cache: Folder of downloaded codecs, if not the usual one.
         self_check: Compare with real strings; needed once a file.

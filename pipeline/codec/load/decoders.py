@@ -90,8 +90,8 @@ class DecodedZ:
 def replace_decoded_z(graph: Graph, structure: Structure) -> tuple[Graph, DecodedZ | None]:
     """Replace what the sender decodes by the symbols of z that it encoded.
 
-    CodecGraphError where it decodes anything else than the string of z, or does more to the decoded
-    symbols than adding one constant before h_s.
+    CodecGraphError where it decodes another string, or where more than one constant is added to the
+    decoded symbols before h_s.
     """
     decoders = _find_decoders(graph)
     if not decoders:
@@ -102,8 +102,8 @@ def replace_decoded_z(graph: Graph, structure: Structure) -> tuple[Graph, Decode
         if [node.name for node in sources] != [structure.z.node]:
             names = ", ".join(repr(node.name) for node in sources) or "no string that it made"
             raise CodecGraphError(
-                f"expected the sender to decode the string of z ({structure.z.node!r}) and no "
-                f"other, {decoder.op} {decoder.node!r} decodes {names}"
+                f"expected the sender to decode the string of z only, {decoder.op} "
+                f"{decoder.node!r} decodes {names}"
             )
     if len(decoders) != 1:
         raise CodecGraphError(f"expected the sender to decode z once, got {len(decoders)} times")
@@ -120,9 +120,8 @@ def find_receiver_decoders(graph: Graph) -> dict[Role, Decoder]:
     fixed = [decoder for decoder in decoders if decoder not in adaptive]
     if len(adaptive) != 1 or len(fixed) != 1:
         raise CodecGraphError(
-            "expected two range-decode ops in the receiver, one for y with a scale index and one "
-            f"for z with fixed probabilities; found {len(adaptive)} with an index and {len(fixed)} "
-            "without"
+            f"expected one range-decode op with a scale index (y) and one without (z); found "
+            f"{len(adaptive)} with an index and {len(fixed)} without"
         )
     return {"y_hat": adaptive[0], "z_hat": fixed[0]}
 
@@ -148,8 +147,7 @@ def cut_receiver(
     left = sorted({node.name for node in reached.node} & {ref.node for ref in strings})
     if left:
         raise CodecGraphError(
-            f"expected the image to follow from the symbols of y and z, but it needs {left[0]!r} "
-            "besides"
+            f"expected the image to follow from the symbols of y and z, it also needs {left[0]!r}"
         )
     return reached
 
@@ -169,8 +167,7 @@ def _symbols_of(graph: Graph, node: Any) -> TensorRef:
         found = found or {start}
     if len(found) != 1:
         raise CodecGraphError(
-            f"expected the symbols of {node.op} {node.name!r} to be put together once "
-            f"({', '.join(sorted(ends))}), found {len(found)} tensors"
+            f"expected one tensor of symbols from {node.op} {node.name!r}, found {len(found)}"
         )
     ref = found.pop()
     # What follows may reshape the symbols by the shape of the strings.

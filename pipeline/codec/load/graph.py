@@ -1,8 +1,8 @@
 """A ``GraphDef`` as a graph that can be walked, cut and flattened.
 
-In a flat graph a loop is made of the ops Enter, Merge, Switch, NextIteration and Exit, and any
-tensor can be reached by walking along edges. In a functional graph a loop or a call is one node and
-its body is in the function library. All graphs are flattened first, so that one walk serves both.
+In a flat graph a loop is made of the ops Enter, Merge, Switch, NextIteration and Exit. In a
+functional graph a loop or a call is one node, and its body is in the function library. All graphs
+are flattened first, so that one walk serves both.
 """
 
 from collections import defaultdict

@@ -81,15 +81,13 @@ def parse_codec_file(data: bytes, name: str) -> CodecFile:
     except DecodeError:
         start = data[:40].decode("ascii", "replace")
         raise CodecGraphError(
-            f"{name}: expected a TensorFlow MetaGraphDef, got {len(data)} bytes that are none and "
-            f"begin with {start!r}"
+            f"{name}: expected a TensorFlow MetaGraphDef, got {len(data)} bytes, first {start!r}"
         ) from None
     sender = _signature(metagraph, "sender")
     if sender is None:
         found = ", ".join(sorted(metagraph.signature_def)) or "none"
         raise CodecGraphError(
-            f"{name}: expected a MetaGraphDef with the signature 'sender', found the signatures: "
-            f"{found}"
+            f"{name}: expected the signature 'sender', found the signatures: {found}"
         )
     _check_sender(name, sender)
     sha256 = hashlib.sha256(data).hexdigest()
@@ -101,8 +99,7 @@ def _check_sender(name: str, sender: Signature) -> None:
     if [port.key for port in sender.inputs] != [INPUT_KEY]:
         keys = ", ".join(port.key for port in sender.inputs) or "none"
         raise CodecGraphError(
-            f"{name}: expected the signature 'sender' to have the one input {INPUT_KEY!r}, "
-            f"it has: {keys}"
+            f"{name}: expected 'sender' to have the one input {INPUT_KEY!r}, it has: {keys}"
         )
     (port,) = sender.inputs
     if port.dtype != "uint8":

@@ -144,24 +144,21 @@ def evaluate_constants(
     the loop.
     """
     needed = extract(without_control_inputs(graph.graph_def), [ref.node for ref in refs])
+    names = [str(ref) for ref in refs]
     if any(node.name == image.node for node in needed.node):
-        names = ", ".join(str(ref) for ref in refs)
-        raise CodecGraphError(f"expected constants, but one of them needs the image: {names}")
-    program = Program(needed, [], [str(ref) for ref in refs], producer_ops=producer_ops)
+        raise CodecGraphError(f"expected constants, one of which needs the image: {names}")
+    program = Program(needed, [], names, producer_ops=producer_ops)
     return dict(zip(refs, program.run(), strict=True))
 
 
 def _as_integers(key: str, value: NDArray[Any]) -> NDArray[np.int32]:
     if value.ndim != 4:
         raise CodecGraphError(
-            f"expected {key} to have the shape (N, h, w, channels), it has {value.shape}. If the "
-            f"wrong tensor was found, name the right one"
+            f"expected {key} of shape (N, h, w, channels), got {value.shape}. Name the right tensor"
         )
     integers = value.astype(np.int32)
     if value.dtype.kind not in "iuf" or (integers != value).any():
-        raise CodecGraphError(
-            f"expected {key} to hold integers, it holds {value.dtype} values that are none"
-        )
+        raise CodecGraphError(f"expected {key} to hold integers, got {value.dtype} fractions")
     return integers
 
 

@@ -70,10 +70,8 @@ def measure_sizes(run: Callable[[NDArray[np.uint8]], Latents]) -> LatentSizes:
     singles = [run(images[i : i + 1]) for i in range(2)]
     first = singles[0]
     if first.y_hat.shape != first.scale_index.shape:
-        raise CodecGraphError(
-            f"expected y_hat and the scale index to have one shape, they have "
-            f"{first.y_hat.shape} and {first.scale_index.shape}"
-        )
+        found = f"{first.scale_index.shape} and {first.y_hat.shape}"
+        raise CodecGraphError(f"the scale index and y_hat have different shapes, {found}")
     return LatentSizes(
         channels=first.y_hat.shape[3],
         z_channels=first.z_hat.shape[3],
@@ -98,10 +96,9 @@ def check_bits(implied: Sequence[float], real: Sequence[int]) -> SelfCheck:
         allowed = RATE_TOLERANCE * implied_bits + STRING_OVERHEAD_BITS
         if abs(real_bits - implied_bits) > allowed:
             raise CodecGraphError(
-                f"self-check: the latents found imply {implied[0]:.0f} bits for y and "
+                f"self-check: the latents imply {implied[0]:.0f} bits for y and "
                 f"{implied[1]:.0f} for z, but the sender's strings have "
-                f"{' and '.join(map(str, real))} bits: what was found is not what it encodes. Name "
-                f"the right tensors (see 'latentset codec inspect')"
+                f"{' and '.join(map(str, real))}. Name the right tensors"
             )
     return SelfCheck(implied_bits=sum(implied), real_bits=float(sum(real)))
 
@@ -110,8 +107,7 @@ def check_image(decoded: NDArray[np.uint8], received: NDArray[np.uint8]) -> None
     """Raise CodecGraphError if an image decoded from latents is not that of the receiver."""
     if not np.array_equal(decoded, received):
         raise CodecGraphError(
-            "self-check: the image decoded from the latents is not the one that the receiver makes "
-            "of the sender's strings: what was found is not its synthesis"
+            "self-check: the image decoded from latents is not the one that the receiver makes"
         )
 
 

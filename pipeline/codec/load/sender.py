@@ -73,7 +73,8 @@ class Sender:
         """The constants that the offset of z comes from."""
         if self.decoded_z is not None:
             return [] if self.decoded_z.offset is None else [self.decoded_z.offset]
-        return _shifts(self.structure.z)
+        quantizer = self.structure.z.quantizer
+        return quantizer.shifts if quantizer else []
 
     def z_offset(self, channels: int) -> tuple[float, ...]:
         """Return what is added to the symbols of z before h_s, one value a channel.
@@ -83,26 +84,19 @@ class Sender:
         y_offset = self._rounding_offset("y", self.structure.y)
         offset = self._rounding_offset("z", self.structure.z)
         if np.any(y_offset != 0):
-            raise CodecGraphError(
-                "y is quantised with an offset, so its symbols are not y_hat; a scale hyperprior "
-                "was expected"
-            )
+            raise CodecGraphError("y is quantised with an offset: its symbols are not y_hat")
         if self.decoded_z is not None:
             added = self.decoded_z.offset
             offset = np.zeros(1) if added is None else self.constants[added].astype(np.float64)
         if offset.size not in (1, channels):
-            raise CodecGraphError(
-                f"expected one quantisation offset a channel of z ({channels}), found {offset.size}"
-            )
+            raise CodecGraphError(f"expected {channels} offsets of z, got {offset.size}")
         return tuple(float(value) for value in np.broadcast_to(offset.ravel(), (channels,)))
 
     def _rounding_offset(self, name: str, encoder: Encoder) -> NDArray[np.float64]:
         quantizer = encoder.quantizer
         if quantizer is None:
-            raise CodecGraphError(
-                f"expected the symbols of {name} to come from a rounding, they come from "
-                f"{self.graph.op(encoder.symbols)} {encoder.symbols.node!r}"
-            )
+            found = f"{self.graph.op(encoder.symbols)} {encoder.symbols.node!r}"
+            raise CodecGraphError(f"expected the symbols of {name} to be rounded, got {found}")
         # round(v - offset), or floor(v + 1/2 - offset)
         offset = np.asarray(0.5 if quantizer.op == "Floor" else 0.0)
         if quantizer.added is not None:
@@ -112,7 +106,7 @@ class Sender:
         return offset
 
     def h_s_exact_to(self) -> int | None:
-        """Return ``find_exact_limit`` of h_s; None where other tensors were named."""
+        """Return up to which z_hat h_s is exact; None where other tensors were named."""
         z, index = self.structure.z.symbols, self.structure.scale_index
         if (self.tensors["z_hat"], self.tensors["scale_index"]) != (z, index):
             return None
@@ -131,11 +125,7 @@ class Sender:
 
 
 def read_sender(file: CodecFile, named: Mapping[str, str]) -> Sender:
-    """Check the ops of a codec's file and find the latents in its sender.
-
-    Tensors may be named by their key in ``LATENT_TENSORS``. CodecGraphError if it is no scale
-    hyperprior, ForbiddenOpError if an op is not allowed.
-    """
+    """Check the ops of a codec's file and find the latents in its sender, unless they are named."""
     whole = file.metagraph.graph_def
     ports = [*file.sender.nodes(), *(file.receiver.nodes() if file.receiver else [])]
     check_codec_ops(file.name, extract(whole, ports), whole)
@@ -158,14 +148,8 @@ def read_sender(file: CodecFile, named: Mapping[str, str]) -> Sender:
     used = [*(ref.node for ref in tensors.values()), structure.image.node]
     latents = extract(graph.graph_def, used)
     check_latent_ops(file.name, latents)
-    refs = [*structure.y.tables, *structure.z.tables, *_shifts(structure.y), *_shifts(structure.z)]
+    refs = [*structure.y.constants, *structure.z.constants]
     if decoded_z is not None and decoded_z.offset is not None:
         refs.append(decoded_z.offset)
-    constants = evaluate_constants(
-        graph, list(dict.fromkeys(refs)), structure.image, file.producer_ops
-    )
+    constants = evaluate_constants(graph, refs, structure.image, file.producer_ops)
     return Sender(graph, structure, decoded_z, tensors, divide_exactly(latents), constants)
-
-
-def _shifts(encoder: Encoder) -> list[TensorRef]:
-    return encoder.quantizer.shifts if encoder.quantizer else []

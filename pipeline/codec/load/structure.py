@@ -59,7 +59,7 @@ class Quantizer:
 
 @dataclass(frozen=True)
 class Encoder:
-    """One range-encode op, traced back to what it encodes and to its tables, which are constant."""
+    """One range-encode op, traced back to what it encodes and to its table, which is constant."""
 
     node: str
     op: str
@@ -70,20 +70,18 @@ class Encoder:
     quantizer: Quantizer | None
     """None where the symbols are not rounded in a known form."""
     cdf: TensorRef
-    """1.x: int32 (rows, length). 2.x: int32, rows one after the other, each led by -precision."""
     cdf_offset: TensorRef | None
-    """Smallest symbol of each row, int32 (rows,); None means 0."""
+    """None means 0."""
     cdf_size: TensorRef | None = None
-    """1.x: entries of each row that count, int32 (rows,)."""
+    """1.x; see ``code_tables`` for all of them."""
     precision: int = 0
-    """1.x: bits of a probability."""
     overflow_width: int = 0
-    """1.x: bits of a digit of the code for symbols beyond the table."""
 
     @property
-    def tables(self) -> list[TensorRef]:
-        """The tensors of the range coder's table."""
-        return [r for r in (self.cdf, self.cdf_offset, self.cdf_size) if r is not None]
+    def constants(self) -> list[TensorRef]:
+        """The tensors of the table, and what the latent is shifted by before it is rounded."""
+        table = [r for r in (self.cdf, self.cdf_offset, self.cdf_size) if r is not None]
+        return table + (self.quantizer.shifts if self.quantizer else [])
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ class Structure:
     y: Encoder
     z: Encoder
     scale_index: TensorRef
-    """The scale index of each element of y, (N, h, w, C)."""
+    """(N, h, w, C), one for each symbol of y."""
 
     @property
     def form(self) -> Literal["tfc1", "tfc2"]:
@@ -107,31 +105,29 @@ def find_structure(graph: Graph, image: TensorRef) -> Structure:
     encoders = [_trace(graph, node, image) for node in graph.find(*ENCODE_OPS)]
     if not encoders:
         raise CodecGraphError(
-            f"expected range-encode ops ({', '.join(ENCODE_OPS)}) on the way to the sender's "
-            f"strings, found none: not a codec made with tensorflow-compression"
+            f"expected range-encode ops ({', '.join(ENCODE_OPS)}) in the sender, found none: not a "
+            f"codec made with tensorflow-compression"
         )
-    adaptive = [
-        (encoder, encoder.index)
-        for encoder in encoders
-        if encoder.index is not None and graph.depends_on_value(encoder.index, image.node)
-    ]
-    fixed = [encoder for encoder in encoders if encoder not in [e for e, _ in adaptive]]
+    adaptive: list[tuple[Encoder, TensorRef]] = []
+    fixed: list[Encoder] = []
+    for encoder in encoders:
+        if encoder.index is not None and graph.depends_on_value(encoder.index, image.node):
+            adaptive.append((encoder, encoder.index))
+        else:
+            fixed.append(encoder)
     if not adaptive:
         raise CodecGraphError(
-            f"no sigma_hat: the {len(encoders)} range-encode op(s) of this codec use fixed "
-            f"probabilities (a factorized prior). {_NEEDED}"
+            f"no sigma_hat: all probabilities are fixed (a factorized prior). {_NEEDED}"
         )
     if len(adaptive) != 1 or len(fixed) != 1:
         raise CodecGraphError(
-            f"expected two range-encode ops, one for y with a scale index and one for z with fixed "
-            f"probabilities; found {len(adaptive)} with an index and {len(fixed)} without. "
-            f"{_NEEDED}"
+            f"expected one range-encode op with a scale index (y) and one without (z); found "
+            f"{len(adaptive)} with an index and {len(fixed)} without. {_NEEDED}"
         )
     ((y, scale_index),), (z,) = adaptive, fixed
     if y.quantizer is not None and y.quantizer.predicted:
         raise CodecGraphError(
-            f"y is coded as the difference to a predicted mean (a mean-scale hyperprior, as "
-            f"mbt2018-mean): its symbols are not y_hat. {_NEEDED}"
+            f"y is coded as the difference to a predicted mean (as in mbt2018-mean). {_NEEDED}"
         )
     return Structure(image, y, z, scale_index)
 
@@ -199,10 +195,7 @@ def _without_offset(graph: Graph, value: TensorRef) -> tuple[TensorRef, TensorRe
 def _tables_of_handle(graph: Graph, handle: TensorRef) -> TensorRef:
     ref = _skip(graph, handle, _PASS_OPS | {"EntropyEncodeIndex", "EntropyEncodeChannel"})
     if graph.op(ref) != "CreateRangeEncoder":
-        raise CodecGraphError(
-            f"expected the handle of a range-encode op to come from CreateRangeEncoder, it comes "
-            f"from {graph.op(ref)} {ref.node!r}"
-        )
+        raise CodecGraphError(f"expected CreateRangeEncoder, got {graph.op(ref)} {ref.node!r}")
     return _skip(graph, graph.inputs(ref.node)[1])
 
 
@@ -242,9 +235,7 @@ def _written(graph: Graph, handle: TensorRef, writers: dict[str, int]) -> Tensor
     while (op := graph.op(handle)) not in writers:
         before = _step_back(graph, handle)
         if before is None:
-            raise CodecGraphError(
-                f"expected the loop over the batch to read what {' or '.join(writers)} wrote, it "
-                f"reads from {op} {handle.node!r}"
-            )
+            expected = " or ".join(writers)
+            raise CodecGraphError(f"expected a loop over {expected}, got {op} {handle.node!r}")
         handle = before
     return graph.inputs(handle.node)[writers[op]]

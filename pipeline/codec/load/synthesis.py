@@ -60,10 +60,7 @@ class Synthesis:
         ports = [port for port in receiver.inputs if TensorRef.parse(port.tensor).node in names]
         unknown = [port.key for port in ports if port.key not in roles]
         if unknown:
-            raise CodecGraphError(
-                f"the receiver's input {unknown[0]!r} is neither the size of the image nor that of "
-                "y or z"
-            )
+            raise CodecGraphError(f"the receiver's input {unknown[0]!r} is not a size of x, y or z")
         self._sizes = tuple((roles[port.key], np.dtype(port.dtype)) for port in ports)
         symbols = [str(PLACEHOLDERS[role]) for role in self.takes]
         self._program = Program(

@@ -1,19 +1,10 @@
 """The scale hyperprior of Balle et al. (2018) as a trainable TensorFlow model."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 from latentset.pipeline.codec.load.code_tables import SCALE_COUNT, SCALE_MAX, SCALE_MIN
 from latentset.pipeline.tensorflow_setup import tf, tfc
-
-
-class TrainingOutput(NamedTuple):
-    """Of one pass over a batch."""
-
-    x_hat: tf.Tensor
-    """Reconstruction, float32 (B, H, W, 3), about 0 to 255, not clipped."""
-    bits: tf.Tensor
-    """Estimated bits of each image, y and z together, float32 (B,)."""
 
 
 def scale_of_index(index: Any) -> Any:
@@ -155,10 +146,11 @@ class ScaleHyperprior(tf.Module):  # type: ignore[misc]
         self.h_a.build((None, None, None, M))
         self.h_s.build((None, None, None, N))
 
-    def __call__(self, x: tf.Tensor) -> TrainingOutput:
-        """Pass a batch through with additive uniform noise in place of rounding.
+    def __call__(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Pass images through with additive uniform noise in place of rounding.
 
-        Images are float32 (B, H, W, 3), 0 to 255, H and W multiples of 16.
+        Images are float32 (B, H, W, 3), 0 to 255, H and W multiples of 16. Returned are x_hat, of
+        the same shape and not clipped, and the estimated bits of y and z together, (B,).
         """
         z_model = tfc.ContinuousBatchedEntropyModel(
             self.hyperprior, coding_rank=3, offset_heuristic=False
@@ -172,4 +164,4 @@ class ScaleHyperprior(tf.Module):  # type: ignore[misc]
         index = self.h_s(z_tilde)[:, : tf.shape(y)[1], : tf.shape(y)[2], :]
         y_tilde, y_bits = y_model(y, index, training=True)
         x_hat = self.g_s(y_tilde) * 255.0
-        return TrainingOutput(x_hat, y_bits + z_bits)
+        return x_hat, y_bits + z_bits
