@@ -1,4 +1,4 @@
-"""Bits of symbols, against codes worked out by hand and against the range coder itself."""
+"""Bits of symbols, against codes computed by hand and against the range coder itself."""
 
 import math
 from typing import Any

@@ -80,7 +80,7 @@ def noise(height: int, width: int) -> NDArray[np.uint8]:
 
 
 def test_graph_is_that_of_the_published_codecs(metagraph: Any) -> None:
-    """But for the form of GDN; every tensor of it is held to the listings elsewhere."""
+    """But for the form of GDN; every tensor of it is compared with the listings elsewhere."""
     nodes = {node.name: node.op for node in metagraph.graph_def.node}
     published = build_published(4, 6).graph_def
     norms = re.compile(r"gdn|synthesis/layer_\d/mul")

@@ -30,7 +30,7 @@ Z_BEFORE = "side_entropy_model/side_entropy_model_2/add:0"
 ROUNDING_ROOM = 1e-4
 """A value this close to a whole number may be rounded to either side: of values of about ten,
 after four layers of a thousand products each, float32 leaves that much open (measured: 1e-5). The
-graph's own Rsqrt and the exact division that takes its place differ by less."""
+graph's own Rsqrt and the exact division that replaces it differ by less."""
 
 
 @pytest.fixture(scope="module")
