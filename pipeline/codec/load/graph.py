@@ -8,6 +8,7 @@ are flattened first, so that one walk serves both.
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple
 
 from latentset.datasets.errors import CodecGraphError
@@ -47,11 +48,21 @@ class TensorRef(NamedTuple):
 
 
 class Graph:
-    """Nodes of a flat ``GraphDef`` by name, and walks along its edges."""
+    """Nodes of a flat ``GraphDef`` by name, and walks along its edges.
+
+    Raises:
+        CodecGraphError: It has a cycle outside of loops, in which a walk would not end.
+    """
 
     def __init__(self, graph_def: Any) -> None:
         self.graph_def = graph_def
         self.nodes: dict[str, Any] = {node.name: node for node in graph_def.node}
+        loop_ends = ("NextIteration", "RefNextIteration")
+        edges = {n.name: () if n.op in loop_ends else self._parents(n.name) for n in graph_def.node}
+        try:
+            TopologicalSorter(edges).prepare()
+        except CycleError as error:
+            raise CodecGraphError(f"the graph has a cycle: {', '.join(error.args[1])}") from None
 
     def node(self, name: str) -> Any:
         """Return the ``NodeDef`` of that name; CodecGraphError if there is none."""

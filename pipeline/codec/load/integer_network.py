@@ -131,9 +131,8 @@ def _data(graph: Graph, convolution: Any) -> Any:
 
 def _before(graph: Graph, ref: TensorRef) -> Any:
     """Return the node that computed a value, before it was padded or cropped."""
-    node, seen = graph.node(ref.node), set()
-    while node.op in _KEEP_ORDER and node.name not in seen:
-        seen.add(node.name)
+    node = graph.node(ref.node)
+    while node.op in _KEEP_ORDER:
         node = graph.node(graph.inputs(node.name)[0].node)
     return node
 
