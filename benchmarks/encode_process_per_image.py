@@ -84,7 +84,7 @@ def main() -> None:
     from full_codec import make_codec, read_images, squares, write_images
 
     from latentset.pipeline.codec.load.codec import load_codec
-    from latentset.pipeline.codec.load.sender import LATENT_TENSORS
+    from latentset.pipeline.codec.load.program import LATENT_TENSORS
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("source", metavar="IMAGES", type=Path, help="folder of JPEG files")

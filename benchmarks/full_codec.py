@@ -21,13 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from latentset.pipeline.codec.train.bmshj2018 import (
-    SCALE_COUNT,
-    SCALE_MAX,
-    SCALE_MIN,
-    ScaleHyperprior,
-)
-from latentset.pipeline.codec.train.export import parameters_of
+from latentset.pipeline.codec.load.code_tables import SCALE_COUNT, SCALE_MAX, SCALE_MIN
+from latentset.pipeline.codec.train.bmshj2018 import ScaleHyperprior
+from latentset.pipeline.codec.train.codec_export import parameters_of
 from latentset.pipeline.codec.train.published_form import build_metagraph
 from latentset.pipeline.tensorflow_setup import tf
 

@@ -1,7 +1,7 @@
 """The commands ``latentset codec ...``."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -106,10 +106,10 @@ def train_command(
     distortion: Annotated[
         Literal["ms-ssim", "mse"], typer.Option(help="What to minimise besides the rate.")
     ] = "ms-ssim",
-    filters: Annotated[
+    N: Annotated[
         int, typer.Option("--filters", "-N", help="Filters of every layer but the last.")
     ] = 128,
-    channels: Annotated[int, typer.Option("--channels", "-M", help="Channels of y.")] = 192,
+    M: Annotated[int, typer.Option("--channels", "-M", help="Channels of y.")] = 192,
     crop: Annotated[int, typer.Option(help="Side of the training crops, pixels.")] = 256,
     batch: Annotated[int, typer.Option(help="Crops a step.")] = 8,
     learning_rate: Annotated[float, typer.Option(help="Learning rate at first.")] = 1e-4,
@@ -117,54 +117,34 @@ def train_command(
         float, typer.Option(help="Learning rate at the last step.")
     ] = 1e-6,
     decay_from: Annotated[
-        float, typer.Option(help="Part of the steps after which the rate falls, 0 to 1.")
+        float, typer.Option(help="Fraction of the steps after which the rate falls, 0 to 1.")
     ] = 0.5,
     mse_warmup_steps: Annotated[
-        int, typer.Option(help="First steps, on the mean squared error.")
+        int, typer.Option(help="First steps, trained on the mean squared error.")
     ] = 0,
     mse_warmup_lmbda: Annotated[
-        float, typer.Option(help="Weight of the distortion in them.")
+        float, typer.Option(help="Weight of the distortion in these steps.")
     ] = 0.01,
     seed: Annotated[int, typer.Option(help="Seed of weights and crops.")] = 0,
     init_from: Annotated[
-        Path | None, typer.Option(help="Checkpoint folder to take the first weights from.")
+        Path | None, typer.Option(help="Checkpoint folder of another run to initialise from.")
     ] = None,
     checkpoints: Annotated[
         Path | None,
         typer.Option(help="Folder of checkpoints.", show_default="OUTPUT.checkpoints"),
     ] = None,
     checkpoint_interval: Annotated[int, typer.Option(help="Steps between two checkpoints.")] = 500,
-    log_interval: Annotated[int, typer.Option(help="Steps between two readings.")] = 50,
+    log_interval: Annotated[int, typer.Option(help="Steps between two log lines.")] = 50,
 ) -> None:
-    """Train a scale hyperprior on images and export it; goes on where it was stopped."""
+    """Train a scale hyperprior on images and export it; resumes where it was stopped."""
+    given = {name: value for name, value in locals().items() if value is not None}
     from pydantic import ValidationError
     from rich.console import Console
 
     from latentset.pipeline.codec.train.training import TrainingSettings, train_codec
 
-    given: dict[str, Any] = {
-        "images": tuple(images),
-        "output": output,
-        "lmbda": lmbda,
-        "steps": steps,
-        "distortion": distortion,
-        "N": filters,
-        "M": channels,
-        "crop": crop,
-        "batch": batch,
-        "learning_rate": learning_rate,
-        "final_learning_rate": final_learning_rate,
-        "decay_from": decay_from,
-        "mse_warmup_steps": mse_warmup_steps,
-        "mse_warmup_lmbda": mse_warmup_lmbda,
-        "seed": seed,
-        "init_from": init_from,
-        "checkpoints": checkpoints,
-        "checkpoint_interval": checkpoint_interval,
-        "log_interval": log_interval,
-    }
     try:
-        settings = TrainingSettings(**{k: v for k, v in given.items() if v is not None})
+        settings = TrainingSettings(**given)
     except ValidationError as error:
         first = error.errors()[0]
         option = ".".join(str(part) for part in first["loc"])
@@ -208,10 +188,10 @@ def time_command(
         list[str], typer.Argument(metavar="CODEC...", help="Metagraph files, or names of codecs.")
     ],
     image: Annotated[
-        Path | None, typer.Option(help="An image.", show_default="one made up of --size")
+        Path | None, typer.Option(help="An image.", show_default="a synthetic one of --size")
     ] = None,
     size: Annotated[
-        str, typer.Option(metavar="HxW", help="Of the image made up, pixels.")
+        str, typer.Option(metavar="HxW", help="Of the synthetic image, pixels.")
     ] = "362x362",
     repeat: Annotated[int, typer.Option(min=1, help="Runs, whose median is taken.")] = 20,
     threads: Annotated[int, typer.Option(min=1, help="Threads within one op.")] = 1,
@@ -226,9 +206,9 @@ def time_command(
 
     from latentset.datasets.sources.images import read_image
     from latentset.datasets.sources.resize import ResizeRule
+    from latentset.pipeline.codec.codec_timing import CodecTimings, describe_machine, time_codec
     from latentset.pipeline.codec.load.codec import load_codec
     from latentset.pipeline.codec.load.selfcheck import make_test_images
-    from latentset.pipeline.codec.timing import CodecTimes, describe_machine, time_codec
 
     if image is None:
         try:
@@ -241,7 +221,7 @@ def time_command(
     else:
         pixels = read_image(image)
     loaded = [load_codec(name, threads=threads, cache=cache) for name in codecs]
-    times = CodecTimes(
+    times = CodecTimings(
         machine=describe_machine(threads),
         codecs={codec.info.name: time_codec(codec, pixels, repeat) for codec in loaded},
     )

@@ -16,7 +16,7 @@ SUFFIX = ".metagraph"
 
 @dataclass(frozen=True)
 class CodecFacts:
-    """What a public listing of a codec's tensors tells of it."""
+    """What a public listing of a codec's tensors shows."""
 
     y_channels: int
     y_table: tuple[int, ...]
@@ -48,13 +48,6 @@ Sources:
     of the files.
 """
 
-CACHE_VARIABLE = "LATENTSET_CACHE"
-"""Environment variable that names the folder of downloaded codecs."""
-
-
-RECORD_SUFFIX = ".sha256"
-"""Suffix, after the whole file name, of the record made at a codec's first fetch."""
-
 
 @dataclass(frozen=True)
 class CatalogueEntry:
@@ -62,39 +55,27 @@ class CatalogueEntry:
 
     name: str
     origin: str
-    """``shipped``, ``published`` (can be fetched) or ``own`` (placed in the cache folder)."""
+    """``shipped``, ``published`` (can be fetched) or ``own`` (put into the cache folder)."""
     path: Path | None
-    """Where its file lies; None where it has yet to be fetched."""
+    """None where it has yet to be fetched."""
 
 
 def cache_folder(cache: Path | None = None) -> Path:
-    """Return the folder of downloaded codecs.
-
-    Args:
-        cache: The folder asked for, or None: the environment variable ``LATENTSET_CACHE``, or
-            where the operating system wants caches.
-    """
+    """Return the folder of downloaded codecs: this one, ``LATENTSET_CACHE``'s, or the user's."""
     if cache is not None:
         return cache
-    if named := os.environ.get(CACHE_VARIABLE):
+    if named := os.environ.get("LATENTSET_CACHE"):
         return Path(named)
     return Path(platformdirs.user_cache_dir("latentset")) / "codecs"
 
 
 def record_path(path: Path) -> Path:
     """Return the path of the record of a codec file's SHA-256: ``NAME.metagraph.sha256``."""
-    return path.with_name(path.name + RECORD_SUFFIX)
+    return path.with_name(path.name + ".sha256")
 
 
 def read_record(path: Path) -> str | None:
-    """Return the SHA-256 recorded when a codec was first fetched; None without a record.
-
-    Args:
-        path: The codec file, which need not exist.
-
-    Raises:
-        FetchError: There is a record that cannot be read.
-    """
+    """Return the SHA-256 recorded when a codec file was first fetched; None without a record."""
     record = record_path(path)
     try:
         words = record.read_text(encoding="ascii").split()
@@ -117,11 +98,7 @@ def shipped_codecs() -> dict[str, Path]:
 
 
 def list_codecs(cache: Path | None = None) -> list[CatalogueEntry]:
-    """List the shipped codecs, the published ones, and others that lie in the cache folder.
-
-    Args:
-        cache: As ``cache_folder``.
-    """
+    """List the shipped codecs, the published ones, and others found in the cache folder."""
     folder = cache_folder(cache)
     cached = {p.name.removesuffix(SUFFIX): p for p in sorted(folder.glob(f"*{SUFFIX}"))}
     shipped = shipped_codecs()
@@ -134,15 +111,7 @@ def list_codecs(cache: Path | None = None) -> list[CatalogueEntry]:
 
 
 def locate_codec(name_or_path: str, cache: Path | None = None) -> Path:
-    """Find the file of a codec: at that path, shipped, or in the cache folder, in this order.
-
-    Args:
-        name_or_path: Path of a metagraph file, or the name of a codec.
-        cache: As ``cache_folder``.
-
-    Raises:
-        CodecNotFoundError: There is none; the message says what to do.
-    """
+    """Find the file of a codec: at that path, shipped, or in the cache folder, in this order."""
     path = Path(name_or_path).expanduser()
     if path.is_file():
         return path
@@ -165,18 +134,14 @@ def locate_codec(name_or_path: str, cache: Path | None = None) -> Path:
 
 
 def check_facts(name: str, found: CodecFacts) -> None:
-    """Compare a codec that has the name of a published one with the public listing.
-
-    Raises:
-        CodecGraphError: It is something else.
-    """
+    """Raise CodecGraphError if a codec has a published name and is another one."""
     if name not in PUBLISHED:
         return
-    expected, got = _describe(PUBLISHED[name]), _describe(found)
+    pairs = zip(_describe(PUBLISHED[name]), _describe(found), strict=True)
     different = [
-        f"{what}: expected {expected[what]}, got {got[what]}"
-        for what in expected
-        if expected[what] != got[what]
+        f"{what}: expected {expected}, got {got}"
+        for (what, expected), (_, got) in pairs
+        if expected != got
     ]
     if different:
         raise CodecGraphError(
@@ -185,10 +150,10 @@ def check_facts(name: str, found: CodecFacts) -> None:
         )
 
 
-def _describe(facts: CodecFacts) -> dict[str, str]:
-    return {
-        "channels of y": str(facts.y_channels),
-        "table of y": "x".join(map(str, facts.y_table)),
-        "table of z": "x".join(map(str, facts.z_table)),
-        "h_s": "a network of integers" if facts.integer_h_s else "a network with fractions",
-    }
+def _describe(facts: CodecFacts) -> list[tuple[str, str]]:
+    return [
+        ("channels of y", str(facts.y_channels)),
+        ("table of y", "x".join(map(str, facts.y_table))),
+        ("table of z", "x".join(map(str, facts.z_table))),
+        ("h_s", "a network of integers" if facts.integer_h_s else "a network with fractions"),
+    ]

@@ -2,11 +2,9 @@
 
 import bisect
 import io
-import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,88 +15,56 @@ from rich.table import Table
 
 from latentset.datasets.errors import SourceError
 from latentset.pipeline.codec.load.codec import load_codec
+from latentset.pipeline.codec.load.selfcheck import string_bits
+from latentset.pipeline.codec.msssim import SMALLEST_SIDE
 from latentset.pipeline.codec.train.crops import list_images
 from latentset.pipeline.tensorflow_setup import tf
 
 Pixels = NDArray[np.uint8]
 """An image, uint8 (H, W, 3)."""
 
-MSSSIM_SMALLEST_SIDE = 161
-"""MS-SSIM halves four times and then needs 11 pixels: ``tf.image.ssim_multiscale``'s bound."""
 _JPEG_SUBSAMPLING_420 = 2
 _JPEG_QUALITIES = range(1, 101)
+_COLUMNS = ("codec", "bpp", "MS-SSIM", "PSNR (dB)", "JPEG MS-SSIM", "JPEG PSNR (dB)")
 
 
-@dataclass(frozen=True)
-class Quality:
-    """How near a reconstruction is to its image."""
+class Figures(NamedTuple):
+    """Rate and quality of an image, or their means over images."""
 
+    rate_bpp: float
+    """Bits of what is stored, divided by the image's pixels."""
     ms_ssim: float
     """0 to 1."""
     psnr_db: float
     """Over all channels of RGB, peak 255."""
 
 
-@dataclass(frozen=True)
-class ImageFigures:
-    """What a codec made of one image."""
-
-    name: str
-    rate_bpp: float
-    """Bits of the strings of y and z, divided by the image's pixels."""
-    quality: Quality
-
-
-@dataclass(frozen=True)
-class CodecFigures:
-    """What a codec made of a folder of images; means over images."""
+class CodecFigures(NamedTuple):
+    """Means of a codec over images."""
 
     codec: str
-    images: tuple[ImageFigures, ...]
-    jpeg: Quality
-    """Baseline JPEG (Pillow, 4:2:0) at ``rate_bpp``: means at the two neighbouring quality
-    settings, interpolated linearly between their mean rates."""
-
-    @property
-    def rate_bpp(self) -> float:
-        """Mean bits per pixel."""
-        return statistics.fmean(p.rate_bpp for p in self.images)
-
-    @property
-    def quality(self) -> Quality:
-        """Mean MS-SSIM and mean PSNR."""
-        return mean_quality([p.quality for p in self.images])
+    mean: Figures
+    jpeg: Figures
+    """See ``jpeg_at_rate``."""
 
 
-def string_bits(channels: Sequence[NDArray[Any]]) -> int:
-    """Return the total length of the strings among a sender's channels, bits."""
-    return sum(8 * len(s) for c in channels if c.dtype.kind in "OS" for s in c.ravel())
-
-
-def compare(image: Pixels, reconstruction: Pixels) -> Quality:
-    """Measure a reconstruction, uint8 (H, W, 3) both, sides of at least 161 pixels."""
+def compare(image: Pixels, reconstruction: Pixels, bits: int) -> Figures:
+    """Measure a reconstruction and the bits that it was made of; sides of at least 161 pixels."""
     x, x_hat = tf.constant(image), tf.constant(reconstruction)
-    return Quality(
+    return Figures(
+        rate_bpp=bits / (image.shape[0] * image.shape[1]),
         ms_ssim=float(tf.image.ssim_multiscale(x, x_hat, 255)),
         psnr_db=float(tf.image.psnr(x, x_hat, 255)),
     )
 
 
-def mean_quality(qualities: Sequence[Quality]) -> Quality:
-    """Return the means of MS-SSIM and of PSNR."""
-    return Quality(
-        ms_ssim=statistics.fmean(q.ms_ssim for q in qualities),
-        psnr_db=statistics.fmean(q.psnr_db for q in qualities),
-    )
+def mean_figures(figures: Sequence[Figures]) -> Figures:
+    """Return the mean of each figure."""
+    return Figures(*np.mean(figures, axis=0).tolist())
 
 
 def encode_jpeg(image: Pixels, quality: int) -> bytes:
-    """Encode as baseline JPEG with 4:2:0 chroma and optimized Huffman tables.
-
-    Args:
-        image: uint8 (H, W, 3).
-        quality: The library's setting, 1 to 100.
-    """
+    """Encode as baseline JPEG, quality 1 to 100, 4:2:0 chroma and optimized Huffman tables."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(
         buffer, "JPEG", quality=quality, subsampling=_JPEG_SUBSAMPLING_420, optimize=True
@@ -106,52 +72,35 @@ def encode_jpeg(image: Pixels, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def jpeg_at_rate(images: Sequence[Pixels], rate_bpp: float) -> Quality:
-    """Measure baseline JPEG at a mean rate.
+def jpeg_at_rate(images: Sequence[Pixels], rate_bpp: float) -> Figures:
+    """Measure baseline JPEG (Pillow, 4:2:0) at a mean rate.
 
-    Args:
-        images: uint8 (H, W, 3) each.
-        rate_bpp: Mean bits per pixel.  Outside JPEG's range, its lowest or highest is taken.
-
-    Returns:
-        Mean MS-SSIM and PSNR at the neighbouring quality settings, interpolated in the rate.
+    The means at the two neighbouring quality settings are interpolated linearly between their mean
+    rates. Outside JPEG's range, its lowest or highest rate is taken.
     """
 
     def mean_rate(setting: int) -> float:
-        return statistics.fmean(
-            8 * len(encode_jpeg(p, setting)) / (p.shape[0] * p.shape[1]) for p in images
-        )
+        rates = [8 * len(encode_jpeg(p, setting)) / (p.shape[0] * p.shape[1]) for p in images]
+        return float(np.mean(rates))
 
-    def measure(setting: int) -> Quality:
-        decoded = (np.asarray(Image.open(io.BytesIO(encode_jpeg(p, setting)))) for p in images)
-        return mean_quality([compare(p, d) for p, d in zip(images, decoded, strict=True)])
+    def measure(setting: int) -> NDArray[np.float64]:
+        figures = []
+        for image in images:
+            data = encode_jpeg(image, setting)
+            decoded = np.asarray(Image.open(io.BytesIO(data)))
+            figures.append(compare(image, decoded, 8 * len(data)))
+        return np.array(mean_figures(figures))
 
     above = bisect.bisect_left(_JPEG_QUALITIES, rate_bpp, key=mean_rate)
-    high = _JPEG_QUALITIES[min(above, len(_JPEG_QUALITIES) - 1)]
-    low = _JPEG_QUALITIES[max(above - 1, 0)]
-    low_rate, high_rate = mean_rate(low), mean_rate(high)
-    weight = 0.0
-    if high_rate > low_rate:
-        weight = min(1.0, max(0.0, (rate_bpp - low_rate) / (high_rate - low_rate)))
-    at_low, at_high = measure(low), measure(high)
-    return Quality(
-        ms_ssim=(1 - weight) * at_low.ms_ssim + weight * at_high.ms_ssim,
-        psnr_db=(1 - weight) * at_low.psnr_db + weight * at_high.psnr_db,
-    )
+    low = measure(_JPEG_QUALITIES[max(above - 1, 0)])
+    high = measure(_JPEG_QUALITIES[min(above, len(_JPEG_QUALITIES) - 1)])
+    step = high[0] - low[0]
+    weight = np.clip((rate_bpp - low[0]) / step, 0, 1) if step > 0 else 0.0
+    return Figures(*((1 - weight) * low + weight * high).tolist())
 
 
 def read_images(folder: Path) -> dict[str, Pixels]:
-    """Read the images below a folder that are large enough for MS-SSIM.
-
-    Args:
-        folder: Searched recursively.
-
-    Returns:
-        Images by their path below the folder, RGB.
-
-    Raises:
-        SourceError: None can be read, or all are too small.
-    """
+    """Read the images below a folder that are large enough for MS-SSIM, by their path below it."""
     images = {}
     for path in list_images(folder):
         try:
@@ -159,61 +108,26 @@ def read_images(folder: Path) -> dict[str, Pixels]:
                 pixels = np.asarray(image.convert("RGB"))
         except (UnidentifiedImageError, OSError):
             continue
-        if min(pixels.shape[:2]) >= MSSSIM_SMALLEST_SIDE:
+        if min(pixels.shape[:2]) >= SMALLEST_SIDE:
             images[str(path.relative_to(folder))] = pixels
     if not images:
         raise SourceError(
-            f"{folder}: expected images with sides of at least {MSSSIM_SMALLEST_SIDE} "
-            "pixels, which MS-SSIM needs; found none"
+            f"{folder}: no image of at least {SMALLEST_SIDE} pixels, as MS-SSIM needs"
         )
     return images
 
 
 def evaluate_codec(metagraph: Path, images: Path, *, console: Console) -> CodecFigures:
-    """Encode and decode images with a codec and measure what comes back.
-
-    Args:
-        metagraph: A codec file with both signatures.
-        images: Folder, searched recursively.
-        console: Where a progress bar is shown, on a terminal.
-
-    Returns:
-        Rates from real strings, MS-SSIM and PSNR, and JPEG's at the same mean rate.
-
-    Raises:
-        CodecError: The file cannot be used.
-        SourceError: No image is large enough for MS-SSIM.
-    """
+    """Encode the images below a folder to real strings, decode them and measure the result."""
     codec = load_codec(str(metagraph))
     codec.check_decoding()
-    pixels = read_images(images)
+    pixels = list(read_images(images).values())
     figures = []
-    for name, image in track(
-        pixels.items(), codec.info.name, console=console, disable=not console.is_terminal
-    ):
+    for image in track(pixels, codec.info.name, console=console, disable=not console.is_terminal):
         channels = codec.sender(image)
-        reconstruction = codec.receiver(channels)
-        area = image.shape[0] * image.shape[1]
-        figures.append(
-            ImageFigures(name, string_bits(channels) / area, compare(image, reconstruction))
-        )
-    rate_bpp = statistics.fmean(f.rate_bpp for f in figures)
-    jpeg = jpeg_at_rate(list(pixels.values()), rate_bpp)
-    return CodecFigures(codec.info.name, tuple(figures), jpeg)
-
-
-_COLUMNS = ("codec", "bpp", "MS-SSIM", "PSNR (dB)", "JPEG MS-SSIM", "JPEG PSNR (dB)")
-
-
-def _row(figures: CodecFigures) -> tuple[str, ...]:
-    return (
-        figures.codec,
-        f"{figures.rate_bpp:.4f}",
-        f"{figures.quality.ms_ssim:.4f}",
-        f"{figures.quality.psnr_db:.2f}",
-        f"{figures.jpeg.ms_ssim:.4f}",
-        f"{figures.jpeg.psnr_db:.2f}",
-    )
+        figures.append(compare(image, codec.receiver(channels), sum(string_bits(channels))))
+    mean = mean_figures(figures)
+    return CodecFigures(codec.info.name, mean, jpeg_at_rate(pixels, mean.rate_bpp))
 
 
 def figures_table(evaluated: Sequence[CodecFigures]) -> Table:
@@ -231,3 +145,9 @@ def figures_markdown(evaluated: Sequence[CodecFigures]) -> str:
     lines = ["| " + " | ".join(_COLUMNS) + " |", "|---|" + "---:|" * (len(_COLUMNS) - 1)]
     lines += ["| " + " | ".join(_row(figures)) + " |" for figures in evaluated]
     return "\n".join(lines) + "\n"
+
+
+def _row(figures: CodecFigures) -> tuple[str, ...]:
+    codec, mean, jpeg = figures
+    qualities = [text for f in (mean, jpeg) for text in (f"{f.ms_ssim:.4f}", f"{f.psnr_db:.2f}")]
+    return (codec, f"{mean.rate_bpp:.4f}", *qualities)

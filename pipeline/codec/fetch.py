@@ -1,14 +1,11 @@
 """Download of published codecs into the cache folder.
 
-A file is written under a temporary name, checked, and renamed: what has the codec's name is whole,
-and what has the name of a published codec loads. Its SHA-256 is recorded beside it at the first
-fetch, in the form of ``sha256sum``, and whatever has that name later must be the same file.
+A file gets its name after it is checked: one with a codec's name is whole, and one with the name of
+a published codec loads. Its SHA-256 is recorded beside it at the first fetch, in the form of
+``sha256sum``, and a later file of that name must be the same.
 """
 
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +25,7 @@ from rich.progress import (
 )
 
 from latentset.datasets.errors import CodecError, CodecNotFoundError, FetchError
+from latentset.datasets.storage.atomic import atomic_file, write_atomically
 from latentset.pipeline.codec.catalogue import (
     PUBLISHED,
     SUFFIX,
@@ -63,22 +61,18 @@ def fetch_codec(
     url_prefix: str | None = None,
     console: Console,
 ) -> FetchedCodec:
-    """Put a codec into the cache folder, unless it is there.
+    """Put a codec into the cache folder; a file that is there already is checked alike.
 
     Args:
-        name: Name of a published codec; any name where ``url_prefix`` is given.
+        name: Of a published codec; any name where ``url_prefix`` is given.
         cache: Folder of downloaded codecs, if not the usual one.
-        url_prefix: Where ``NAME.metagraph`` is, if not at the authors': an http, https or file
-            URL, or another that fsspec knows.
-        console: Where progress is shown: a bar on a terminal, plain lines elsewhere.
-
-    Returns:
-        Where it is. A file that was placed there by hand is checked in the same way.
+        url_prefix: Where ``NAME.metagraph`` is, if not at the authors'; a URL that fsspec knows.
+        console: Shows progress: a bar on a terminal, plain lines elsewhere.
 
     Raises:
         CodecNotFoundError: The name is not that of a published codec.
-        FetchError: The download failed or was cut, what came is no codec, is not the published one
-            of that name, or differs from the one recorded at the first fetch. Nothing is kept.
+        FetchError: The download failed or was cut, or the file is no codec, is not the published
+            one of that name, or differs from the one recorded at the first fetch. Nothing is kept.
     """
     _check_name(name, url_prefix)
     folder = cache_folder(cache)
@@ -87,19 +81,13 @@ def fetch_codec(
         return FetchedCodec(name, path, _accept(path, path, name, f"the file {path}"), False)
     url = f"{(url_prefix or PUBLISHED_URL).rstrip('/')}/{name}{SUFFIX}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as partial:
+            _download(url, partial, name, console)
+            sha256 = _accept(partial, path, name, url)
+    except CodecError:
+        raise
     except OSError as error:
-        raise FetchError(f"cannot make the cache folder {folder}: {error}") from error
-    temporary = folder / f".{name}{SUFFIX}.{os.getpid()}.part"
-    try:
-        with _progress(name, console) as callback:
-            _download(url, temporary, callback)
-        if not console.is_terminal:
-            console.print(f"fetched {name}: {temporary.stat().st_size} bytes", highlight=False)
-        sha256 = _accept(temporary, path, name, url)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise FetchError(f"cannot write {path}: {error}") from error
     return FetchedCodec(name, path, sha256, True)
 
 
@@ -110,22 +98,15 @@ def _check_name(name: str, url_prefix: str | None) -> None:
         raise CodecNotFoundError(f"{name!r} is not a codec's name")
     if url_prefix is None and name not in PUBLISHED:
         raise CodecNotFoundError(
-            f"{name!r} is not a published scale hyperprior: 'latentset codec list' shows their "
-            f"names; --url-prefix says where another codec is"
+            f"{name!r} is not a published scale hyperprior ('latentset codec list' shows them); "
+            f"--url-prefix says where another codec is"
         )
 
 
 def _accept(found: Path, path: Path, name: str, origin: str) -> str:
-    """Check a file that is to have a codec's name, and record it if it is the first.
+    """Check a file that is to have a codec's path, and record its SHA-256 if it is the first.
 
-    Args:
-        found: The file.
-        path: The path that it is to have.
-        name: The codec's name; the first file with a published one is loaded and tried.
-        origin: Where it comes from, for messages.
-
-    Returns:
-        Its SHA-256.
+    The first file with a published name is loaded and tried. The origin is for messages.
     """
     from latentset.pipeline.codec.load.codec import Codec
     from latentset.pipeline.codec.load.metagraph import parse_codec_file
@@ -138,7 +119,11 @@ def _accept(found: Path, path: Path, name: str, origin: str) -> str:
     except CodecError as error:
         raise FetchError(f"{origin} is refused: not a codec that can be used. {error}") from error
     if recorded is None:
-        _record(path, file.sha256)
+        record = record_path(path)
+        try:
+            write_atomically(record, f"{file.sha256}  {path.name}\n")
+        except OSError as error:
+            raise FetchError(f"cannot record the SHA-256 in {record}: {error}") from error
     elif recorded != file.sha256:
         raise FetchError(
             f"{origin} differs from what was fetched first: expected the SHA-256 {recorded} "
@@ -147,39 +132,42 @@ def _accept(found: Path, path: Path, name: str, origin: str) -> str:
     return file.sha256
 
 
-def _record(path: Path, sha256: str) -> None:
-    record = record_path(path)
-    temporary = record.with_name(f".{record.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(f"{sha256}  {path.name}\n", encoding="ascii")
-        temporary.replace(record)
-    except OSError as error:
-        raise FetchError(f"cannot record the SHA-256 in {record}: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+def _download(url: str, path: Path, name: str, console: Console) -> None:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    bar = Progress(
+        *columns,
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task(name, total=None)
 
+    def show(size: int | None, value: int, **_: object) -> None:
+        bar.update(task, total=size, completed=value)
 
-def _download(url: str, path: Path, callback: "_ByteCount") -> None:
-    # Every other failure of a client, an event loop or a disk is one thing to the caller.
+    if not console.is_terminal:
+        console.print(f"fetching {name}", highlight=False)
+    callback = Callback(hooks={"bar": show})
     try:
         if url.startswith("file:"):
             # A URL writes a space as %20; fsspec takes a file's path as it stands.
             url = url2pathname(urlsplit(url).path)
         system, location = fsspec.core.url_to_fs(url, **_client_options(url))
-        system.get_file(location, str(path), callback=callback)
+        with bar:
+            system.get_file(location, str(path), callback=callback)
     except FileNotFoundError as error:
         raise FetchError(f"there is nothing at {url} (404 or no such file)") from error
-    except Exception as error:
+    except Exception as error:  # of a client, an event loop or a disk: one thing to the caller
         reason = str(error) or type(error).__name__
-        raise FetchError(
-            f"the download of {url} failed: {reason}; nothing was kept, run it again"
-        ) from error
+        raise FetchError(f"the download of {url} failed: {reason}; nothing was kept") from error
     size = path.stat().st_size
     if callback.size is not None and size != callback.size:
         raise FetchError(
-            f"the download of {url} is {size} bytes long, {callback.size} were announced; nothing "
-            f"was kept, run it again"
+            f"{url} is {size} bytes long, {callback.size} were announced; nothing was kept"
         )
+    if not console.is_terminal:
+        console.print(f"fetched {name}: {size} bytes", highlight=False)
 
 
 def _client_options(url: str) -> dict[str, Any]:
@@ -196,27 +184,3 @@ def _client_options(url: str) -> dict[str, Any]:
         "client_kwargs": {"trust_env": True, "timeout": timeout},
         "headers": {"Accept-Encoding": "identity"},
     }
-
-
-class _ByteCount(Callback):  # type: ignore[misc]
-    """Counts bytes for fsspec, and shows them on a progress bar if there is one."""
-
-    def __init__(self, bar: Progress | None, task: Any) -> None:
-        super().__init__()
-        self._bar = bar
-        self._task = task
-
-    def call(self, hook_name: str | None = None, **kwargs: Any) -> None:
-        if self._bar is not None:
-            self._bar.update(self._task, total=self.size, completed=self.value)
-
-
-@contextmanager
-def _progress(name: str, console: Console) -> Iterator[_ByteCount]:
-    if not console.is_terminal:
-        console.print(f"fetching {name}", highlight=False)
-        yield _ByteCount(None, None)
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=console) as bar:
-        yield _ByteCount(bar, bar.add_task(name, total=None))

@@ -17,15 +17,15 @@ C2 = (0.03 * 255) ** 2
 def ms_ssim(x: tf.Tensor, x_hat: tf.Tensor, *, least: float = 0.0) -> tf.Tensor:
     """Return the MS-SSIM of each pair of images.
 
-    The same value as ``tf.image.ssim_multiscale(x, x_hat, 255)``, where ``least`` is 0.  The
+    The same value as ``tf.image.ssim_multiscale(x, x_hat, 255)``, where ``least`` is 0. The
     Gaussian windows are applied as products with two banded matrices, which on CPU costs less than
     TensorFlow's dense 11x11 depthwise convolution, in the backward pass above all.
 
     Args:
         x: float32 (B, H, W, 3), 0 to 255; H and W static, at least 161.
         x_hat: The same shape.
-        least: Bound of each scale's similarity from below. A loss wants one above 0, where the
-            gradient of its power is infinite.
+        least: Lower bound of each scale's similarity. A loss wants one above 0, where the gradient
+            of its power is infinite.
 
     Returns:
         float32 (B,), the mean over channels.

@@ -1,7 +1,7 @@
-"""A tiny codec with known random weights, and its latents worked out with numpy in float64.
+"""A tiny codec with known random weights, and its latents computed with numpy in float64.
 
 Float32 kernels add up in an order that depends on the CPU, so a value near a rounding boundary may
-come out on either side. How near is worked out with every value, for float32 arithmetic in any
+be rounded to either side. How near is computed with every value, for float32 arithmetic in any
 order, with or without fused multiply-add: n products and their sum are off by at most
 L sqrt(n) u of the sum of their magnitudes, but for a probability of 2 exp(-L^2 / 2) (Higham and
 Mary, "A new approach to probabilistic rounding error analysis", SIAM J. Sci. Comput. 41(5), 2019,
@@ -97,7 +97,7 @@ def _upsample_conv(x: Array, kernel: Array) -> Array:
 
 @dataclass(frozen=True)
 class Near:
-    """Numbers, and how far from them float32 arithmetic may come out."""
+    """Numbers, and how far from them float32 arithmetic may end."""
 
     value: Array
     error: Array
@@ -157,7 +157,7 @@ def _gdn(x: Near, beta: Array, gamma: Array, v1: bool) -> Near:
     least = norm.value - norm.error
     value = x.value / norm.value**power
     error = x.error / least**power + np.abs(x.value) * power * norm.error / least ** (1 + power)
-    # TensorFlow's Rsqrt, which may stand for the square root, is off by 3 units in the last place.
+    # TensorFlow's Rsqrt, which may replace the square root, is off by 3 units in the last place.
     return Near(value, error + 10 * U * np.abs(value))
 
 
@@ -170,7 +170,7 @@ def _rounded(x: Near, offset: Array | float, v1: bool) -> SymbolRange:
 def encode_by_hand(
     weights: Weights, image: NDArray[np.uint8], *, v1: bool
 ) -> tuple[SymbolRange, SymbolRange]:
-    """Work out what ``y_hat`` (h, w, M) and ``z_hat`` (hz, wz, N) of an image may be."""
+    """Compute what ``y_hat`` (h, w, M) and ``z_hat`` (hz, wz, N) of an image may be."""
     x = Near(image / 255.0, 2 * U * image / 255.0)
     for i in range(4):
         x = _sum_products(x, weights.g_a[i], _strided(2), weights.g_a_bias[i])
@@ -186,7 +186,7 @@ def encode_by_hand(
 def scale_index_by_hand(
     weights: Weights, z_hat: NDArray[np.int32], size: tuple[int, int], *, v1: bool
 ) -> SymbolRange:
-    """Work out what the scale index (h, w, M) may be, given the ``z_hat`` that there is.
+    """Compute what the scale index (h, w, M) may be, given the ``z_hat`` that there is.
 
     One symbol of z_hat decides all scales around it, so it is taken as the graph gives it.
     """

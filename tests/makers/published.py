@@ -4,11 +4,17 @@ from typing import Any, Literal
 
 import numpy as np
 
+from latentset.pipeline.codec.load.code_tables import log_spaced_scales
 from latentset.pipeline.codec.load.codec import Codec
 from latentset.pipeline.codec.load.metagraph import parse_codec_file
-from latentset.pipeline.codec.load.tables import PaddedRows, log_spaced_scales
-from latentset.pipeline.codec.train.export import gaussian_rows, pad_rows, quantize_row
-from latentset.pipeline.codec.train.parameters import IntegerLayer, Layer, Norm, Parameters
+from latentset.pipeline.codec.train.codec_export import gaussian_rows, pad_rows, quantize_row
+from latentset.pipeline.codec.train.parameters import (
+    IntegerLayer,
+    Layer,
+    Norm,
+    PaddedRows,
+    Parameters,
+)
 from latentset.pipeline.codec.train.published_form import build_metagraph
 
 Median = Literal["rounded", "truncated", "whole"]

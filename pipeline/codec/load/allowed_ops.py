@@ -1,8 +1,8 @@
-"""The op types that a codec's graph may hold.
+"""The op types that a codec's graph may hold, and the check that refuses all others.
 
 A graph from the internet is a program: TensorFlow has ops that read and write files, open
-connections and call back into Python. What follows are ops that compute on their inputs alone;
-whatever is not listed is refused by name, before anything is imported or run.
+connections and call back into Python. Allowed are ops that compute on their inputs alone. All
+others are refused by name, before anything is imported or run.
 
 Sources:
     The published codecs are built from tensorflow-compression's layers (convolutions, GDN with
@@ -45,7 +45,7 @@ STOCK_OPS = frozenset(
     TruncateMod Unique UniqueV2 Unpack UpperBound Where While Xdivy Xlogy ZerosLike
     """.split()  # noqa: SIM905 - a list of quoted names is harder to read
 )
-"""What the latents may be computed with: TensorFlow's own ops without effect on the outside."""
+"""What computes latents: TensorFlow's own ops without effect on the outside."""
 
 RANGE_CODER_OPS = frozenset(
     """
@@ -65,57 +65,45 @@ VARIABLE_OPS = frozenset(
 """Ops that mean weights are not in the file: refused too, with a message that says so."""
 
 SAVER_OPS = VARIABLE_OPS | {"MergeV2Checkpoints", "RestoreV2", "SaveV2", "ShardedFilename"}
-"""What ``tf.compat.v1.train.Saver`` leaves in a graph; let be where no signature reaches it, since
+"""What ``tf.compat.v1.train.Saver`` leaves in a graph; allowed where no signature reaches it, since
 only the sub-graphs of the signatures are ever imported."""
 
 
 def check_codec_ops(name: str, reached: Any, whole: Any) -> None:
-    """Check the whole of a codec file: its signatures, its functions, and the rest.
+    """Check a codec file: what its signatures reach, its functions, and the rest of its graph.
 
-    Args:
-        name: Name of the codec, for messages.
-        reached: ``GraphDef`` of what the signatures reach.
-        whole: ``GraphDef`` of the file, functions included.
-
-    Raises:
-        ForbiddenOpError: An op is not allowed.
-        CodecGraphError: Weights are variables and not constants.
+    ForbiddenOpError if an op is not allowed, CodecGraphError if weights are variables.
     """
     allowed = STOCK_OPS | RANGE_CODER_OPS
     functions = [node for function in whole.library.function for node in function.node_def]
-    _check(name, [*reached.node, *functions], allowed, _function_names(whole))
-    _check(name, whole.node, allowed | SAVER_OPS, _function_names(whole))
+    _check(name, whole, [*reached.node, *functions], allowed)
+    _check(name, whole, whole.node, allowed | SAVER_OPS)
 
 
 def check_latent_ops(name: str, graph: Any) -> None:
-    """Check a sub-graph that computes latents: stock ops only.
-
-    Args:
-        name: Name of the codec, for messages.
-        graph: The ``GraphDef`` that is going to be imported, functions included.
-
-    Raises:
-        ForbiddenOpError: An op is not allowed.
-        CodecGraphError: Weights are variables and not constants.
-    """
+    """Check a sub-graph without range coder that is going to be imported: stock ops only."""
     functions = [node for function in graph.library.function for node in function.node_def]
-    _check(name, [*graph.node, *functions], STOCK_OPS, _function_names(graph))
+    _check(name, graph, [*graph.node, *functions], STOCK_OPS)
 
 
-def _function_names(graph: Any) -> frozenset[str]:
-    return frozenset(function.signature.name for function in graph.library.function)
+def _check(name: str, graph: Any, nodes: Iterable[Any], allowed: frozenset[str]) -> None:
+    """Check nodes of a graph, whose library has the functions that they may call."""
+    from tensorflow.python.framework import op_def_registry
 
-
-def _check(
-    name: str, nodes: Iterable[Any], allowed: frozenset[str], functions: frozenset[str]
-) -> None:
+    functions = {function.signature.name for function in graph.library.function}
     forbidden: dict[str, str] = {}
     for node in nodes:
-        if node.op in allowed or _calls_by_name(node, functions):
-            if node.op in FUNCTION_CALLS:
-                _check_called(name, node, functions)
+        # A node may call a function by having its name as op. A function that is named as an op of
+        # TensorFlow's own would hide that op from this check.
+        calls_by_name = node.op in functions and op_def_registry.get(node.op) is None
+        if node.op not in allowed and not calls_by_name:
+            forbidden.setdefault(node.op, node.name)
             continue
-        forbidden.setdefault(node.op, node.name)
+        for called in (node.attr[key].func.name for key in FUNCTION_CALLS.get(node.op, ())):
+            if called not in functions:
+                raise ForbiddenOpError(
+                    f"{name}: {node.op} {node.name!r} calls {called!r}, which is not in the file"
+                )
     variables = sorted(forbidden.keys() & VARIABLE_OPS)
     if variables and len(variables) == len(forbidden):
         raise CodecGraphError(
@@ -128,22 +116,3 @@ def _check(
             f"{name}: ops that are not allowed in a codec: {found}. Codecs compute on their "
             f"inputs only; nothing of this file has been run"
         )
-
-
-def _calls_by_name(node: Any, functions: frozenset[str]) -> bool:
-    """Say whether a node calls a function of the file by the function's name as its op.
-
-    A function that is named as an op of TensorFlow's own would hide that op from this check.
-    """
-    from tensorflow.python.framework import op_def_registry
-
-    return node.op in functions and op_def_registry.get(node.op) is None
-
-
-def _check_called(name: str, node: Any, functions: frozenset[str]) -> None:
-    for key in FUNCTION_CALLS[node.op]:
-        called = node.attr[key].func.name
-        if called not in functions:
-            raise ForbiddenOpError(
-                f"{name}: {node.op} {node.name!r} calls {called!r}, which is not in the file"
-            )

@@ -1,4 +1,9 @@
-"""A codec, loaded: images in, latents out."""
+"""A codec, loaded: images in, latents out.
+
+``load_codec`` reads the file (``metagraph``), checks its ops and finds its latents (``sender``),
+imports their part of the graph (``program``) and compares them with real strings
+(``selfcheck``).
+"""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -19,43 +24,35 @@ from latentset.pipeline.codec.catalogue import (
     read_record,
     record_path,
 )
-from latentset.pipeline.codec.load.constants import (
-    find_z_offset,
-    list_scale_tables,
-    read_code_table,
-    read_z_offset,
-)
+from latentset.pipeline.codec.load.code_tables import find_scales
 from latentset.pipeline.codec.load.decoders import DecodedZ
 from latentset.pipeline.codec.load.graph import TensorRef
-from latentset.pipeline.codec.load.integer_network import find_exact_limit
 from latentset.pipeline.codec.load.metagraph import CodecFile, read_codec_file
-from latentset.pipeline.codec.load.program import Program
+from latentset.pipeline.codec.load.program import (
+    LATENT_TENSORS,
+    Latents,
+    Program,
+    import_signature,
+)
 from latentset.pipeline.codec.load.selfcheck import (
     SelfCheck,
-    Sizes,
-    check_sizes,
-    check_symbols,
-    check_synthesis,
+    check_bits,
+    check_image,
     make_test_images,
+    measure_sizes,
+    string_bits,
 )
-from latentset.pipeline.codec.load.sender import LATENT_TENSORS, Sender, read_sender
-from latentset.pipeline.codec.load.signatures import Signatures, producer_ops_of
+from latentset.pipeline.codec.load.sender import read_sender
 from latentset.pipeline.codec.load.structure import Structure
-from latentset.pipeline.codec.load.synthesis import SizeRole, Synthesis, find_size_roles
-from latentset.pipeline.codec.load.tables import find_scales
+from latentset.pipeline.codec.load.synthesis import (
+    SizeRole,
+    Synthesis,
+    as_pixels,
+    find_size_roles,
+)
 from latentset.pipeline.tensorflow_setup import environment
 
-
-@dataclass(frozen=True)
-class Latents:
-    """The latents of a batch of images of one size."""
-
-    y_hat: NDArray[np.int32]
-    """(N, h, w, C)."""
-    scale_index: NDArray[np.int32]
-    """(N, h, w, C), locations in the codec's scale table."""
-    z_hat: NDArray[np.int32]
-    """(N, hz, wz, Cz), symbols: the value is the symbol plus the channel's offset."""
+__all__ = ["Codec", "GraphReport", "Latents", "load_codec"]
 
 
 @dataclass(frozen=True)
@@ -64,8 +61,7 @@ class GraphReport:
 
     structure: Structure
     decoded_z: DecodedZ | None
-    """z as the sender decodes it again; None: it does not."""
-    z_offset: tuple[TensorRef, ...]
+    z_offset: list[TensorRef]
     """The constants that the offset of z comes from."""
     facts: CodecFacts
     scale_distance: float
@@ -75,7 +71,7 @@ class GraphReport:
 
 
 class Codec:
-    """A scale hyperprior, ready to encode.
+    """A scale hyperprior, ready to encode; see ``load_codec``.
 
     ::
 
@@ -90,11 +86,11 @@ class Codec:
 
     file: CodecFile
     info: CodecInfo
-    """What a store keeps of the codec."""
     report: GraphReport
-    """What ``latentset codec inspect`` prints."""
+    free_batch: bool
+    """Whether the graph takes several images at once."""
     self_check: SelfCheck | None
-    """Result of the check at load; None where it was skipped."""
+    """None where it was skipped."""
 
     def __init__(
         self,
@@ -104,53 +100,35 @@ class Codec:
         threads: int = 1,
         self_check: bool = True,
     ) -> None:
-        """Check, import and try a codec; see ``load_codec``."""
+        self.file, self._threads = file, threads
         try:
-            self._load(file, dict(tensors or {}), threads, self_check)
+            self._load(dict(tensors or {}), self_check)
         except CodecGraphError as error:
             if str(error).startswith(f"{file.name}: "):
                 raise
             raise CodecGraphError(f"{file.name}: {error}") from error
 
-    def _load(self, file: CodecFile, named: dict[str, str], threads: int, self_check: bool) -> None:
-        self.file, self._threads = file, threads
-        self._signatures = Signatures(file, threads)
-        sender = read_sender(file, named)
-        self._y_table, self._z_table = (
-            read_code_table(encoder, sender.constants)
-            for encoder in (sender.structure.y, sender.structure.z)
-        )
-        self._program = self._import(sender)
-        sizes = check_sizes(self._run)
-        self._free_batch = sizes.free_batch
-        self._together = self._free_batch and environment()["device"] != "CPU"
-        self.info, self.report = self._describe(sender, sizes)
-        check_facts(file.name, self.report.facts)
-        self.self_check = check_symbols(self) if self_check else None
-        self._program.restart()
-
-    def _import(self, sender: Sender) -> Program:
-        image = str(sender.structure.image)
-        return Program(
+    def _load(self, named: dict[str, str], self_check: bool) -> None:
+        sender = read_sender(self.file, named)
+        structure = sender.structure
+        self._y_table = sender.code_table(structure.y)
+        self._z_table = sender.code_table(structure.z)
+        self._analysis = Program(
             sender.latents,
-            [image],
+            [self.file.input_tensor],
             [str(sender.tensors[key]) for key in LATENT_TENSORS],
             threads=self._threads,
-            image=image,
-            producer_ops=producer_ops_of(self.file),
+            image=self.file.input_tensor,
+            producer_ops=self.file.producer_ops,
         )
-
-    def _describe(self, sender: Sender, sizes: Sizes) -> tuple[CodecInfo, GraphReport]:
-        graph, structure, decoded_z = sender.graph, sender.structure, sender.decoded_z
-        if self._z_table.rows != sizes.z_channels:
-            raise CodecGraphError(
-                f"z_hat has {sizes.z_channels} channels and its range coder "
-                f"{self._z_table.rows} rows; one a channel was expected"
-            )
-        candidates = list_scale_tables(graph, structure, self._y_table.rows)
-        scales, distance = find_scales(self._y_table, candidates)
+        sizes = measure_sizes(self._compute)
+        self.free_batch = sizes.free_batch
+        self._together = sizes.free_batch and environment()["device"] != "CPU"
+        if (rows := self._z_table.rows) != sizes.z_channels:
+            raise CodecGraphError(f"expected {sizes.z_channels} rows in z's table, got {rows}")
+        scales, distance = find_scales(self._y_table, sender.scale_tables(self._y_table.rows))
         tensors = {"input_image": structure.image, **sender.tensors}
-        info = CodecInfo(
+        self.info = CodecInfo(
             name=self.file.name,
             sha256=self.file.sha256,
             form=structure.form,
@@ -158,85 +136,64 @@ class Codec:
             channels=sizes.channels,
             z_channels=sizes.z_channels,
             scale_table=tuple(float(s) for s in scales),
-            z_offset=read_z_offset(graph, structure, sender.constants, sizes.z_channels, decoded_z),
-            h_s_exact_to=self._exact_limit(sender),
+            z_offset=sender.z_offset(sizes.z_channels),
+            h_s_exact_to=sender.h_s_exact_to(),
             y_downsampling=sizes.y_downsampling,
             z_downsampling=sizes.z_downsampling,
         )
-        report = GraphReport(
+        self.report = GraphReport(
             structure=structure,
-            decoded_z=decoded_z,
-            z_offset=tuple(find_z_offset(graph, structure, decoded_z)),
+            decoded_z=sender.decoded_z,
+            z_offset=sender.z_offset_tensors,
             facts=sender.facts(sizes.channels),
             scale_distance=distance,
             op_counts=Counter(node.op for node in sender.latents.node),
         )
-        return info, report
-
-    @staticmethod
-    def _exact_limit(sender: Sender) -> int | None:
-        structure, decoded_z = sender.structure, sender.decoded_z
-        z, index = structure.z.symbols, structure.scale_index
-        if (sender.tensors["z_hat"], sender.tensors["scale_index"]) != (z, index):
-            return None  # other tensors were named
-        offset = decoded_z.offset if decoded_z else None
-        return find_exact_limit(sender.graph, z, index, structure.image, offset)
-
-    @property
-    def free_batch(self) -> bool:
-        """Whether the graph takes several images at once."""
-        return self._free_batch
+        check_facts(self.file.name, self.report.facts)
+        self.self_check = None
+        if self_check:
+            images = make_test_images()[:1]
+            implied = [float(bits[0]) for bits in self.symbol_bits(self.encode(images))]
+            self.self_check = check_bits(implied, string_bits(self.sender(images[0])))
+        self._analysis.restart()
 
     def encode(self, images: NDArray[np.uint8]) -> Latents:
-        """Compute the latents of images.
+        """Compute the latents of images, uint8 (N, H, W, 3), RGB.
 
         On a CPU they are the same for any number of images and of threads. oneDNN adds up a
-        convolution in another order for another batch where it finds that faster (seen: small
-        transforms, images below 192x192), and now and then a symbol at a rounding boundary flips.
-        So they go through the graph one by one, which costs next to nothing. On a GPU they go
-        together, and nothing is promised: the store's provenance names the device.
-
-        Args:
-            images: uint8 (N, H, W, 3), RGB.
-
-        Raises:
-            CodecGraphError: The graph fails on this size, or yields latents of another size than
-                ``info`` promises.
+        convolution in another order for another batch where that is faster (seen: small transforms,
+        images below 192x192), and now and then a symbol at a rounding boundary flips. So images
+        pass one by one, which costs next to nothing. On a GPU they pass together, and nothing is
+        promised. CodecGraphError where the graph fails on this size, or yields another than
+        ``info`` says.
         """
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
             raise ValueError(
                 f"expected images uint8 (N, H, W, 3), got {images.dtype} {images.shape}"
             )
-        if self._together or len(images) == 1:
-            latents = self._run(images)
-        else:
-            parts = [self._run(images[i : i + 1]) for i in range(len(images))]
-            latents = Latents(
-                *(np.concatenate([getattr(p, key) for p in parts]) for key in LATENT_TENSORS)
-            )
+        batches = self._batches(len(images))
+        latents = Latents.join([self._compute(images[batch]) for batch in batches])
         count, height, width = images.shape[:3]
-        expected = (count, *self.info.y_size(height, width), self.info.channels)
-        z_expected = (count, *self.info.z_size(height, width), self.info.z_channels)
-        for key, shape in (("y_hat", expected), ("scale_index", expected), ("z_hat", z_expected)):
-            found = getattr(latents, key).shape
-            if found != shape:
+        y_shape = (count, *self.info.y_size(height, width), self.info.channels)
+        z_shape = (count, *self.info.z_size(height, width), self.info.z_channels)
+        for key, expected in zip(LATENT_TENSORS, (y_shape, y_shape, z_shape), strict=True):
+            if (found := getattr(latents, key).shape) != expected:
                 raise CodecGraphError(
-                    f"{self.info.name}: for images of {height}x{width} expected {key} of "
-                    f"shape {shape}, got {found}"
+                    f"{self.info.name}: expected {key} of shape {expected}, got {found}"
                 )
         return latents
 
+    def _compute(self, images: NDArray[np.uint8]) -> Latents:
+        return Latents.from_arrays(self._analysis.run(images))
+
+    def _batches(self, count: int) -> list[slice]:
+        """Return the images that pass through a graph at once."""
+        return [slice(None)] if self._together else [slice(k, k + 1) for k in range(count)]
+
     def rate_bits(self, latents: Latents) -> NDArray[np.float64]:
-        """Return the bits that the range coder spends on each image.
+        """Return the bits of each image, float64 (N,), by the codec's own tables.
 
-        Computed from the symbols and the codec's own tables, symbols beyond the tables included.
         Real strings are a few bytes longer: they end on whole bytes.
-
-        Args:
-            latents: As from ``encode``.
-
-        Returns:
-            float64 (N,).
         """
         y_bits, z_bits = self.symbol_bits(latents)
         return y_bits + z_bits
@@ -252,49 +209,36 @@ class Codec:
         z_bits = [self._z_table.bits(z, channel).sum() for z in latents.z_hat]
         return np.array(y_bits, np.float64), np.array(z_bits, np.float64)
 
-    def sender(self, image: NDArray[np.uint8]) -> list[NDArray[Any]]:
-        """Encode one image into strings; see ``Signatures.sender``."""
-        return self._signatures.sender(image)
-
-    def receiver(self, channels: list[NDArray[Any]]) -> NDArray[np.uint8]:
-        """Decode what ``sender`` returned; see ``Signatures.receiver``."""
-        return self._signatures.receiver(channels)
-
     def decode(
         self, y_hat: NDArray[Any], z_hat: NDArray[Any], size: tuple[int, int]
     ) -> NDArray[np.uint8]:
-        """Turn latents back into images, as ``receiver`` does with strings, but without any.
+        """Decode symbols (N, h, w, C) and (N, hz, wz, Cz) to images, uint8 (N, H, W, 3), of a size.
 
-        On a CPU one by one, as ``encode``: a batch may add up in another order.
-
-        Args:
-            y_hat: Integers (N, h, w, C).
-            z_hat: Integers (N, hz, wz, Cz), symbols; used only where the synthesis needs them.
-            size: Height and width of the images, pixels.
-
-        Returns:
-            uint8 (N, H, W, 3), RGB.
-
-        Raises:
-            CodecGraphError: The codec has no receiver, its symbols cannot be told in it, or it
-                fails.
+        They are those that ``receiver`` makes of strings. CodecGraphError if it cannot decode.
         """
-        if self._together or len(y_hat) == 1:
-            return self.synthesis.run(y_hat, z_hat, size)
-        parts = [
-            self.synthesis.run(y_hat[k : k + 1], z_hat[k : k + 1], size) for k in range(len(y_hat))
-        ]
-        return np.concatenate(parts)
+        batches = self._batches(len(y_hat))
+        return np.concatenate([self.synthesis.run(y_hat[b], z_hat[b], size) for b in batches])
 
     def check_decoding(self) -> None:
-        """Find the synthesis; with the self-check, hold it against the receiver's own images.
+        """Raise CodecGraphError if the codec cannot decode, or not as its receiver does.
 
-        ``decode`` does so when it is first called; a job asks before anything is written.
-
-        Raises:
-            CodecGraphError: The codec cannot decode, or decodes otherwise than its receiver.
+        ``decode`` checks it when it is first called; a job asks before anything is written.
         """
         _ = self.synthesis
+
+    @cached_property
+    def synthesis(self) -> Synthesis:
+        """The receiver behind its range decoder."""
+        try:
+            synthesis = Synthesis(self.file, self.size_roles, self._threads)
+            if self.self_check is not None:
+                image = make_test_images()[1]
+                latents, size = self.encode(image[np.newaxis]), (image.shape[0], image.shape[1])
+                decoded = synthesis.run(latents.y_hat, latents.z_hat, size)[0]
+                check_image(decoded, self.receiver(self.sender(image)))
+        except CodecGraphError as error:
+            raise CodecGraphError(f"{self.info.name}: {error}") from error
+        return synthesis
 
     @cached_property
     def size_roles(self) -> Mapping[str, SizeRole]:
@@ -308,29 +252,28 @@ class Codec:
         }
         return find_size_roles(self.file.sender, self.sender(image), sizes)
 
-    @cached_property
-    def synthesis(self) -> Synthesis:
-        """The receiver behind its range decoder; see ``check_decoding``."""
-        try:
-            made = Synthesis(
-                self.file,
-                self.size_roles,
-                threads=self._threads,
-                producer_ops=producer_ops_of(self.file),
-            )
-            if self.self_check is not None:
-                check_synthesis(made.run, self)
-        except CodecGraphError as error:
-            raise CodecGraphError(f"{self.info.name}: {error}") from error
-        return made
+    def sender(self, image: NDArray[np.uint8]) -> list[NDArray[Any]]:
+        """Encode one image, uint8 (H, W, 3), RGB, to arrays of strings and of sizes."""
+        return self._sender.run(image[np.newaxis])
 
-    def _run(self, images: NDArray[np.uint8]) -> Latents:
-        return Latents(
-            *(
-                _integers(key, value)
-                for key, value in zip(LATENT_TENSORS, self._program.run(images), strict=True)
+    def receiver(self, channels: list[NDArray[Any]]) -> NDArray[np.uint8]:
+        """Decode what ``sender`` returned to an image, uint8 (H, W, 3), RGB."""
+        image = self._receiver.run(*channels)[0]
+        if image.ndim != 4 or image.shape[0] != 1 or image.shape[3] != 3:
+            raise CodecGraphError(
+                f"{self.file.name}: expected the receiver to yield (1, H, W, 3), got {image.shape}"
             )
-        )
+        return as_pixels(image[0])
+
+    @cached_property
+    def _sender(self) -> Program:
+        return import_signature(self.file, self.file.sender, self._threads)
+
+    @cached_property
+    def _receiver(self) -> Program:
+        if self.file.receiver is None:
+            raise CodecGraphError(f"{self.file.name}: it has no signature 'receiver'")
+        return import_signature(self.file, self.file.receiver, self._threads)
 
 
 def load_codec(
@@ -341,25 +284,18 @@ def load_codec(
     cache: Path | None = None,
     self_check: bool = True,
 ) -> Codec:
-    """Load a codec.
-
-    Its file is read and its ops are checked before any of it is imported. Then the tensors of the
-    latents are found, their part of the graph is imported onto a placeholder of free batch size,
-    and what was found is checked against the strings that the codec's own sender makes.
+    """Load a codec from a metagraph file, or by a name that ``latentset codec list`` shows.
 
     Args:
-        name_or_path: A metagraph file, or a name that ``latentset codec list`` shows.
-        tensors: Names to use instead of what would be found, for any of ``y_hat``,
-            ``scale_index`` and ``z_hat``.
+        name_or_path: The file or name.
+        tensors: Names to use instead of those found, by their key in ``LATENT_TENSORS``.
         threads: Threads within one op. Two processes of one thread are faster than one of two.
         cache: Folder of downloaded codecs, if not the usual one.
-        self_check: Whether to compare with real strings. A worker may skip it when the same file
-            has been checked before.
+        self_check: Compare with real strings; needed once a file.
 
     Raises:
         CodecNotFoundError: There is no such codec.
-        CodecGraphError: The file is not a scale hyperprior that can be used.
-        ForbiddenOpError: The file holds an op that is not allowed.
+        CodecGraphError: It is no scale hyperprior, or (ForbiddenOpError) has an op not allowed.
         FetchError: The file differs from the one recorded when it was fetched.
     """
     path = locate_codec(name_or_path, cache)
@@ -371,17 +307,3 @@ def load_codec(
             f"({record_path(path)}), got {file.sha256}. Remove it and fetch it again"
         )
     return Codec(file, tensors=tensors, threads=threads, self_check=self_check)
-
-
-def _integers(key: str, value: NDArray[Any]) -> NDArray[np.int32]:
-    if value.ndim != 4:
-        raise CodecGraphError(
-            f"expected {key} to have the shape (N, h, w, channels), it has {value.shape}. If the "
-            f"wrong tensor was found, name the right one"
-        )
-    integers = value.astype(np.int32)
-    if value.dtype.kind not in "iuf" or (integers != value).any():
-        raise CodecGraphError(
-            f"expected {key} to hold integers, it holds {value.dtype} values that are none"
-        )
-    return integers

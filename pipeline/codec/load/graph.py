@@ -1,13 +1,14 @@
-"""A ``GraphDef`` as a graph: who feeds whom, and its function calls written out.
+"""A ``GraphDef`` as a graph that can be walked, cut and flattened.
 
-TensorFlow has two forms of loops and calls. In a flat graph a loop is made of the ops Enter,
-Merge, Switch, NextIteration and Exit, and any tensor can be reached by walking along edges; in a
-functional graph a loop or a call is one node and its body lies in the function library. Here
-everything is made flat first, so that one walk serves both.
+In a flat graph a loop is made of the ops Enter, Merge, Switch, NextIteration and Exit. In a
+functional graph a loop or a call is one node, and its body is in the function library. All graphs
+are flattened first, so that one walk serves both.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple
 
 from latentset.datasets.errors import CodecGraphError
@@ -24,10 +25,10 @@ FUNCTION_CALLS = {
 """Ops that run functions of the library, with the attributes that name them."""
 
 SHAPE_OPS = frozenset(["Rank", "Shape", "ShapeN", "Size"])
-"""Ops that tell a tensor's shape, and nothing of its values."""
+"""Ops that yield a tensor's shape, and nothing of its values."""
 
 _STALE_ATTRIBUTES = ("_class", "_output_shapes", "_XlaMustCompile")
-"""Placement and shapes as the exporter knew them: wrong once the batch size is free."""
+"""Devices and shapes as the exporter knew them: wrong once the batch size is free."""
 
 
 class TensorRef(NamedTuple):
@@ -47,127 +48,94 @@ class TensorRef(NamedTuple):
 
 
 class Graph:
-    """Nodes of a flat ``GraphDef`` by name, and walks along its edges."""
+    """Nodes of a flat ``GraphDef`` by name, and walks along its edges.
+
+    Raises:
+        CodecGraphError: It has a cycle outside of loops, in which a walk would not end.
+    """
 
     def __init__(self, graph_def: Any) -> None:
         self.graph_def = graph_def
         self.nodes: dict[str, Any] = {node.name: node for node in graph_def.node}
+        loop_ends = ("NextIteration", "RefNextIteration")
+        edges = {n.name: () if n.op in loop_ends else self._parents(n.name) for n in graph_def.node}
+        try:
+            TopologicalSorter(edges).prepare()
+        except CycleError as error:
+            raise CodecGraphError(f"the graph has a cycle: {', '.join(error.args[1])}") from None
 
     def node(self, name: str) -> Any:
-        """Return the ``NodeDef`` of that name.
-
-        Raises:
-            CodecGraphError: There is none.
-        """
-        try:
-            return self.nodes[name]
-        except KeyError:
-            raise CodecGraphError(f"the graph has no node {name!r}") from None
+        """Return the ``NodeDef`` of that name; CodecGraphError if there is none."""
+        if name not in self.nodes:
+            raise CodecGraphError(f"the graph has no node {name!r}")
+        return self.nodes[name]
 
     def op(self, ref: TensorRef) -> str:
         """Return the op type of the node that makes a tensor."""
         return str(self.node(ref.node).op)
 
     def inputs(self, name: str) -> list[TensorRef]:
-        """Return the tensors that a node takes, control inputs left out."""
+        """Return the tensors that a node takes, without control inputs."""
         return [TensorRef.parse(i) for i in self.node(name).input if not i.startswith("^")]
+
+    @cached_property
+    def consumers(self) -> dict[TensorRef, list[Any]]:
+        """The nodes that take a tensor, without control inputs."""
+        consumers: dict[TensorRef, list[Any]] = defaultdict(list)
+        for node in self.graph_def.node:
+            for ref in self.inputs(node.name):
+                consumers[ref].append(node)
+        return consumers
 
     def find(self, *ops: str) -> Iterator[Any]:
         """Yield the nodes of those op types, in the order of the file."""
         return (node for node in self.graph_def.node if node.op in ops)
 
     def depends_on_value(self, ref: TensorRef, source: str) -> bool:
-        """Say whether a tensor's values follow from another's, and not from its shape alone.
-
-        Args:
-            ref: The tensor.
-            source: Name of the node that makes the other, in practice the input image.
-        """
+        """Return whether a tensor follows from a node's values, and not from its shape alone."""
         ends = self.find_upstream(ref, lambda node: node.name == source or node.op in SHAPE_OPS)
         return any(node.name == source for node in ends)
 
     def find_upstream(self, ref: TensorRef, stop: Callable[[Any], bool]) -> list[Any]:
-        """Return the nodes that satisfy ``stop``, nearest on the ways that lead to a tensor."""
-        found, seen, pending = [], {ref.node}, [ref.node]
-        while pending:
-            node = self.node(pending.pop())
-            if stop(node):
-                found.append(node)
-                continue
-            names = {child.node for child in self.inputs(node.name)} - seen
-            seen |= names
-            pending += names
-        return found
+        """Return the nodes that satisfy ``stop``, nearest on the paths that lead to a tensor."""
+        found = _reach(
+            [ref.node], lambda name: () if stop(self.node(name)) else self._parents(name)
+        )
+        return [node for node in map(self.node, found) if stop(node)]
 
     def find_between(self, source: TensorRef, ref: TensorRef) -> list[Any]:
-        """Return the nodes on the ways from one tensor to another, on which values are passed."""
-        upstream = {ref.node}
-        pending = [ref.node]
+        """Return the nodes on the paths from one tensor to another, on which values are passed."""
+
+        def step_back(name: str) -> list[str]:
+            ends = name == source.node or self.node(name).op in SHAPE_OPS
+            return [] if ends else self._parents(name)
+
         users: dict[str, list[str]] = defaultdict(list)
-        while pending:
-            name = pending.pop()
-            if name == source.node or self.node(name).op in SHAPE_OPS:
-                continue
-            for child in self.inputs(name):
-                users[child.node].append(name)
-                if child.node not in upstream:
-                    upstream.add(child.node)
-                    pending.append(child.node)
-        found: dict[str, Any] = {}
-        pending = [source.node]
-        while pending:
-            for name in users[pending.pop()]:
-                if name not in found and self.node(name).op not in SHAPE_OPS:
-                    found[name] = self.node(name)
-                    pending.append(name)
-        return list(found.values())
+        for name in _reach([ref.node], step_back):
+            for parent in step_back(name):
+                users[parent].append(name)
+        found = _reach([source.node], lambda name: users[name])
+        return [self.node(name) for name in found if name != source.node]
 
     def find_downstream(self, names: Iterable[str]) -> set[str]:
         """Return nodes and all that need them, by inputs or by control inputs."""
         users: dict[str, list[str]] = defaultdict(list)
         for node in self.graph_def.node:
             for name in node.input:
-                users[TensorRef.parse(name.lstrip("^")).node].append(node.name)
-        found = set(names)
-        pending = list(found)
-        while pending:
-            new = set(users[pending.pop()]) - found
-            found |= new
-            pending += new
-        return found
+                users[_node_of(name)].append(node.name)
+        return set(_reach(names, lambda name: users[name]))
 
-    def extract(self, names: Iterable[str]) -> Any:
-        """Return the ``GraphDef`` of those nodes and everything that they need.
-
-        Control inputs are followed too: what they name runs as well.
-        """
-        return extract(self.graph_def, names)
+    def _parents(self, name: str) -> list[str]:
+        return [ref.node for ref in self.inputs(name)]
 
 
 def extract(graph_def: Any, names: Iterable[str]) -> Any:
-    """Cut the sub-graph that some nodes need out of a ``GraphDef``.
+    """Copy the sub-graph that some nodes need, control inputs included, out of a ``GraphDef``.
 
-    Args:
-        graph_def: Graph; its function library is kept whole.
-        names: Nodes to keep.
-
-    Returns:
-        A new ``GraphDef`` without placement and stale shapes.
-
-    Raises:
-        CodecGraphError: A node is missing.
+    The function library is kept whole. Devices and stale shapes are dropped.
     """
-    nodes = {node.name: node for node in graph_def.node}
-    wanted: set[str] = set()
-    pending = list(names)
-    while pending:
-        name = pending.pop()
-        if name in wanted:
-            continue
-        if name not in nodes:
-            raise CodecGraphError(f"the graph has no node {name!r}")
-        wanted.add(name)
-        pending += [i.lstrip("^").partition(":")[0] for i in nodes[name].input]
+    nodes = Graph(graph_def)
+    wanted = _reach(names, lambda name: [_node_of(i) for i in nodes.node(name).input])
     result = tf.compat.v1.GraphDef()
     result.node.extend(node for node in graph_def.node if node.name in wanted)
     result.library.CopyFrom(graph_def.library)
@@ -180,14 +148,23 @@ def extract(graph_def: Any, names: Iterable[str]) -> Any:
     return result
 
 
-def without_control_inputs(graph_def: Any) -> Any:
-    """Return a copy of a ``GraphDef`` in which nodes wait for the tensors that they take alone."""
-    result = tf.compat.v1.GraphDef()
-    result.CopyFrom(graph_def)
+def without_control_inputs(
+    graph_def: Any, unwanted: Callable[[str], bool] = lambda node: True
+) -> Any:
+    """Copy a ``GraphDef`` without its control inputs, or without those of unwanted nodes."""
+    result = _copy(graph_def)
     for node in result.node:
-        values = [name for name in node.input if not name.startswith("^")]
-        del node.input[:]
-        node.input.extend(values)
+        node.input[:] = [i for i in node.input if not (i.startswith("^") and unwanted(_node_of(i)))]
+    return result
+
+
+def substitute(graph_def: Any, replaced: dict[TensorRef, TensorRef]) -> Any:
+    """Copy a ``GraphDef``, with every input that is a key replaced by the value."""
+    result = _copy(graph_def)
+    for node in result.node:
+        for k, name in enumerate(node.input):
+            if not name.startswith("^") and (ref := TensorRef.parse(name)) in replaced:
+                node.input[k] = str(replaced[ref])
     return result
 
 
@@ -198,8 +175,7 @@ def divide_exactly(graph_def: Any) -> Any:
     between makers. A result may differ from the original's in its last bit. The numerator is no
     constant: TensorFlow's constant folding would turn the division by it back into a Reciprocal.
     """
-    result = tf.compat.v1.GraphDef()
-    result.CopyFrom(graph_def)
+    result = _copy(graph_def)
     for node in list(result.node):
         if node.op not in ("Rsqrt", "Reciprocal", "Inv"):
             continue
@@ -222,20 +198,10 @@ def divide_exactly(graph_def: Any) -> Any:
 
 
 def flatten(graph_def: Any, names: Iterable[str]) -> Any:
-    """Write out the function calls and functional loops of a graph.
+    """Inline the function calls and functional loops that some nodes need.
 
-    This is TensorFlow's own inliner, which computes nothing; the ops must have been checked
-    before, because it looks them up.
-
-    Args:
-        graph_def: A checked graph.
-        names: Nodes whose outputs are wanted; one that is a call itself loses its name.
-
-    Returns:
-        A ``GraphDef`` with no function calls; the same one where there were none.
-
-    Raises:
-        CodecGraphError: A call could not be written out.
+    TensorFlow's own inliner does it, which computes nothing but looks the ops up: they must have
+    been checked. A wanted node that is a call itself loses its name.
     """
     if not _calls(graph_def):
         return graph_def
@@ -245,13 +211,20 @@ def flatten(graph_def: Any, names: Iterable[str]) -> Any:
     register_range_coder_ops()
     metagraph = tf.compat.v1.MetaGraphDef()
     metagraph.graph_def.CopyFrom(graph_def)
-    bodies = [node for f in metagraph.graph_def.library.function for node in f.node_def]
+    functions = metagraph.graph_def.library.function
+    bodies = [node for function in functions for node in function.node_def]
     for node in [*metagraph.graph_def.node, *bodies]:
         if node.op in FUNCTION_CALLS and not node.op.endswith("PartitionedCall"):
             node.attr["_lower_using_switch_merge"].b = True
-    for function in metagraph.graph_def.library.function:
-        _declare_effects(function)
-    # Grappler leaves the nodes that it is told to fetch as they are: fetch what waits for them.
+    for function in functions:
+        # The inliner refuses stateful nodes, as range coders are, that are not among the effects,
+        # and a function that has been frozen has lost its effects: name every node.
+        function.ClearField("control_ret")
+        function.signature.ClearField("control_output")
+        for node in function.node_def:
+            function.control_ret[node.name] = node.name
+            function.signature.control_output.append(node.name)
+    # Grappler keeps the nodes that it is told to fetch as they are: fetch what waits for them.
     last = metagraph.graph_def.node.add(name="latentset_flatten", op="NoOp")
     last.input.extend(f"^{name}" for name in names)
     metagraph.collection_def["train_op"].node_list.value.append(last.name)
@@ -261,29 +234,37 @@ def flatten(graph_def: Any, names: Iterable[str]) -> Any:
     options.meta_optimizer_iterations = options.ONE
     options.optimizers.append("function")
     flat = tf_optimizer.OptimizeGraph(config, metagraph)
-    left = _calls(flat)
-    if left:
+    if left := _calls(flat):
         raise CodecGraphError(f"the function calls of {', '.join(left[:3])} cannot be inlined")
     return flat
 
 
 def register_range_coder_ops() -> None:
-    """Let TensorFlow know the ops of tensorflow-compression, before it looks them up."""
+    """Register the ops of tensorflow-compression, before TensorFlow looks them up."""
     from latentset.pipeline.tensorflow_setup import tfc  # noqa: F401
-
-
-def _declare_effects(function: Any) -> None:
-    """Name every node of a function among its effects; else the inliner refuses stateful ones.
-
-    Range coders count as stateful, and a function that has been frozen has lost its effects.
-    """
-    function.ClearField("control_ret")
-    function.signature.ClearField("control_output")
-    for node in function.node_def:
-        function.control_ret[node.name] = node.name
-        function.signature.control_output.append(node.name)
 
 
 def _calls(graph_def: Any) -> list[str]:
     functions = {function.signature.name for function in graph_def.library.function}
     return [n.name for n in graph_def.node if n.op in FUNCTION_CALLS or n.op in functions]
+
+
+def _reach(names: Iterable[str], step: Callable[[str], Iterable[str]]) -> dict[str, None]:
+    """Return nodes and all that are reached from them, in the order in which they are found."""
+    found = dict.fromkeys(names)
+    pending = list(found)
+    while pending:
+        new = dict.fromkeys(name for name in step(pending.pop()) if name not in found)
+        found |= new
+        pending += new
+    return found
+
+
+def _node_of(name: str) -> str:
+    return name.lstrip("^").partition(":")[0]
+
+
+def _copy(graph_def: Any) -> Any:
+    result = tf.compat.v1.GraphDef()
+    result.CopyFrom(graph_def)
+    return result

@@ -10,22 +10,18 @@ from rich.text import Text
 from latentset.datasets.errors import CodecError
 from latentset.pipeline.codec.catalogue import PUBLISHED
 from latentset.pipeline.codec.load.codec import Codec
-from latentset.pipeline.codec.load.metagraph import Port
 from latentset.pipeline.codec.load.selfcheck import SIZE
 
 
 def describe(codec: Codec) -> list[RenderableType]:
     """Return what was found in a codec's graph, as tables for the console."""
     tensors = _table("tensor", "name, and why it is this one", title="Tensors")
-    for what, name, why in _tensor_rows(codec):
+    for what, name, why in [*_sender_rows(codec), *_receiver_rows(codec)]:
         tensors.add_row(what, _lines(name, why))
-    signatures = _table("signature", "key", "tensor", title="Signatures")
-    for side, key, port in _ports(codec):
-        signatures.add_row(side, key, _lines(port.tensor, _type(port)) if port else "none")
     counts = sorted(codec.report.op_counts.items(), key=lambda item: (-item[1], item[0]))
     ops = Text("Ops that compute latents: ", style="bold")
     ops.append(", ".join(f"{op} {count}" for op, count in counts), style="not bold")
-    return [_summary(codec), tensors, signatures, ops]
+    return [_summary(codec), tensors, _signatures(codec), ops]
 
 
 def _summary(codec: Codec) -> Table:
@@ -63,61 +59,55 @@ def _summary(codec: Codec) -> Table:
     return grid
 
 
-def _tensor_rows(codec: Codec) -> Iterator[tuple[str, str, str]]:
+def _sender_rows(codec: Codec) -> Iterator[tuple[str, str, str]]:
     """Yield what a tensor is, its name, and how that was found."""
     info, report = codec.info, codec.report
     y, z, decoded_z = report.structure.y, report.structure.z, report.decoded_z
     yield "input image", info.tensors["input_image"], "input of 'sender'"
-    found = {
-        "y_hat": (y.symbols, f"symbols of y: range-encoded, one row a scale, by {y.op}\n{y.node}"),
-        "scale_index": (
+    if info.h_s_exact_to is not None:
+        exactness = (
+            f"Follows from z_hat in exact integers, |z_hat| up to {info.h_s_exact_to}: the same on "
+            "every CPU"
+        )
+    elif report.facts.integer_h_s:
+        exactness = "Follows from z_hat in integers, whose sums may pass what float32 holds exactly"
+    else:
+        exactness = "Computed with fractions: near a boundary it may differ between devices"
+    for key, ref, why in (
+        ("y_hat", y.symbols, f"symbols of y: range-encoded, one row a scale, by {y.op}\n{y.node}"),
+        (
+            "scale_index",
             report.structure.scale_index,
-            f"index of that op, the row of each symbol of y. {_exactness(codec)}",
+            f"index of that op, the row of each symbol of y. {exactness}",
         ),
-        "z_hat": (
+        (
+            "z_hat",
             z.symbols,
             f"symbols of z: range-encoded, one row a channel, by {z.op}\n{z.node}",
         ),
-    }
-    for key, (ref, why) in found.items():
+    ):
         name = info.tensors[key]
         yield key, name, why if name == str(ref) else "named by the caller"
     if decoded_z is not None:
-        again = decoded_z.decoder
+        decoder = decoded_z.decoder
         yield (
             "z_hat, decoded",
-            str(again.symbols),
+            str(decoder.symbols),
             "replaced by the symbols, since coding loses nothing; in the sender yielded by "
-            f"{again.op}\n{again.node}",
+            f"{decoder.op}\n{decoder.node}",
         )
-    yield "offset of z", ", ".join(map(str, report.z_offset)) or "none", _offset(codec)
+    how = "added to the decoded symbols" if decoded_z else "from the rounding of z"
+    span = f"{min(info.z_offset):.4g} to {max(info.z_offset):.4g} over the channels"
+    yield "offset of z", ", ".join(map(str, report.z_offset)) or "none", f"{how}: {span}"
     sizes = {"image": SIZE, "y": info.y_size(*SIZE), "z": info.z_size(*SIZE)}
     for port in codec.file.sender.outputs:
         if (role := codec.size_roles.get(port.key)) is not None:
             size, image = ("x".join(map(str, sizes[r])) for r in (role, "image"))
             why = f"{port.key} of 'sender': {size} for an image of {image}"
             yield f"size of {role}", port.tensor, why
-    yield from _synthesis_rows(codec)
 
 
-def _exactness(codec: Codec) -> str:
-    if codec.info.h_s_exact_to is not None:
-        return (
-            "Follows from z_hat in exact integers, |z_hat| up to "
-            f"{codec.info.h_s_exact_to}: the same on every CPU"
-        )
-    if codec.report.facts.integer_h_s:
-        return "Follows from z_hat in integers, whose sums may pass what float32 holds exactly"
-    return "Computed with fractions: near a boundary it may differ between devices"
-
-
-def _offset(codec: Codec) -> str:
-    least, greatest = min(codec.info.z_offset), max(codec.info.z_offset)
-    how = "added to the decoded symbols" if codec.report.decoded_z else "from the rounding of z"
-    return f"{how}: {least:.4g} to {greatest:.4g} over the channels"
-
-
-def _synthesis_rows(codec: Codec) -> Iterator[tuple[str, str, str]]:
+def _receiver_rows(codec: Codec) -> Iterator[tuple[str, str, str]]:
     try:
         takes = codec.synthesis.takes
     except CodecError as error:
@@ -136,20 +126,19 @@ def _synthesis_rows(codec: Codec) -> Iterator[tuple[str, str, str]]:
         yield "output image", port.tensor, f"output of 'receiver', {port.dtype}{checked}"
 
 
-def _ports(codec: Codec) -> Iterator[tuple[str, str, Port | None]]:
+def _signatures(codec: Codec) -> Table:
+    table = _table("signature", "key", "tensor", title="Signatures")
     for name, signature in (("sender", codec.file.sender), ("receiver", codec.file.receiver)):
         if signature is None:
-            yield name, "", None
+            table.add_row(name, "", "none")
             continue
         for arrow, ports in (("in", signature.inputs), ("out", signature.outputs)):
             for port in ports:
-                yield f"{name} {arrow}", port.key, port
-
-
-def _type(port: Port) -> str:
-    if port.shape is None:
-        return f"{port.dtype}, shape unknown"
-    return f"{port.dtype} (" + ", ".join("?" if n is None else str(n) for n in port.shape) + ")"
+                shape = ", shape unknown"
+                if port.shape is not None:
+                    shape = f" ({', '.join('?' if n is None else str(n) for n in port.shape)})"
+                table.add_row(f"{name} {arrow}", port.key, _lines(port.tensor, port.dtype + shape))
+    return table
 
 
 def _table(*columns: str, title: str) -> Table:

@@ -1,4 +1,4 @@
-"""h_s as a network of integers: how one is known, and up to where it is exact.
+"""h_s as a network of integers: how one is recognised, and up to which z_hat it is exact.
 
 A layer computes ``clip((convolution(x) + bias + divisor // 2) / divisor)``. The convolution runs in
 float32, which adds integers up to 2 ** 24 without rounding, in any order: as long as its sums stay
@@ -34,51 +34,25 @@ _KEEP_ORDER = frozenset(["Pad", "StridedSlice", "Identity"])
 
 
 def largest_sums(kernel: NDArray[Any], stride: int) -> NDArray[np.float64]:
-    """Largest sum of magnitudes that meet in one output of each channel, (outputs,).
+    """Return the largest sum of magnitudes that meet in one output of each channel, (outputs,).
 
     A convolution of stride 2 up has four kinds of outputs, each of which meets every other tap.
     """
-    parts = [
+    sums = [
         np.abs(kernel[i::stride, j::stride]).sum(axis=(0, 1, 2), dtype=np.float64)
         for i in range(stride)
         for j in range(stride)
     ]
-    largest: NDArray[np.float64] = np.max(parts, axis=0)
+    largest: NDArray[np.float64] = np.max(sums, axis=0)
     return largest
 
 
 def is_integer_network(graph: Graph, symbols: TensorRef, index: TensorRef) -> bool:
-    """Say whether h_s passes on integers: convolutions alone are floats, and rounded.
-
-    Args:
-        graph: A flat graph in which the index follows from the symbols of z.
-        symbols: The symbols of z.
-        index: The scale index.
-    """
+    """Return whether h_s, from symbols to index, passes integers on: only sums are floats."""
     path = graph.find_between(symbols, index)
     return any(node.op in _DATA_INPUT for node in path) and all(
         _keeps_integers(graph, node) for node in path
     )
-
-
-def _follows_from(graph: Graph, symbols: TensorRef, index: TensorRef, image: TensorRef) -> bool:
-    """Say whether the image decides the index through the symbols of z alone."""
-
-    def stop(node: Any) -> bool:
-        return node.name in (symbols.node, image.node) or node.op in SHAPE_OPS
-
-    return all(node.name != image.node for node in graph.find_upstream(index, stop))
-
-
-def _keeps_integers(graph: Graph, node: Any) -> bool:
-    if node.op in _DATA_INPUT:
-        return bool(_data(graph, node).op == "Cast")
-    if node.op == "Cast":
-        if not _is_float(node.attr["SrcT"].type):
-            return True
-        return _before(graph, graph.inputs(node.name)[0]).op in _ROUND
-    known = node.op in _ROUND or node.op in _KEEP_ORDER
-    return known or ("T" in node.attr and not _is_float(node.attr["T"].type))
 
 
 def find_exact_limit(
@@ -88,22 +62,17 @@ def find_exact_limit(
     image: TensorRef,
     offset: TensorRef | None,
 ) -> int | None:
-    """Find up to which magnitude of z_hat the scale index is exact in any order of summation.
+    """Find the largest magnitude of z_hat with an exact scale index, in any order of summation.
 
-    Args:
-        graph: As for ``is_integer_network``.
-        symbols: The symbols of z.
-        index: The scale index.
-        image: The sender's input.
-        offset: The constant that is added to the symbols, if there is one.
-
-    Returns:
-        The largest magnitude of z_hat; None where h_s computes with fractions, or its sums may
-        pass 2 ** 24.
+    ``offset`` is the constant that is added to the symbols. The result is None where h_s computes
+    with fractions, where its sums may pass 2 ** 24, or where the image decides the index otherwise
+    than through the symbols of z.
     """
     if not is_integer_network(graph, symbols, index):
         return None
-    if not _follows_from(graph, symbols, index, image):
+    ends = (symbols.node, image.node)
+    sources = graph.find_upstream(index, lambda node: node.name in ends or node.op in SHAPE_OPS)
+    if any(node.name == image.node for node in sources):
         return None
     limit = EXACT
     for node in graph.find_between(symbols, index):
@@ -129,8 +98,19 @@ def find_exact_limit(
     return limit
 
 
+def _keeps_integers(graph: Graph, node: Any) -> bool:
+    if node.op in _DATA_INPUT:
+        return bool(_data(graph, node).op == "Cast")
+    if node.op == "Cast":
+        if not _is_float(node.attr["SrcT"].type):
+            return True
+        return _before(graph, graph.inputs(node.name)[0]).op in _ROUND
+    known = node.op in _ROUND or node.op in _KEEP_ORDER
+    return known or ("T" in node.attr and not _is_float(node.attr["T"].type))
+
+
 def _is_z_hat(graph: Graph, cast: Any, symbols: TensorRef, offset: TensorRef | None) -> bool:
-    """Say whether what is cast are the symbols of z and their offset, padded by zeros at most."""
+    """Return whether a cast takes the symbols of z and their offset, padded by zeros at most."""
     ref, left = graph.inputs(cast.name)[0], offset
     while ref != symbols:
         node, inputs = graph.node(ref.node), graph.inputs(ref.node)
@@ -151,9 +131,8 @@ def _data(graph: Graph, convolution: Any) -> Any:
 
 def _before(graph: Graph, ref: TensorRef) -> Any:
     """Return the node that computed a value, before it was padded or cropped."""
-    node, seen = graph.node(ref.node), set()
-    while node.op in _KEEP_ORDER and node.name not in seen:
-        seen.add(node.name)
+    node = graph.node(ref.node)
+    while node.op in _KEEP_ORDER:
         node = graph.node(graph.inputs(node.name)[0].node)
     return node
 

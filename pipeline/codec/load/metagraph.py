@@ -1,7 +1,6 @@
 """A codec file: a TensorFlow ``MetaGraphDef`` with the signatures ``sender`` and ``receiver``.
 
-This module reads and checks the file and touches none of its ops: parsing a protocol buffer runs
-nothing.
+It is read and checked, and nothing of it is run: parsing a protocol buffer runs no ops.
 """
 
 import hashlib
@@ -23,13 +22,12 @@ class Port:
     """One input or output of a signature."""
 
     key: str
-    """Name within the signature, as ``channel:0``."""
+    """As ``channel:0``."""
     tensor: str
-    """Name of the tensor in the graph, as ``Placeholder:0``."""
+    """Its name in the graph, as ``Placeholder:0``."""
     dtype: str
-    """Type, as ``uint8``."""
     shape: tuple[int | None, ...] | None
-    """Shape as declared, None for a free size; None where the rank is not declared."""
+    """As declared, None for a free size; None where the rank is not declared."""
 
 
 @dataclass(frozen=True)
@@ -63,62 +61,45 @@ class CodecFile:
         """Name of the tensor that takes the images, uint8 (N, H, W, 3)."""
         return self.sender.inputs[0].tensor
 
+    @property
+    def producer_ops(self) -> Any:
+        """The ops that the file declares its graph to be made of, as ``Program`` takes them."""
+        listed = self.metagraph.meta_info_def.stripped_op_list
+        return listed if listed.op else None
+
 
 def read_codec_file(path: Path) -> CodecFile:
-    """Read and check a codec file.
-
-    Args:
-        path: A ``NAME.metagraph`` file.
-
-    Raises:
-        CodecGraphError: It is not a MetaGraphDef, or has no usable ``sender`` signature.
-    """
+    """Read and check a file ``NAME.metagraph``; see ``parse_codec_file``."""
     return parse_codec_file(path.read_bytes(), path.name.removesuffix(".metagraph"))
 
 
 def parse_codec_file(data: bytes, name: str) -> CodecFile:
-    """Parse the bytes of a codec file; see ``read_codec_file``.
-
-    Args:
-        data: The whole file.
-        name: Name of the codec, for messages and for the header of stores.
-
-    Raises:
-        CodecGraphError: As ``read_codec_file``.
-    """
+    """Parse a codec file; CodecGraphError without a usable ``sender`` signature."""
     metagraph = tf.compat.v1.MetaGraphDef()
     try:
         metagraph.ParseFromString(data)
     except DecodeError:
         start = data[:40].decode("ascii", "replace")
         raise CodecGraphError(
-            f"{name}: expected a TensorFlow MetaGraphDef, got {len(data)} bytes that are none and "
-            f"begin with {start!r}"
+            f"{name}: expected a TensorFlow MetaGraphDef, got {len(data)} bytes, first {start!r}"
         ) from None
     sender = _signature(metagraph, "sender")
     if sender is None:
         found = ", ".join(sorted(metagraph.signature_def)) or "none"
         raise CodecGraphError(
-            f"{name}: expected a MetaGraphDef with the signature 'sender', found the signatures: "
-            f"{found}"
+            f"{name}: expected the signature 'sender', found the signatures: {found}"
         )
     _check_sender(name, sender)
-    return CodecFile(
-        name=name,
-        sha256=hashlib.sha256(data).hexdigest(),
-        size_bytes=len(data),
-        metagraph=metagraph,
-        sender=sender,
-        receiver=_signature(metagraph, "receiver"),
-    )
+    sha256 = hashlib.sha256(data).hexdigest()
+    receiver = _signature(metagraph, "receiver")
+    return CodecFile(name, sha256, len(data), metagraph, sender, receiver)
 
 
 def _check_sender(name: str, sender: Signature) -> None:
     if [port.key for port in sender.inputs] != [INPUT_KEY]:
         keys = ", ".join(port.key for port in sender.inputs) or "none"
         raise CodecGraphError(
-            f"{name}: expected the signature 'sender' to have the one input {INPUT_KEY!r}, "
-            f"it has: {keys}"
+            f"{name}: expected 'sender' to have the one input {INPUT_KEY!r}, it has: {keys}"
         )
     (port,) = sender.inputs
     if port.dtype != "uint8":

@@ -1,6 +1,7 @@
-"""A checked part of a codec's graph, imported and ready to run."""
+"""Checked parts of a codec's graph, imported and ready to run, and the latents that they yield."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,49 @@ from latentset.pipeline.codec.load.graph import (
     register_range_coder_ops,
     without_control_inputs,
 )
+from latentset.pipeline.codec.load.metagraph import CodecFile, Signature
 from latentset.pipeline.tensorflow_setup import tf
 
-Array = NDArray[Any]
+LATENT_TENSORS = ("y_hat", "scale_index", "z_hat")
+"""The tensors that a caller may name, in the order in which they are computed."""
+
+_NOT_A_REASON = ("Graph execution error", "Detected at node", "Node:", "[[")
+"""What lines of TensorFlow's messages begin with that give no reason."""
+
+
+@dataclass(frozen=True)
+class Latents:
+    """The latents of a batch of images of one size."""
+
+    y_hat: NDArray[np.int32]
+    """(N, h, w, C)."""
+    scale_index: NDArray[np.int32]
+    """(N, h, w, C), locations in the codec's scale table."""
+    z_hat: NDArray[np.int32]
+    """(N, hz, wz, Cz), symbols: the value is the symbol plus the channel's offset."""
+
+    @classmethod
+    def from_arrays(cls, arrays: Sequence[NDArray[Any]]) -> "Latents":
+        """Convert what a graph computed for ``LATENT_TENSORS``; CodecGraphError for no integers."""
+        return cls(*map(_as_integers, LATENT_TENSORS, arrays))
+
+    @classmethod
+    def join(cls, parts: Sequence["Latents"]) -> "Latents":
+        """Join the latents of batches of one size."""
+        return cls(*(np.concatenate([getattr(p, key) for p in parts]) for key in LATENT_TENSORS))
 
 
 class Program:
-    """A graph in a session of its own.
+    """A graph in a session of its own; importing and running it checks no ops.
 
-    The ops must have been checked before (``allowed_ops``): importing and running checks nothing.
+    Args:
+        graph_def: What to import, already cut to what is needed and checked (``allowed_ops``).
+        inputs: Names of the tensors that take values.
+        outputs: Names of the tensors to compute.
+        threads: Threads within one op.
+        image: The tensor among ``inputs`` that is replaced by a placeholder for images of any size
+            and number, uint8 (N, H, W, 3).
+        producer_ops: The metagraph's ``stripped_op_list``: newer ops can be read with it.
     """
 
     def __init__(
@@ -36,20 +71,6 @@ class Program:
         image: str | None = None,
         producer_ops: Any = None,
     ) -> None:
-        """Import a graph.
-
-        Args:
-            graph_def: What to import, already cut to what is needed.
-            inputs: Names of the tensors that take values.
-            outputs: Names of the tensors to compute.
-            threads: Threads within one op.
-            image: Name of the tensor among ``inputs`` that takes images and whose size is to
-                be free: it is replaced by a uint8 placeholder (N, H, W, 3).
-            producer_ops: The metagraph's ``stripped_op_list``: lets newer ops be read.
-
-        Raises:
-            CodecGraphError: TensorFlow does not accept the graph.
-        """
         if any(node.op in RANGE_CODER_OPS for node in graph_def.node):
             register_range_coder_ops()
         with tf.Graph().as_default() as graph:
@@ -58,9 +79,8 @@ class Program:
                 placeholder = tf.compat.v1.placeholder(
                     tf.uint8, (None, None, None, 3), name="latentset_image"
                 )
-                replaced[image] = placeholder
-                # Whoever waits for the image without taking it waits for this one.
-                replaced["^" + image.partition(":")[0]] = placeholder
+                # What waits for the image without taking it waits for this one.
+                replaced = {image: placeholder, "^" + image.partition(":")[0]: placeholder}
             try:
                 tf.import_graph_def(
                     graph_def, input_map=replaced, name="", producer_op_list=producer_ops
@@ -85,7 +105,7 @@ class Program:
         self._session = tf.compat.v1.Session(graph=graph, config=config)
 
     def restart(self) -> None:
-        """Begin a new session, which forgets the sizes that it has seen.
+        """Start a new session, which forgets the sizes that it has seen.
 
         oneDNN keeps the weights in the order that suits the first image. Later ones whose size
         wants another order have them reordered each time (1 to 3 % of the time at 256x256).
@@ -93,56 +113,57 @@ class Program:
         self._session.close()
         self._session = tf.compat.v1.Session(graph=self._graph, config=self._config)
 
-    def run(self, *values: Any) -> list[Array]:
-        """Compute the outputs.
-
-        Args:
-            values: One value an input, in their order.
-
-        Raises:
-            CodecGraphError: TensorFlow reports an error, as for sizes that do not fit.
-            MemoryError: The values do not fit into memory.
-        """
+    def run(self, *values: Any) -> list[NDArray[Any]]:
+        """Compute the outputs from one value an input; CodecGraphError or MemoryError."""
         feeds = dict(zip(self._inputs, values, strict=True))
         try:
             return [np.asarray(v) for v in self._session.run(self._outputs, feeds)]
         except tf.errors.ResourceExhaustedError as error:
-            raise MemoryError(f"TensorFlow: {_first_line(error)}") from error
+            raise MemoryError(f"TensorFlow: {_reason(error)}") from error
         except (tf.errors.OpError, ValueError) as error:
-            raise CodecGraphError(f"the codec's graph failed: {_first_line(error)}") from error
+            raise CodecGraphError(f"the codec's graph failed: {_reason(error)}") from error
+
+
+def import_signature(file: CodecFile, signature: Signature, threads: int) -> Program:
+    """Import a function of a codec's file as published; its ops must have been checked."""
+    return Program(
+        extract(file.metagraph.graph_def, signature.nodes()),
+        [port.tensor for port in signature.inputs],
+        [port.tensor for port in signature.outputs],
+        threads=threads,
+        producer_ops=file.producer_ops,
+    )
 
 
 def evaluate_constants(
     graph: Graph, refs: Sequence[TensorRef], image: TensorRef, producer_ops: Any = None
-) -> Mapping[TensorRef, Array]:
-    """Compute tensors that must not depend on the image.
+) -> Mapping[TensorRef, NDArray[Any]]:
+    """Compute tensors of a flat, checked graph; CodecGraphError if one depends on the image.
 
     Control inputs are dropped: stock ops have no effects, and a constant within a loop has one on
     the loop.
-
-    Args:
-        graph: A flat graph whose ops have been checked.
-        refs: The tensors.
-        image: The input that they must not depend on.
-        producer_ops: As for ``Program``.
-
-    Raises:
-        CodecGraphError: One does.
     """
     needed = extract(without_control_inputs(graph.graph_def), [ref.node for ref in refs])
+    names = [str(ref) for ref in refs]
     if any(node.name == image.node for node in needed.node):
-        names = ", ".join(str(ref) for ref in refs)
-        raise CodecGraphError(f"expected constants, but one of them needs the image: {names}")
-    program = Program(needed, [], [str(ref) for ref in refs], producer_ops=producer_ops)
+        raise CodecGraphError(f"expected constants, one of which needs the image: {names}")
+    program = Program(needed, [], names, producer_ops=producer_ops)
     return dict(zip(refs, program.run(), strict=True))
 
 
-def _first_line(error: Exception) -> str:
+def _as_integers(key: str, value: NDArray[Any]) -> NDArray[np.int32]:
+    if value.ndim != 4:
+        raise CodecGraphError(
+            f"expected {key} of shape (N, h, w, channels), got {value.shape}. Name the right tensor"
+        )
+    integers = value.astype(np.int32)
+    if value.dtype.kind not in "iuf" or (integers != value).any():
+        raise CodecGraphError(f"expected {key} to hold integers, got {value.dtype} fractions")
+    return integers
+
+
+def _reason(error: Exception) -> str:
     text = error.message if isinstance(error, tf.errors.OpError) else str(error)
     lines = [line.strip() for line in str(text).splitlines()]
-    said = [line for line in lines if line and not line.startswith(_NOT_A_REASON)]
-    return said[0] if said else str(text).strip()
-
-
-_NOT_A_REASON = ("Graph execution error", "Detected at node", "Node:", "[[")
-"""What TensorFlow's messages begin with."""
+    reasons = [line for line in lines if line and not line.startswith(_NOT_A_REASON)]
+    return reasons[0] if reasons else str(text).strip()

@@ -1,21 +1,19 @@
-"""The check of a codec when it is loaded: does what was found behave like its latents?
+"""The check of a codec when it is loaded: do the tensors found behave like its latents?
 
-A graph that nobody has seen may fit the structure and still mean something else. Two synthetic
-images settle it: the latents' sizes, whether a batch gives what single images give, and
-whether the bits that the latents imply are those of the strings that the codec's sender makes.
+A graph may fit the structure and still mean something else. Two synthetic images show it: the
+latents' sizes, whether a batch gives what single images give, whether the latents imply the bits of
+the sender's strings, and whether they decode to the receiver's image.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from latentset.datasets.errors import CodecGraphError
-
-if TYPE_CHECKING:
-    from latentset.pipeline.codec.load.codec import Codec, Latents
+from latentset.pipeline.codec.load.program import LATENT_TENSORS, Latents
 
 SIZE = (136, 200)
 """Height and width of the test images: no multiples of 16, so that rounding up shows."""
@@ -26,20 +24,20 @@ STRING_OVERHEAD_BITS = 32
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """What two test images say about the latents."""
+class LatentSizes:
+    """What two test images show of the latents."""
 
     channels: int
     z_channels: int
     y_downsampling: int
     z_downsampling: int
     free_batch: bool
-    """Both at once give what each gives alone."""
+    """A batch of both gives what each gives alone."""
 
 
 @dataclass(frozen=True)
 class SelfCheck:
-    """Bits of one test image, as implied by its latents and as its strings have them."""
+    """Bits of one test image, as its latents imply them and as its strings have them."""
 
     implied_bits: float
     real_bits: float
@@ -66,83 +64,50 @@ def make_test_images(size: tuple[int, int] = SIZE) -> NDArray[np.uint8]:
     return rounded
 
 
-def check_sizes(run: Callable[[NDArray[np.uint8]], "Latents"]) -> Sizes:
-    """Run the test images one by one and together.
-
-    Args:
-        run: Computes latents of a batch.
-
-    Raises:
-        CodecGraphError: The latents' sizes do not fit each other or the images.
-    """
+def measure_sizes(run: Callable[[NDArray[np.uint8]], Latents]) -> LatentSizes:
+    """Compute the latents of the test images; CodecGraphError if their sizes do not fit."""
     images = make_test_images()
     singles = [run(images[i : i + 1]) for i in range(2)]
     first = singles[0]
     if first.y_hat.shape != first.scale_index.shape:
-        raise CodecGraphError(
-            f"expected y_hat and the scale index to have one shape, they have "
-            f"{first.y_hat.shape} and {first.scale_index.shape}"
-        )
-    return Sizes(
+        found = f"{first.scale_index.shape} and {first.y_hat.shape}"
+        raise CodecGraphError(f"the scale index and y_hat have different shapes, {found}")
+    return LatentSizes(
         channels=first.y_hat.shape[3],
         z_channels=first.z_hat.shape[3],
         y_downsampling=_downsampling("y_hat", first.y_hat.shape),
         z_downsampling=_downsampling("z_hat", first.z_hat.shape),
-        free_batch=_is_free(run, images, singles),
+        free_batch=_is_batch_free(run, images, singles),
     )
 
 
-def check_symbols(codec: "Codec") -> SelfCheck:
-    """Compare the bits that latents imply with the length of the sender's strings.
+def string_bits(channels: Sequence[NDArray[Any]]) -> list[int]:
+    """Return the length in bits of each channel of a sender that holds strings."""
+    strings = [channel for channel in channels if channel.dtype.kind in "OS"]
+    return [sum(8 * len(string) for string in channel.ravel()) for channel in strings]
 
-    Args:
-        codec: A codec whose latents can be computed.
 
-    Raises:
-        CodecGraphError: They differ by more than rounding explains.
-    """
-    images = make_test_images()[:1]
-    y_bits, z_bits = codec.symbol_bits(codec.encode(images))
-    implied = [float(y_bits[0]), float(z_bits[0])]
-    strings = [c for c in codec.sender(images[0]) if c.dtype.kind in "OS"]
-    real = [8.0 * sum(len(s) for s in c.ravel()) for c in strings]
+def check_bits(implied: Sequence[float], real: Sequence[int]) -> SelfCheck:
+    """Raise CodecGraphError if the bits of y and of z differ from those of the strings."""
+    pairs: list[tuple[float, float]] = [(sum(implied), sum(real))]
     if len(real) == 2:
         pairs = list(zip(sorted(implied), sorted(real), strict=True))
-    else:
-        pairs = [(sum(implied), sum(real))]
     for implied_bits, real_bits in pairs:
         allowed = RATE_TOLERANCE * implied_bits + STRING_OVERHEAD_BITS
         if abs(real_bits - implied_bits) > allowed:
             raise CodecGraphError(
-                f"self-check: the latents found imply {implied[0]:.0f} bits for y and "
+                f"self-check: the latents imply {implied[0]:.0f} bits for y and "
                 f"{implied[1]:.0f} for z, but the sender's strings have "
-                f"{' and '.join(f'{bits:.0f}' for bits in real)} bits: what was found is not what "
-                f"it encodes. Name the right tensors (see 'latentset codec inspect')"
+                f"{' and '.join(map(str, real))}. Name the right tensors"
             )
-    return SelfCheck(implied_bits=sum(implied), real_bits=sum(real))
+    return SelfCheck(implied_bits=sum(implied), real_bits=float(sum(real)))
 
 
-def check_synthesis(
-    decode: Callable[[NDArray[np.int32], NDArray[np.int32], tuple[int, int]], NDArray[np.uint8]],
-    codec: "Codec",
-) -> None:
-    """Compare images decoded from latents with those that the receiver makes of strings.
-
-    Args:
-        decode: Turns symbols of y and z into images of a size.
-        codec: The codec.
-
-    Raises:
-        CodecGraphError: They differ.
-    """
-    image = make_test_images()[1]
-    latents = codec.encode(image[np.newaxis])
-    decoded = decode(latents.y_hat, latents.z_hat, (image.shape[0], image.shape[1]))[0]
-    received = codec.receiver(codec.sender(image))
-    if decoded.shape != received.shape or (decoded != received).any():
+def check_image(decoded: NDArray[np.uint8], received: NDArray[np.uint8]) -> None:
+    """Raise CodecGraphError if an image decoded from latents is not that of the receiver."""
+    if not np.array_equal(decoded, received):
         raise CodecGraphError(
-            "self-check: the image decoded from the latents is not the one that the receiver makes "
-            "of the sender's strings: what was found is not its synthesis"
+            "self-check: the image decoded from latents is not the one that the receiver makes"
         )
 
 
@@ -156,18 +121,15 @@ def _downsampling(name: str, shape: tuple[int, ...]) -> int:
     )
 
 
-def _is_free(
-    run: Callable[[NDArray[np.uint8]], "Latents"],
-    images: NDArray[np.uint8],
-    singles: list["Latents"],
+def _is_batch_free(
+    run: Callable[[NDArray[np.uint8]], Latents], images: NDArray[np.uint8], singles: list[Latents]
 ) -> bool:
-    """Say whether a batch gives what single images give; a graph may have batch 1 baked in."""
     try:
         both = run(images)
-    except CodecGraphError:
+    except CodecGraphError:  # a graph may have batch 1 baked in
         return False
     return all(
         np.array_equal(getattr(both, key)[i : i + 1], getattr(single, key))
         for i, single in enumerate(singles)
-        for key in ("y_hat", "scale_index", "z_hat")
+        for key in LATENT_TENSORS
     )

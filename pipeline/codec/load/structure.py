@@ -1,15 +1,14 @@
-"""Where a codec's latents are: found from the range-encode ops, since tensor names are unknown.
+"""Which tensors of a sender are its latents: found from its range-encode ops, not by name.
 
-Whatever a graph calls its tensors, what it range-encodes are the symbols of ``y_hat`` and
-``z_hat``, and what it encodes ``y_hat`` with is the scale index. The ops are, in the two
-generations of tensorflow-compression:
+It range-encodes the symbols of ``y_hat`` and ``z_hat``, and ``y_hat`` by the scale index. The ops
+are, in the two generations of tensorflow-compression:
 
 - 2.x: ``EntropyEncodeIndex(handle, index, value)`` for y and ``EntropyEncodeChannel(handle,
   value)`` for z, on whole batches, with ``value = symbols - cdf_offset``. The tables hang on the
   handle: ``CreateRangeEncoder(shape, cdf)``.
 - 1.x: ``UnboundedIndexRangeEncode(data, index, cdf, cdf_size, offset)`` for both, one image at a
-  time in a loop over the batch: between the batch of symbols and the op stand the ops that pass
-  it into the loop and read one element.
+  time in a loop over the batch: between the batch of symbols and the op are the ops that pass it
+  into the loop and read one element.
 
 Sources:
     tensorflow/compression 2.14, ``entropy_models/continuous_indexed.py`` and
@@ -18,7 +17,6 @@ Sources:
     ``SymmetricConditional._quantize`` and ``build``).
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -39,26 +37,29 @@ _VIEW_OPS = frozenset(["Squeeze", "ExpandDims", "Reshape", "Unpack"])
 """Ops that may pick one image from the batch or drop its axis; they change no value. StridedSlice
 does where it drops the first axis; else it crops (``GridAlign`` of the published codecs)."""
 
+_NEEDED = "LatentSet needs a scale hyperprior, as bmshj2018-hyperprior-msssim-4"
+
 
 @dataclass(frozen=True)
-class TableRefs:
-    """Where the range coder's tables of one encode op are; all are constants of the graph."""
+class Quantizer:
+    """How symbols follow from a latent v: ``round(v - subtracted)`` or ``floor(v + added)``."""
 
-    cdf: TensorRef
-    """1.x: int32 (rows, length). 2.x: int32, rows one after the other, each led by -precision."""
-    cdf_offset: TensorRef | None
-    """Smallest symbol of each row, int32 (rows,); None means 0."""
-    cdf_size: TensorRef | None = None
-    """1.x: entries of each row that count, int32 (rows,)."""
-    precision: int = 0
-    """1.x: bits of a probability."""
-    overflow_width: int = 0
-    """1.x: bits of a digit of the code for symbols beyond the table."""
+    op: str
+    """Round, Rint or Floor."""
+    added: TensorRef | None
+    subtracted: TensorRef | None
+    predicted: bool
+    """The latent is shifted by a value that depends on the image: it has a mean."""
+
+    @property
+    def shifts(self) -> list[TensorRef]:
+        """The constants that are added or subtracted."""
+        return [ref for ref in (self.added, self.subtracted) if ref is not None]
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """One range-encode op, traced back to what it encodes."""
+    """One range-encode op, traced back to what it encodes and to its table, which is constant."""
 
     node: str
     op: str
@@ -66,231 +67,175 @@ class Encoder:
     """The integer symbols of a batch, (N, h, w, C)."""
     index: TensorRef | None
     """The row of the table for each symbol; None: the row is the channel."""
-    tables: TableRefs
+    quantizer: Quantizer | None
+    """None where the symbols are not rounded in a known form."""
+    cdf: TensorRef
+    cdf_offset: TensorRef | None
+    """None means 0."""
+    cdf_size: TensorRef | None = None
+    """1.x; see ``code_tables`` for all of them."""
+    precision: int = 0
+    overflow_width: int = 0
+
+    @property
+    def constants(self) -> list[TensorRef]:
+        """The tensors of the table, and what the latent is shifted by before it is rounded."""
+        table = [r for r in (self.cdf, self.cdf_offset, self.cdf_size) if r is not None]
+        return table + (self.quantizer.shifts if self.quantizer else [])
 
 
 @dataclass(frozen=True)
 class Structure:
     """The latents of a scale hyperprior, as tensors of a flat graph."""
 
-    form: Literal["tfc1", "tfc2"]
     image: TensorRef
     y: Encoder
     z: Encoder
+    scale_index: TensorRef
+    """(N, h, w, C), one for each symbol of y."""
 
     @property
-    def scale_index(self) -> TensorRef:
-        """The scale index of each element of y, (N, h, w, C)."""
-        if self.y.index is None:
-            raise CodecGraphError(f"{self.y.node} has no index")
-        return self.y.index
-
-
-@dataclass(frozen=True)
-class Shift:
-    """A constant that is added to a latent before it is quantised."""
-
-    ref: TensorRef
-    sign: Literal[-1, 1]
-
-
-@dataclass(frozen=True)
-class Quantizer:
-    """How symbols come from a latent: ``round(v + shifts)`` or ``floor(v + shifts)``."""
-
-    op: str
-    """Round, Rint or Floor."""
-    shifts: tuple[Shift, ...]
-    predicted: bool
-    """The latent is shifted by something that depends on the image: it has a mean."""
+    def form(self) -> Literal["tfc1", "tfc2"]:
+        """The generation of tensorflow-compression."""
+        return "tfc1" if self.y.op == "UnboundedIndexRangeEncode" else "tfc2"
 
 
 def find_structure(graph: Graph, image: TensorRef) -> Structure:
-    """Find the latents of a scale hyperprior.
-
-    Args:
-        graph: The flat sub-graph of the sender.
-        image: Its input.
-
-    Raises:
-        CodecGraphError: The graph is not that of a scale hyperprior; the message says what it
-            seems to be.
-    """
-    encoders = [_trace(graph, node) for node in graph.find(*ENCODE_OPS)]
+    """Find the latents in a sender's flat graph; CodecGraphError if it is no scale hyperprior."""
+    encoders = [_trace(graph, node, image) for node in graph.find(*ENCODE_OPS)]
     if not encoders:
         raise CodecGraphError(
-            f"expected range-encode ops ({', '.join(ENCODE_OPS)}) on the way to the sender's "
-            f"strings, found none: not a codec made with tensorflow-compression"
+            f"expected range-encode ops ({', '.join(ENCODE_OPS)}) in the sender, found none: not a "
+            f"codec made with tensorflow-compression"
         )
-    adaptive = [e for e in encoders if e.index is not None and _adaptive(graph, e.index, image)]
-    fixed = [e for e in encoders if e not in adaptive]
+    adaptive: list[tuple[Encoder, TensorRef]] = []
+    fixed: list[Encoder] = []
+    for encoder in encoders:
+        if encoder.index is not None and graph.depends_on_value(encoder.index, image.node):
+            adaptive.append((encoder, encoder.index))
+        else:
+            fixed.append(encoder)
     if not adaptive:
         raise CodecGraphError(
-            f"no sigma_hat: the {len(encoders)} range-encode op(s) of this codec use fixed "
-            f"probabilities (a factorized prior). LatentSet needs a scale hyperprior, as "
-            f"bmshj2018-hyperprior-msssim-4"
+            f"no sigma_hat: all probabilities are fixed (a factorized prior). {_NEEDED}"
         )
     if len(adaptive) != 1 or len(fixed) != 1:
         raise CodecGraphError(
-            f"expected two range-encode ops, one for y with a scale index and one for z with "
-            f"fixed probabilities; found {len(adaptive)} with an index and {len(fixed)} without. "
-            f"LatentSet needs a scale hyperprior, as bmshj2018-hyperprior-msssim-4"
+            f"expected one range-encode op with a scale index (y) and one without (z); found "
+            f"{len(adaptive)} with an index and {len(fixed)} without. {_NEEDED}"
         )
-    (y,), (z,) = adaptive, fixed
-    structure = Structure(
-        form="tfc1" if y.op == "UnboundedIndexRangeEncode" else "tfc2", image=image, y=y, z=z
-    )
-    quantizer = find_quantizer(graph, y.symbols, image)
-    if quantizer is not None and quantizer.predicted:
+    ((y, scale_index),), (z,) = adaptive, fixed
+    if y.quantizer is not None and y.quantizer.predicted:
         raise CodecGraphError(
-            "y is coded as the difference to a predicted mean (a mean-scale hyperprior, as "
-            "mbt2018-mean): its symbols are not y_hat. LatentSet needs a scale hyperprior, as "
-            "bmshj2018-hyperprior-msssim-4"
+            f"y is coded as the difference to a predicted mean (as in mbt2018-mean). {_NEEDED}"
         )
-    return structure
+    return Structure(image, y, z, scale_index)
 
 
 def find_quantizer(graph: Graph, symbols: TensorRef, image: TensorRef) -> Quantizer | None:
-    """Find how symbols come from a latent, for the offset that the latent is quantised with.
+    """Find how symbols follow from a latent v, in which v has an offset.
 
-    The forms are ``round(v - offset)`` (2.x) and ``floor(v + (1/2 - offset))`` (1.x). Only what
-    stands right before the rounding is taken, so that a bias that was added to the latent before
-    is not taken for an offset.
-
-    Args:
-        graph: The flat sub-graph of the sender.
-        symbols: Symbols, as in ``Encoder``.
-        image: The sender's input.
-
-    Returns:
-        None where the symbols are not rounded in one of these forms.
+    The forms are ``round(v - offset)`` (2.x) and ``floor(v + (1/2 - offset))`` (1.x).
+    Only the op right before the rounding is taken: a bias added to the latent earlier is no offset.
     """
-    ref = symbols
-    while graph.op(ref) in _PASS_OPS | {"Cast", "Reshape"}:
-        ref = graph.inputs(ref.node)[0]
+    ref = _skip(graph, symbols, _PASS_OPS | {"Cast", "Reshape"})
     op = graph.op(ref)
     if op not in ("Round", "Rint", "Floor"):
         return None
-    ref = _pass(graph, graph.inputs(ref.node)[0])
-    shifts: list[Shift] = []
+    ref = _skip(graph, graph.inputs(ref.node)[0])
+    added = subtracted = None
     if op == "Floor" and graph.op(ref) in ("Add", "AddV2"):
-        a, b = graph.inputs(ref.node)
-        if graph.depends_on_value(a, image.node):
-            ref, shift = a, b
-        else:
-            ref, shift = b, a
-        if graph.depends_on_value(shift, image.node):
-            return Quantizer(op, (), predicted=True)
-        shifts.append(Shift(shift, 1))
-        ref = _pass(graph, ref)
+        ref, added = graph.inputs(ref.node)
+        if not graph.depends_on_value(ref, image.node):
+            ref, added = added, ref
+        if graph.depends_on_value(added, image.node):
+            return Quantizer(op, None, None, predicted=True)
+        ref = _skip(graph, ref)
     if graph.op(ref) == "Sub":
-        a, b = graph.inputs(ref.node)
-        if graph.depends_on_value(b, image.node):
-            return Quantizer(op, tuple(shifts), predicted=graph.depends_on_value(a, image.node))
-        shifts.append(Shift(b, -1))
-    return Quantizer(op, tuple(shifts), predicted=False)
+        latent, subtracted = graph.inputs(ref.node)
+        if graph.depends_on_value(subtracted, image.node):
+            predicted = graph.depends_on_value(latent, image.node)
+            return Quantizer(op, added, None, predicted)
+    return Quantizer(op, added, subtracted, predicted=False)
 
 
-def _adaptive(graph: Graph, index: TensorRef, image: TensorRef) -> bool:
-    return graph.depends_on_value(index, image.node)
-
-
-def _trace(graph: Graph, node: Any) -> Encoder:
+def _trace(graph: Graph, node: Any, image: TensorRef) -> Encoder:
     inputs = graph.inputs(node.name)
-    match node.op:
-        case "UnboundedIndexRangeEncode":
-            data, index, cdf, cdf_size, offset = (_outside(graph, i) for i in inputs)
-            tables = TableRefs(
-                cdf=cdf,
-                cdf_offset=offset,
-                cdf_size=cdf_size,
-                precision=int(node.attr["precision"].i),
-                overflow_width=int(node.attr["overflow_width"].i),
-            )
-            return Encoder(node.name, node.op, data, index, tables)
-        case "EntropyEncodeIndex":
-            handle, given, value = inputs
-            symbols, offset_ref = _without_offset(graph, value)
-            tables = TableRefs(_tables_of_handle(graph, handle), offset_ref)
-            return Encoder(node.name, node.op, symbols, _outside(graph, given), tables)
-        case _:
-            handle, value = inputs
-            symbols, offset_ref = _without_offset(graph, value)
-            tables = TableRefs(_tables_of_handle(graph, handle), offset_ref)
-            return Encoder(node.name, node.op, symbols, None, tables)
+    if node.op == "UnboundedIndexRangeEncode":
+        symbols, index, cdf, cdf_size, offset = (_leave_loop(graph, i) for i in inputs)
+        quantizer = find_quantizer(graph, symbols, image)
+        precision, width = (int(node.attr[key].i) for key in ("precision", "overflow_width"))
+        return Encoder(
+            node.name, node.op, symbols, index, quantizer, cdf, offset, cdf_size, precision, width
+        )
+    indexed = node.op == "EntropyEncodeIndex"
+    symbols, offset_ref = _without_offset(graph, inputs[-1])
+    return Encoder(
+        node.name,
+        node.op,
+        symbols,
+        _leave_loop(graph, inputs[1]) if indexed else None,
+        find_quantizer(graph, symbols, image),
+        _tables_of_handle(graph, inputs[0]),
+        offset_ref,
+    )
 
 
 def _without_offset(graph: Graph, value: TensorRef) -> tuple[TensorRef, TensorRef | None]:
     """Undo ``symbols - cdf_offset``, where ``cdf_offset`` may be gathered by the index."""
-    ref = _outside(graph, value)
+    ref = _leave_loop(graph, value)
     if graph.op(ref) != "Sub":
         return ref, None
-    symbols, offset = graph.inputs(ref.node)
-    offset = _pass(graph, offset)
+    symbols, offset = (_skip(graph, i) for i in graph.inputs(ref.node))
     if graph.op(offset) in ("Gather", "GatherV2"):
-        offset = graph.inputs(offset.node)[0]
-    return _pass(graph, symbols), _pass(graph, offset)
+        offset = _skip(graph, graph.inputs(offset.node)[0])
+    return symbols, offset
 
 
 def _tables_of_handle(graph: Graph, handle: TensorRef) -> TensorRef:
-    ref = _pass(graph, handle)
-    while graph.op(ref) in ("EntropyEncodeIndex", "EntropyEncodeChannel"):
-        ref = _pass(graph, graph.inputs(ref.node)[0])
+    ref = _skip(graph, handle, _PASS_OPS | {"EntropyEncodeIndex", "EntropyEncodeChannel"})
     if graph.op(ref) != "CreateRangeEncoder":
-        raise CodecGraphError(
-            f"expected the handle of a range-encode op to come from CreateRangeEncoder, it comes "
-            f"from {graph.op(ref)} {ref.node!r}"
-        )
-    return _pass(graph, graph.inputs(ref.node)[1])
+        raise CodecGraphError(f"expected CreateRangeEncoder, got {graph.op(ref)} {ref.node!r}")
+    return _skip(graph, graph.inputs(ref.node)[1])
 
 
-def _pass(graph: Graph, ref: TensorRef) -> TensorRef:
-    while graph.op(ref) in _PASS_OPS:
+def _skip(graph: Graph, ref: TensorRef, ops: frozenset[str] = _PASS_OPS) -> TensorRef:
+    """Go back over ops that pass their first input on."""
+    while graph.op(ref) in ops:
         ref = graph.inputs(ref.node)[0]
     return ref
 
 
-def _outside(graph: Graph, ref: TensorRef) -> TensorRef:
-    """Follow a tensor out of the loop over the batch to the tensor that the loop runs over."""
-    steps = _steps_outside(graph, ref)
-    for ref in steps:  # noqa: B007 - the last one is what is wanted
-        pass
-    return ref
-
-
-def _steps_outside(graph: Graph, ref: TensorRef) -> Iterator[TensorRef]:
+def _leave_loop(graph: Graph, ref: TensorRef) -> TensorRef:
+    """Follow a tensor back to the tensor that the loop over the batch runs over."""
     while True:
-        yield ref
-        op, inputs = graph.op(ref), graph.inputs(ref.node)
-        if op in _PASS_OPS or op in _LOOP_OPS or op in _VIEW_OPS or _picks_image(graph, ref):
-            ref = inputs[0]
-        elif op == "Merge":
-            # A loop's variable: what it starts with. The tensors looked for never change in it.
-            ref = next(i for i in inputs if graph.op(i) != "NextIteration")
-        elif op == "TensorArrayReadV3":
+        inputs = graph.inputs(ref.node)
+        if before := _step_back(graph, ref):
+            ref = before
+        elif graph.op(ref) == "TensorArrayReadV3":
             ref = _written(graph, inputs[2], {"TensorArrayScatterV3": 2, "TensorArraySplitV3": 1})
-        elif op == "TensorListGetItem":
+        elif graph.op(ref) == "TensorListGetItem":
             ref = _written(graph, inputs[0], {"TensorListFromTensor": 0})
         else:
-            return
+            return ref
 
 
-def _picks_image(graph: Graph, ref: TensorRef) -> bool:
-    node = graph.node(ref.node)
-    return node.op == "StridedSlice" and bool(node.attr["shrink_axis_mask"].i & 1)
+def _step_back(graph: Graph, ref: TensorRef) -> TensorRef | None:
+    """Return what a tensor is passed on from, into the loop or within it."""
+    node, inputs = graph.node(ref.node), graph.inputs(ref.node)
+    if node.op == "Merge":
+        # What a loop's variable starts with. The tensors looked for never change in the loop.
+        return next(i for i in inputs if graph.op(i) != "NextIteration")
+    picks_image = node.op == "StridedSlice" and node.attr["shrink_axis_mask"].i & 1
+    return inputs[0] if node.op in _PASS_OPS | _LOOP_OPS | _VIEW_OPS or picks_image else None
 
 
 def _written(graph: Graph, handle: TensorRef, writers: dict[str, int]) -> TensorRef:
     """Return the tensor that filled a TensorArray or TensorList whose element is read."""
     while (op := graph.op(handle)) not in writers:
-        inputs = graph.inputs(handle.node)
-        if op in _PASS_OPS or op in _LOOP_OPS:
-            handle = inputs[0]
-        elif op == "Merge":
-            handle = next(i for i in inputs if graph.op(i) != "NextIteration")
-        else:
-            raise CodecGraphError(
-                f"expected the loop over the batch to read what {' or '.join(writers)} wrote, it "
-                f"reads from {op} {handle.node!r}"
-            )
+        before = _step_back(graph, handle)
+        if before is None:
+            expected = " or ".join(writers)
+            raise CodecGraphError(f"expected a loop over {expected}, got {op} {handle.node!r}")
+        handle = before
     return graph.inputs(handle.node)[writers[op]]

@@ -1,13 +1,4 @@
-"""From symbols to images: the receiver of a codec, entered behind its range decoder.
-
-The receiver takes strings. What its range-decode ops yield are the symbols that a store holds, so
-the graph is cut there (``decoders``) and symbols are fed instead::
-
-    strings -> range decoder -> | symbols of y -> cast -> g_s -> crop -> image
-                                | symbols of z -> ...
-
-Left are stock ops, as for the latents, and a free batch size.
-"""
+"""From symbols to images: the receiver of a codec, without its range decoder."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -18,16 +9,15 @@ from numpy.typing import NDArray
 from latentset.datasets.errors import CodecGraphError
 from latentset.pipeline.codec.load.allowed_ops import check_latent_ops
 from latentset.pipeline.codec.load.decoders import (
+    PLACEHOLDERS,
     Decoder,
     Role,
     cut_receiver,
-    find_receiver_roles,
-    placeholder,
+    find_receiver_decoders,
 )
 from latentset.pipeline.codec.load.graph import Graph, TensorRef, extract, flatten
 from latentset.pipeline.codec.load.metagraph import CodecFile, Signature
 from latentset.pipeline.codec.load.program import Program
-from latentset.pipeline.codec.load.signatures import as_pixels
 from latentset.pipeline.tensorflow_setup import tf
 
 SizeRole = Literal["image", "y", "z"]
@@ -39,28 +29,19 @@ _IMAGE = "latentset_image"
 class Synthesis:
     """The part of a receiver that turns symbols into images.
 
-    Args:
-        file: The codec's file.
-        roles: Of what the integer channels have the size, by their key (``find_size_roles``).
-        threads: Threads within one op.
-        producer_ops: As for ``Program``.
+    The receiver takes strings. What its range-decode ops yield are the symbols that a store holds,
+    so the graph is cut there (``decoders``) and symbols are fed instead::
 
-    Raises:
-        CodecGraphError: The codec has no receiver, or symbols cannot be told in it.
-        ForbiddenOpError: The sub-graph needs an op that is not allowed.
+        strings -> range decoder -> | symbols of y -> cast -> g_s -> crop -> image
+                                    | symbols of z -> ...
+
+    Left are stock ops, as for the latents, and a free batch size.
     """
 
     takes: Mapping[Role, Decoder]
-    """What it is fed with, and the range decoder of the receiver that yields it there."""
+    """The symbols that it is fed with, and the range decoders that they replace."""
 
-    def __init__(
-        self,
-        file: CodecFile,
-        roles: Mapping[str, SizeRole],
-        *,
-        threads: int = 1,
-        producer_ops: Any = None,
-    ) -> None:
+    def __init__(self, file: CodecFile, roles: Mapping[str, SizeRole], threads: int) -> None:
         if file.receiver is None:
             raise CodecGraphError("it has no signature 'receiver', so it cannot decode")
         receiver = file.receiver
@@ -71,49 +52,30 @@ class Synthesis:
         last.attr["T"].type = tf.dtypes.as_dtype(output.dtype).as_datatype_enum
         graph = Graph(flatten(whole, [*receiver.nodes(), _IMAGE]))
         strings = [TensorRef.parse(p.tensor) for p in receiver.inputs if p.dtype == "string"]
-        decoders = find_receiver_roles(graph)
+        decoders = find_receiver_decoders(graph)
         reached = cut_receiver(graph, decoders, TensorRef(_IMAGE, 0), strings)
         check_latent_ops(file.name, reached)
         names = {node.name for node in reached.node}
-        self.takes = {
-            role: decoder for role, decoder in decoders.items() if placeholder(role) in names
-        }
+        self.takes = {role: d for role, d in decoders.items() if PLACEHOLDERS[role].node in names}
         ports = [port for port in receiver.inputs if TensorRef.parse(port.tensor).node in names]
         unknown = [port.key for port in ports if port.key not in roles]
         if unknown:
-            raise CodecGraphError(
-                f"the receiver's input {unknown[0]!r} is neither the size of the image nor that of "
-                "y or z"
-            )
+            raise CodecGraphError(f"the receiver's input {unknown[0]!r} is not a size of x, y or z")
         self._sizes = tuple((roles[port.key], np.dtype(port.dtype)) for port in ports)
+        symbols = [str(PLACEHOLDERS[role]) for role in self.takes]
         self._program = Program(
             reached,
-            [
-                *(f"{placeholder(role)}:0" for role in self.takes),
-                *(port.tensor for port in ports),
-            ],
+            [*symbols, *(port.tensor for port in ports)],
             [f"{_IMAGE}:0"],
             threads=threads,
-            producer_ops=producer_ops,
+            producer_ops=file.producer_ops,
         )
 
     def run(
         self, y_hat: NDArray[Any], z_hat: NDArray[Any], size: tuple[int, int]
     ) -> NDArray[np.uint8]:
-        """Turn symbols into images.
-
-        Args:
-            y_hat: Integers (N, h, w, C).
-            z_hat: Integers (N, hz, wz, Cz).
-            size: Height and width of the images, pixels.
-
-        Returns:
-            uint8 (N, H, W, 3), RGB.
-
-        Raises:
-            CodecGraphError: The graph fails, or yields no images of that size.
-        """
-        symbols = {"y_hat": y_hat, "z_hat": z_hat}
+        """Turn symbols (N, h, w, C) and (N, hz, wz, Cz) into images (N, H, W, 3) of a size."""
+        symbols: dict[Role, NDArray[Any]] = {"y_hat": y_hat, "z_hat": z_hat}
         of_role = {"image": size, "y": y_hat.shape[1:3], "z": z_hat.shape[1:3]}
         values = [symbols[role] for role in self.takes]
         values += [np.array(of_role[role], dtype) for role, dtype in self._sizes]
@@ -127,16 +89,9 @@ class Synthesis:
 def find_size_roles(
     sender: Signature, sent: list[NDArray[Any]], sizes: Mapping[SizeRole, tuple[int, int]]
 ) -> dict[str, SizeRole]:
-    """Tell the integer channels of a sender apart by what they were for one image.
+    """Find of what a sender's integer channels have the size, by key, from one image.
 
-    Args:
-        sender: The signature.
-        sent: Its outputs for the image, in their order.
-        sizes: Height and width of the image and of its grids; no two are equal.
-
-    Returns:
-        For each key of an integer channel, what it has the size of; channels that have none are
-        left out.
+    ``sent`` is what it yields for the image; no two of the sizes, (height, width), are equal.
     """
     roles: dict[str, SizeRole] = {}
     for port, value in zip(sender.outputs, sent, strict=True):
@@ -144,3 +99,11 @@ def find_size_roles(
             if value.dtype.kind in "iu" and value.shape == (2,) and tuple(value.tolist()) == size:
                 roles[port.key] = role
     return roles
+
+
+def as_pixels(images: NDArray[Any]) -> NDArray[np.uint8]:
+    """Round what a receiver yields, uint8 or floats from 0 to 255, to uint8."""
+    if images.dtype == np.uint8:
+        return images
+    pixels: NDArray[np.uint8] = np.clip(np.round(images), 0, 255).astype(np.uint8)
+    return pixels

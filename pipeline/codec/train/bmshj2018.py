@@ -1,37 +1,14 @@
 """The scale hyperprior of Balle et al. (2018) as a trainable TensorFlow model."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
+from latentset.pipeline.codec.load.code_tables import SCALE_COUNT, SCALE_MAX, SCALE_MIN
 from latentset.pipeline.tensorflow_setup import tf, tfc
-
-SCALE_MIN = 0.11
-SCALE_MAX = 256.0
-SCALE_COUNT = 64
-"""The scale table of the published codecs: 64 values, equally spaced in their logarithm."""
-
-
-class TrainingOutput(NamedTuple):
-    """What one pass over a batch yields."""
-
-    x_hat: tf.Tensor
-    """Reconstruction, float32 (B, H, W, 3), about 0 to 255, not clipped."""
-    bits: tf.Tensor
-    """Estimated bits of each image, y and z together, float32 (B,)."""
 
 
 def scale_of_index(index: Any) -> Any:
-    """Map a scale index to a standard deviation.
-
-    Args:
-        index: Scale index, float32, any shape, 0 to 63.  Fractions interpolate.
-
-    Returns:
-        sigma_hat, float32, the same shape, 0.11 to 256.
-
-    Source:
-        tensorflow/compression, ``models/bmshj2018.py``: the table's bounds and length.
-    """
+    """Map a scale index, float32, 0 to 63, to sigma_hat, 0.11 to 256; fractions interpolate."""
     step = (math.log(SCALE_MAX) - math.log(SCALE_MIN)) / (SCALE_COUNT - 1)
     return tf.exp(math.log(SCALE_MIN) + step * index)
 
@@ -41,15 +18,29 @@ _CONVOLUTION: dict[str, Any] = {"padding": "same_zeros", "kernel_parameter": "va
 times as long."""
 
 
-def _down(filters: int, support: int, stride: int, **options: Any) -> Any:
+def _down(i: int, filters: int, support: int, stride: int, **options: Any) -> Any:
+    options = {"use_bias": True, "activation": None} | options
     return tfc.SignalConv2D(
-        filters, support, corr=True, strides_down=stride, **_CONVOLUTION, **options
+        filters,
+        support,
+        corr=True,
+        strides_down=stride,
+        name=f"conv_{i}",
+        **_CONVOLUTION,
+        **options,
     )
 
 
-def _up(filters: int, support: int, stride: int, **options: Any) -> Any:
+def _up(i: int, filters: int, support: int, stride: int, activation: Any = None) -> Any:
     return tfc.SignalConv2D(
-        filters, support, corr=False, strides_up=stride, **_CONVOLUTION, **options
+        filters,
+        support,
+        corr=False,
+        strides_up=stride,
+        use_bias=True,
+        activation=activation,
+        name=f"conv_{i}",
+        **_CONVOLUTION,
     )
 
 
@@ -66,12 +57,6 @@ class GDN(tf.keras.layers.Layer):  # type: ignore[misc]
     """
 
     def __init__(self, inverse: bool = False, **options: Any) -> None:
-        """Create the layer.
-
-        Args:
-            inverse: Multiply instead of divide.
-            **options: Passed to ``tf.keras.layers.Layer``.
-        """
         super().__init__(**options)
         self.inverse = inverse
 
@@ -84,23 +69,9 @@ class GDN(tf.keras.layers.Layer):  # type: ignore[misc]
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """Normalize across channels: float32 (B, H, W, C) to the same shape."""
-        return normalize(x, self.beta(), self.gamma(), self.inverse)
-
-
-def normalize(x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor, inverse: bool) -> tf.Tensor:
-    """Apply GDN with given parameters.
-
-    Args:
-        x: float32 (B, H, W, C).
-        beta: float32 (C,).
-        gamma: float32 (C, C), from input channel to output channel.
-        inverse: Multiply instead of divide.
-
-    Returns:
-        float32 (B, H, W, C).
-    """
-    norm = tf.nn.bias_add(tf.nn.conv2d(tf.abs(x), gamma[None, None], 1, "VALID"), beta)
-    return x * norm if inverse else x / norm
+        gamma = self.gamma()[None, None]  # from input channel to output channel
+        norm = tf.nn.bias_add(tf.nn.conv2d(tf.abs(x), gamma, 1, "VALID"), self.beta())
+        return x * norm if self.inverse else x / norm
 
 
 class ScaleHyperprior(tf.Module):  # type: ignore[misc]
@@ -126,74 +97,37 @@ class ScaleHyperprior(tf.Module):  # type: ignore[misc]
           ``sqrt(beta + gamma x^2)``.
         - ``h_s`` yields an index into a table of 64 scales, so that sender and receiver agree
           on sigma_hat to the bit (Balle et al., "Integer networks", ICLR 2019).
+
+    Args:
+        N: Filters of all layers but those that face ``y``.
+        M: Channels of ``y``.
+        seed: Decides the random kernels.
     """
 
     def __init__(self, N: int, M: int, seed: int = 0) -> None:
-        """Create the four transforms and the hyperprior, untrained.
-
-        Args:
-            N: Filters of all layers but those that face ``y``.
-            M: Channels of ``y``.
-            seed: Decides the random kernels.
-        """
         super().__init__(name="scale_hyperprior")
         self.N = N
         self.M = M
         relu = tf.nn.relu
         self.g_a = tf.keras.Sequential(
-            [
-                _down(N, 5, 2, use_bias=True, activation=GDN(name="gdn_0"), name="conv_0"),
-                _down(N, 5, 2, use_bias=True, activation=GDN(name="gdn_1"), name="conv_1"),
-                _down(N, 5, 2, use_bias=True, activation=GDN(name="gdn_2"), name="conv_2"),
-                _down(M, 5, 2, use_bias=True, activation=None, name="conv_3"),
-            ],
+            [_down(i, N, 5, 2, activation=GDN(name=f"gdn_{i}")) for i in range(3)]
+            + [_down(3, M, 5, 2)],
             name="g_a",
         )
         self.g_s = tf.keras.Sequential(
-            [
-                _up(
-                    N,
-                    5,
-                    2,
-                    use_bias=True,
-                    activation=GDN(True, name="gdn_0"),
-                    name="conv_0",
-                ),
-                _up(
-                    N,
-                    5,
-                    2,
-                    use_bias=True,
-                    activation=GDN(True, name="gdn_1"),
-                    name="conv_1",
-                ),
-                _up(
-                    N,
-                    5,
-                    2,
-                    use_bias=True,
-                    activation=GDN(True, name="gdn_2"),
-                    name="conv_2",
-                ),
-                _up(3, 5, 2, use_bias=True, activation=None, name="conv_3"),
-            ],
+            [_up(i, N, 5, 2, GDN(True, name=f"gdn_{i}")) for i in range(3)] + [_up(3, 3, 5, 2)],
             name="g_s",
         )
         self.h_a = tf.keras.Sequential(
             [
-                _down(N, 3, 1, use_bias=True, activation=relu, name="conv_0"),
-                _down(N, 5, 2, use_bias=True, activation=relu, name="conv_1"),
-                _down(N, 5, 2, use_bias=False, activation=None, name="conv_2"),
+                _down(0, N, 3, 1, activation=relu),
+                _down(1, N, 5, 2, activation=relu),
+                _down(2, N, 5, 2, use_bias=False),
             ],
             name="h_a",
         )
         self.h_s = tf.keras.Sequential(
-            [
-                _up(N, 5, 2, use_bias=True, activation=relu, name="conv_0"),
-                _up(N, 5, 2, use_bias=True, activation=relu, name="conv_1"),
-                _up(M, 3, 1, use_bias=True, activation=None, name="conv_2"),
-            ],
-            name="h_s",
+            [_up(0, N, 5, 2, relu), _up(1, N, 5, 2, relu), _up(2, M, 3, 1)], name="h_s"
         )
         layers = [
             layer
@@ -212,14 +146,11 @@ class ScaleHyperprior(tf.Module):  # type: ignore[misc]
         self.h_a.build((None, None, None, M))
         self.h_s.build((None, None, None, N))
 
-    def __call__(self, x: tf.Tensor) -> TrainingOutput:
-        """Pass a batch through with additive uniform noise in place of rounding.
+    def __call__(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Pass images through with additive uniform noise in place of rounding.
 
-        Args:
-            x: Images, float32 (B, H, W, 3), 0 to 255, H and W multiples of 16.
-
-        Returns:
-            The reconstruction and the estimated bits.
+        Images are float32 (B, H, W, 3), 0 to 255, H and W multiples of 16. Returned are x_hat, of
+        the same shape and not clipped, and the estimated bits of y and z together, (B,).
         """
         z_model = tfc.ContinuousBatchedEntropyModel(
             self.hyperprior, coding_rank=3, offset_heuristic=False
@@ -233,4 +164,4 @@ class ScaleHyperprior(tf.Module):  # type: ignore[misc]
         index = self.h_s(z_tilde)[:, : tf.shape(y)[1], : tf.shape(y)[2], :]
         y_tilde, y_bits = y_model(y, index, training=True)
         x_hat = self.g_s(y_tilde) * 255.0
-        return TrainingOutput(x_hat, y_bits + z_bits)
+        return x_hat, y_bits + z_bits

@@ -14,11 +14,7 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif"})
 
 
 def list_images(folder: Path) -> list[Path]:
-    """List the images below a folder, sorted.
-
-    Raises:
-        TrainingError: No such folder, or no image in it.
-    """
+    """List the images below a folder, sorted; TrainingError if there is none."""
     if not folder.is_dir():
         raise TrainingError(f"{folder}: no such folder of images")
     found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
@@ -27,43 +23,17 @@ def list_images(folder: Path) -> list[Path]:
     return found
 
 
-class SkipCount:
-    """Files that could not be used, each counted once."""
-
-    def __init__(self) -> None:
-        """Start with no file skipped."""
-        self.files: dict[str, str] = {}
-
-    def add(self, path: str, reason: str) -> None:
-        """Record one file and why it was skipped."""
-        self.files.setdefault(path, reason)
-
-    def __len__(self) -> int:
-        """Return the number of distinct files skipped."""
-        return len(self.files)
-
-
 def training_crops(
-    folders: Sequence[Path], *, crop: int, batch: int, seed: int, skipped: SkipCount
+    folders: Sequence[Path], *, crop: int, batch: int, seed: int, skipped: dict[str, str]
 ) -> Any:
-    """Build the endless stream of training batches.
+    """Build the endless stream of training batches, float32 (batch, crop, crop, 3), 0 to 255.
 
-    An image smaller than the crop is enlarged until it covers it.  A file that cannot be
-    decoded is counted in ``skipped`` and left out.
+    An image smaller than the crop is enlarged until it covers it.
 
-    Args:
-        folders: Folders, searched recursively; each is drawn from equally often.
-        crop: Side of the crops, pixels.
-        batch: Crops of a batch, B.
-        seed: Decides order, crops and flips.  A resumed run gives another one, so that it does
-            not see the crops of its first steps again.
-        skipped: Counter to record unreadable files in.
-
-    Returns:
-        ``tf.data.Dataset`` of float32 (B, crop, crop, 3), 0 to 255.
-
-    Raises:
-        TrainingError: A folder is missing, or holds no image that can be decoded.
+    Each folder is searched recursively and drawn from equally often; TrainingError where one has no
+    image that can be decoded. ``seed`` decides order, crops and flips: a resumed run gives another
+    one, so that it does not see its first crops again. ``skipped`` is filled with the files that
+    cannot be decoded, path to reason.
     """
 
     def read(path: tf.Tensor) -> tf.Tensor:
@@ -90,7 +60,7 @@ def training_crops(
         if not any(_decode_or_nothing(skipped, p.encode()).size for p in paths):
             raise TrainingError(
                 f"{folder}: none of its {len(paths)} images can be decoded, the first "
-                f"because: {skipped.files[paths[0]]}"
+                f"because: {skipped[paths[0]]}"
             )
         files = tf.data.Dataset.from_tensor_slices(paths)
         files = files.shuffle(len(paths), seed=seed + number).repeat()
@@ -107,11 +77,11 @@ def training_crops(
     return crops.batch(batch, drop_remainder=True).prefetch(4)
 
 
-def _decode_or_nothing(skipped: SkipCount, path: bytes) -> Any:
+def _decode_or_nothing(skipped: dict[str, str], path: bytes) -> Any:
     """Decode one file to uint8 (H, W, 3); an empty array where that fails."""
     try:
         data = tf.io.read_file(path)
         return tf.io.decode_image(data, channels=3, expand_animations=False).numpy()
     except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
-        skipped.add(path.decode(), str(error).splitlines()[0])
+        skipped.setdefault(path.decode(), str(error).splitlines()[0])
         return np.zeros((0, 0, 3), np.uint8)

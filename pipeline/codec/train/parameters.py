@@ -7,35 +7,48 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from latentset.pipeline.codec.load.tables import PaddedRows
-
 Floats = NDArray[np.float32]
 
 
 class Layer(NamedTuple):
-    """A convolution: kernel (height, width, inputs, outputs), bias (outputs,)."""
+    """A convolution."""
 
     kernel: Floats
+    """(height, width, inputs, outputs)."""
     bias: Floats | None
+    """(outputs,)."""
 
 
 class Norm(NamedTuple):
-    """Parameters of GDN: beta (channels,), gamma (inputs, outputs)."""
+    """Parameters of GDN."""
 
     beta: Floats
+    """(channels,)."""
     gamma: Floats
+    """(inputs, outputs)."""
 
 
 class IntegerLayer(NamedTuple):
     """``clip((convolution(x) + bias + divisor // 2) / divisor)``, all integers.
 
-    The quotient is truncated, the convolution is exact in float32 as long as its sums stay below
+    The quotient is truncated. The convolution is exact in float32 as long as its sums stay below
     2 ** 24.
     """
 
     kernel: Floats
     bias: NDArray[np.int32]
     divisor: NDArray[np.int32]
+
+
+class PaddedRows(NamedTuple):
+    """Rows of tensorflow-compression 1: cumulative counts, each row padded with zeros."""
+
+    cdf: NDArray[np.int32]
+    """(rows, length)."""
+    size: NDArray[np.int32]
+    """Entries of each row that count, (rows,)."""
+    offset: NDArray[np.int32]
+    """Smallest symbol of each row, (rows,)."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from latentset.pipeline.tensorflow_setup import tf, tfc
 PRECISION = 16
 """Bits of a probability."""
 _OVERFLOW_WIDTH = 4
+_scope = tf.compat.v1.name_scope
 
 
 def build_metagraph(parameters: Parameters) -> Any:
@@ -43,7 +44,11 @@ def build_metagraph(parameters: Parameters) -> Any:
     metagraph = tf.compat.v1.MetaGraphDef()
     metagraph.graph_def.CopyFrom(graph.as_graph_def())
     for node in metagraph.graph_def.node:
-        _shorten(node.attr["value"].tensor)
+        tensor = node.attr["value"].tensor
+        if tensor.dtype == tf.int32.as_datatype_enum and len(tensor.tensor_content) > 1024:
+            # In as many bytes as each integer needs: the rows are mostly small ones.
+            tensor.int_val.extend(tf.make_ndarray(tensor).ravel().tolist())
+            tensor.ClearField("tensor_content")
     metagraph.meta_info_def.tensorflow_version = tf.__version__
     metagraph.meta_info_def.tags.append("serve")
     sender, receiver = (metagraph.signature_def[key] for key in ("sender", "receiver"))
@@ -55,15 +60,7 @@ def build_metagraph(parameters: Parameters) -> Any:
     return metagraph
 
 
-def _shorten(tensor: Any) -> None:
-    """Keep integers in as many bytes as each needs: the rows are mostly small ones."""
-    if tensor.dtype == tf.int32.as_datatype_enum and len(tensor.tensor_content) > 1024:
-        tensor.int_val.extend(tf.make_ndarray(tensor).ravel().tolist())
-        tensor.ClearField("tensor_content")
-
-
 def _describe(info: Any, tensor: tf.Tensor) -> None:
-    """Fill a ``TensorInfo`` of a signature."""
     info.name = tensor.name
     info.dtype = tensor.dtype.as_datatype_enum
     info.tensor_shape.CopyFrom(tensor.shape.as_proto())
@@ -82,7 +79,7 @@ def _loops_of_tensorflow_1() -> Iterator[None]:
 
 
 def _build(parameters: Parameters, image: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """Return the sender's channels and the receiver's image."""
+    """Build the sender's channels and the receiver's image."""
     N = len(parameters.median)
     y = _analysis(parameters, image)
     z = _hyper_analysis(parameters, tf.abs(y, "Abs"))
@@ -93,35 +90,37 @@ def _build(parameters: Parameters, image: tf.Tensor) -> tuple[list[tf.Tensor], t
 
     side = "side_entropy_model"
     z_coder = _Coder(
-        _constant(parameters.z_rows.cdf, f"{side}/{side}/pmf_to_cdf/stack"),
-        _constant(parameters.z_rows.size, f"{side}/{side}/add_26"),
-        _constant(parameters.z_rows.offset, f"{side}/{side}/Neg"),
+        tf.constant(parameters.z_rows.cdf, name=f"{side}/{side}/pmf_to_cdf/stack"),
+        tf.constant(parameters.z_rows.size, name=f"{side}/{side}/add_26"),
+        tf.constant(parameters.z_rows.offset, name=f"{side}/{side}/Neg"),
+        fixed=True,
     )
     with _scope(f"{side}/{side}_2"):
-        half = _constant(np.float32(0.5) - parameters.median.reshape(1, 1, 1, N), "sub")
+        half = tf.constant(np.float32(0.5) - parameters.median.reshape(1, 1, 1, N), name="sub")
         z_symbols = _floor_to_int(z, half)
         shape = _slice(tf.shape(z_symbols, name="Shape"), 1, None, "strided_slice_1")
         index = _channel_index(shape, N, ("strided_slice_2", "strided_slice_3", "strided_slice_4"))
-        z_string = z_coder.encode(z_symbols, index, fixed=True)
+        z_string = z_coder.encode(z_symbols, index)
     shape = tf.concat([z_size, [N]], 0, name=f"{side}/concat")
     with _scope(f"{side}/{side}_3"):
         index = _channel_index(shape, N, ("strided_slice", "strided_slice_1", "strided_slice_2"))
-        decoded = z_coder.decode(z_string, index, fixed=True)
-        offset = _constant(parameters.z_offset.reshape(1, 1, 1, N), "Cast")
+        decoded = z_coder.decode(z_string, index)
+        offset = tf.constant(parameters.z_offset.reshape(1, 1, 1, N), name="Cast")
         z_hat = tf.add(decoded, offset, name="add_1")
 
     index = _crop(_hyper_synthesis(parameters, z_hat), y_size, "GridAlign", 3)
     model = "entropy_model"
     y_coder = _Coder(
-        _constant(parameters.y_rows.cdf, f"{model}/{model}/pmf_to_cdf/stack"),
+        tf.constant(parameters.y_rows.cdf, name=f"{model}/{model}/pmf_to_cdf/stack"),
         parameters.y_rows.size,
-        _constant(parameters.y_rows.offset, f"{model}/{model}/Const_12"),
+        tf.constant(parameters.y_rows.offset, name=f"{model}/{model}/Const_12"),
+        fixed=False,
     )
     with _scope(f"{model}/{model}_2"):
         y_symbols = _floor_to_int(y, tf.constant(0.5, name="Const"))
-        y_string = y_coder.encode(y_symbols, index, fixed=False)
+        y_string = y_coder.encode(y_symbols, index)
     with _scope(f"{model}/{model}_3"):
-        decoded = y_coder.decode(y_string, index, fixed=False)
+        decoded = y_coder.decode(y_string, index)
         y_hat = tf.cast(decoded, tf.float32, "Cast")
     output = _crop(_synthesis(parameters, y_hat), x_size, "GridAlign_1", 5)
     return [y_string, z_string, x_size, y_size, z_size], output
@@ -138,8 +137,7 @@ def _analysis(parameters: Parameters, image: tf.Tensor) -> tf.Tensor:
             with _scope(f"layer_{i}"):
                 x = _down(x, layer, stride=2)
                 if i < len(parameters.gdn):
-                    with _scope(f"gdn_{i}" if i else "gdn"):
-                        x = _normalize(x, parameters.gdn[i], parameters.norm, inverse=False)
+                    x = _normalize(x, parameters.gdn[i], parameters.norm, i, inverse=False)
     return x
 
 
@@ -162,11 +160,11 @@ def _hyper_synthesis(parameters: Parameters, z_hat: tf.Tensor) -> tf.Tensor:
         for i, layer in enumerate(parameters.h_s):
             with _scope(f"layer_{i}"):
                 x = _correlate_integers(x, layer) if i == last else _up_integers(x, layer)
-                bias = _constant(layer.bias, "Cast_2")
+                bias = tf.constant(layer.bias, name="Cast_2")
                 x = tf.nn.bias_add(x, bias, name="BiasAdd")
                 with _scope(f"q_re_lu_{i}" if i else "q_re_lu"):
-                    half = _constant(layer.divisor // 2, "floordiv")
-                    divisor = _constant(layer.divisor, "Cast")
+                    half = tf.constant(layer.divisor // 2, name="floordiv")
+                    divisor = tf.constant(layer.divisor, name="Cast")
                     x = tf.truncatediv(tf.add(x, half, name="add"), divisor, "TruncateDiv")
                     top = len(parameters.y_rows.size) - 1 if i == last else 255
                     x = tf.clip_by_value(x, 0, top, "clip_by_value")
@@ -182,32 +180,36 @@ def _synthesis(parameters: Parameters, y_hat: tf.Tensor) -> tf.Tensor:
         for i, layer in enumerate(parameters.g_s):
             with _scope(f"layer_{i}"):
                 x = _crop_up(_transpose(_pad(x, 1), layer.kernel, ("mul", "mul_1")))
-                bias = _constant(layer.bias, "BiasAdd/ReadVariableOp")
-                x = tf.nn.bias_add(x, bias, name="BiasAdd")
+                x = _add_bias(x, layer.bias)
                 if i < len(parameters.igdn):
-                    with _scope(f"gdn_{i + 3}"):
-                        x = _normalize(x, parameters.igdn[i], parameters.norm, inverse=True)
+                    x = _normalize(x, parameters.igdn[i], parameters.norm, i + 3, inverse=True)
         return tf.multiply(x, 255.0, "mul")
 
 
 def _down(x: tf.Tensor, layer: Layer, stride: int) -> tf.Tensor:
-    kernel = _constant(layer.kernel, "Reshape")
+    kernel = tf.constant(layer.kernel, name="Reshape")
     x = tf.nn.conv2d(_pad(x, len(layer.kernel) // 2), kernel, stride, "VALID", name="convolution")
-    if layer.bias is None:
-        return x
-    return tf.nn.bias_add(x, _constant(layer.bias, "BiasAdd/ReadVariableOp"), name="BiasAdd")
+    return x if layer.bias is None else _add_bias(x, layer.bias)
 
 
-def _normalize(x: tf.Tensor, norm: Norm, form: str, inverse: bool) -> tf.Tensor:
+def _add_bias(x: tf.Tensor, bias: Floats | None) -> tf.Tensor:
+    return tf.nn.bias_add(x, tf.constant(bias, name="BiasAdd/ReadVariableOp"), name="BiasAdd")
+
+
+def _normalize(x: tf.Tensor, norm: Norm, form: str, number: int, inverse: bool) -> tf.Tensor:
     """GDN, or its inverse: (B, H, W, C) to the same shape."""
-    kernel, beta = _constant(norm.gamma[None, None], "Reshape"), _constant(norm.beta, "sub")
-    powers = tf.square(x, "Square_2") if form == "square" else tf.abs(x, "Abs")
-    total = tf.nn.conv2d(powers, kernel, 1, "VALID", name="convolution")
-    total = tf.nn.bias_add(total, beta, name="BiasAdd")
-    if form == "square":
-        factor = tf.sqrt(total, "Sqrt") if inverse else tf.math.rsqrt(total, "Rsqrt")
-        return tf.multiply(x, factor, "mul")
-    return tf.multiply(x, total, "mul") if inverse else tf.truediv(x, total, "truediv")
+    with _scope(f"gdn_{number}" if number else "gdn"):
+        kernel, beta = (
+            tf.constant(norm.gamma[None, None], name="Reshape"),
+            tf.constant(norm.beta, name="sub"),
+        )
+        powers = tf.square(x, "Square_2") if form == "square" else tf.abs(x, "Abs")
+        total = tf.nn.conv2d(powers, kernel, 1, "VALID", name="convolution")
+        total = tf.nn.bias_add(total, beta, name="BiasAdd")
+        if form == "square":
+            factor = tf.sqrt(total, "Sqrt") if inverse else tf.math.rsqrt(total, "Rsqrt")
+            return tf.multiply(x, factor, "mul")
+        return tf.multiply(x, total, "mul") if inverse else tf.truediv(x, total, "truediv")
 
 
 def _up_integers(x: tf.Tensor, layer: IntegerLayer) -> tf.Tensor:
@@ -217,7 +219,7 @@ def _up_integers(x: tf.Tensor, layer: IntegerLayer) -> tf.Tensor:
 
 
 def _correlate_integers(x: tf.Tensor, layer: IntegerLayer) -> tf.Tensor:
-    kernel = _constant(layer.kernel, "strided_slice")
+    kernel = tf.constant(layer.kernel, name="strided_slice")
     x = tf.cast(_pad(x, len(layer.kernel) // 2), tf.float32, "Cast")
     x = tf.nn.conv2d(x, kernel, 1, "VALID", name="convolution")
     return tf.cast(tf.round(x, "Round_2"), tf.int32, "Cast_1")
@@ -225,11 +227,11 @@ def _correlate_integers(x: tf.Tensor, layer: IntegerLayer) -> tf.Tensor:
 
 def _pad(x: tf.Tensor, pixels: int) -> tf.Tensor:
     paddings = np.array([[0, 0], [pixels, pixels], [pixels, pixels], [0, 0]], np.int32)
-    return tf.raw_ops.Pad(input=x, paddings=_constant(paddings, "Pad/paddings"), name="Pad")
+    return tf.raw_ops.Pad(input=x, paddings=tf.constant(paddings, name="Pad/paddings"), name="Pad")
 
 
 def _transpose(x: tf.Tensor, kernel: Floats, products: tuple[str, str]) -> tf.Tensor:
-    """Put a zero behind every value of a padded x and convolve it, with all of the margin."""
+    """Put a zero behind every value of a padded x and convolve it; the margin is included."""
     support, _, _, filters = kernel.shape
     shape = tf.shape(x, name="Shape")
     sizes = [_item(shape, 0, "strided_slice")]
@@ -238,7 +240,7 @@ def _transpose(x: tf.Tensor, kernel: Floats, products: tuple[str, str]) -> tf.Te
         sizes.append(tf.add(doubled, support - 1, name=total))
     return tf.raw_ops.Conv2DBackpropInput(
         input_sizes=[*sizes, filters],
-        filter=_constant(kernel.transpose(0, 1, 3, 2), "transpose"),
+        filter=tf.constant(kernel.transpose(0, 1, 3, 2), name="transpose"),
         out_backprop=x,
         strides=[1, 2, 2, 1],
         padding="VALID",
@@ -264,37 +266,33 @@ class _Coder(NamedTuple):
     size: tf.Tensor | NDArray[np.int32]
     """An array becomes a constant within the loop."""
     offset: tf.Tensor
+    fixed: bool
+    """Whether the index is that of every image."""
 
-    def run(self, op: Any, *arguments: tf.Tensor) -> tf.Tensor:
-        """Code the symbols of one image, (h, w, C), or its string."""
-        return op(
-            *arguments, *self, precision=PRECISION, overflow_width=_OVERFLOW_WIDTH, debug_level=0
-        )
-
-    def encode(self, symbols: tf.Tensor, index: tf.Tensor, *, fixed: bool) -> tf.Tensor:
-        """int32 (B, h, w, C) to strings (B,); a ``fixed`` index is that of every image."""
+    def encode(self, symbols: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+        """int32 (B, h, w, C) to strings (B,)."""
         op = tfc.python.ops.gen_ops.unbounded_index_range_encode
-        return self._map(op, symbols, index, tf.string, "compress", fixed)
+        return self._map(op, symbols, index, tf.string, "compress")
 
-    def decode(self, strings: tf.Tensor, index: tf.Tensor, *, fixed: bool) -> tf.Tensor:
+    def decode(self, strings: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         """Strings (B,) to int32 (B, h, w, C)."""
         op = tfc.python.ops.gen_ops.unbounded_index_range_decode
-        return self._map(op, strings, index, tf.int32, "decompress", fixed)
+        return self._map(op, strings, index, tf.int32, "decompress")
 
-    def _map(
-        self, op: Any, data: tf.Tensor, index: tf.Tensor, dtype: Any, name: str, fixed: bool
-    ) -> tf.Tensor:
+    def _map(self, op: Any, data: tf.Tensor, index: tf.Tensor, dtype: Any, name: str) -> tf.Tensor:
         """Run an op on each image, as TensorFlow 1's ``map_fn`` did."""
+        settings = {"precision": PRECISION, "overflow_width": _OVERFLOW_WIDTH, "debug_level": 0}
         with _scope(name):
             count = _item(tf.shape(data, name="Shape"), 0, "strided_slice")
-            batches = [data] if fixed else [data, index]
+            batches = [data] if self.fixed else [data, index]
             arrays = [tf.TensorArray(batch.dtype, count) for batch in batches]
             arrays = [a.unstack(batch) for a, batch in zip(arrays, batches, strict=True)]
             first, results = tf.constant(0, name="Const"), tf.TensorArray(dtype, count)
 
             def body(i: tf.Tensor, results: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
-                one = [array.read(i) for array in arrays] + [index] * fixed
-                return i + 1, results.write(i, self.run(op, *one))
+                one = [array.read(i) for array in arrays] + [index] * self.fixed
+                rows = (self.cdf, self.size, self.offset)
+                return i + 1, results.write(i, op(*one, *rows, **settings))
 
             _, results = tf.while_loop(
                 lambda i, _: i < count, body, (first, results), maximum_iterations=count
@@ -311,7 +309,7 @@ def _channel_index(shape: tf.Tensor, channels: int, names: Sequence[str]) -> tf.
     """The row of each symbol of z, which is its channel: int32 (h, w, N)."""
     before, after, index = names
     sizes = [_slice(shape, 0, 2, before), [1], _slice(shape, 3, None, after)]
-    row = _constant(np.arange(channels, dtype=np.int32)[None, None], index)
+    row = tf.constant(np.arange(channels, dtype=np.int32)[None, None], name=index)
     return tf.tile(row, tf.concat(sizes, 0, name="concat"), "Tile")
 
 
@@ -320,14 +318,6 @@ def _floor_to_int(x: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
 
 
 # -------------------------------------------------------------------------- names
-
-
-def _scope(name: str) -> Any:
-    return tf.compat.v1.name_scope(name)
-
-
-def _constant(value: NDArray[Any] | None, name: str) -> tf.Tensor:
-    return tf.constant(value, name=name)
 
 
 def _crop(x: tf.Tensor, size: tf.Tensor, name: str, number: int) -> tf.Tensor:

@@ -1,12 +1,11 @@
 """Training of a scale hyperprior on folders of images: settings, input, loop, resume."""
 
 import json
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,24 +20,25 @@ from rich.progress import (
 )
 
 from latentset.datasets.errors import TrainingError
+from latentset.datasets.storage.atomic import write_atomically
 from latentset.pipeline.codec.msssim import ms_ssim
 from latentset.pipeline.codec.train.bmshj2018 import ScaleHyperprior
-from latentset.pipeline.codec.train.crops import SkipCount, training_crops
-from latentset.pipeline.codec.train.export import export_metagraph
+from latentset.pipeline.codec.train.codec_export import export_metagraph
+from latentset.pipeline.codec.train.crops import training_crops
 from latentset.pipeline.tensorflow_setup import tf
 
 SETTINGS_FILE = "settings.json"
 MSSSIM_SMALLEST_CROP = 176
-"""Five scales and a window of 11 pixels: the crop, halved four times, must be at least 11."""
+"""The smallest multiple of 16 that MS-SSIM takes (``msssim.SMALLEST_SIDE``)."""
 CALIBRATION_CROPS = 512
 """Crops on which the range of h_s's activations is measured for its integer form."""
-_NOT_IN_THE_RESULT = frozenset({"output", "checkpoints", "checkpoint_interval", "log_interval"})
+_NOT_IN_THE_RESULT = {"output", "checkpoints", "checkpoint_interval", "log_interval"}
 
 
 class TrainingSettings(BaseModel):
     """Everything that decides what a training run yields.
 
-    A run that is resumed must have the same settings, but for ``output``, ``checkpoints``,
+    A run must be resumed with the same settings, but for ``output``, ``checkpoints``,
     ``checkpoint_interval`` and ``log_interval``, which do not change the result.
     """
 
@@ -71,7 +71,7 @@ class TrainingSettings(BaseModel):
     """``lmbda`` of the warm-up."""
     seed: int = 0
     init_from: Path | None = None
-    """Checkpoint folder of another run, to take the first weights from; its M may be smaller."""
+    """Checkpoint folder of another run whose weights to start from; its M may be smaller."""
     checkpoint_interval: int = Field(default=500, ge=1)
     """Steps between two checkpoints."""
     log_interval: int = Field(default=50, ge=1)
@@ -79,26 +79,16 @@ class TrainingSettings(BaseModel):
 
     @property
     def checkpoint_folder(self) -> Path:
-        """Where the checkpoints lie."""
-        if self.checkpoints is not None:
-            return self.checkpoints
-        return self.output.with_name(self.output.name + ".checkpoints")
+        """The folder of checkpoints."""
+        return self.checkpoints or self.output.with_name(self.output.name + ".checkpoints")
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the settings that decide the result, as JSON values."""
-        return {
-            name: value
-            for name, value in self.model_dump(mode="json").items()
-            if name not in _NOT_IN_THE_RESULT
-        }
+        return self.model_dump(mode="json", exclude=_NOT_IN_THE_RESULT)
 
 
 def learning_rate_at(step: int, settings: TrainingSettings) -> float:
-    """Return the learning rate of a step, from 0.
-
-    It is constant, then falls from ``learning_rate`` to ``final_learning_rate`` on half a cosine of
-    its logarithm.
-    """
+    """Return the learning rate of a step, from 0: constant, then half a cosine of its logarithm."""
     start = settings.decay_from * settings.steps
     progress = (step - start) / max(1.0, settings.steps - 1 - start)
     progress = min(1.0, max(0.0, progress))
@@ -108,10 +98,9 @@ def learning_rate_at(step: int, settings: TrainingSettings) -> float:
 
 
 class Trainer:
-    """Model, optimizer and step counter of one run, and how they are saved."""
+    """Model, optimizer and step counter of one run, and their checkpoints."""
 
     def __init__(self, settings: TrainingSettings) -> None:
-        """Create an untrained model and its optimizer."""
         tf.keras.utils.set_random_seed(settings.seed)
         self.settings = settings
         self.model = ScaleHyperprior(settings.N, settings.M, settings.seed)
@@ -124,54 +113,42 @@ class Trainer:
         self._manager = tf.train.CheckpointManager(
             self._checkpoint, str(settings.checkpoint_folder), max_to_keep=2
         )
-        self._steps: dict[bool, Callable[[tf.Tensor], tuple[tf.Tensor, ...]]] = {
-            warmup: self._build_step(warmup) for warmup in (False, True)
-        }
-
-    def _build_step(self, warmup: bool) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
-        settings = self.settings
-        variables = self.model.trainable_variables
-
-        def train_step(x: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            with tf.GradientTape() as tape:
-                x_hat, bits = self.model(x)
-                rate_bpp = tf.reduce_mean(bits) / settings.crop**2
-                mse = tf.reduce_mean(tf.math.squared_difference(x, x_hat))
-                if warmup or settings.distortion == "mse":
-                    quality = mse
-                    weight = settings.mse_warmup_lmbda if warmup else settings.lmbda
-                    loss = rate_bpp + weight * mse
-                else:
-                    quality = tf.reduce_mean(ms_ssim(x, x_hat, least=1e-6))
-                    loss = rate_bpp + settings.lmbda * (1 - quality)
-            gradients = tape.gradient(loss, variables)
-            # A crop without any texture yields MS-SSIM gradients that are large, rarely.
-            gradients, _ = tf.clip_by_global_norm(gradients, 1.0)
-            self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-            self.step.assign_add(1)
-            return loss, rate_bpp, quality
-
-        return tf.function(train_step, autograph=False)  # type: ignore[no-any-return]
+        # Compiled once for each value of ``warmup``.
+        self._update = tf.function(self._update_weights, autograph=False)
 
     def train_step(self, x: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """Train on one batch.
-
-        Args:
-            x: float32 (B, crop, crop, 3), 0 to 255.
-
-        Returns:
-            Loss, rate in bits per pixel, and MS-SSIM (or the mean squared error).
-        """
+        """Train on one batch; return loss, bits per pixel, and MS-SSIM or mean squared error."""
         step = int(self.step.numpy())
         self.optimizer.learning_rate.assign(learning_rate_at(step, self.settings))
-        return self._steps[step < self.settings.mse_warmup_steps](x)
+        loss, rate_bpp, quality = self._update(x, step < self.settings.mse_warmup_steps)
+        return loss, rate_bpp, quality
+
+    def _update_weights(self, x: tf.Tensor, warmup: bool) -> tuple[tf.Tensor, ...]:
+        settings, variables = self.settings, self.model.trainable_variables
+        with tf.GradientTape() as tape:
+            x_hat, bits = self.model(x)
+            rate_bpp = tf.reduce_mean(bits) / settings.crop**2
+            mse = tf.reduce_mean(tf.math.squared_difference(x, x_hat))
+            if warmup or settings.distortion == "mse":
+                quality = mse
+                weight = settings.mse_warmup_lmbda if warmup else settings.lmbda
+                loss = rate_bpp + weight * mse
+            else:
+                quality = tf.reduce_mean(ms_ssim(x, x_hat, least=1e-6))
+                loss = rate_bpp + settings.lmbda * (1 - quality)
+        gradients = tape.gradient(loss, variables)
+        # A crop without any texture yields MS-SSIM gradients that are large, rarely.
+        gradients, _ = tf.clip_by_global_norm(gradients, 1.0)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        self.step.assign_add(1)
+        return loss, rate_bpp, quality
 
     def save(self) -> None:
-        """Write a checkpoint; the newest two are kept."""
+        """Write a checkpoint and keep the newest two."""
         self._manager.save(checkpoint_number=int(self.step.numpy()))
 
     def restore(self) -> bool:
-        """Read the newest checkpoint of this run, if there is one."""
+        """Read the newest checkpoint of this run; False where there is none."""
         latest = self._manager.latest_checkpoint
         if latest is None:
             return False
@@ -180,11 +157,7 @@ class Trainer:
 
 
 def load_weights(model: ScaleHyperprior, folder: Path) -> None:
-    """Fill a model with the weights of the newest checkpoint in the folder of a training run.
-
-    Raises:
-        TrainingError: No checkpoint there, or one of other filter counts.
-    """
+    """Load the weights of the newest checkpoint in a folder; TrainingError if they do not fit."""
     latest = tf.train.latest_checkpoint(str(folder))
     if latest is None:
         raise TrainingError(f"{folder}: no checkpoint of a training run in it")
@@ -197,18 +170,11 @@ def load_weights(model: ScaleHyperprior, folder: Path) -> None:
         ) from error
 
 
-def take_weights(model: ScaleHyperprior, folder: Path) -> None:
-    """Start a model from the newest checkpoint of another run, of as many channels or fewer.
+def initialise_from(model: ScaleHyperprior, folder: Path) -> None:
+    """Initialise a model from the newest checkpoint of another run, of its N and at most its M.
 
     Channels of y that the other model lacks keep their random filters in ``g_a`` and ``h_s``, and
     start with weight zero in ``g_s`` and ``h_a``, so that they disturb nothing.
-
-    Args:
-        model: Freshly created model.
-        folder: Checkpoint folder of the other run.
-
-    Raises:
-        TrainingError: No checkpoint there, another N, or a larger M.
     """
     recorded = folder / SETTINGS_FILE
     if not recorded.exists():
@@ -230,24 +196,12 @@ def take_weights(model: ScaleHyperprior, folder: Path) -> None:
         ours.assign(value)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name in its folder, then rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)
-
-
 def claim_folder(settings: TrainingSettings) -> None:
-    """Record the settings in the checkpoint folder, or compare them with those recorded.
-
-    Raises:
-        TrainingError: The folder belongs to a run with other settings.
-    """
-    file = settings.checkpoint_folder / SETTINGS_FILE
-    wanted = settings.fingerprint()
+    """Record the settings in the checkpoint folder; TrainingError if it has other ones."""
+    folder, wanted = settings.checkpoint_folder, settings.fingerprint()
+    file = folder / SETTINGS_FILE
     if not file.exists():
-        write_atomically(file, (json.dumps(wanted, indent=2) + "\n").encode())
+        write_atomically(file, json.dumps(wanted, indent=2) + "\n")
         return
     recorded = json.loads(file.read_text())
     if "photographs" in recorded:  # its name up to 0.1.0
@@ -258,26 +212,17 @@ def claim_folder(settings: TrainingSettings) -> None:
         if recorded.get(name) != wanted.get(name)
     ]
     if differences:
+        differences.append("Give the recorded settings to resume it, or another checkpoint folder.")
         raise TrainingError(
-            "\n".join(
-                [
-                    f"{settings.checkpoint_folder} belongs to a run with other settings:",
-                    *differences,
-                    "Give the recorded settings to resume it, or another checkpoint folder.",
-                ]
-            )
+            "\n".join([f"{folder} belongs to a run with other settings:", *differences])
         )
 
 
 def train_codec(settings: TrainingSettings, *, console: Console) -> Path:
-    """Train a scale hyperprior and export it; resume if the folder holds a checkpoint.
+    """Train a scale hyperprior and export it; resume if the folder has a checkpoint.
 
-    Returns:
-        Path of the metagraph written.
-
-    Raises:
-        TrainingError: No images, other settings than those of the checkpoints, a crop too
-            small for MS-SSIM, or a loss that is not a number.
+    Returns the metagraph written. TrainingError where there are no images, where the checkpoints
+    have other settings, where a crop is too small for MS-SSIM, or where the loss is not a number.
     """
     if settings.distortion == "ms-ssim" and settings.crop < MSSSIM_SMALLEST_CROP:
         raise TrainingError(
@@ -288,72 +233,59 @@ def train_codec(settings: TrainingSettings, *, console: Console) -> Path:
     if trainer.restore():
         console.print(f"resumed at step {int(trainer.step.numpy())} of {settings.steps}")
     elif settings.init_from is not None:
-        take_weights(trainer.model, settings.init_from)
-        console.print(f"weights taken from {settings.init_from}")
-    skipped = SkipCount()
-    _run_steps(trainer, skipped, console)
-    if skipped.files:
+        initialise_from(trainer.model, settings.init_from)
+        console.print(f"initialised from {settings.init_from}")
+    skipped = _run_steps(trainer, console)
+    if skipped:
         console.print(f"{len(skipped)} files could not be decoded and were skipped:")
-        for path, reason in sorted(skipped.files.items()):
+        for path, reason in sorted(skipped.items()):
             console.print(f"  {path}: {reason}")
-    export_metagraph(trainer.model, settings.output, _calibration_crops(settings))
+    # The largest activations of h_s are measured on some crops, for its integer form.
+    crops = islice(_crops(settings, settings.seed, {}), -(-CALIBRATION_CROPS // settings.batch))
+    export_metagraph(trainer.model, settings.output, crops)
     console.print(f"wrote {settings.output} ({settings.output.stat().st_size:,} bytes)")
     return settings.output
 
 
-def _calibration_crops(settings: TrainingSettings) -> Iterator[Any]:
-    """Some crops, of which the largest activations of h_s are taken."""
+def _crops(settings: TrainingSettings, seed: int, skipped: dict[str, str]) -> Iterator[Any]:
     crops = training_crops(
-        settings.images,
-        crop=settings.crop,
-        batch=settings.batch,
-        seed=settings.seed,
-        skipped=SkipCount(),
+        settings.images, crop=settings.crop, batch=settings.batch, seed=seed, skipped=skipped
     )
-    return islice(crops, -(-CALIBRATION_CROPS // settings.batch))
+    return iter(crops)
 
 
-def _run_steps(trainer: Trainer, skipped: SkipCount, console: Console) -> None:
+def _run_steps(trainer: Trainer, console: Console) -> dict[str, str]:
+    """Train up to the last step; return the files that were skipped, path to reason."""
     settings = trainer.settings
+    skipped: dict[str, str] = {}
     first = int(trainer.step.numpy())
     if first >= settings.steps:
-        return
-    batches = iter(
-        training_crops(
-            settings.images,
-            crop=settings.crop,
-            batch=settings.batch,
-            seed=settings.seed * 1_000_003 + first,
-            skipped=skipped,
-        )
-    )
-    with ProgressLines(console, settings, first) as progress:
-        readings: list[tuple[float, ...]] = []
+        return skipped
+    batches = _crops(settings, settings.seed * 1_000_003 + first, skipped)
+    progress = TrainingProgress(console, settings, first)
+    readings: list[tuple[float, ...]] = []
+    with progress.bar:
         for step in range(first + 1, settings.steps + 1):
-            values = trainer.train_step(next(batches))
-            readings.append(tuple(float(v) for v in values))
+            readings.append(tuple(float(v) for v in trainer.train_step(next(batches))))
             if not np.isfinite(readings[-1][0]):
                 raise TrainingError(
                     f"step {step}: the loss is {readings[-1][0]}; lower learning_rate, and "
                     "start again in another checkpoint folder"
                 )
             if step % settings.log_interval == 0 or step == settings.steps:
-                warmup = step <= settings.mse_warmup_steps
-                progress.show(step, np.mean(readings, axis=0).tolist(), warmup, len(skipped))
+                progress.show(step, np.mean(readings, axis=0).tolist(), len(skipped))
                 readings = []
             if step % settings.checkpoint_interval == 0 or step == settings.steps:
                 trainer.save()
+    return skipped
 
 
-class ProgressLines:
+class TrainingProgress:
     """A progress bar on a terminal, a line now and then elsewhere."""
 
     def __init__(self, console: Console, settings: TrainingSettings, first: int) -> None:
-        """Prepare; nothing is shown before the context is entered."""
-        self._console = console
-        self._settings = settings
-        self._first = first
-        self._bar = Progress(
+        self._console, self._settings, self._first = console, settings, first
+        self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -362,40 +294,25 @@ class ProgressLines:
             console=console,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task("training", total=settings.steps, completed=first)
-
-    def __enter__(self) -> Self:
-        """Show the bar."""
+        self._task = self.bar.add_task("training", total=settings.steps, completed=first)
         self._started = time.monotonic()
-        self._bar.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        """Leave the bar as it stands."""
-        self._bar.stop()
-
-    def show(self, step: int, values: Sequence[float], warmup: bool, skipped: int) -> None:
-        """Show the means since the last call.
-
-        Args:
-            step: Steps done.
-            values: Loss, bits per pixel, and MS-SSIM or the mean squared error.
-            warmup: Whether these were steps of the warm-up.
-            skipped: Number of files that could not be decoded so far.
-        """
+    def show(self, step: int, means: Sequence[float], skipped: int) -> None:
+        """Show the means since the last call: loss, bits per pixel, MS-SSIM or squared error."""
         settings = self._settings
-        loss, rate_bpp, quality = values
+        loss, rate_bpp, quality = means
+        warmup = step <= settings.mse_warmup_steps
         kind = "mse" if warmup or settings.distortion == "mse" else "ms-ssim"
         text = f"loss {loss:.4f}  {rate_bpp:.3f} bpp  {kind} {quality:.4f}"
         if skipped:
             text += f"  {skipped} skipped"
-        self._bar.update(self._task, completed=step, description=text)
+        self.bar.update(self._task, completed=step, description=text)
         if not self._console.is_terminal:
             elapsed = time.monotonic() - self._started
             left = elapsed / (step - self._first) * (settings.steps - step)
             self._console.print(
                 f"step {step}/{settings.steps}  {text}  "
-                f"{elapsed / 60:.1f} min gone, {left / 60:.1f} min left",
+                f"{elapsed / 60:.1f} min elapsed, {left / 60:.1f} min left",
                 soft_wrap=True,
                 highlight=False,
             )

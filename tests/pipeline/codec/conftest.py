@@ -1,4 +1,4 @@
-"""Codecs that the tests of this folder share: built once, as files."""
+"""Codecs for the tests of this folder: built once, as files."""
 
 from pathlib import Path
 

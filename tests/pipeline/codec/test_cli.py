@@ -231,9 +231,8 @@ def test_evaluate_finds_codecs_by_name(tmp_path: Path, monkeypatch: pytest.Monke
 
     def evaluate(metagraph: Path, images: Path, *, console: object) -> Any:
         seen.append((metagraph, images))
-        quality = evaluation.Quality(0.9, 30.0)
-        figures = (evaluation.ImageFigures("a.png", 0.25, quality),)
-        return evaluation.CodecFigures(metagraph.stem, figures, quality)
+        figures = evaluation.Figures(0.25, 0.9, 30.0)
+        return evaluation.CodecFigures(metagraph.stem, figures, figures)
 
     monkeypatch.setattr(evaluation, "evaluate_codec", evaluate)
     output = _run("evaluate", str(tmp_path), "demo-hyperprior-msssim-1", "--markdown").output

@@ -109,7 +109,7 @@ def test_a_file_url(tmp_path: Path, v2_path: Path) -> None:
     assert fetched.path.read_bytes() == v2_path.read_bytes()
 
 
-def test_a_placed_file_is_recorded_without_a_network(tmp_path: Path, v2_path: Path) -> None:
+def test_a_file_in_the_cache_is_recorded_without_a_network(tmp_path: Path, v2_path: Path) -> None:
     (tmp_path / f"{NAME}.metagraph").write_bytes(v2_path.read_bytes())
     fetched = _fetch("http://127.0.0.1:9/nowhere", tmp_path)
     assert not fetched.downloaded
@@ -226,9 +226,9 @@ def test_a_published_codec(published_path: Path, tmp_path: Path) -> None:
     assert load_codec(fetched.name, cache=cache).info.sha256 == fetched.sha256
 
 
-@pytest.mark.parametrize("placed", [False, True])
+@pytest.mark.parametrize("in_cache", [False, True])
 def test_a_published_name_is_for_the_published_codec(
-    published_path: Path, v2_path: Path, tmp_path: Path, placed: bool
+    published_path: Path, v2_path: Path, tmp_path: Path, in_cache: bool
 ) -> None:
     mirror, cache = tmp_path / "mirror", tmp_path / "cache"
     mirror.mkdir()
@@ -242,7 +242,7 @@ def test_a_published_name_is_for_the_published_codec(
     }
     for name, (path, difference) in other.items():
         (mirror / f"{name}.metagraph").write_bytes(path.read_bytes())
-        if placed:
+        if in_cache:
             (cache / f"{name}.metagraph").write_bytes(path.read_bytes())
         expected = rf"{name}: it is not the published codec of this name \({difference}\). Put "
         with pytest.raises(FetchError, match=f"is refused: .* {expected}"):
@@ -250,7 +250,7 @@ def test_a_published_name_is_for_the_published_codec(
         assert not list(cache.glob("*.sha256"))
         with pytest.raises(CodecGraphError, match=expected):
             load_codec(str(mirror / f"{name}.metagraph"), self_check=False)
-    if not placed:
+    if not in_cache:
         _assert_nothing_kept(cache)
 
 

@@ -1,4 +1,4 @@
-"""A loaded codec against latents worked out by hand from the known weights."""
+"""A loaded codec against latents computed by hand from the known weights."""
 
 from pathlib import Path
 

@@ -34,7 +34,7 @@ def test_a_new_session_computes_the_same_symbols() -> None:
     images = np.random.default_rng(0).integers(0, 256, (1, 256, 256, 3), np.uint8)
     codec.encode(images[:, :64, :64])
     after_another_size = codec.encode(images)
-    codec._program.restart()
+    codec._analysis.restart()
     latents = codec.encode(images)
     for key in ("y_hat", "scale_index", "z_hat"):
         np.testing.assert_array_equal(getattr(latents, key), getattr(after_another_size, key))

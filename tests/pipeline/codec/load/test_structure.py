@@ -10,7 +10,7 @@ from latentset.pipeline.codec.load.codec import Codec
 from latentset.pipeline.codec.load.graph import Graph, TensorRef, extract, flatten
 from latentset.pipeline.codec.load.metagraph import parse_codec_file, read_codec_file
 from latentset.pipeline.codec.load.structure import Structure, find_quantizer, find_structure
-from latentset.pipeline.codec.train.export import gaussian_rows
+from latentset.pipeline.codec.train.codec_export import gaussian_rows
 from latentset.pipeline.tensorflow_setup import tf
 from tests.makers import by_hand, graphs
 
@@ -33,9 +33,9 @@ def test_first_generation_through_the_loop(v1_path: Path) -> None:
     for encoder in (structure.y, structure.z):
         assert graph.op(encoder.symbols) == "Cast"
         assert graph.op(graph.inputs(encoder.symbols.node)[0]) == "Floor"
-        assert graph.op(encoder.tables.cdf) == "Const"
+        assert graph.op(encoder.cdf) == "Const"
     assert graph.op(structure.scale_index) == "Exit"
-    assert (structure.y.tables.precision, structure.y.tables.overflow_width) == (16, 4)
+    assert (structure.y.precision, structure.y.overflow_width) == (16, 4)
 
 
 def test_second_generation_on_the_batch(v2_path: Path) -> None:
@@ -47,14 +47,16 @@ def test_second_generation_on_the_batch(v2_path: Path) -> None:
 
 
 def test_quantizers(v1_path: Path, v2_path: Path) -> None:
-    graph, structure = _find(v1_path)
-    y = find_quantizer(graph, structure.y.symbols, structure.image)
+    _, structure = _find(v1_path)
+    y = structure.y.quantizer
     assert y is not None
-    assert (y.op, [s.sign for s in y.shifts], y.predicted) == ("Floor", [1], False)
-    graph, structure = _find(v2_path)
-    z = find_quantizer(graph, structure.z.symbols, structure.image)
+    assert (y.op, y.subtracted, y.predicted) == ("Floor", None, False)
+    assert y.added is not None
+    _, structure = _find(v2_path)
+    z = structure.z.quantizer
     assert z is not None
-    assert (z.op, [s.sign for s in z.shifts]) == ("Round", [-1])
+    assert (z.op, z.added) == ("Round", None)
+    assert z.subtracted is not None
 
 
 def test_a_bias_is_not_taken_for_an_offset() -> None:
@@ -68,9 +70,9 @@ def test_a_bias_is_not_taken_for_an_offset() -> None:
     first = find_quantizer(graph, TensorRef("v1", 0), TensorRef("image", 0))
     assert second is not None
     assert first is not None
-    assert second.shifts == ()
+    assert second.shifts == []
     (half,) = first.shifts
-    assert tf.make_ndarray(graph.node(half.ref.node).attr["value"].tensor) == 0.5
+    assert tf.make_ndarray(graph.node(half.node).attr["value"].tensor) == 0.5
 
 
 def test_depends_on_value_stops_at_shapes() -> None:

@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 
 from latentset.datasets.errors import TrainingError
-from latentset.pipeline.codec.train.crops import SkipCount, training_crops
-from tests.pipeline.codec.train.test_training import write_images
+from latentset.pipeline.codec.train.crops import training_crops
+from tests.makers.training_images import write_images
 
 
-def crops_of(folders: list[Path], seed: int = 1, skipped: SkipCount | None = None) -> Any:
-    skipped = SkipCount() if skipped is None else skipped
+def crops_of(folders: list[Path], seed: int = 1, skipped: dict[str, str] | None = None) -> Any:
+    skipped = {} if skipped is None else skipped
     return training_crops(folders, crop=32, batch=2, seed=seed, skipped=skipped)
 
 
@@ -60,17 +60,17 @@ def test_folders_are_drawn_from_equally_often(tmp_path: Path) -> None:
     assert batches.mean() == pytest.approx(127.5)
 
 
-def test_broken_files_are_counted_and_left_out(tmp_path: Path) -> None:
+def test_broken_files_are_skipped(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "images", count=2)
     whole = (folder / "image_0.jpg").read_bytes()
     (folder / "empty.jpg").write_bytes(b"")
     (folder / "text.png").write_text("no image")
     (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "notes.txt").write_text("not looked at")
-    skipped = SkipCount()
+    skipped: dict[str, str] = {}
     for _ in crops_of([folder], skipped=skipped).take(8):
         pass
-    assert sorted(Path(p).name for p in skipped.files) == ["cut.jpg", "empty.jpg", "text.png"]
+    assert sorted(Path(p).name for p in skipped) == ["cut.jpg", "empty.jpg", "text.png"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from PIL import Image
 from rich.console import Console
 
 from latentset.datasets.errors import TrainingError
@@ -21,26 +20,16 @@ from latentset.pipeline.codec.train.bmshj2018 import ScaleHyperprior
 from latentset.pipeline.codec.train.training import (
     Trainer,
     TrainingSettings,
+    initialise_from,
     learning_rate_at,
     load_weights,
-    take_weights,
     train_codec,
 )
 from latentset.pipeline.tensorflow_setup import tf
+from tests.makers.training_images import write_images
 
 EAGER_WARNING = pytest.mark.filterwarnings("ignore:Even though the .tf.config:UserWarning")
 """That the input pipeline is compiled all the same, which is what we want."""
-
-
-def write_images(folder: Path, count: int = 4, size: tuple[int, int] = (48, 64)) -> Path:
-    """Smooth random images, as JPEG."""
-    generator = np.random.default_rng(5)
-    folder.mkdir(parents=True)
-    for i in range(count):
-        coarse = generator.integers(0, 256, (4, 4, 3), dtype=np.uint8)
-        image = Image.fromarray(coarse).resize((size[1], size[0]), Image.Resampling.BICUBIC)
-        image.save(folder / f"image_{i}.jpg")
-    return folder
 
 
 @pytest.fixture
@@ -141,7 +130,7 @@ def test_metagraph_and_checkpoint_are_whole_and_nothing_else_is_left(finished: F
         "small.metagraph",
         "small.metagraph.checkpoints",
     ]
-    assert not list(settings.output.parent.rglob("*.tmp"))
+    assert not list(settings.output.parent.rglob("*.partial-*"))
 
 
 def test_progress_lines_say_rate_quality_and_time_left(finished: Finished) -> None:
@@ -215,7 +204,7 @@ def newest_step(settings: TrainingSettings) -> int:
 
 @pytest.mark.usefixtures("quick_export", "eagerly")
 @EAGER_WARNING
-def test_same_command_goes_on_from_the_newest_checkpoint(copied: TrainingSettings) -> None:
+def test_same_command_resumes_from_the_newest_checkpoint(copied: TrainingSettings) -> None:
     state = copied.checkpoint_folder / "checkpoint"
     state.write_text(state.read_text().replace('path: "ckpt-40"', 'path: "ckpt-38"', 1))
     printed = train(copied)
@@ -252,7 +241,7 @@ def test_init_from_takes_the_weights_and_nothing_else(copied: TrainingSettings) 
         steps=1,
     )
     printed = train(second)
-    assert "weights taken from" in printed
+    assert "initialised from" in printed
     assert progress_lines(printed)[0].startswith("step 1/1 ")
     models = ScaleHyperprior(4, 6), ScaleHyperprior(4, 6)
     load_weights(models[0], copied.checkpoint_folder)
@@ -265,7 +254,7 @@ def test_more_channels_start_as_the_smaller_model(copied: TrainingSettings) -> N
     """The new channels of y change neither the reconstruction nor the scales of the others."""
     small, large = ScaleHyperprior(4, 6), ScaleHyperprior(4, 9)
     load_weights(small, copied.checkpoint_folder)
-    take_weights(large, copied.checkpoint_folder)
+    initialise_from(large, copied.checkpoint_folder)
     x = tf.random.stateless_uniform((1, 64, 64, 3), (1, 2))
     y_small, y_large = small.g_a(x), large.g_a(x)
     assert y_large.shape[-1] == 9
@@ -283,7 +272,7 @@ def test_more_channels_start_as_the_smaller_model(copied: TrainingSettings) -> N
 @pytest.mark.parametrize(("N", "M"), [(5, 6), (4, 5)])
 def test_init_from_other_filter_counts_is_refused(copied: TrainingSettings, N: int, M: int) -> None:
     with pytest.raises(TrainingError, match=f"for N=4, M=6; .*, got N={N}, M={M}"):
-        take_weights(ScaleHyperprior(N, M), copied.checkpoint_folder)
+        initialise_from(ScaleHyperprior(N, M), copied.checkpoint_folder)
 
 
 def test_weights_that_do_not_fit_are_refused(copied: TrainingSettings) -> None:
@@ -293,7 +282,7 @@ def test_weights_that_do_not_fit_are_refused(copied: TrainingSettings) -> None:
 
 def test_init_from_a_folder_without_checkpoints_is_refused(settings: TrainingSettings) -> None:
     model = ScaleHyperprior(4, 6)
-    for function in (load_weights, take_weights):
+    for function in (load_weights, initialise_from):
         with pytest.raises(TrainingError, match="no checkpoint"):
             function(model, settings.images[0])
 

@@ -9,7 +9,7 @@ Sources:
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,21 +18,20 @@ from latentset.datasets.errors import CodecGraphError
 
 SCALE_MIN = 0.11
 SCALE_MAX = 256.0
-"""Ends of the scale table of bmshj2018 (tensorflow/compression, ``models/bmshj2018.py``)."""
+SCALE_COUNT = 64
+"""Of the scale table in tensorflow/compression, ``models/bmshj2018.py``."""
 
 _FIT_LIMIT = 0.02
 _FIT_LIMIT_ENTRIES = 0.25
-"""A row may be this far from its Gaussian (total variation distance): 0.02, and a quarter of the
-share of the row that goes into giving each of its entries one count. The Gaussian of a
-neighbouring scale, 13 % away, is at 0.06. Measured on the tables of tensorflow-compression 2
-(12 bits): 0.003 for sigma 15 (90 entries), 0.08 for sigma 256 (1,480 entries)."""
-
+"""Largest total variation distance of a row to its Gaussian: 0.02, and a quarter of the probability
+that gives each of its entries one count. The Gaussian of a neighbouring scale is at 0.06. Measured
+with 12 bits: 0.003 for sigma 15 (90 entries), 0.08 for sigma 256 (1,480 entries)."""
 
 _COST_UNITS = 1 << 24
-"""Parts of a bit in which costs are counted; sums of up to 2 ** 29 bits are exact."""
+"""Units of a bit in which costs are counted; sums of up to 2 ** 29 bits are exact."""
 
 _WINDOW = 1024
-"""Symbols below this are looked up, larger ones worked out."""
+"""Symbols of a magnitude below this are looked up, larger ones computed."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class CodeTable:
     form: Literal["tfc1", "tfc2"]
     """How symbols beyond a row are coded."""
     cost_bits: NDArray[np.float64]
-    """Bits of each entry of a row, (rows, entries); the last one that counts is the escape."""
+    """Of each entry of a row, (rows, entries); the last one that counts is the escape."""
     escape: NDArray[np.int64]
     """Location of the escape in each row, (rows,); -1: the row has none."""
     offset: NDArray[np.int64]
@@ -58,23 +57,10 @@ class CodeTable:
         return len(self.escape)
 
     def bits(self, symbols: NDArray[np.int32], row: NDArray[np.int32]) -> NDArray[np.float64]:
-        """Return the bits that the range coder spends on each symbol.
-
-        Args:
-            symbols: Integer symbols, any shape.
-            row: Row of each, to be broadcast against ``symbols``.
-
-        Returns:
-            Bits, of the shape of ``symbols``. The range coder spends them up to a few bytes a
-            string.
-
-        Raises:
-            CodecGraphError: A symbol is beyond a row that has no escape.
-        """
+        """Return the bits of each symbol; CodecGraphError where its row cannot code it."""
         location = symbols + np.int32(_WINDOW)
-        within = location.view(np.uint32) < 2 * _WINDOW
         bits: NDArray[np.float64]
-        if within.all():
+        if (location.view(np.uint32) < 2 * _WINDOW).all():
             bits = self._window.take(location + row * np.int32(2 * _WINDOW))
         else:
             bits = self._compute_bits(symbols, np.broadcast_to(row, symbols.shape))
@@ -86,21 +72,14 @@ class CodeTable:
 
     @cached_property
     def _window(self) -> NDArray[np.float64]:
-        """Bits of the symbols -_WINDOW to _WINDOW - 1 in every row, rows one after the other.
-
-        Looking up is ten times as fast as working out, and every image needs it.
-        """
+        """Bits of the symbols -_WINDOW to _WINDOW - 1 in every row: ten times as fast a lookup."""
         symbols = np.arange(-_WINDOW, _WINDOW, dtype=np.int32)
         rows = np.arange(self.rows, dtype=np.int32)[:, np.newaxis]
-        shape = (self.rows, 2 * _WINDOW)
-        return self._compute_bits(
-            np.broadcast_to(symbols, shape), np.broadcast_to(rows, shape)
-        ).ravel()
+        return self._compute_bits(*np.broadcast_arrays(symbols, rows)).ravel()
 
     def _compute_bits(
         self, symbols: NDArray[np.int32], row: NDArray[np.int32]
     ) -> NDArray[np.float64]:
-        """Work out the bits of symbols; infinite where a symbol cannot be coded."""
         value = symbols.astype(np.int64) - self.offset[row]
         escape = self.escape[row]
         beyond = (value < 0) | (value >= np.where(escape < 0, self.cost_bits.shape[1], escape))
@@ -124,28 +103,11 @@ class CodeTable:
         return (width * (count + digits)).astype(np.float64)
 
 
-class PaddedRows(NamedTuple):
-    """Rows of tensorflow-compression 1: cumulative counts, each row padded with zeros."""
-
-    cdf: NDArray[np.int32]
-    """(rows, length)."""
-    size: NDArray[np.int32]
-    """Entries of each row that count, (rows,)."""
-    offset: NDArray[np.int32]
-    """Smallest symbol of each row, (rows,)."""
-
-
 def read_tfc2_table(cdf: NDArray[np.int32], cdf_offset: NDArray[np.int32] | None) -> CodeTable:
-    """Read a table of tensorflow-compression 2.
+    """Read a table of tensorflow-compression 2; CodecGraphError if it is damaged.
 
-    Args:
-        cdf: Rows, each ``[-precision, 0, ..., 2 ** precision]``, one after the other in one
-            vector, or padded with their last entry in a matrix. A positive precision means that
-            the row has no escape.
-        cdf_offset: Smallest symbol of each row; None for 0.
-
-    Raises:
-        CodecGraphError: It is not such a table.
+    Rows are ``[-precision, 0, ..., 2 ** precision]``, one after the other in one vector, or padded
+    with their last entry in a matrix. A positive precision means that the row has no escape.
     """
     flat = np.asarray(cdf).ravel().tolist()
     rows: list[list[int]] = []
@@ -177,17 +139,9 @@ def read_tfc1_table(
     precision: int,
     overflow_width: int,
 ) -> CodeTable:
-    """Read a table of tensorflow-compression 1.
+    """Read a table of tensorflow-compression 1; CodecGraphError if it is damaged.
 
-    Args:
-        cdf: Rows ``[0, ..., 2 ** precision]``, int32 (rows, length), padded.
-        cdf_size: Entries of each row that count.
-        offset: Smallest symbol of each row.
-        precision: Bits of a probability.
-        overflow_width: Bits of a digit of the overflow code.
-
-    Raises:
-        CodecGraphError: It is not such a table.
+    Rows are ``[0, ..., 2 ** precision]``, padded to (rows, length).
     """
     if np.ndim(cdf) != 2 or not 1 <= overflow_width <= 16 or not 1 <= precision <= 16:
         raise CodecGraphError("the range coder's table is damaged")
@@ -195,9 +149,8 @@ def read_tfc1_table(
     if any(len(r) < 2 or r[0] != 0 or r[-1] != 1 << precision for r in rows):
         raise CodecGraphError("the range coder's table is damaged")
     escapes = [len(row) - 2 for row in rows]
-    return _make_table(
-        "tfc1", rows, [precision] * len(rows), escapes, np.asarray(offset), overflow_width
-    )
+    precisions = [precision] * len(rows)
+    return _make_table("tfc1", rows, precisions, escapes, np.asarray(offset), overflow_width)
 
 
 def _make_table(
@@ -209,9 +162,8 @@ def _make_table(
     overflow_width: int = 0,
 ) -> CodeTable:
     if not rows or offset.shape != (len(rows),):
-        raise CodecGraphError(
-            f"the range coder's table has {len(rows)} rows and offsets of shape {offset.shape}"
-        )
+        found = f"{len(rows)} rows and offsets of shape {offset.shape}"
+        raise CodecGraphError(f"the range coder's table has {found}")
     cost = np.full((len(rows), max(len(row) for row in rows) - 1), np.inf)
     for i, (row, precision) in enumerate(zip(rows, precisions, strict=True)):
         counts = np.diff(row)
@@ -222,12 +174,12 @@ def _make_table(
             bits = np.round((precision - np.log2(counts)) * _COST_UNITS) / _COST_UNITS
         cost[i, : len(counts)] = bits
     return CodeTable(
-        form=form,
-        cost_bits=cost,
-        escape=np.array(escapes, np.int64),
-        offset=offset.astype(np.int64),
-        precision=np.array(precisions, np.int64),
-        overflow_width=overflow_width,
+        form,
+        cost,
+        np.array(escapes, np.int64),
+        offset.astype(np.int64),
+        np.array(precisions, np.int64),
+        overflow_width,
     )
 
 
@@ -237,12 +189,7 @@ def _bit_length(values: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def log_spaced_scales(count: int) -> NDArray[np.float64]:
-    """Return the scale table of bmshj2018: ``count`` scales from 0.11 to 256.
-
-    Source:
-        tensorflow/compression, ``models/bmshj2018.py``:
-        ``exp(ln 0.11 + i (ln 256 - ln 0.11) / (count - 1))``.
-    """
+    """Return bmshj2018's scale table: ``exp(ln 0.11 + i (ln 256 - ln 0.11) / (count - 1))``."""
     low, high = math.log(SCALE_MIN), math.log(SCALE_MAX)
     # Twelve digits: the last ones of exp are the CPU's, and all workers must have the same.
     return np.array(
@@ -251,46 +198,28 @@ def log_spaced_scales(count: int) -> NDArray[np.float64]:
 
 
 def gaussian_distances(table: CodeTable, scales: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Say how far the rows are from the quantised zero-mean Gaussians of some scales.
-
-    Args:
-        table: Rows, one a scale.
-        scales: sigma of each row.
-
-    Returns:
-        The total variation distance of each row, 0 to 1.
-    """
-    return np.array([_row_distance(table, row, sigma) for row, sigma in enumerate(scales)])
-
-
-def _row_distance(table: CodeTable, row: int, sigma: float) -> float:
-    cost, escape, offset = table.cost_bits[row], int(table.escape[row]), table.offset[row]
-    entries = int(np.isfinite(cost).sum())
-    inside = escape if escape >= 0 else entries
-    edges = np.arange(offset, offset + inside + 1) - 0.5
-    cumulative = [0.5 * math.erfc(-edge / (sigma * math.sqrt(2))) for edge in edges]
-    expected = np.zeros(entries)
-    expected[:inside] = np.diff(cumulative)
-    if escape >= 0:
-        expected[inside] = 1 - expected[:inside].sum()
-    return 0.5 * float(np.abs(np.exp2(-cost[:entries]) - expected).sum())
+    """Return each row's total variation distance to the quantised Gaussian of its scale."""
+    distances = np.zeros(len(scales))
+    for row, sigma in enumerate(scales):
+        cost, escape, offset = table.cost_bits[row], int(table.escape[row]), table.offset[row]
+        entries = int(np.isfinite(cost).sum())
+        inside = escape if escape >= 0 else entries
+        edges = np.arange(offset, offset + inside + 1) - 0.5
+        cumulative = [0.5 * math.erfc(-edge / (sigma * math.sqrt(2))) for edge in edges]
+        expected = np.zeros(entries)
+        expected[:inside] = np.diff(cumulative)
+        if escape >= 0:
+            expected[inside] = 1 - expected[:inside].sum()
+        distances[row] = 0.5 * np.abs(np.exp2(-cost[:entries]) - expected).sum()
+    return distances
 
 
 def find_scales(
     table: CodeTable, candidates: list[NDArray[np.float64]]
 ) -> tuple[NDArray[np.float64], float]:
-    """Find the scale of each row, and check it against the row.
+    """Find the scale table, of the candidates and bmshj2018's, whose Gaussians y's rows are.
 
-    Args:
-        table: The table of y, one row a scale.
-        candidates: Scale tables that were found in the graph; the table of bmshj2018 is tried
-            besides.
-
-    Returns:
-        sigma of each row, and the largest total variation distance of a row from its Gaussian.
-
-    Raises:
-        CodecGraphError: No table fits: row i is not the quantised Gaussian of scale i.
+    Also returns the largest total variation distance of a row to its Gaussian.
     """
     entries = np.isfinite(table.cost_bits).sum(axis=1)
     limits = _FIT_LIMIT + _FIT_LIMIT_ENTRIES * entries * np.exp2(-table.precision)

@@ -1,4 +1,4 @@
-"""Bits of symbols, against codes worked out by hand and against the range coder itself."""
+"""Bits of symbols, against codes computed by hand and against the range coder itself."""
 
 import math
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from latentset.datasets.errors import CodecGraphError
-from latentset.pipeline.codec.load.tables import (
+from latentset.pipeline.codec.load.code_tables import (
     find_scales,
     gaussian_distances,
     log_spaced_scales,

@@ -3,7 +3,7 @@
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +18,7 @@ WARM_UP = 2
 """Runs of each that are not counted: TensorFlow prepares a graph in the first of a size."""
 
 
-class CodecTime(BaseModel):
+class CodecTiming(BaseModel):
     """Wall times of one codec for one image, medians, in ms; batch 1."""
 
     model_config = ConfigDict(frozen=True)
@@ -32,75 +32,47 @@ class CodecTime(BaseModel):
     synthesis_ms: float
     """Symbols to image: what `latentset decode` computes."""
     image: tuple[int, int]
-    """Height and width of the image."""
+    """Height and width."""
     repeat: int
     """Number of runs."""
 
 
-class CodecTimes(BaseModel):
+class CodecTimings(BaseModel):
     """The file of `latentset codec time --json`."""
 
     model_config = ConfigDict(frozen=True)
 
     machine: str
-    """What measured: processor, threads, TensorFlow."""
-    codecs: dict[str, CodecTime]
+    """See ``describe_machine``."""
+    codecs: dict[str, CodecTiming]
     """By the codec's name."""
 
 
-def time_codec(codec: Codec, pixels: NDArray[np.uint8], repeat: int) -> CodecTime:
-    """Measure a codec.
-
-    Args:
-        codec: The codec, with the threads to measure.
-        pixels: uint8 (H, W, 3), RGB.
-        repeat: Number of runs whose median is taken.
-
-    Returns:
-        The times.
-
-    Raises:
-        CodecGraphError: The codec cannot decode, or not this size.
-    """
+def time_codec(codec: Codec, pixels: NDArray[np.uint8], repeat: int) -> CodecTiming:
+    """Measure a codec on one image, uint8 (H, W, 3): medians of ``repeat`` runs, taken in turns."""
     batch, size = pixels[np.newaxis], (pixels.shape[0], pixels.shape[1])
     strings = codec.sender(pixels)
     latents = codec.encode(batch)
-    medians = _medians_ms(
-        {
-            "encode_ms": lambda: codec.sender(pixels),
-            "decode_ms": lambda: codec.receiver(strings),
-            "analysis_ms": lambda: codec.encode(batch),
-            "synthesis_ms": lambda: codec.decode(latents.y_hat, latents.z_hat, size),
-        },
-        repeat,
-    )
-    return CodecTime(**medians, image=size, repeat=repeat)
-
-
-def _medians_ms(runs: Mapping[str, Callable[[], object]], repeat: int) -> dict[str, float]:
-    """Time functions in turns, so that what else the machine does meets all alike."""
+    runs: dict[str, Callable[[], object]] = {
+        "encode_ms": lambda: codec.sender(pixels),
+        "decode_ms": lambda: codec.receiver(strings),
+        "analysis_ms": lambda: codec.encode(batch),
+        "synthesis_ms": lambda: codec.decode(latents.y_hat, latents.z_hat, size),
+    }
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(WARM_UP + repeat):
         for name, run in runs.items():
             start = time.perf_counter()
             run()
             times[name].append(1000 * (time.perf_counter() - start))
-    return {name: round(statistics.median(found[WARM_UP:]), 3) for name, found in times.items()}
+    medians = {name: round(statistics.median(t[WARM_UP:]), 3) for name, t in times.items()}
+    return CodecTiming(**medians, image=size, repeat=repeat)
 
 
 def describe_machine(threads: int) -> str:
-    """Say what measures.
-
-    Args:
-        threads: Threads within one op.
-
-    Returns:
-        For instance ``AMD EPYC 7R13, 1 thread, TensorFlow 2.14.1 with oneDNN, avx2``.
-    """
+    """Return, for instance, ``AMD EPYC 7R13, 1 thread, TensorFlow 2.14.1 with oneDNN, avx2``."""
     found = environment()
-    device = found["device"]
-    if device == "CPU":
-        device = _processor()
+    device = _processor() if found["device"] == "CPU" else found["device"]
     plural = "" if threads == 1 else "s"
     onednn = " with oneDNN" if found["onednn"] == "1" else ""
     software = f"TensorFlow {found['tensorflow']}{onednn}, {CPU_ISA.value}"

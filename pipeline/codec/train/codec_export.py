@@ -1,6 +1,5 @@
 """Export of a trained scale hyperprior as one MetaGraphDef file in the published form."""
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,15 +7,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from latentset.datasets.storage.atomic import write_atomically
+from latentset.pipeline.codec.load.code_tables import SCALE_COUNT, log_spaced_scales
 from latentset.pipeline.codec.load.integer_network import EXACT, LARGEST_INPUT, largest_sums
-from latentset.pipeline.codec.load.tables import PaddedRows, log_spaced_scales
-from latentset.pipeline.codec.train.bmshj2018 import SCALE_COUNT, ScaleHyperprior
-from latentset.pipeline.codec.train.parameters import IntegerLayer, Layer, Norm, Parameters
+from latentset.pipeline.codec.train.bmshj2018 import ScaleHyperprior
+from latentset.pipeline.codec.train.parameters import (
+    IntegerLayer,
+    Layer,
+    Norm,
+    PaddedRows,
+    Parameters,
+)
 from latentset.pipeline.codec.train.published_form import PRECISION, build_metagraph
 from latentset.pipeline.tensorflow_setup import tf, tfc
 
 TAIL_MASS = 2**-8
-"""Share of a scale's Gaussian that its row leaves to the escape; of the published codecs."""
+"""Probability that a row leaves to the escape, as in the published codecs."""
 
 
 def export_metagraph(
@@ -24,32 +30,29 @@ def export_metagraph(
 ) -> None:
     """Write a codec as a MetaGraphDef with the signatures ``sender`` and ``receiver``.
 
-    There are no variables, so that ``tf.compat.v1.train.import_meta_graph`` needs no saver.
-
-    Args:
-        model: Trained model.
-        path: File to write, under a temporary name first.
-        images: Batches (B, H, W, 3) that show how large the activations of h_s are.
-
-    Source:
-        tensorflow/compression, ``models/tfci.py``: names of signatures and their keys.
+    There are no variables, so that ``tf.compat.v1.train.import_meta_graph`` needs no saver. The
+    range of h_s's activations is measured on ``images``, batches (B, H, W, 3).
     """
     metagraph = build_metagraph(parameters_of(model, images))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(metagraph.SerializeToString(deterministic=True))
-    temporary.replace(path)
+    write_atomically(path, metagraph.SerializeToString(deterministic=True))
 
 
 def parameters_of(model: ScaleHyperprior, images: Iterable[NDArray[np.uint8]]) -> Parameters:
     """Return all numbers of a codec, h_s as integers; see ``export_metagraph``."""
-    g_a, g_s, h_a = (
-        [_layer(layer) for layer in t.layers] for t in (model.g_a, model.g_s, model.h_a)
+    g_a, g_s, h_a, h_s = (
+        [
+            Layer(layer.kernel.numpy(), layer.bias.numpy() if layer.use_bias else None)
+            for layer in transform.layers
+        ]
+        for transform in (model.g_a, model.g_s, model.h_a, model.h_s)
     )
     gdn, igdn = (
-        [_norm(layer.activation) for layer in t.layers[:-1]] for t in (model.g_a, model.g_s)
+        [
+            Norm(layer.activation.beta().numpy(), layer.activation.gamma().numpy())
+            for layer in transform.layers[:-1]
+        ]
+        for transform in (model.g_a, model.g_s)
     )
-    h_s = [_layer(layer) for layer in model.h_s.layers]
     # The last one has no stride, and is a correlation in the published form.
     h_s[-1] = Layer(h_s[-1].kernel[::-1, ::-1], h_s[-1].bias)
     return Parameters(
@@ -85,14 +88,11 @@ def measure_ceilings(
 def quantize_layers(
     layers: Sequence[Layer], ceilings: Sequence[NDArray[Any]]
 ) -> list[IntegerLayer]:
-    """Turn trained layers into integers, as finely as exact sums allow.
+    """Turn the layers of h_s into integers, as fine as sums are exact up to ``LARGEST_INPUT``.
 
     Args:
-        layers: Of h_s: two of stride 2 up, one of stride 1; its output is the scale index.
+        layers: Two of stride 2 up, one of stride 1, whose output is the scale index.
         ceilings: Largest activation of each hidden channel; what is above is clipped.
-
-    Returns:
-        The layers, whose sums are exact for inputs up to ``LARGEST_INPUT``.
     """
     quantized = []
     step_in = np.ones(layers[0].kernel.shape[2])
@@ -164,14 +164,6 @@ def _z_rows(model: ScaleHyperprior) -> PaddedRows:
         return z_model.cdf, z_model.cdf_offset
 
     cdf, offset = (tensor.numpy() for tensor in compute())
-    # Rows one after the other, each begun by its negative precision.
+    # Rows one after the other, each led by its negative precision.
     starts = np.flatnonzero(cdf == -PRECISION)
     return pad_rows([row[1:] for row in np.split(cdf, starts[1:])], offset)
-
-
-def _layer(layer: Any) -> Layer:
-    return Layer(layer.kernel.numpy(), layer.bias.numpy() if layer.use_bias else None)
-
-
-def _norm(gdn: Any) -> Norm:
-    return Norm(gdn.beta().numpy(), gdn.gamma().numpy())

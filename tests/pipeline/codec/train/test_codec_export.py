@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from latentset.pipeline.codec.load.codec import load_codec
-from latentset.pipeline.codec.train import export
+from latentset.pipeline.codec.train import codec_export
 from latentset.pipeline.codec.train.bmshj2018 import ScaleHyperprior
-from latentset.pipeline.codec.train.export import export_metagraph
+from latentset.pipeline.codec.train.codec_export import export_metagraph
 from latentset.pipeline.tensorflow_setup import tf
 from tests.makers.published import build_published
 
@@ -80,7 +80,7 @@ def noise(height: int, width: int) -> NDArray[np.uint8]:
 
 
 def test_graph_is_that_of_the_published_codecs(metagraph: Any) -> None:
-    """But for the form of GDN; every tensor of it is held to the listings elsewhere."""
+    """But for the form of GDN; every tensor of it is compared with the listings elsewhere."""
     nodes = {node.name: node.op for node in metagraph.graph_def.node}
     published = build_published(4, 6).graph_def
     norms = re.compile(r"gdn|synthesis/layer_\d/mul")
@@ -179,8 +179,8 @@ def test_interrupted_export_leaves_the_old_file(
         write_bytes(self, data[:100])
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(export, "build_metagraph", lambda _: metagraph)
-    monkeypatch.setattr(export, "parameters_of", lambda *_: None)
+    monkeypatch.setattr(codec_export, "build_metagraph", lambda _: metagraph)
+    monkeypatch.setattr(codec_export, "parameters_of", lambda *_: None)
     monkeypatch.setattr(Path, "write_bytes", fill_the_disk)
     with pytest.raises(OSError, match="no space"):
         export_metagraph(model, target, [])

@@ -13,8 +13,8 @@ from typer.testing import CliRunner, Result
 
 from latentset.cli.codec import app
 from latentset.datasets.errors import ImageError
+from latentset.pipeline.codec.codec_timing import describe_machine, time_codec
 from latentset.pipeline.codec.load.codec import Codec, load_codec
-from latentset.pipeline.codec.timing import describe_machine, time_codec
 from latentset.pipeline.tensorflow_setup import CPU_ISA
 
 pytestmark = pytest.mark.usefixtures("wide_terminal")
