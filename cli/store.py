@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 _FAILED_SHOWN = 5
+
+Format = Literal["zarr", "hdf5"]
+"""In what a store's arrays are kept."""
 
 
 def inspect(
@@ -36,13 +38,6 @@ def inspect(
         console.print(escape(line), highlight=False)
 
 
-class Format(StrEnum):
-    """In what a store's arrays are kept."""
-
-    zarr = "zarr"
-    hdf5 = "hdf5"
-
-
 def convert(
     source: Annotated[str, typer.Argument(help="A store's folder, HDF5 file or URL.")],
     target: Annotated[str, typer.Argument(help="Where to write it; nothing may be there.")],
@@ -65,7 +60,7 @@ def convert(
 
     opened, location = open_store(source), open_location(target)
     with shown_progress() as report:
-        chosen = choose_format(location, format.value if format else None)
+        chosen = choose_format(location, format)
         written = run(opened, location, chosen, report)
     before, after = (sum(store.stored_bytes().values()) for store in (opened, written))
     Console().print(

@@ -18,10 +18,11 @@ from latentset.datasets.store.hdf5.writer import assemble, encode_part
 from latentset.datasets.store.header import ArrayName
 from latentset.datasets.store.reader import Store, open_store
 from latentset.datasets.store.verify import Findings
-from latentset.pipeline.encode.job import EncodeResult, encode
+from latentset.pipeline.encode.encode import EncodeOptions, encode
+from latentset.pipeline.jobs.tasks import JobResult
 from latentset.pipeline.recompute import Recomputed, prepare, recompute
 
-Run = Callable[..., EncodeResult]
+Run = Callable[..., JobResult]
 
 
 def silence(what: str, done: int, total: int) -> None:
@@ -221,7 +222,9 @@ def test_the_command_with_a_real_codec(scheduler: str, tmp_path: Path) -> None:
         pixels = random.integers(0, 256, (64, 48 + 16 * k, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / "images" / "a" / f"{k}.png")
     source = open_source(tmp_path / "images")
-    encode(source, tmp_path / "store", "demo-hyperprior-msssim-4", scheduler=scheduler)
+    encode(
+        source, tmp_path / "store", "demo-hyperprior-msssim-4", EncodeOptions(scheduler=scheduler)
+    )
     command = ["verify", str(tmp_path / "store"), "--recompute", "2", "--source"]
     done = CliRunner().invoke(app, [*command, str(source.root)])
     assert done.exit_code == 0, done.output
