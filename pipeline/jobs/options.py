@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from latentset.datasets.sources.resize import ResizeRule
 from latentset.datasets.store.formats import Format
 from latentset.pipeline.jobs.coder import TENSORFLOW, Engine
-from latentset.pipeline.jobs.progress import ProgressView, Silence
+from latentset.pipeline.jobs.progress import ProgressView
 
 SHARD_BYTES = 32 << 20
 """Default size of a shard of ``y_hat`` before compression: 341 images of 256x256 at 192 channels,
@@ -35,7 +35,7 @@ class JobOptions:
     """Queueing system that starts workers: ``slurm``, ``pbs``, ``sge`` or ``lsf``."""
     wait_s: float = WAIT_S
     """Seconds without a single worker of scheduler or queue after which to stop."""
-    view: ProgressView = field(default_factory=Silence)
+    view: ProgressView = field(default_factory=ProgressView)
     engine: Engine = TENSORFLOW
     """What runs the codec."""
 

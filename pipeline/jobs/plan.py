@@ -15,7 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from importlib.metadata import version as version_of
 from itertools import pairwise
@@ -39,7 +39,7 @@ from latentset.datasets.sources import Source, resolve_inside
 from latentset.datasets.sources.images import read_size
 from latentset.datasets.storage.location import Location
 from latentset.datasets.store.arrays import Rows, Sizes
-from latentset.datasets.store.header import Frozen, Header, Layout, Provenance, Sha256
+from latentset.datasets.store.header import Described, Frozen, Header, Layout, Provenance, Sha256
 from latentset.datasets.store.layout import Assignment, assign_rows
 from latentset.datasets.store.objects import sha256_of
 from latentset.datasets.store.samples import OK
@@ -53,34 +53,10 @@ system. Elsewhere they would take turns, and three times as long."""
 TRIED = 32
 """Images that a task reads first, to see whether it waits."""
 
-PLAN_SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("path", pa.string()),
-        ("label", pa.int32()),
-        ("split", pa.string()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("encoded_height", pa.int32()),
-        ("encoded_width", pa.int32()),
-        ("latent_height", pa.int32()),
-        ("latent_width", pa.int32()),
-        ("first_row", pa.int64()),
-        ("z_first_row", pa.int64()),
-        ("shard", pa.int32()),
-        ("source_bytes", pa.int64()),
-        ("status", pa.string()),
-        ("reason", pa.string()),
-    ]
-)
-"""Columns of the plan. Sizes are 0 and rows -1 where ``status`` is not ``ok``."""
-
-_ROWS = ("latent_height", "latent_width", "first_row", "z_first_row")
-
 
 @dataclass(frozen=True)
 class PlannedSample:
-    """One row of the plan, as a task reads it."""
+    """One row of the plan. Sizes are 0 and rows -1 where ``status`` is not ``ok``."""
 
     id: str
     path: str
@@ -99,6 +75,16 @@ class PlannedSample:
     source_bytes: int
     status: str
     reason: str
+
+
+_INT64 = ("first_row", "z_first_row", "source_bytes")
+
+PLAN_SCHEMA = pa.schema(
+    (f.name, pa.string() if f.type is str else pa.int64() if f.name in _INT64 else pa.int32())
+    for f in fields(PlannedSample)
+)
+
+_ROWS = ("latent_height", "latent_width", "first_row", "z_first_row")
 
 
 @dataclass(frozen=True)
@@ -234,12 +220,7 @@ def _make_header(settings: Settings, layout: Layout) -> Header:
     # SOURCE_DATE_EPOCH: reproducible-builds.org
     seconds = float(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
     return Header(
-        format_version=settings.format_version,
-        codec=settings.codec,
-        pixels=settings.pixels,
-        arrays=settings.arrays,
-        resize=settings.resize,
-        source=settings.source,
+        **{name: getattr(settings, name) for name in Described.model_fields},
         layout=layout,
         provenance=Provenance(
             latentset=__version__,

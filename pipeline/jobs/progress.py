@@ -3,7 +3,7 @@
 import sys
 from datetime import timedelta
 from time import monotonic
-from typing import Protocol, TextIO
+from typing import TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -25,8 +25,8 @@ LINE_EVERY_S = 10.0
 """Seconds between plain lines."""
 
 
-class ProgressView(Protocol):
-    """Where a job reports how far it is."""
+class ProgressView:
+    """Where a job reports how far it is; this one shows nothing."""
 
     def say(self, text: str) -> None:
         """Print a message."""
@@ -39,22 +39,6 @@ class ProgressView(Protocol):
 
     def end(self) -> None:
         """The stage is over, finished or not."""
-
-
-class Silence:
-    """Shows nothing."""
-
-    def say(self, text: str) -> None:
-        """Print nothing."""
-
-    def begin(self, what: str, total: int) -> None:
-        """Show nothing."""
-
-    def update(self, done: int, total: int) -> None:
-        """Show nothing."""
-
-    def end(self) -> None:
-        """Show nothing."""
 
 
 def describe_speed(task: Task) -> str:
@@ -83,7 +67,7 @@ def _progress(console: Console) -> Progress:
     )
 
 
-class Bar:
+class Bar(ProgressView):
     """A bar on a terminal."""
 
     def __init__(self, console: Console) -> None:
@@ -113,7 +97,7 @@ class Bar:
             self._progress = None
 
 
-class Lines:
+class Lines(ProgressView):
     """Plain lines for logs, at most one every ten seconds; rich only estimates the speed."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -145,9 +129,6 @@ class Lines:
             self._shown, self._last = now, line
             speed = describe_speed(task)
             self.say(f"{line}, {speed}" if speed else line)
-
-    def end(self) -> None:
-        """Nothing stays open."""
 
 
 def choose_view() -> ProgressView:

@@ -56,27 +56,14 @@ class Settings(Described):
 
 def software_of(header: Header) -> Software:
     """Recover the software that a store was made with."""
-    made = header.provenance
-    return Software(
-        tensorflow=made.tensorflow,
-        tensorflow_compression=made.tensorflow_compression,
-        onednn=made.onednn,
-        device=made.device,
-        cpu_isa=made.cpu_isa,
-        decoder=made.decoder,
-    )
+    return Software(**{name: getattr(header.provenance, name) for name in Software.model_fields})
 
 
 def settings_of(header: Header, container: Format) -> Settings:
     """Recover the settings that a store was made with."""
     return Settings(
-        format_version=header.format_version,
+        **{name: getattr(header, name) for name in Described.model_fields},
         container=container,
-        codec=header.codec,
-        pixels=header.pixels,
-        arrays=header.arrays,
-        resize=header.resize,
-        source=header.source,
         target_shard_bytes=header.layout.target_shard_bytes,
         software=software_of(header),
     )

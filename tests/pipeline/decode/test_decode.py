@@ -23,7 +23,7 @@ from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.convert import convert
 from latentset.datasets.store.verify import verify
 from latentset.pipeline.jobs.coder import Engine
-from latentset.pipeline.jobs.progress import Silence
+from latentset.pipeline.jobs.progress import ProgressView
 from latentset.pipeline.jobs.tasks import JobResult
 
 Decode = Callable[..., JobResult]
@@ -259,7 +259,7 @@ def test_latents_that_came_later_are_told_of(
     run(mixed, latents, retry_failed=True)
     said: list[str] = []
 
-    class View(Silence):
+    class View(ProgressView):
         def say(self, text: str) -> None:
             said.append(text)
 

@@ -17,7 +17,7 @@ from latentset.datasets.errors import (
 from latentset.datasets.sources import Source
 from latentset.datasets.store import Store, layout
 from latentset.datasets.store.verify import verify
-from latentset.pipeline.jobs.progress import Silence
+from latentset.pipeline.jobs.progress import ProgressView
 from latentset.pipeline.jobs.tasks import JobResult
 from tests.makers.spoiling import check, cut_off, no_image
 
@@ -234,7 +234,7 @@ def test_without_failed_samples_there_is_nothing_to_do(
 ) -> None:
     said: list[str] = []
 
-    class View(Silence):
+    class View(ProgressView):
         def say(self, text: str) -> None:
             said.append(text)
 

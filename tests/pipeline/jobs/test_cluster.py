@@ -20,7 +20,7 @@ from latentset.datasets.errors import JobError, MissingEnvironmentError
 from latentset.datasets.sources import Source
 from latentset.pipeline.jobs import cluster, jobqueue
 from latentset.pipeline.jobs.jobqueue import JobShape, lifetime_of, walltime_seconds
-from latentset.pipeline.jobs.progress import Silence
+from latentset.pipeline.jobs.progress import ProgressView
 from latentset.pipeline.jobs.tasks import JobResult
 from tests.makers import CLIENT, PYTHONPATH
 
@@ -82,7 +82,7 @@ def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Queue]:
         yield Queue(jobs)
 
 
-class Heard(Silence):
+class Heard(ProgressView):
     """Keeps what is said."""
 
     def __init__(self) -> None:
