@@ -6,8 +6,12 @@ from typing import Annotated
 import typer
 
 from latentset.cli.encode import (
-    Cluster,
+    BatchOption,
+    ClusterOption,
     CpuIsaOption,
+    SchedulerOption,
+    WaitOption,
+    WorkersOption,
     interrupted,
     refuse_mixed_workers,
     summarise_result,
@@ -21,7 +25,7 @@ def decode(
     pixels: Annotated[
         str,
         typer.Argument(
-            help="Folder, HDF5 file, s3://… or gs://… to make. The same command goes on with it."
+            help="Folder, HDF5 file, s3://… or gs://… to make. The same command resumes it."
         ),
     ],
     codec: Annotated[
@@ -43,50 +47,35 @@ def decode(
         Format | None,
         typer.Option(help="Zarr objects or one HDF5 file.", show_default="by the name of PIXELS"),
     ] = None,
-    scheduler: Annotated[
-        str | None, typer.Option(help="Address of a running Dask scheduler.")
-    ] = None,
-    cluster: Annotated[
-        Cluster | None,
-        typer.Option(help="Have a queueing system start workers, --workers of them at most."),
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Local processes.", show_default="one a core")
-    ] = None,
-    wait: Annotated[
-        float,
-        typer.Option(
-            min=0, help="Minutes without any worker (--scheduler, --cluster) after which to stop."
-        ),
-    ] = 60,
+    scheduler: SchedulerOption = None,
+    cluster: ClusterOption = None,
+    workers: WorkersOption = None,
+    wait: WaitOption = 60,
     cpu_isa: CpuIsaOption = CpuIsa.avx2,
-    batch: Annotated[int, typer.Option(min=1, help="Images a batch, at most.")] = 32,
+    batch: BatchOption = 32,
     shard_mib: Annotated[
         int, typer.Option(min=1, max=1024, help="MiB of pixels a shard, before compression.")
     ] = 32,
 ) -> None:
-    """Decode a store of latents into a store of pixels, or go on where an earlier run stopped."""
+    """Decode a store of latents into a store of pixels, or resume an earlier run."""
     from latentset.datasets.sources.resize import ResizeRule
-    from latentset.pipeline.decode.job import decode as run
+    from latentset.pipeline.decode.decode import decode as run
+    from latentset.pipeline.jobs.options import JobOptions
     from latentset.pipeline.jobs.progress import choose_view
 
     refuse_mixed_workers(scheduler, workers, cluster)
     fix_cpu_isa(cpu_isa)
-    view, rule = choose_view(), ResizeRule.parse(resize)
-    with interrupted(view):
-        result = run(
-            store,
-            pixels,
-            codec=codec,
-            resize=rule,
-            originals=originals,
-            format=format,
-            scheduler=scheduler,
-            workers=workers,
-            queue=cluster.value if cluster else None,
-            wait_s=60 * wait,
-            batch=batch,
-            shard_bytes=shard_mib << 20,
-            view=view,
-        )
+    options = JobOptions(
+        resize=ResizeRule.parse(resize),
+        format=format,
+        shard_bytes=shard_mib << 20,
+        batch=batch,
+        scheduler=scheduler,
+        workers=workers,
+        queue=cluster,
+        wait_s=60 * wait,
+        view=choose_view(),
+    )
+    with interrupted(options.view):
+        result = run(store, pixels, options, codec=codec, originals=originals)
     summarise_result(result, "decoded")

@@ -1,11 +1,10 @@
-"""The command `latentset encode`."""
+"""The command `latentset encode`, and what `latentset decode` has in common with it."""
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,31 +12,26 @@ from latentset.datasets.store.formats import Format
 from latentset.pipeline.cpu_isa import VARIABLE, CpuIsa, fix_cpu_isa
 
 if TYPE_CHECKING:
-    from latentset.pipeline.encode.job import EncodeResult
     from latentset.pipeline.jobs.progress import ProgressView
+    from latentset.pipeline.jobs.tasks import JobResult
 
 _FAILED_SHOWN = 5
 
-
-class Kind(StrEnum):
-    """Layouts of a source."""
-
-    auto = "auto"
-    imagefolder = "imagefolder"
-    minc2500 = "minc2500"
-    imagenet = "imagenet"
-    list = "list"
-
-
-class Cluster(StrEnum):
-    """Queueing systems."""
-
-    slurm = "slurm"
-    pbs = "pbs"
-    sge = "sge"
-    lsf = "lsf"
-
-
+SchedulerOption = Annotated[str | None, typer.Option(help="Address of a running Dask scheduler.")]
+ClusterOption = Annotated[
+    Literal["slurm", "pbs", "sge", "lsf"] | None,
+    typer.Option(help="Have a queueing system start workers, --workers of them at most."),
+]
+WorkersOption = Annotated[
+    int | None, typer.Option(min=1, help="Local processes.", show_default="one a core")
+]
+WaitOption = Annotated[
+    float,
+    typer.Option(
+        min=0, help="Minutes without any worker (--scheduler, --cluster) after which to stop."
+    ),
+]
+BatchOption = Annotated[int, typer.Option(min=1, help="Images a batch, at most.")]
 CpuIsaOption = Annotated[
     CpuIsa,
     typer.Option(
@@ -48,19 +42,12 @@ CpuIsaOption = Annotated[
 ]
 
 
-class OnError(StrEnum):
-    """What to do about an image that cannot be encoded."""
-
-    record = "record"
-    fail = "fail"
-
-
 def encode(
     source: Annotated[Path, typer.Argument(help="Folder of images, or a CSV/Parquet list.")],
     store: Annotated[
         str,
         typer.Argument(
-            help="Folder, HDF5 file, s3://… or gs://… to make. The same command goes on with it. "
+            help="Folder, HDF5 file, s3://… or gs://… to make. The same command resumes it. "
             "With several codecs, a folder in which each gets a store of its name."
         ),
     ],
@@ -78,7 +65,10 @@ def encode(
         Format | None,
         typer.Option(help="Zarr objects or one HDF5 file.", show_default="by the name of STORE"),
     ] = None,
-    source_kind: Annotated[Kind, typer.Option(help="Layout of SOURCE.")] = Kind.auto,
+    source_kind: Annotated[
+        Literal["auto", "imagefolder", "minc2500", "imagenet", "list"],
+        typer.Option(help="Layout of SOURCE."),
+    ] = "auto",
     minc_split: Annotated[
         int | None, typer.Option(help="minc2500: which split, 1 to 5.", show_default="1")
     ] = None,
@@ -88,27 +78,16 @@ def encode(
     root: Annotated[
         Path | None, typer.Option(help="list: folder that its paths are relative to.")
     ] = None,
-    scheduler: Annotated[
-        str | None, typer.Option(help="Address of a running Dask scheduler.")
-    ] = None,
-    cluster: Annotated[
-        Cluster | None,
-        typer.Option(help="Have a queueing system start workers, --workers of them at most."),
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Local processes.", show_default="one a core")
-    ] = None,
-    wait: Annotated[
-        float,
-        typer.Option(
-            min=0, help="Minutes without any worker (--scheduler, --cluster) after which to stop."
-        ),
-    ] = 60,
+    scheduler: SchedulerOption = None,
+    cluster: ClusterOption = None,
+    workers: WorkersOption = None,
+    wait: WaitOption = 60,
     cpu_isa: CpuIsaOption = CpuIsa.avx2,
-    batch: Annotated[int, typer.Option(min=1, help="Images a batch, at most.")] = 32,
+    batch: BatchOption = 32,
     on_error: Annotated[
-        OnError, typer.Option(help="An image that cannot be encoded: record it, or stop.")
-    ] = OnError.record,
+        Literal["record", "fail"],
+        typer.Option(help="An image that cannot be encoded: record it, or stop."),
+    ] = "record",
     retry_failed: Annotated[
         bool,
         typer.Option(
@@ -123,11 +102,11 @@ def encode(
         int, typer.Option(min=1, max=1024, help="MiB of y_hat a shard, before compression.")
     ] = 32,
 ) -> None:
-    """Encode images into a store, or go on where an earlier run of the command stopped."""
+    """Encode images into a store, or resume where an earlier run of the command stopped."""
     from latentset.datasets.sources import open_source
     from latentset.datasets.sources.resize import ResizeRule
     from latentset.datasets.storage.location import Folder, open_location
-    from latentset.pipeline.encode.job import encode_all
+    from latentset.pipeline.encode.encode import EncodeOptions, encode_all
     from latentset.pipeline.jobs.progress import choose_view
 
     refuse_mixed_workers(scheduler, workers, cluster)
@@ -139,48 +118,32 @@ def encode(
     )
     if source.is_dir() and inside:
         raise typer.BadParameter(
-            f"STORE {store} lies inside SOURCE {source}, and would be listed with the images; "
+            f"STORE {store} is inside SOURCE {source}, and would be listed with the images; "
             "name a folder elsewhere"
         )
-    view = choose_view()
-    rule = ResizeRule.parse(resize)
-    with interrupted(view):
-        listed = open_source(
-            source, source_kind.value, minc_split=minc_split, devkit=devkit, root=root
-        )
-        results = encode_all(
-            listed,
-            _name_stores(store, codec, format),
-            resize=rule,
-            format=format,
-            scheduler=scheduler,
-            workers=workers,
-            queue=cluster.value if cluster else None,
-            wait_s=60 * wait,
-            batch=batch,
-            on_error=on_error.value,
-            retry_failed=retry_failed,
-            sigma_hat=sigma_hat,
-            shard_bytes=shard_mib << 20,
-            view=view,
-        )
+    options = EncodeOptions(
+        resize=ResizeRule.parse(resize),
+        format=format,
+        shard_bytes=shard_mib << 20,
+        batch=batch,
+        scheduler=scheduler,
+        workers=workers,
+        queue=cluster,
+        wait_s=60 * wait,
+        view=choose_view(),
+        on_error=on_error,
+        retry_failed=retry_failed,
+        sigma_hat=sigma_hat,
+    )
+    with interrupted(options.view):
+        listed = open_source(source, source_kind, minc_split=minc_split, devkit=devkit, root=root)
+        results = encode_all(listed, _name_stores(store, codec, format), options)
     for result in results:
         summarise_result(result, "encoded")
 
 
-def refuse_mixed_workers(
-    scheduler: str | None, workers: int | None, cluster: Cluster | None
-) -> None:
-    """Refuse options about workers that do not go together.
-
-    Args:
-        scheduler: Address of a scheduler.
-        workers: Number of workers.
-        cluster: Queueing system.
-
-    Raises:
-        BadParameter: They do not.
-    """
+def refuse_mixed_workers(scheduler: str | None, workers: int | None, cluster: str | None) -> None:
+    """Refuse options about workers that do not go together."""
     if scheduler is not None and (workers is not None or cluster is not None):
         raise typer.BadParameter(
             "--scheduler is for workers that are there; --workers and --cluster start some"
@@ -191,20 +154,13 @@ def refuse_mixed_workers(
 
 @contextmanager
 def interrupted(view: "ProgressView") -> Iterator[None]:
-    """End a job in order where it is interrupted.
-
-    Args:
-        view: Told that it was.
-
-    Raises:
-        Exit: It was.
-    """
+    """End an interrupted job in order, with status 130."""
     # Queueing systems and Kubernetes end a job with SIGTERM: it stops as by Ctrl-C, in order.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:
-        view.say("Stopped. Finished shards are kept: the same command goes on from there.")
+        view.say("Stopped. Finished shards are kept: run the same command again to resume.")
         raise typer.Exit(130) from None
 
 
@@ -219,7 +175,7 @@ def _name_stores(
     if is_hdf5_name(store):
         raise typer.BadParameter(
             f"STORE {store}: expected a folder, in which each of the {len(codecs)} codecs gets a "
-            "store; for HDF5 files say --format hdf5"
+            "store; for HDF5 files use --format hdf5"
         )
     names = [Path(codec).name.removesuffix(".metagraph") for codec in codecs]
     if len(set(names)) < len(names):
@@ -231,13 +187,8 @@ def _name_stores(
     ]
 
 
-def summarise_result(result: "EncodeResult", done: str) -> None:
-    """Print what came out.
-
-    Args:
-        result: Of a job.
-        done: What was done to images, for instance ``encoded``.
-    """
+def summarise_result(result: "JobResult", done: str) -> None:
+    """Print what a job has done to images, for instance ``encoded``."""
     from rich.console import Console
     from rich.markup import escape
 

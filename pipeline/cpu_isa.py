@@ -28,18 +28,10 @@ class CpuIsa(StrEnum):
 DEFAULT = CpuIsa.avx2
 """What every x86-64 CPU of a server or desktop has since about 2015."""
 
-_ONEDNN_NAMES = {
-    CpuIsa.avx2: "AVX2",
-    CpuIsa.avx512: "AVX512_CORE",
-    CpuIsa.native: None,
-}
+_ONEDNN_NAMES = {CpuIsa.avx2: "AVX2", CpuIsa.avx512: "AVX512_CORE", CpuIsa.native: None}
 """Values of ``ONEDNN_MAX_CPU_ISA``; None lets oneDNN choose."""
 
-_NUMPY_NAMES = {
-    CpuIsa.avx2: ("AVX2", "FMA3"),
-    CpuIsa.avx512: ("AVX512_SKX",),
-    CpuIsa.native: (),
-}
+_NUMPY_NAMES = {CpuIsa.avx2: ("AVX2", "FMA3"), CpuIsa.avx512: ("AVX512_SKX",), CpuIsa.native: ()}
 """What a CPU needs for each level: oneDNN silently uses less where it is not there."""
 
 _OVERRIDDEN = (
@@ -55,11 +47,8 @@ _OVERRIDDEN = (
 def fix_cpu_isa(level: str) -> None:
     """Choose the vector instructions of this process and of those that it starts.
 
-    Args:
-        level: A value of :class:`CpuIsa`.
-
-    Raises:
-        CpuIsaError: There is no such level, the CPU lacks it, or TensorFlow runs with another one.
+    Raises CpuIsaError for no :class:`CpuIsa`, where the CPU lacks it, or where TensorFlow runs
+    with another one.
     """
     wanted = _require(level)
     running = _running_level()
@@ -78,11 +67,7 @@ def fix_cpu_isa(level: str) -> None:
 
 
 def choose_cpu_isa() -> CpuIsa:
-    """Return the level that the environment names, or the default where this CPU has it.
-
-    Raises:
-        CpuIsaError: The environment names one that there is not, or that the CPU lacks.
-    """
+    """Return the level that the environment names, or the default where this CPU has it."""
     named = os.environ.get(VARIABLE)
     if named:
         return _require(named)
@@ -102,7 +87,7 @@ def _require(level: str) -> CpuIsa:
 
 
 def _missing(level: CpuIsa) -> str:
-    """Say what this CPU lacks for a level; empty if nothing."""
+    """What this CPU lacks for a level; empty if nothing."""
     if level is CpuIsa.native:
         return ""
     machine = platform.machine()

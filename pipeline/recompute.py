@@ -16,18 +16,14 @@ from latentset.datasets.errors import (
     StoreError,
 )
 from latentset.datasets.sources import resolve_inside
-from latentset.datasets.sources.images import (
-    decode_image,
-    decoder_version,
-    read_bytes,
-)
+from latentset.datasets.sources.images import decode_image, decoder_version, read_bytes
 from latentset.datasets.sources.resize import ResizeRule
 from latentset.datasets.store import Store
 from latentset.datasets.store.digests import sha256_of
 from latentset.datasets.store.header import Header
 from latentset.datasets.store.samples import OK
 from latentset.pipeline.cpu_isa import CpuIsa
-from latentset.pipeline.encode.engine import TENSORFLOW, Coder, Engine
+from latentset.pipeline.jobs.coder import TENSORFLOW, Coder, Engine
 
 _ARRAYS = ("z_hat", "y_hat", "scale_index")
 
@@ -37,7 +33,7 @@ _SHOWN = 3
 
 @dataclass
 class Recomputed:
-    """What came out."""
+    """What encoding again has found; lists have a line a sample."""
 
     samples: int = 0
     """Samples that were encoded again."""
@@ -46,23 +42,18 @@ class Recomputed:
     differing: int = 0
     """Symbols that differ."""
     problems: list[str] = field(default_factory=list)
-    """Samples that differ for no known reason, a line each."""
+    """Samples that differ for no known reason."""
     explained: list[str] = field(default_factory=list)
-    """Samples that differ, as they may where ``software`` is not empty, a line each."""
+    """Samples that differ, as they may where ``software`` is not empty."""
     not_compared: list[str] = field(default_factory=list)
-    """Samples that could not be compared, and why, a line each."""
+    """Samples that could not be compared, and why."""
     software: list[str] = field(default_factory=list)
     """What computes here and may not be what the store was made with: symbols may differ by it."""
 
     def rows(self) -> list[tuple[str, str]]:
         """Name and value for a table."""
-        rows = [
-            (
-                "encoded again",
-                f"{self.samples} samples: {self.differing} of {self.symbols} symbols differ",
-            )
-        ]
-        return rows + [("note", text) for text in self.software]
+        found = f"{self.samples} samples: {self.differing} of {self.symbols} symbols differ"
+        return [("encoded again", found), *(("note", text) for text in self.software)]
 
 
 @dataclass(frozen=True)
@@ -70,13 +61,11 @@ class Prepared:
     """All that encoding again needs, looked at before a whole store is read."""
 
     store: Store
-    """The store."""
     source: Path
     """Root of the images."""
     samples: list[int]
     """Rows of the samples table."""
     encoder: Coder
-    """The store's codec."""
     software: list[str]
     """What computes here and may not be what the store was made with."""
     on_cpus: bool
@@ -91,22 +80,14 @@ def prepare(
     seed: int,
     engine: Engine = TENSORFLOW,
 ) -> Prepared:
-    """Choose samples, and make sure that there are images and the codec.
+    """Choose ``count`` samples at random, and make sure that there are images and the codec.
 
-    Args:
-        store: A complete store.
-        source: Root of the images; nothing outside it is read.
-        codec: Name or path of the codec; None takes the name in the store's header.
-        count: How many samples; all, if there are fewer.
-        seed: Which ones.
-        engine: Runs the codec.
-
-    Returns:
-        What ``recompute`` needs.
+    ``codec`` is None for the name in the header. Nothing outside ``source`` is read.
 
     Raises:
         CodecError: The codec is not the one that the store was made with.
         SourceError: None of the images is there.
+        StoreError: The store holds pixels.
     """
     header = store.header
     good = np.flatnonzero(np.array(store.samples.column("status").to_pylist()) == OK)
@@ -117,13 +98,18 @@ def prepare(
             f"{store.location} holds pixels: --recompute is for stores of latents; make the pixels "
             f"again with {header.command} and compare"
         )
-    obstacle = _fix_cpu_isa(engine, header)
-    encoder = engine.load(codec or header.codec.name, self_check=True)
+    obstacle = ""
+    if engine.fix_cpu_isa is not None:
+        try:
+            engine.fix_cpu_isa(header.provenance.cpu_isa or CpuIsa.native)
+        except CpuIsaError as error:
+            obstacle = f" ({error})"
+    name = codec or header.codec.name
+    encoder = engine.load(name, self_check=True)
     if encoder.info.sha256 != header.codec.sha256:
         raise CodecError(
             f"{store.location} was encoded by {header.codec.name} with sha256 "
-            f"{header.codec.sha256}, "
-            f"but {codec or header.codec.name} has {encoder.info.sha256}: give the codec's file "
+            f"{header.codec.sha256}, but {name} has {encoder.info.sha256}: give the codec's file "
             "with --codec"
         )
     software = _changed_software(header, engine, obstacle)
@@ -132,15 +118,7 @@ def prepare(
 
 
 def recompute(prepared: Prepared, report: Callable[[str, int, int], None]) -> Recomputed:
-    """Encode samples of a store again and compare every symbol.
-
-    Args:
-        prepared: Which ones, and by what.
-        report: Is told how far it is.
-
-    Returns:
-        What came out.
-    """
+    """Encode samples of a store again and compare every symbol."""
     result, total = Recomputed(software=prepared.software), len(prepared.samples)
     for done, index in enumerate(prepared.samples):
         report("encoding again", done, total)
@@ -150,7 +128,7 @@ def recompute(prepared: Prepared, report: Callable[[str, int, int], None]) -> Re
 
 
 def _require_images(store: Store, source: Path, samples: list[int]) -> None:
-    """Refuse a root below which not one of the samples lies: it is another one, or misspelt."""
+    """Refuse a root below which not one of the samples is: it is another one, or misspelt."""
     error: Exception | None = None
     for index in samples:
         try:
@@ -177,24 +155,8 @@ def _read_image(source: Path, row: dict[str, Any]) -> bytes:
     return content
 
 
-def _fix_cpu_isa(engine: Engine, header: Header) -> str:
-    """Compute with the store's vector instructions, or say why that is not to be had."""
-    if engine.fix_cpu_isa is not None:
-        try:
-            engine.fix_cpu_isa(header.provenance.cpu_isa or CpuIsa.native)
-        except CpuIsaError as error:
-            return f" ({error})"
-    return ""
-
-
 def _changed_software(header: Header, engine: Engine, obstacle: str) -> list[str]:
-    """Name what symbols may differ by.
-
-    Args:
-        header: Of the store.
-        engine: Ran the codec.
-        obstacle: Why the store's vector instructions are not those of this process.
-    """
+    """Name what symbols may differ by; ``obstacle`` is why the CPU instructions are not those."""
     made = header.provenance
     now = {"cpu_isa": str(CpuIsa.native), **engine.environment(), "decoder": decoder_version()}
     before = {
@@ -240,15 +202,15 @@ def _compare(prepared: Prepared, index: int, result: Recomputed) -> None:
             rounding = False
             continue
         difference = computed.astype(np.int64) - stored[name]
-        locations = np.argwhere(difference)
-        result.differing += len(locations)
-        if len(locations):
+        positions = np.argwhere(difference)
+        result.differing += len(positions)
+        if len(positions):
             # A scale follows from all of z_hat around it, so it may change by more than one; and
             # not at all where z_hat is the same and h_s computes with integers.
             follows = name == "scale_index" and bool(wrong) and wrong[0].startswith("z_hat")
             exact = name == "scale_index" and _is_exact(prepared, stored["z_hat"])
             rounding &= follows or (not exact and int(np.abs(difference).max()) == 1)
-            wrong.append(_describe_symbols(name, locations, computed, stored[name]))
+            wrong.append(_describe_symbols(name, positions, computed, stored[name]))
     result.samples += 1
     if wrong:
         lines = result.explained if prepared.software and rounding else result.problems
@@ -256,7 +218,7 @@ def _compare(prepared: Prepared, index: int, result: Recomputed) -> None:
 
 
 def _is_exact(prepared: Prepared, z_hat: NDArray[Any]) -> bool:
-    """Say whether both CPUs, then and now, get the same scale index of these symbols of z."""
+    """Whether both CPUs, then and now, get the same scale index of these symbols of z."""
     codec = prepared.encoder.info
     limit = codec.h_s_exact_to if prepared.on_cpus else None
     if limit is None:

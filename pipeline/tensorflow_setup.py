@@ -79,11 +79,10 @@ def __getattr__(name: str) -> Any:
 
 
 def environment() -> dict[str, str]:
-    """Say what computes the latents, for a store's provenance.
+    """Describe what computes the latents, for a store's provenance.
 
-    Returns:
-        ``tensorflow`` and ``tensorflow_compression`` (versions), ``onednn`` ("1" or "0"),
-        ``device`` ("CPU", or the name of the first GPU), and ``cpu_isa`` unless it is ``native``.
+    ``onednn`` is "1" or "0", ``device`` "CPU" or the name of the first GPU; there is no
+    ``cpu_isa`` where it is ``native``.
     """
     from importlib.metadata import version
 

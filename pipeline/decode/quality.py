@@ -1,8 +1,8 @@
-"""How near a decoded image is to its image: PSNR and MS-SSIM."""
+"""How near a decoded image is to its original: PSNR and MS-SSIM."""
 
 from functools import lru_cache
 from math import inf, log10
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,35 +13,15 @@ from latentset.pipeline.tensorflow_setup import tf
 PEAK = 255.0
 
 
-class Quality(NamedTuple):
-    """Of one image."""
-
-    psnr_db: float
-    """Over all pixels and channels of RGB, peak 255; infinite where the images are equal."""
-    ms_ssim: float | None
-    """Mean over the channels, 0 to 1; None for images with a side below 161 pixels."""
-
-
-def measure(image: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> Quality:
-    """Measure a decoded image.
-
-    Args:
-        image: What was encoded, uint8 (H, W, 3).
-        decoded: What came back, the same shape.
-
-    Returns:
-        Its quality.
-    """
-    return Quality(_psnr_db(image, decoded), _ms_ssim(image, decoded))
-
-
-def _psnr_db(image: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> float:
+def psnr_db(image: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> float:
+    """PSNR over all pixels and channels of RGB, peak 255; infinite where the images are equal."""
     error = image.astype(np.int64) - decoded
     mse = float(np.mean(error * error))
     return 10 * log10(PEAK * PEAK / mse) if mse else inf
 
 
-def _ms_ssim(image: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> float | None:
+def mean_ms_ssim(image: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> float | None:
+    """MS-SSIM, mean over the channels, 0 to 1; None for images with a side below 161 pixels."""
     height, width = image.shape[:2]
     if min(height, width) < SMALLEST_SIDE:
         return None

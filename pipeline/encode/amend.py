@@ -1,10 +1,9 @@
-"""A complete store that gets further shards: what it becomes, and the steps that make it so.
+"""A complete Zarr store that gets further shards: what it becomes, and the steps that make it so.
 
 A reader finds the store as it was, or without a manifest, or as it is to be.
 """
 
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +13,6 @@ from latentset.datasets.errors import StoreCorruptError
 from latentset.datasets.storage.location import Location
 from latentset.datasets.store import Store
 from latentset.datasets.store.digests import StoredObject, read_object
-from latentset.datasets.store.hdf5.metadata import digest_after_user_block, read_user_block
-from latentset.datasets.store.hdf5.parts import assemble, extract_part
-from latentset.datasets.store.hdf5.reader import Hdf5Store
 from latentset.datasets.store.header import Header
 from latentset.datasets.store.manifest import (
     MANIFEST,
@@ -27,7 +23,7 @@ from latentset.datasets.store.manifest import (
 )
 from latentset.datasets.store.samples import OK, SAMPLES, SAMPLES_SCHEMA, samples_bytes
 from latentset.datasets.store.zarr.writer import metadata_objects, write_objects
-from latentset.pipeline.jobs.finish import read_part, samples_of
+from latentset.pipeline.jobs.finish import samples_of
 from latentset.pipeline.jobs.plan import PlanFile
 from latentset.pipeline.jobs.record import ShardRecord
 
@@ -39,7 +35,6 @@ class Change:
     header: Header
     """With the new number of shards."""
     samples: pa.Table
-    """The samples table."""
     shards: tuple[ShardSummary, ...]
     """All shards."""
     records: list[ShardRecord]
@@ -47,19 +42,10 @@ class Change:
 
 
 def decide(store: Store, plan: PlanFile, records: list[ShardRecord]) -> Change:
-    """Decide what a store becomes.
-
-    Args:
-        store: The store as it is.
-        plan: Of the failed samples that were tried again.
-        records: Of the planned shards.
-
-    Returns:
-        What it is to become.
-    """
+    """Decide what a store becomes by the plan and records of samples that were tried again."""
     samples = _merge(store.samples, samples_of(plan, records))
     shard, ok = samples["shard"].to_numpy(), pc.equal(samples["status"], OK).to_numpy()
-    # Shards at the end in which every sample failed again are left out.
+    # Shards at the end in which every sample failed again are excluded.
     count = max(plan.shards.start, int(shard.max()) + 1)
     layout = store.header.layout.model_copy(update={"shards": count})
     total, good = (np.bincount(of, minlength=count).tolist() for of in (shard, shard[ok]))
@@ -75,7 +61,7 @@ def decide(store: Store, plan: PlanFile, records: list[ShardRecord]) -> Change:
 
 
 def _merge(before: pa.Table, retried: pa.Table) -> pa.Table:
-    """Put the rows of retried samples in the place of their old ones.
+    """Replace the rows of retried samples.
 
     One that failed again stays with the shard whose task met it first.
     """
@@ -89,24 +75,15 @@ def _merge(before: pa.Table, retried: pa.Table) -> pa.Table:
     return pa.concat_tables([before, retried]).take(order).combine_chunks()
 
 
-def lay_ready(manifest: Manifest, ready: Location, change: Change) -> None:
-    """Write beside the new shards of a Zarr store what else it gets, the manifest last.
-
-    Args:
-        manifest: Of the store as it is.
-        ready: Where the new shards lie.
-        change: What the store is to become.
-
-    Raises:
-        StoreError: An object cannot be written.
-    """
+def stage(manifest: Manifest, staged: Location, change: Change) -> None:
+    """Write beside the new shards of a store what else it gets, the manifest last."""
     content = {SAMPLES: samples_bytes(change.samples, change.header)}
     if change.records:
         content |= metadata_objects(change.header)
-    written = write_objects(ready, content)
+    written = write_objects(staged, content)
     shards = [item for record in change.records for item in record.objects]
-    for path in {*(ready.sizes() or {})} - {item.path for item in (*shards, *written)}:
-        ready.remove(path)  # of an earlier attempt, or of a shard that is left out
+    for path in {*(staged.sizes() or {})} - {item.path for item in (*shards, *written)}:
+        staged.remove(path)  # of an earlier attempt, or of an excluded shard
     objects = {item.path: item for item in (*manifest.objects, *shards, *written)}
     changed = Manifest(
         format_version=manifest.format_version,
@@ -115,25 +92,21 @@ def lay_ready(manifest: Manifest, ready: Location, change: Change) -> None:
         shards=change.shards,
         objects=tuple(objects[path] for path in sorted(objects)),
     )
-    ready.write(MANIFEST, changed.to_bytes())
+    staged.write(MANIFEST, changed.to_bytes())
 
 
-def install(store: Location, ready: Location) -> None:
-    """Change a Zarr store; from the first step to the last it has no manifest.
+def install(store: Location, staged: Location) -> None:
+    """Change a store; from the first step to the last it has no manifest.
 
     Run again after a crash, it writes the same.
-
-    Args:
-        store: Where the store lies.
-        ready: Where all that is new or changes lies ready.
 
     Raises:
         StoreError: An object cannot be written.
         StoreCorruptError: Something was altered or removed since.
     """
-    content = ready.read(MANIFEST)
-    manifest = parse_manifest(content, str(ready))
-    new, there = ready.sizes() or {}, store.sizes() or {}
+    content = staged.read(MANIFEST)
+    manifest = parse_manifest(content, str(staged))
+    new, there = staged.sizes() or {}, store.sizes() or {}
     wanted = [item for item in manifest.objects if item.path in new]
     kept = [item for item in manifest.objects if item.path not in new]
     for item in kept:
@@ -144,49 +117,19 @@ def install(store: Location, ready: Location) -> None:
                 f"Remove {store.name} and {store.name}.job to encode it anew",
             )
     for item in wanted:
-        _read_ready(ready, item)  # before anything changes
+        _read_staged(staged, item)  # before anything changes
     store.remove(MANIFEST)
     for item in wanted:
-        store.write(item.path, _read_ready(ready, item))
+        store.write(item.path, _read_staged(staged, item))
     store.sweep()
     store.write(MANIFEST, content)
 
 
-def _read_ready(ready: Location, item: StoredObject) -> bytes:
-    content = read_object(ready, item)
+def _read_staged(staged: Location, item: StoredObject) -> bytes:
+    content = read_object(staged, item)
     if content is None:
         raise StoreCorruptError(
-            f"{ready}: {item.path} was altered or removed",
-            f"Remove {ready} and run the same command again",
+            f"{staged}: {item.path} was altered or removed",
+            f"Remove {staged} and run the same command again",
         )
     return content
-
-
-def replace_file(store: Hdf5Store, ready: Location, change: Change) -> None:
-    """Put an HDF5 file together from the chunks of the old one and the new parts.
-
-    Args:
-        store: The store as it is; its file is replaced in one step.
-        ready: Where the new parts lie.
-        change: What the store is to become.
-
-    Raises:
-        StoreError: The file cannot be written.
-        StoreCorruptError: The file was altered since it was made.
-    """
-    path = store.path
-    if digest_after_user_block(path) != read_user_block(path):
-        raise StoreCorruptError(
-            f"{path} differs from the sha256 in its first line, and its damage would be copied",
-            "Fetch it again, or remove it to encode it anew",
-        )
-    arrays = {name: store.dataset(name) for name in store.header.arrays}
-    old = (extract_part(store.header, index, arrays) for index in range(store.header.layout.shards))
-    assemble(
-        path,
-        change.header,
-        chain(old, (read_part(ready, record) for record in change.records)),
-        fingerprint=store.fingerprint,
-        samples=change.samples,
-        shards=change.shards,
-    )

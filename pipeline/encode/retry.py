@@ -1,185 +1,156 @@
 """Failed samples of a complete store, tried again: `latentset encode … --retry-failed`.
 
-What can be encoded now goes into new shards, after those that are there; no other shard, and no row
+What can be encoded now goes into new shards, after the existing ones; no other shard, and no row
 of a sample that had latents, changes by a byte.
 
 1. *Plan.* The headers of the failed images are read again. The plan is of these samples alone,
-   those that can be encoded first, and lies in ``STORE.job/FINGERPRINT/retry/``.
+   those that can be encoded first, in ``STORE.job/FINGERPRINT/retry/``.
 2. *Encode.* Tasks write the new shards to ``retry/objects/``, each with its record.
-3. *Lay ready.* Metadata, samples table and manifest that the store is to get are written there too,
+3. *Stage.* Metadata, samples table and manifest that the store is to get are written there too,
    the manifest last. Until now the store was what it was.
-4. *Change.* The store's manifest is removed: readers refuse the store. What lies ready is copied,
-   the manifest last. An HDF5 store is put together anew instead, and replaced in one step.
+4. *Change.* The store's manifest is removed: readers refuse the store. What is staged is copied,
+   the manifest last. For an HDF5 store this happens to a Zarr store that was converted from it;
+   then that one is converted back, and replaces the file in one step.
 5. ``retry/`` is removed.
 
-Whatever a retry was at when it was killed, the same command goes on with it: in steps 1 to 3 by the
-records; in step 4 by a manifest that lies ready while the store has none. The latter is finished by
-the command without ``--retry-failed`` too (:func:`settle`).
+After a kill at any step, the same command resumes: in steps 1 to 3 by the records; in step 4 by a
+staged manifest while the store has none. The latter is finished by the command without
+``--retry-failed`` too (:func:`finish_retry`).
 """
 
 import shutil
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from latentset.datasets.errors import JobError
 from latentset.datasets.sources import Source
 from latentset.datasets.storage.location import Folder, Location
-from latentset.datasets.store import Store
-from latentset.datasets.store.hdf5.reader import Hdf5Store
+from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.header import Header
 from latentset.datasets.store.layout import append_rows, fits
-from latentset.datasets.store.manifest import MANIFEST, Manifest
+from latentset.datasets.store.manifest import MANIFEST
 from latentset.datasets.store.samples import OK
-from latentset.pipeline.encode.amend import decide, install, lay_ready, replace_file
-from latentset.pipeline.encode.passes import read_headers, refuse_failed, run_shards
-from latentset.pipeline.encode.shard import ShardTarget, Task, encode_shard
+from latentset.pipeline.encode.amend import Change, decide, install, stage
+from latentset.pipeline.encode.encode_task import EncodeTask, encode_shard, refuse_planned
 from latentset.pipeline.jobs.cluster import Workers
-from latentset.pipeline.jobs.finish import read_records
+from latentset.pipeline.jobs.finish import pack_hdf5, read_records, unpack_hdf5
 from latentset.pipeline.jobs.plan import (
     FileFacts,
     Plan,
-    PlanFile,
-    measure,
+    measure_samples,
     plan_table,
     write_plan,
 )
 from latentset.pipeline.jobs.progress import ProgressView
 from latentset.pipeline.jobs.settings import Settings
-from latentset.pipeline.jobs.target import Target, make_target
+from latentset.pipeline.jobs.shard import ShardTarget
+from latentset.pipeline.jobs.target import Target, look_at
+from latentset.pipeline.jobs.tasks import JobResult, Retried, read_headers, run_shards
 
 
-@dataclass(frozen=True)
-class Retried:
-    """What came out."""
-
-    samples: int
-    """Samples that were tried again."""
-    repaired: int
-    """Of these, samples that have latents now."""
-    seconds: float
-    """From the first task to the last."""
-
-
-def settle(target: Target, say: Callable[[str], None]) -> Target:
+def finish_retry(target: Target, say: Callable[[str], None]) -> Target:
     """Finish the retry of an earlier run that was stopped while it changed the store.
 
-    Args:
-        target: The store and its job, whose lock is held.
-        say: Told when there is something to finish.
-
     Returns:
-        The target as it is now.
+        The target, whose lock is held, as it is now.
 
     Raises:
         StoreError: An object cannot be written.
-        StoreCorruptError: The store, or what lies ready, was altered since.
+        StoreCorruptError: The store, or what is staged, was altered since.
     """
-    retry = _folder(target)
+    retry = target.job / "retry"
     if target.before is None:
-        _forget(retry)  # of a store that is gone
+        _remove(retry)  # of a store that is gone
     elif not target.is_complete and (retry / "objects").size(MANIFEST) is not None:
         say(f"{target.store}: finishing the retry of an earlier run")
         install(target.store, retry / "objects")
-        _forget(retry)
-        return make_target(target.store, target.codec, target.settings)
+        _remove(retry)
+        return look_at(target.store, target.codec, target.settings)
     return target
 
 
-def count_failed(target: Target) -> int:
-    """Count the samples of a complete store that can be tried again.
+def retry_failed(
+    workers: Callable[[], Workers],
+    target: Target,
+    done: JobResult,
+    source: Source,
+    task: EncodeTask,
+    view: ProgressView,
+) -> JobResult:
+    """Try the failed samples of a complete store again, whose lock is held.
 
     Args:
-        target: The store.
-
-    Returns:
-        How many have no latents.
+        workers: Starts workers when it is first called.
+        target: The store and its job.
+        done: What the job has done so far; its store is open.
+        source: The images.
+        task: What tasks carry; its targets are replaced.
+        view: Where to show progress.
 
     Raises:
+        ImageFailedError: An image cannot be encoded and ``task.fail`` is set.
         JobError: The store is of an earlier format version.
+        StoreError: An object cannot be written.
+        StoreCorruptError: The store was altered.
     """
-    store, manifest = _complete(target)
-    current = store.header.lowest_version
-    if manifest.samples.failed and store.header.format_version != current:
+    store = done.store
+    failed = np.flatnonzero(pc.not_equal(store.samples["status"], OK).to_numpy())
+    if not failed.size:
+        view.say(f"{target.store}: no sample has failed; there is none to try again")
+        return done
+    if store.header.format_version != (current := store.header.lowest_version):
         raise JobError(
             f"{target.store} is of format {store.header.format_version}, and only stores of format "
             f"{current} are changed: make one of it first (latentset convert STORE NEW)"
         )
-    return manifest.samples.failed
-
-
-def try_again(
-    crew: Workers, target: Target, source: Source, task: Task, view: ProgressView
-) -> Retried:
-    """Try the failed samples of a complete store again.
-
-    Args:
-        crew: The workers.
-        target: The store and its job, whose lock is held.
-        source: The images.
-        task: What tasks are told; its targets are not looked at.
-        view: Where to show progress.
-
-    Returns:
-        What came out.
-
-    Raises:
-        ImageFailedError: An image cannot be encoded and ``task.fail`` is set.
-        JobError: Workers were lost or differ, the codec gives values that do not fit, or another
-            job has taken the store over.
-        StoreError: An object cannot be written.
-        StoreCorruptError: The store was altered.
-    """
-    store, manifest = _complete(target)
-    retry = _folder(target)
-    ready = retry / "objects"
-    write_plan(retry, _make_plan(crew, store, target.settings, source, view))
-    plan = PlanFile(retry)
+    retry, paths = target.job / "retry", source.samples["path"].take(failed).to_pylist()
+    facts = read_headers(workers(), source.root, paths, view)
+    task.check_leases()
+    plan = write_plan(retry, _plan(store, target.settings, source, failed, facts))
     if task.fail:
-        refuse_failed(plan)
-    made = ShardTarget(ready, retry, plan.table_sha256, target.settings.container, target.codec)
-    started = time.monotonic()
-    run_shards(crew, encode_shard, replace(task, targets=(made,)), plan, view)
-    seconds = time.monotonic() - started
-    change = decide(store, plan, read_records(ready, retry, plan))
-    for lease in task.leases:
-        lease.check()
+        refuse_planned(plan)
+    staged = retry / "objects"
+    made = ShardTarget(staged, retry, plan.table_sha256, target.codec)
+    run_shards(workers(), encode_shard, replace(task, targets=(made,)), plan, view, "encoding")
+    change = decide(store, plan, read_records(staged, retry, plan))
+    task.check_leases()
     if not change.samples.equals(store.samples):
-        if isinstance(store, Hdf5Store):
-            replace_file(store, ready, change)
-        else:
-            lay_ready(manifest, ready, change)
-            install(target.store, ready)
-    _forget(retry)
-    repaired = sum(shard.ok for shard in change.shards) - manifest.samples.ok
-    return Retried(samples=plan.samples, repaired=repaired, seconds=seconds)
+        _apply(target, staged, change, task, view)
+    _remove(retry)
+    still = pc.sum(pc.not_equal(change.samples["status"], OK)).as_py() or 0
+    retried = Retried(samples=plan.samples, repaired=failed.size - still)
+    return replace(done, store=open_store(target.store), retried=retried)
 
 
-def _folder(target: Target) -> Location:
-    return target.job / "retry"
+def _apply(
+    target: Target, staged: Location, change: Change, task: EncodeTask, view: ProgressView
+) -> None:
+    """Make the store what it is to become."""
+    store = unpack_hdf5(target, task.check_leases) if target.is_hdf5 else open_store(target.store)
+    if store.manifest is None:
+        raise JobError(f"{store.location} is not complete: run the same command again")
+    stage(store.manifest, staged, change)
+    install(target.objects, staged)
+    if target.is_hdf5:
+        pack_hdf5(target, task.check_leases, view.say)
 
 
-def _complete(target: Target) -> tuple[Store, Manifest]:
-    store = target.before
-    if store is None or store.manifest is None:
-        raise JobError(f"{target.store} is not complete: run the same command again")
-    return store, store.manifest
-
-
-def _make_plan(
-    crew: Workers, store: Store, settings: Settings, source: Source, view: ProgressView
+def _plan(
+    store: Store,
+    settings: Settings,
+    source: Source,
+    failed: NDArray[np.int64],
+    facts: list[FileFacts],
 ) -> Plan:
     """Plan new shards for the failed samples."""
-    failed = np.flatnonzero(pc.not_equal(store.samples["status"], OK).to_numpy())
-    paths = source.samples["path"].take(failed).to_pylist()
-    found = read_headers(crew, source.root, paths, view)
-    facts = _refuse_large(found, settings, store.header)
+    facts = _refuse_large(facts, settings, store.header)
     # Those that cannot be encoded come last, so that no shard is added for them alone.
-    order = np.argsort(measure(settings, facts)[1] == 0, kind="stable")
-    columns, rows, z_rows = measure(settings, [facts[k] for k in order])
+    order = np.argsort(measure_samples(settings, facts)[1] == 0, kind="stable")
+    columns, rows, z_rows = measure_samples(settings, [facts[k] for k in order])
     placed = append_rows(rows, z_rows, store.header.layout)
     return Plan(
         store.header.model_copy(update={"layout": placed.layout}),
@@ -194,7 +165,7 @@ def _refuse_large(
 ) -> list[FileFacts]:
     """Give samples that do not fit into a shard of the store a status."""
     layout = header.layout
-    _, rows, z_rows = measure(settings, facts)
+    _, rows, z_rows = measure_samples(settings, facts)
     reason = (
         "its latents take {} rows of y_hat and {} of z_hat, and a shard of this store has "
         f"{layout.shard_rows} and {layout.z_shard_rows}: encode the store anew"
@@ -212,8 +183,8 @@ def _refuse_large(
     ]
 
 
-def _forget(retry: Location) -> None:
-    """Remove the folder of a retry, and first what would be taken for one that goes on."""
+def _remove(retry: Location) -> None:
+    """Remove the folder of a retry, and first what would be taken for one to finish."""
     (retry / "objects").remove(MANIFEST)
     for path in retry.sizes() or {}:
         retry.remove(path)

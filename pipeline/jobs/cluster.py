@@ -1,6 +1,6 @@
 """Dask workers: of this machine, of a scheduler that is running already, or of a queueing system.
 
-All that the job knows of Dask is here and, for queueing systems, in ``jobqueue``.
+All that a job knows of Dask is here and, for queueing systems, in ``jobqueue``.
 """
 
 import atexit
@@ -12,7 +12,7 @@ from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import active_children, resource_tracker
 from queue import Empty, SimpleQueue
-from time import sleep
+from time import monotonic, sleep
 from typing import Any
 
 import dask.config
@@ -22,8 +22,8 @@ from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
 from latentset.datasets.errors import JobError
-from latentset.pipeline.jobs.jobqueue import queued
-from latentset.pipeline.jobs.patience import Patience
+from latentset.pipeline.jobs.jobqueue import start_queue
+from latentset.pipeline.jobs.options import JobOptions
 
 CONNECT_TIMEOUT_S = 30
 """Seconds to wait for a scheduler."""
@@ -31,8 +31,8 @@ CONNECT_TIMEOUT_S = 30
 POLL_S = 5.0
 """Seconds between looks at whether there are workers."""
 
-WAIT_S = 3600.0
-"""Seconds without a worker of a scheduler or a queue after which the job stops."""
+REMIND_S = 60.0
+"""Seconds without a worker between two messages that say so."""
 
 LOST_S = 180.0
 """Seconds without a single local worker after which the job stops: one that died is started again
@@ -42,7 +42,7 @@ CLOSE_S = 20.0
 """Seconds that client and local workers may take to end."""
 
 TASKS_A_MESSAGE = 200
-"""Tasks told to the scheduler at once: 200 lists of 1,024 paths are 8 MB, and Dask wants less
+"""Tasks sent to the scheduler at once: 200 lists of 1,024 paths are 8 MB, and Dask wants less
 than 10."""
 
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -60,6 +60,11 @@ _LOCAL = {
 }
 """Dask's configuration for local workers."""
 
+_LOCAL_HINT = (
+    "the local workers died. Often they ran out of memory: use fewer --workers or a smaller "
+    "--batch, and run the same command again"
+)
+
 _dask: Any = distributed  # it says that it is typed, but most of it is not
 
 
@@ -68,40 +73,43 @@ class Workers:
 
     Args:
         client: A Dask client.
-        patience: Ends the wait for workers that do not come.
+        limit_s: Seconds without a worker after which to stop.
+        say: Called from time to time when there is none.
+        hint: Says what to do about it.
+        check: Raises an error if waiting is in vain.
+        progress: Called when there is a result.
     """
 
-    def __init__(self, client: Any, patience: Patience) -> None:
+    def __init__(
+        self,
+        client: Any,
+        limit_s: float,
+        say: Callable[[str], None],
+        hint: Callable[[], str],
+        check: Callable[[], None] = lambda: None,
+        progress: Callable[[], None] = lambda: None,
+    ) -> None:
         self._client = client
-        self._patience = patience
+        self._limit_s = limit_s
+        self._say, self._hint, self._check, self._progress = say, hint, check, progress
+        self._since = self._said = monotonic()
 
     def count(self) -> int:
-        """Number of workers that are there now."""
+        """Number of workers that there are now."""
         return len(self._client.nthreads())
 
     def wait(self) -> None:
-        """Wait for the first worker.
-
-        Raises:
-            JobError: None came.
-        """
+        """Wait for the first worker; JobError if none comes."""
         with _connection():
             while not self.count():
-                self._patience.look(0)
+                self._look()
                 sleep(min(1.0, POLL_S))
 
     def map(self, function: Callable[..., Any], *arguments: Any, **shared: Any) -> Generator[Any]:
-        """Run a function once for each item, and yield results as they come.
+        """Run a function once for each item, and yield results as they come, in any order.
 
-        Use it in ``contextlib.closing``: when it is closed early, what has not begun is cancelled.
-
-        Args:
-            function: Can be imported by the workers.
-            *arguments: Lists of one length, as for the built-in ``map``.
-            **shared: Given to every call.
-
-        Yields:
-            Results, in any order.
+        Use it in ``contextlib.closing``: when it is closed early, what has not started is
+        cancelled. ``shared`` is given to every call.
 
         Raises:
             JobError: Workers or the scheduler were lost. What a call raises is raised as well.
@@ -115,20 +123,21 @@ class Workers:
                 for future in futures:
                     future.add_done_callback(done.put)
                 for _ in futures:
-                    yield self._wait(done)
+                    yield self._next(done)
         finally:
             with suppress(CommClosedError, CancelledError, RuntimeError):
                 self._client.cancel(futures, force=True)
 
-    def _wait(self, done: "SimpleQueue[Any]") -> Any:
+    def _next(self, done: "SimpleQueue[Any]") -> Any:
         """Wait for the next result, as long as there is hope."""
-        self._patience.got()
+        self._progress()
+        self._since = self._said = monotonic()
         while True:
             try:
                 future = done.get(timeout=POLL_S)
                 break
             except Empty:
-                self._patience.look(self.count())
+                self._look()
         while True:
             try:
                 result = future.result(timeout=POLL_S)
@@ -138,17 +147,27 @@ class Workers:
                 # Its worker died with the result, and the task runs again.
                 if future.status == "error":
                     raise
-                self._patience.look(self.count())
+                self._look()
+
+    def _look(self) -> None:
+        """Stop if there has been no worker for too long, and remind of it before."""
+        self._check()
+        now = monotonic()
+        if self.count():
+            self._since = self._said = now
+            return
+        waited = now - self._since
+        text = f"no worker for {waited:.0f} s: {self._hint()}"
+        if waited > self._limit_s:
+            raise JobError(text)
+        if now - self._said > REMIND_S:
+            self._said = now
+            self._say(text)
 
     @contextmanager
-    def listen(self, topic: str, hear: Callable[[Any], None]) -> Iterator[None]:
-        """Hear what workers :func:`tell`, in another thread, for as long as the context lasts.
-
-        Args:
-            topic: What to listen to.
-            hear: Called with every message.
-        """
-        self._client.subscribe_topic(topic, lambda event: hear(event[1]))
+    def subscribed(self, topic: str, receive: Callable[[Any], None]) -> Iterator[None]:
+        """Call ``receive`` with what workers :func:`publish`, in another thread."""
+        self._client.subscribe_topic(topic, lambda event: receive(event[1]))
         try:
             yield
         finally:
@@ -156,13 +175,8 @@ class Workers:
                 self._client.unsubscribe_topic(topic)
 
 
-def tell(topic: str, message: Any) -> None:
-    """Send a message from a running task to whoever listens.
-
-    Args:
-        topic: Who listens.
-        message: Something small.
-    """
+def publish(topic: str, message: Any) -> None:
+    """Send a small message from a running task to the subscribers of a topic."""
     _dask.get_worker().log_event(topic, message)
 
 
@@ -174,7 +188,7 @@ def _connection() -> Iterator[None]:
     except KilledWorker as error:
         raise JobError(
             f"workers died again and again at the same task: {error}. Often they ran out of "
-            "memory: use fewer --workers or a smaller --batch; the same command goes on"
+            "memory: use fewer --workers or a smaller --batch, and run the same command again"
         ) from error
     except (CommClosedError, CancelledError) as error:
         raise JobError(
@@ -184,53 +198,48 @@ def _connection() -> Iterator[None]:
 
 
 @contextmanager
-def connect(
-    scheduler: str | None,
-    workers: int | None,
-    *,
-    queue: str | None = None,
-    wait_s: float = WAIT_S,
-    say: Callable[[str], None] = lambda text: None,
-) -> Iterator[Workers]:
+def connect(options: JobOptions) -> Iterator[Workers]:
     """Connect to workers, of which at least one is there.
 
     Local workers are processes of one thread each, as many as cores: two processes of one thread
     encode faster than one of two. They are started afresh ("spawn"), so that they import TensorFlow
     with the right environment, and end when the client does, however it ends.
 
-    Args:
-        scheduler: Address of a running scheduler; None starts workers.
-        workers: Number of local workers, None is one a core; or of a queue's, at most.
-        queue: Queueing system that starts the workers: ``slurm``, ``pbs``, ``sge``, ``lsf``.
-        wait_s: Seconds without a single worker, of a scheduler or of a queue, after which to stop.
-        say: Told what the wait is for.
-
-    Yields:
-        The workers.
-
     Raises:
         JobError: There is no scheduler at that address, or no worker came.
         MissingEnvironmentError: A queue was asked for, and dask-jobqueue is not installed.
     """
-    with _silenced():
-        if queue is not None:
-            with _of_queue(queue, workers or 1, wait_s, say) as crew:
-                yield crew
-        elif scheduler is not None:
-            with _running(scheduler) as client:
-                crew = Workers(client, Patience(wait_s, say, lambda: _start_some(scheduler)))
-                if not crew.count():
-                    say(f"waiting for a worker: {_start_some(scheduler)}")
-                crew.wait()
-                yield crew
+    say = options.view.say
+    with _silenced(), ExitStack() as stack:
+        if options.queue is not None:
+            with _ctrl_c_for_client_alone():
+                queue = stack.enter_context(start_queue(options.queue, options.workers or 1))
+                client = stack.enter_context(
+                    _closing(_dask.Client(queue.cluster, set_as_default=False))
+                )
+            say(queue.describe())
+            workers = Workers(
+                client, options.wait_s, say, queue.hint, queue.check, queue.count_result
+            )
+            workers.wait()
+        elif options.scheduler is not None:
+            client = stack.enter_context(_closing(_connect_to(options.scheduler)))
+            hint = (
+                f"the scheduler has none. Start some: dask worker {options.scheduler} --nthreads 1"
+            )
+            workers = Workers(client, options.wait_s, say, lambda: hint)
+            if not workers.count():
+                say(f"waiting for a worker: {hint}")
+            workers.wait()
         else:
-            with _local(workers or CPU_COUNT) as client:
-                yield Workers(client, Patience(LOST_S, say, lambda: _LOCAL_HINT))
+            client = stack.enter_context(_local(options.workers or CPU_COUNT))
+            workers = Workers(client, LOST_S, say, lambda: _LOCAL_HINT)
+        yield workers
 
 
 @contextmanager
 def _silenced() -> Iterator[None]:
-    """Mute Dask's log, which tells the same with traces; its configuration sets two levels."""
+    """Mute Dask's log, which repeats errors with traces; its configuration sets two levels."""
     loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -242,37 +251,9 @@ def _silenced() -> Iterator[None]:
             logger.setLevel(level)
 
 
-_LOCAL_HINT = (
-    "the local workers died. Often they ran out of memory: use fewer --workers or a smaller "
-    "--batch; the same command goes on"
-)
-
-
-def _start_some(scheduler: str) -> str:
-    return f"the scheduler has none. Start some: dask worker {scheduler} --nthreads 1"
-
-
-@contextmanager
-def _of_queue(
-    kind: str, maximum: int, wait_s: float, say: Callable[[str], None]
-) -> Iterator[Workers]:
-    with ExitStack() as stack:
-        with _ctrl_c_for_client_alone():
-            cluster, submitted = stack.enter_context(queued(kind, maximum))
-            client = stack.enter_context(_closing(_dask.Client(cluster, set_as_default=False)))
-        say(submitted.describe())
-        crew = Workers(
-            client,
-            Patience(wait_s, say, submitted.hint, submitted.check, submitted.progress),
-        )
-        crew.wait()
-        yield crew
-
-
-@contextmanager
-def _running(scheduler: str) -> Iterator[Any]:
+def _connect_to(scheduler: str) -> Any:
     try:
-        client = _dask.Client(scheduler, timeout=CONNECT_TIMEOUT_S, set_as_default=False)
+        return _dask.Client(scheduler, timeout=CONNECT_TIMEOUT_S, set_as_default=False)
     except TypeError as error:
         # This is how Dask says that there are no certificates.
         raise JobError(
@@ -282,12 +263,10 @@ def _running(scheduler: str) -> Iterator[Any]:
         ) from error
     except (OSError, ValueError) as error:
         raise JobError(
-            f"no Dask scheduler answers at {scheduler}: {error}. Start one (dask scheduler), look "
-            "at the address (tls://… where it speaks TLS) and its certificates, or leave "
+            f"no Dask scheduler answers at {scheduler}: {error}. Start one (dask scheduler), check "
+            "the address (tls://… where it speaks TLS) and its certificates, or leave "
             "--scheduler out to use this machine"
         ) from error
-    with _closing(client):
-        yield client
 
 
 @contextmanager
@@ -302,7 +281,7 @@ def _closing(thing: Any) -> Iterator[Any]:
 
 @contextmanager
 def _ctrl_c_for_client_alone() -> Iterator[None]:
-    """Let whatever starts here not hear a key press of Ctrl-C.
+    """Keep a key press of Ctrl-C from what is started here.
 
     It signals every process of the terminal's group. The mask is inherited by the cluster's threads
     and by what they start, workers or the queue's commands: the client alone is interrupted, and
@@ -320,7 +299,7 @@ def _ctrl_c_for_client_alone() -> Iterator[None]:
 @contextmanager
 def _local(workers: int) -> Iterator[Any]:
     with dask.config.set(_LOCAL), ExitStack() as stack:
-        # Ctrl-C is heard when the inner block ends; by then what was started will be ended again.
+        # Ctrl-C arrives when the inner block ends; by then what was started will be ended again.
         with _ctrl_c_for_client_alone():
             stack.enter_context(_no_child_left())
             try:

@@ -1,21 +1,22 @@
-"""The last step: every record checked, the samples table, the manifest."""
+"""The last step: every record checked, the samples table, the manifest; for HDF5 the conversion."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from latentset.datasets.errors import JobError
+from latentset.datasets.storage.atomic import flush_folder
 from latentset.datasets.storage.location import Location
-from latentset.datasets.store.digests import describe_object, read_object
-from latentset.datasets.store.hdf5.parts import assemble
-from latentset.datasets.store.manifest import Manifest
+from latentset.datasets.store import Store, open_store
+from latentset.datasets.store.convert import convert
+from latentset.datasets.store.digests import describe_object
 from latentset.datasets.store.samples import OK, samples_schema
 from latentset.datasets.store.zarr.writer import finish_store, metadata_objects
 from latentset.pipeline.jobs.plan import PlanFile
 from latentset.pipeline.jobs.record import ShardRecord, read_record
-from latentset.pipeline.jobs.target import Target
+from latentset.pipeline.jobs.target import Target, discard
 
 _RECORDED = {
     *("rate_bpp", "psnr_db", "ms_ssim"),
@@ -24,57 +25,54 @@ _RECORDED = {
 """Columns that come from the records."""
 
 
-def finish(target: Target, plan: PlanFile, check: Callable[[], None]) -> Manifest:
+def finish(
+    target: Target, plan: PlanFile, check: Callable[[], None], say: Callable[[str], None]
+) -> None:
     """Finish a store all of whose shards are done.
 
-    Args:
-        target: The store and its job.
-        plan: The plan.
-        check: Raises a JobError if this job does not hold the lock any more; called now and then.
-
-    Returns:
-        The manifest.
+    ``check`` raises a JobError if this job does not hold the lock any more.
 
     Raises:
         JobError: A shard has no record, or its objects are not there.
         StoreError: An object cannot be written.
     """
+    check()
     records = read_records(target.objects, target.job, plan)
-    samples = samples_of(plan, records)
-    shards = [record.summary for record in records]
-    if target.settings.container == "hdf5":
-        manifest = assemble(
-            Path(str(target.store)),
-            plan.header,
-            _read_parts(target, records, check),
-            fingerprint=plan.fingerprint,
-            samples=samples,
-            shards=shards,
-        )
-        for record in records:  # they would double the store
-            for item in record.objects:
-                target.objects.remove(item.path)
-        return manifest
     _remove_strays(target, records)
-    return finish_store(
-        target.store,
+    finish_store(
+        target.objects,
         header=plan.header,
         fingerprint=plan.fingerprint,
-        samples=samples,
-        shards=shards,
+        samples=samples_of(plan, records),
+        shards=[record.summary for record in records],
         objects=[
             *(describe_object(p, value) for p, value in metadata_objects(plan.header).items()),
             *(item for record in records for item in record.objects),
         ],
     )
+    if target.is_hdf5:
+        pack_hdf5(target, check, say)
 
 
-def _read_parts(
-    target: Target, records: list[ShardRecord], check: Callable[[], None]
-) -> Iterator[bytes]:
-    for record in records:
-        check()
-        yield read_part(target.objects, record)
+def pack_hdf5(target: Target, check: Callable[[], None], say: Callable[[str], None]) -> None:
+    """Convert the job's Zarr store to HDF5; the file gets its name when it is whole.
+
+    After a kill the same command converts again.
+    """
+    say(f"{target.store}: converting to HDF5")
+    made, path = target.job / "store.h5", Path(str(target.store))
+    discard(made)
+    target.job.sweep()
+    convert(open_store(target.objects), made, "hdf5", lambda *_: check())
+    Path(str(made)).replace(path)
+    flush_folder(path.parent)
+    discard(target.objects)
+
+
+def unpack_hdf5(target: Target, check: Callable[[], None]) -> Store:
+    """Convert a complete HDF5 store to the job's Zarr store, so that shards can be added."""
+    discard(target.objects)
+    return convert(open_store(target.store), target.objects, "zarr", lambda *_: check())
 
 
 def _remove_strays(target: Target, records: list[ShardRecord]) -> None:
@@ -87,15 +85,7 @@ def _remove_strays(target: Target, records: list[ShardRecord]) -> None:
 
 
 def read_records(objects: Location, job: Location, plan: PlanFile) -> list[ShardRecord]:
-    """Read the records of all shards of a plan, and look at their objects.
-
-    Args:
-        objects: Where the objects lie.
-        job: Where the plan and the records lie.
-        plan: The plan.
-
-    Returns:
-        The records, in order.
+    """Read the records of all shards of a plan, in order, and look at their objects.
 
     Raises:
         JobError: A shard has no record, or its objects are not there.
@@ -116,36 +106,8 @@ def read_records(objects: Location, job: Location, plan: PlanFile) -> list[Shard
     return records
 
 
-def read_part(objects: Location, record: ShardRecord) -> bytes:
-    """Read the part of an HDF5 file that a task has written.
-
-    Args:
-        objects: Where the objects lie.
-        record: Of its shard.
-
-    Returns:
-        The part.
-
-    Raises:
-        JobError: It was altered.
-    """
-    (item,) = record.objects
-    content = read_object(objects, item)
-    if content is None:
-        raise JobError(f"{objects}: {item.path} was altered: run the same command again")
-    return content
-
-
 def samples_of(plan: PlanFile, records: list[ShardRecord]) -> pa.Table:
-    """Make the samples table from what was planned and what came out.
-
-    Args:
-        plan: The plan.
-        records: Of all shards, in order.
-
-    Returns:
-        A table of ``samples_schema``.
-    """
+    """Make the samples table of the plan and the records of all its shards, in order."""
     table, schema = plan.table(), samples_schema(plan.header)
     # Column by column and shard by shard: lists of a million Python objects cost much memory.
     columns = {name: table.column(name) for name in table.column_names}

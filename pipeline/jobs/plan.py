@@ -13,9 +13,9 @@ import platform
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from importlib.metadata import version as version_of
 from itertools import pairwise
@@ -40,7 +40,7 @@ from latentset.datasets.sources.images import read_size
 from latentset.datasets.storage.location import Location
 from latentset.datasets.store.arrays import ImageSizes, RowForm
 from latentset.datasets.store.digests import sha256_of
-from latentset.datasets.store.header import Frozen, Header, Layout, Provenance, Sha256
+from latentset.datasets.store.header import Described, Frozen, Header, Layout, Provenance, Sha256
 from latentset.datasets.store.layout import Assignment, assign_rows
 from latentset.datasets.store.samples import OK
 from latentset.datasets.version import __version__
@@ -53,42 +53,47 @@ system. Elsewhere they would take turns, and three times as long."""
 TRIED = 32
 """Images that a task reads first, to see whether it waits."""
 
-PLAN_SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("path", pa.string()),
-        ("label", pa.int32()),
-        ("split", pa.string()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("encoded_height", pa.int32()),
-        ("encoded_width", pa.int32()),
-        ("latent_height", pa.int32()),
-        ("latent_width", pa.int32()),
-        ("first_row", pa.int64()),
-        ("z_first_row", pa.int64()),
-        ("shard", pa.int32()),
-        ("source_bytes", pa.int64()),
-        ("status", pa.string()),
-        ("reason", pa.string()),
-    ]
-)
-"""Columns of the plan. Sizes are 0 and rows -1 where ``status`` is not ``ok``."""
 
+@dataclass(frozen=True)
+class PlannedSample:
+    """One row of the plan. ImageSizes are 0 and rows -1 where ``status`` is not ``ok``."""
+
+    id: str
+    path: str
+    label: int
+    split: str
+    height: int
+    width: int
+    encoded_height: int
+    """After all resizing, as is the width."""
+    encoded_width: int
+    latent_height: int
+    latent_width: int
+    first_row: int
+    z_first_row: int
+    shard: int
+    source_bytes: int
+    status: str
+    reason: str
+
+
+_INT64 = ("first_row", "z_first_row", "source_bytes")
+
+PLAN_SCHEMA = pa.schema(
+    (f.name, pa.string() if f.type is str else pa.int64() if f.name in _INT64 else pa.int32())
+    for f in fields(PlannedSample)
+)
 
 _ROWS = ("latent_height", "latent_width", "first_row", "z_first_row")
 
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What an image's file says of itself before it is decoded."""
+    """What an image's file says of itself before it is decoded; 0 = unknown."""
 
     height: int = 0
-    """Pixels; 0 = unknown."""
     width: int = 0
-    """Pixels; 0 = unknown."""
     bytes: int = 0
-    """Size of the file; 0 = unknown."""
     status: str = OK
     """``ok``, or why it cannot be encoded."""
     reason: str = ""
@@ -96,15 +101,7 @@ class FileFacts:
 
 
 def read_facts(root: str, paths: Sequence[str]) -> list[FileFacts]:
-    """Read the headers of images; a task of its own where there are many.
-
-    Args:
-        root: The source's root.
-        paths: Relative paths.
-
-    Returns:
-        What each says.
-    """
+    """Read the headers of images below ``root``; a task of its own where there are many."""
 
     def read(path: str) -> FileFacts:
         size = 0
@@ -139,62 +136,44 @@ class Plan:
     table: pa.Table
     """Of ``PLAN_SCHEMA``, one row a sample, by ascending shard."""
     first_shard: int = 0
-    """The first shard that is planned; those before it are there already."""
+    """The first shard that is planned; those before it exist already."""
 
 
 class PlanDocument(Frozen):
-    """``plan.json``."""
+    """``plan.json``; its fields are those of :class:`Plan`."""
 
     fingerprint: Sha256
-    """Of the settings."""
     header: Header
-    """The header that the store gets."""
     table_sha256: Sha256
     """Digest of ``plan.parquet``; records carry it, so that none outlives its plan."""
     first_shard: NonNegativeInt = 0
-    """The first shard that is planned: not 0 where failed samples are tried again (``retry``)."""
 
 
 def make_plan(
     source: Source, settings: Settings, facts: Sequence[FileFacts], form: RowForm
 ) -> Plan:
-    """Decide what becomes of every sample and where it goes.
+    """Decide what becomes of every sample and where it goes; JobError if none can be read.
 
-    Args:
-        source: The images listed.
-        settings: Of the job.
-        facts: Of each file, in the order of the source.
-        form: Of the rows that shards are reckoned with: the store's own, or those of another
-            codec of the same job.
-
-    Returns:
-        The plan.
-
-    Raises:
-        JobError: None of the images can be read.
+    ``facts`` are in the order of the source. ``form`` is that of the rows that divide the shards:
+    the store's own, or those of another codec of the same job.
     """
-    columns, rows, z_rows = measure(settings, facts)
+    columns, rows, z_rows = measure_samples(settings, facts)
     try:
         placed = assign_rows(rows, z_rows, form, settings.target_shard_bytes)
     except StoreError as error:
-        k = 0
         raise JobError(
             f"none of the {len(facts)} images below {source.root} can be encoded; the first, "
-            f"{source.samples.column('path')[k].as_py()}: {columns['status'][k]}: "
-            f"{columns['reason'][k]}"
+            f"{source.samples.column('path')[0].as_py()}: {columns['status'][0]}: "
+            f"{columns['reason'][0]}"
         ) from error
     table = plan_table(source.samples, columns, placed)
     return Plan(_make_header(settings, placed.layout), settings.fingerprint, table)
 
 
-def measure(
+def measure_samples(
     settings: Settings, facts: Sequence[FileFacts]
 ) -> tuple[dict[str, list[Any]], NDArray[np.int64], NDArray[np.int64]]:
-    """Reckon the sizes of samples.
-
-    Args:
-        settings: Of the job.
-        facts: Of each file.
+    """Compute the sizes of samples.
 
     Returns:
         The columns of the plan that follow from them; for each sample the positions of its
@@ -229,16 +208,7 @@ def measure(
 
 
 def plan_table(samples: pa.Table, columns: Mapping[str, list[Any]], placed: Assignment) -> pa.Table:
-    """Make the table of a plan.
-
-    Args:
-        samples: The samples as their source lists them.
-        columns: What :func:`measure` gave for them.
-        placed: Where they go.
-
-    Returns:
-        A table of ``PLAN_SCHEMA``.
-    """
+    """Make the table of a plan of listed samples, their measured columns, and their rows."""
     given = {name: samples.column(name) for name in samples.column_names}
     placement = {
         "first_row": placed.first_row,
@@ -249,13 +219,10 @@ def plan_table(samples: pa.Table, columns: Mapping[str, list[Any]], placed: Assi
 
 
 def _make_header(settings: Settings, layout: Layout) -> Header:
+    # SOURCE_DATE_EPOCH: reproducible-builds.org
+    seconds = float(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
     return Header(
-        format_version=settings.format_version,
-        codec=settings.codec,
-        pixels=settings.pixels,
-        arrays=settings.arrays,
-        resize=settings.resize,
-        source=settings.source,
+        **{name: getattr(settings, name) for name in Described.model_fields},
         layout=layout,
         provenance=Provenance(
             latentset=__version__,
@@ -263,27 +230,13 @@ def _make_header(settings: Settings, layout: Layout) -> Header:
             python=platform.python_version(),
             numpy=version_of("numpy"),
             zarr=version_of("zarr"),
-            created=_now(),
+            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)),
         ),
     )
 
 
-def _now() -> str:
-    """Time of now, or SOURCE_DATE_EPOCH (reproducible-builds.org) where it is set."""
-    seconds = float(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
-
-
-def write_plan(job: Location, plan: Plan) -> None:
-    """Write a plan.
-
-    Args:
-        job: The job's folder.
-        plan: The plan.
-
-    Raises:
-        StoreError: It cannot be written.
-    """
+def write_plan(job: Location, plan: Plan) -> "PlanFile":
+    """Write a plan into the job's folder."""
     sink = io.BytesIO()
     shard = plan.table.column("shard").to_numpy()
     shards = np.arange(plan.first_shard, plan.header.layout.shards + 1)
@@ -301,17 +254,11 @@ def write_plan(job: Location, plan: Plan) -> None:
         first_shard=plan.first_shard,
     )
     job.write("plan.json", document.model_dump_json(indent=1).encode() + b"\n")
+    return PlanFile(job)
 
 
 class PlanFile:
-    """A plan on disk: checked when opened, read by shards.
-
-    Args:
-        job: The job's folder.
-
-    Raises:
-        JobError: There is no plan, or it was torn or altered.
-    """
+    """A plan on disk: validated when opened, read by shards; JobError if it is torn or altered."""
 
     def __init__(self, job: Location) -> None:
         try:
@@ -330,40 +277,18 @@ class PlanFile:
         self._lock = threading.Lock()  # a worker may have several threads; the file is not for them
 
     def first(self, shard: int) -> int:
-        """Number of the first sample of a shard, in the plan's order.
-
-        Args:
-            shard: Its number.
-
-        Returns:
-            Number of samples in the planned shards before it.
-        """
+        """Number of the first sample of a shard: the samples of the planned shards before it."""
         groups = range(shard - self.shards.start)
         return sum(self._file.metadata.row_group(k).num_rows for k in groups)
 
-    def rows(self, shard: int) -> list[dict[str, Any]]:
-        """Read the rows of one shard.
-
-        Args:
-            shard: Its number.
-
-        Returns:
-            One dict a sample.
-        """
+    def rows(self, shard: int) -> list[PlannedSample]:
+        """Read the rows of one shard."""
         with self._lock:
             table = self._file.read_row_group(shard - self.shards.start)
-        rows: list[dict[str, Any]] = table.to_pylist()
-        return rows
+        return [PlannedSample(**row) for row in table.to_pylist()]
 
     def same_images(self, other: "PlanFile") -> bool:
-        """Tell whether another plan has the same images in the same shards.
-
-        Args:
-            other: Of another codec.
-
-        Returns:
-            True if they differ in rows of latents at most.
-        """
+        """Whether another codec's plan has the same images in the same shards."""
         columns = [c for c in PLAN_SCHEMA.names if c not in _ROWS]
         return self is other or self.table().select(columns) == other.table().select(columns)
 
@@ -373,20 +298,20 @@ class PlanFile:
             return self._file.read()
 
 
+def find_plan(job: Location, say: Callable[[str], None]) -> PlanFile | None:
+    """Open the plan of an earlier run of the same job, if there is one that is whole."""
+    if job.size("plan.json") is None:
+        return None
+    try:
+        return PlanFile(job)
+    except JobError:
+        say("the plan of the earlier run cannot be read; planning again")
+        return None
+
+
 @lru_cache(maxsize=4)
 def open_plan_once(job: Location, table_sha256: str) -> PlanFile:
-    """Open a plan, or take the one that this process has opened before.
-
-    Args:
-        job: The job's folder.
-        table_sha256: Digest of its table, as the client has read it.
-
-    Returns:
-        The plan.
-
-    Raises:
-        JobError: There is no plan, or another one.
-    """
+    """Open a plan, or take the one that this process has opened; JobError if it is another one."""
     plan = PlanFile(job)
     if plan.table_sha256 != table_sha256:
         raise JobError(

@@ -35,18 +35,15 @@ class ShardRecord(Frozen):
     index: NonNegativeInt
     """Number of the shard."""
     objects: tuple[StoredObject, ...]
-    """The objects written."""
     status: tuple[str, ...]
     """``ok``, or why a sample has no latents."""
     reason: tuple[str, ...]
-    """The same in words."""
     rate_bpp: tuple[FiniteFloat | None, ...]
     """Bits a pixel of the encoded image; None without latents."""
     psnr_db: tuple[Measure, ...] = ()
-    """Of decoded images against the images, dB; infinite where they are equal, None where it
-    was not measured. Empty in a store of anything else."""
+    """Of decoded images against the originals, dB; infinite where they are equal, None where it
+    was not measured. Empty in a store of anything else, as is ``ms_ssim``."""
     ms_ssim: tuple[Measure, ...] = ()
-    """The same, MS-SSIM; None for images that are too small for it too."""
     source_bytes: tuple[NonNegativeInt, ...]
     """Size of the image's file; 0 = could not be read."""
     source_sha256: tuple[str, ...]
@@ -64,7 +61,7 @@ class ShardRecord(Frozen):
 
     @property
     def summary(self) -> ShardSummary:
-        """What the manifest says of the shard."""
+        """The shard's entry in the manifest."""
         ok = Counter(self.status)[OK]
         return ShardSummary(
             index=self.index, samples=len(self.status), ok=ok, failed=len(self.status) - ok
@@ -72,56 +69,19 @@ class ShardRecord(Frozen):
 
 
 def record_path(index: int) -> str:
-    """Where a shard's record lies.
-
-    Args:
-        index: Number of the shard.
-
-    Returns:
-        Path below the job's folder.
-    """
+    """Path of a shard's record below the job's folder."""
     return f"shards/{index:06d}.json"
 
 
-def part_path(index: int) -> str:
-    """Where the part of an HDF5 store lies that one task has written.
-
-    Args:
-        index: Number of the shard.
-
-    Returns:
-        Path below the job's folder.
-    """
-    return f"parts/{index:06d}.h5"
-
-
 def write_record(job: Location, record: ShardRecord) -> None:
-    """Write a record: with it the shard is done.
-
-    Args:
-        job: The job's folder.
-        record: The record.
-
-    Raises:
-        StoreError: It cannot be written.
-    """
+    """Write a record: with it the shard is done."""
     job.write(record_path(record.index), record.model_dump_json().encode() + b"\n")
 
 
 def read_record(
     job: Location, index: int, fingerprint: str, plan_sha256: str
 ) -> ShardRecord | None:
-    """Read a shard's record.
-
-    Args:
-        job: The job's folder.
-        index: Number of the shard.
-        fingerprint: Of the settings.
-        plan_sha256: Of the plan's table.
-
-    Returns:
-        The record, or None if there is none that is whole and belongs to this plan.
-    """
+    """Read a shard's record; None if none is there that is whole and belongs to this plan."""
     try:
         record = ShardRecord.model_validate_json(job.read(record_path(index)))
     except (OSError, ValidationError):

@@ -24,13 +24,10 @@ class Software(Sparse):
     """What decides the values besides the settings: all workers must have the same."""
 
     tensorflow: str
-    """Version."""
     tensorflow_compression: str
-    """Version."""
     onednn: bool
     """Whether TensorFlow's oneDNN kernels are on."""
     device: str
-    """What runs the codec."""
     cpu_isa: str | None = None
     """Vector instructions; None lets each CPU use its best."""
     decoder: str
@@ -40,16 +37,14 @@ class Software(Sparse):
 class Settings(Described):
     """Everything that decides the bytes of a store, time stamps aside.
 
-    Left out on purpose, because they change nothing: batch size, workers, scheduler, where source
-    and codec lie.
+    Excluded on purpose, because they change nothing: batch size, workers, scheduler, the locations
+    of source and codec.
     """
 
     container: Format = "zarr"
-    """In what the arrays are kept."""
     target_shard_bytes: PositiveInt
     """Wanted size of a shard of ``y_hat`` or ``pixels`` before compression."""
     software: Software
-    """With what."""
 
     @property
     def fingerprint(self) -> str:
@@ -59,57 +54,22 @@ class Settings(Described):
 
 
 def software_of(header: Header) -> Software:
-    """Recover the software that a store was made with.
-
-    Args:
-        header: The store's header.
-
-    Returns:
-        The software.
-    """
-    made = header.provenance
-    return Software(
-        tensorflow=made.tensorflow,
-        tensorflow_compression=made.tensorflow_compression,
-        onednn=made.onednn,
-        device=made.device,
-        cpu_isa=made.cpu_isa,
-        decoder=made.decoder,
-    )
+    """Recover the software that a store was made with."""
+    return Software(**{name: getattr(header.provenance, name) for name in Software.model_fields})
 
 
 def settings_of(header: Header, container: Format) -> Settings:
-    """Recover the settings that a store was made with.
-
-    Args:
-        header: The store's header.
-        container: What it is kept in.
-
-    Returns:
-        The settings.
-    """
+    """Recover the settings that a store was made with."""
     return Settings(
-        format_version=header.format_version,
+        **{name: getattr(header, name) for name in Described.model_fields},
         container=container,
-        codec=header.codec,
-        pixels=header.pixels,
-        arrays=header.arrays,
-        resize=header.resize,
-        source=header.source,
         target_shard_bytes=header.layout.target_shard_bytes,
         software=software_of(header),
     )
 
 
 def describe_source(source: Source) -> SourceInfo:
-    """Describe a source for the header.
-
-    Args:
-        source: The images listed.
-
-    Returns:
-        What the header says of it.
-    """
+    """Describe a source for the header."""
     digest = hashlib.sha256()
     columns = (source.samples.column(name).to_pylist() for name in ("id", "path", "label", "split"))
     for row in zip(*columns, strict=True):
@@ -124,16 +84,7 @@ def describe_source(source: Source) -> SourceInfo:
 
 
 def refuse_changes(where: str, before: Settings, now: Settings) -> None:
-    """Refuse to go on with a store that was begun with other settings.
-
-    Args:
-        where: The store, for the message.
-        before: What it was begun with.
-        now: What is asked for.
-
-    Raises:
-        SettingsChangedError: They differ; the message shows each difference.
-    """
+    """Refuse to resume a store with other settings; SettingsChangedError shows each difference."""
     if before == now:
         return
     old = _ABSENT | dict(_flatten("", before.model_dump(mode="json")))
@@ -144,10 +95,10 @@ def refuse_changes(where: str, before: Settings, now: Settings) -> None:
         if old.get(name) != new.get(name)
     ]
     raise SettingsChangedError(
-        f"{where} was begun with other settings:\n"
+        f"{where} was started with other settings:\n"
         + "\n".join(lines)
-        + "\nRun it with the settings it was begun with, name another STORE, or remove it and its "
-        ".job folder first"
+        + "\nRun it with the settings it was started with, name another STORE, or remove it and "
+        "its .job folder first"
     )
 
 

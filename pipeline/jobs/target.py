@@ -1,7 +1,8 @@
-"""One store that a job is to make: what lies there already, and what is to lie there."""
+"""One store that a job is to make: what is at its location, and what is to be."""
 
-from collections.abc import Iterator
-from contextlib import suppress
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -16,12 +17,13 @@ from latentset.datasets.errors import (
     StoreIncompleteError,
 )
 from latentset.datasets.storage.location import Folder, Location, open_location
+from latentset.datasets.storage.lock import Lease, hold
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.formats import Format, choose_format
-from latentset.datasets.store.hdf5.reader import Hdf5Store
 from latentset.datasets.store.target_checks import is_free, refuse_nested
-from latentset.pipeline.jobs.plan import PlanDocument
+from latentset.pipeline.jobs.plan import PlanDocument, PlanFile
 from latentset.pipeline.jobs.settings import Settings, refuse_changes, settings_of
+from latentset.pipeline.jobs.shard import ShardTarget
 
 
 @dataclass(frozen=True)
@@ -29,13 +31,12 @@ class Target:
     """A store to make, with one codec."""
 
     store: Location
-    """Where it is to lie."""
     codec: str
     """Name or path of the codec."""
     settings: Settings
     """Everything that decides its bytes."""
     before: Store | None
-    """What lies there: nothing, a store that was begun, or one that is complete."""
+    """What is there: nothing, a store that was started, or one that is complete."""
 
     @property
     def is_complete(self) -> bool:
@@ -44,33 +45,31 @@ class Target:
 
     @property
     def lock_at(self) -> Location:
-        """Where a job says that it is at work on the store."""
+        """The lock of jobs that work on the store."""
         return self.store.beside(".job") / "lock"
 
     @property
     def job(self) -> Location:
-        """Where the job's plan and records lie."""
+        """The folder of the job's plan and records."""
         return self.store.beside(".job") / self.settings.fingerprint
 
     @property
+    def is_hdf5(self) -> bool:
+        """The store becomes one HDF5 file, converted from Zarr at the end."""
+        return self.settings.container == "hdf5"
+
+    @property
     def objects(self) -> Location:
-        """Where the objects that tasks write lie: HDF5's parts wait beside the store."""
-        return self.store if self.settings.container == "zarr" else self.job
+        """The Zarr store that tasks write: the store itself, or what HDF5 is converted from."""
+        return self.job / "store.zarr" if self.is_hdf5 else self.store
+
+    def for_tasks(self, plan: PlanFile) -> ShardTarget:
+        """What tasks need to know of it."""
+        return ShardTarget(self.objects, self.job, plan.table_sha256, self.codec)
 
 
 def choose_container(store: Location, wanted: Format | None) -> Format:
-    """Choose a store's format by what was asked for, or by its name.
-
-    Args:
-        store: Where it is to lie.
-        wanted: What was asked for; None goes by the name.
-
-    Returns:
-        The format.
-
-    Raises:
-        JobError: HDF5 is wanted where it cannot be written.
-    """
+    """Choose a store's format, by its name if None is wanted; HDF5 needs a file system."""
     container = choose_format(store, wanted)
     if container == "hdf5" and not isinstance(store, Folder):
         raise JobError(
@@ -80,18 +79,48 @@ def choose_container(store: Location, wanted: Format | None) -> Format:
     return container
 
 
-def look_at(store: Location) -> Store | None:
-    """See what lies at a target.
-
-    Args:
-        store: Where a store is to lie.
-
-    Returns:
-        None if nothing does, or the store, complete or not.
+def look_at(store: Path | str | Location, codec: str, settings: Settings) -> Target:
+    """Look at a target.
 
     Raises:
-        StoreError: Something else lies there, a damaged store, or the location cannot be written.
+        StoreError: Something else is there, a damaged store, or it cannot be written.
+        SettingsChangedError: It was started with other settings.
     """
+    location = open_location(store)
+    refuse_nested(location)
+    before = _open(location)
+    if before is None:
+        for found in _started(location):
+            refuse_changes(f"{location} (in {location.name}.job)", found, settings)
+    else:
+        found = settings_of(before.header, "hdf5" if Path(str(location)).is_file() else "zarr")
+        if before.manifest is not None:  # what is finished may be of an earlier format version
+            found = found.model_copy(update={"format_version": settings.format_version})
+        refuse_changes(str(location), found, settings)
+    return Target(location, codec, settings, before)
+
+
+def lock_targets(
+    targets: Sequence[Target], say: Callable[[str], None], stack: ExitStack
+) -> tuple[list[Target], tuple[Lease, ...]]:
+    """Lock stores, and look again: another job may have worked on one until its lock was free."""
+    # In one order for all jobs, so that two with the same stores do not refuse each other.
+    ordered = sorted(targets, key=lambda target: str(target.store))
+    leases = tuple(stack.enter_context(hold(target.lock_at, say)) for target in ordered)
+    return [look_at(t.store, t.codec, t.settings) for t in targets], leases
+
+
+def discard(*locations: Location) -> None:
+    """Remove files and folders of a job in a file system, each with its own ``.job`` folder."""
+    for location in locations:
+        for path in (Path(str(location)), Path(str(location.beside(".job")))):
+            if path.is_file():
+                path.unlink()
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _open(store: Location) -> Store | None:
+    """Open what is at a target, complete or not; None if nothing is."""
     try:
         return open_store(store)
     except StoreIncompleteError:
@@ -100,7 +129,7 @@ def look_at(store: Location) -> Store | None:
         if is_free(store):
             return None
         raise StoreError(
-            f"{store} exists and is no store that this version can go on with; nothing was "
+            f"{store} exists and is no store that this version can resume; nothing was "
             f"changed there. Name another folder. ({error})"
         ) from error
     except StoreCorruptError as error:
@@ -110,37 +139,8 @@ def look_at(store: Location) -> Store | None:
         ) from error
 
 
-def make_target(store: Path | str | Location, codec: str, settings: Settings) -> Target:
-    """Look at a target, and refuse one that was begun otherwise.
-
-    Args:
-        store: Where the store is to lie.
-        codec: Name or path of the codec.
-        settings: What is to lie there.
-
-    Returns:
-        The target.
-
-    Raises:
-        StoreError: Something else lies there.
-        SettingsChangedError: It was begun with other settings.
-    """
-    location = open_location(store)
-    refuse_nested(location)
-    before = look_at(location)
-    if before is None:
-        for found in _begun(location):
-            refuse_changes(f"{location} (in {location.name}.job)", found, settings)
-    else:
-        found = settings_of(before.header, "hdf5" if isinstance(before, Hdf5Store) else "zarr")
-        if before.manifest is not None:  # what is finished may be of an earlier format version
-            found = found.model_copy(update={"format_version": settings.format_version})
-        refuse_changes(str(location), found, settings)
-    return Target(location, codec, settings, before)
-
-
-def _begun(store: Location) -> Iterator[Settings]:
-    """The settings of jobs that were begun and have left nothing yet where the store is to lie."""
+def _started(store: Location) -> Iterator[Settings]:
+    """The settings of jobs that were started and have not yet made anything at the target."""
     job = store.beside(".job")
     for path in job.sizes() or {}:
         fingerprint, _, rest = path.partition("/")

@@ -11,12 +11,13 @@ if __name__ == "__main__":
 
     sys.path.insert(0, str(Path(__file__).parents[2]))
 
-    from latentset.pipeline.encode import engine
-    from latentset.pipeline.jobs import cluster
+    from latentset.pipeline.jobs import coder
     from tests.makers import standin
 
-    # Before the job's module takes it for its default.
-    engine.TENSORFLOW = standin.ENGINE
+    # Before the options take it for their default.
+    coder.TENSORFLOW = standin.ENGINE
+
+    from latentset.pipeline.jobs import cluster
 
     # As if a machine under heavy load did not get done with closing in its time.
     cluster.CLOSE_S = float(os.environ.get("LATENTSET_TEST_CLOSE_S", cluster.CLOSE_S))

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from tests.makers import CLIENT, PYTHONPATH
+from tests.makers.commands import content_of
 
 TIMEOUT_S = 180.0
 SIZES, IMAGES = ((64, 64), (48, 100), (130, 70)), 40
@@ -65,15 +66,6 @@ def draw_kills(seed: int, count: int) -> list[Kill]:
         kills += [Kill(kind, (i + draw.random()) / number) for i in range(number)]
     draw.shuffle(kills)
     return kills
-
-
-def content_of(store: Path) -> Bytes:
-    """Every file of a store, also one that does not belong there."""
-    return {
-        path.relative_to(store).as_posix(): path.read_bytes()
-        for path in store.rglob("*")
-        if path.is_file()
-    }
 
 
 def _environment() -> dict[str, str]:

@@ -26,7 +26,7 @@ from PIL import Image
 
 from latentset.datasets.errors import CodecGraphError
 from latentset.datasets.store.header import CodecInfo
-from latentset.pipeline.encode.engine import Engine
+from latentset.pipeline.jobs.coder import Engine
 
 CHANNELS, Z_CHANNELS = 6, 2
 FACTOR = np.array([1, -1, 2, -2, 3, 5])

@@ -11,8 +11,10 @@ import pytest
 from latentset.datasets.sources import Source, open_source
 from latentset.datasets.store import Store
 from latentset.pipeline.cpu_isa import VARIABLE, choose_cpu_isa
-from latentset.pipeline.encode.job import EncodeResult, encode
+from latentset.pipeline.encode.encode import EncodeOptions, encode, encode_all
+from latentset.pipeline.jobs.tasks import JobResult
 from tests.makers import standin as module
+from tests.makers.commands import content_of
 
 # The default vector instructions, or what there is on a CPU without them.
 os.environ.setdefault(VARIABLE, choose_cpu_isa())
@@ -63,27 +65,29 @@ def scheduler(standin: Any) -> Iterator[str]:
         yield cluster.scheduler_address
 
 
-Run = Callable[..., EncodeResult]
+Run = Callable[..., JobResult]
 
 
 @pytest.fixture
 def run(standin: Any, scheduler: str) -> Run:
-    """Encode with the stand-in on the session's workers."""
+    """Encode with the stand-in on the session's workers; takes fields of EncodeOptions."""
 
-    def run_it(source: Source, store: Path, **options: Any) -> EncodeResult:
-        options = {"codec": "standin", "scheduler": scheduler, "engine": standin.ENGINE} | options
-        return encode(source, store, **options)
+    def run_it(source: Source, store: Path, codec: str = "standin", **options: Any) -> JobResult:
+        options = {"scheduler": scheduler, "engine": standin.ENGINE} | options
+        return encode(source, store, codec, EncodeOptions(**options))
 
     return run_it
 
 
-def content_of(store: Path) -> dict[str, bytes]:
-    """Every file of a store."""
-    return {
-        path.relative_to(store).as_posix(): path.read_bytes()
-        for path in sorted(store.rglob("*"))
-        if path.is_file()
-    }
+@pytest.fixture
+def run_all(standin: Any, scheduler: str) -> Callable[..., list[JobResult]]:
+    """Encode with several stand-ins on the session's workers: store by codec, and options."""
+
+    def run_it(source: Source, stores: dict[Path, str], **options: Any) -> list[JobResult]:
+        options = {"scheduler": scheduler, "engine": standin.ENGINE} | options
+        return encode_all(source, list(stores.items()), EncodeOptions(**options))
+
+    return run_it
 
 
 @pytest.fixture

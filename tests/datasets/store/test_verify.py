@@ -15,7 +15,7 @@ import pytest
 from latentset.datasets.storage.location import Folder, open_location
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.convert import convert
-from latentset.datasets.store.hdf5.parts import assemble, encode_part
+from latentset.datasets.store.hdf5.writer import encode_shard, write_hdf5
 from latentset.datasets.store.header import ArrayName
 from latentset.datasets.store.manifest import ShardSummary
 from latentset.datasets.store.verify import verify
@@ -195,14 +195,14 @@ def rewrite(
         rows = store.read_shard(index)
         if index == shard and change is not None:
             change(rows)
-        parts.append(encode_part(store.header, index, rows))
-    assemble(
+        parts.append(encode_shard(store.header, rows))
+    write_hdf5(
         path,
         store.header,
         parts,
         fingerprint=store.fingerprint,
         samples=store.samples if samples is None else samples,
-        shards=store.manifest.shards if shards is None else shards,
+        summaries=store.manifest.shards if shards is None else shards,
     )
     return path
 

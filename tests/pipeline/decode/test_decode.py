@@ -22,11 +22,11 @@ from latentset.datasets.storage.location import Folder, open_location
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.convert import convert
 from latentset.datasets.store.verify import verify
-from latentset.pipeline.encode.engine import Engine
-from latentset.pipeline.encode.job import EncodeResult
-from latentset.pipeline.jobs.progress import Silence
+from latentset.pipeline.jobs.coder import Engine
+from latentset.pipeline.jobs.progress import ProgressView
+from latentset.pipeline.jobs.tasks import JobResult
 
-Decode = Callable[..., EncodeResult]
+Decode = Callable[..., JobResult]
 Content = Callable[[Path], dict[str, bytes]]
 FAILED = "a/004.png"
 KEPT = ("id", "path", "label", "split", "height", "width", "rate_bpp", "source_bytes")
@@ -105,7 +105,7 @@ def test_a_sample_without_latents_keeps_its_status(
 
 
 def test_both_resize_rules_are_followed(
-    run: Callable[..., EncodeResult],
+    run: Callable[..., JobResult],
     decode_it: Decode,
     mixed: Source,
     tmp_path: Path,
@@ -126,7 +126,7 @@ def test_both_resize_rules_are_followed(
 
 
 def test_psnr_is_that_of_the_formula(
-    run: Callable[..., EncodeResult],
+    run: Callable[..., JobResult],
     decode_it: Decode,
     mixed: Source,
     tmp_path: Path,
@@ -155,7 +155,7 @@ def test_psnr_is_that_of_the_formula(
 
 
 def test_images_are_compared_after_the_stores_resize_rule(
-    run: Callable[..., EncodeResult],
+    run: Callable[..., JobResult],
     decode_it: Decode,
     mixed: Source,
     tmp_path: Path,
@@ -208,7 +208,7 @@ def test_a_complete_store_is_left_alone(
 
 
 def test_an_image_that_the_second_rule_makes_too_large_is_recorded(
-    run: Callable[..., EncodeResult], decode_it: Decode, tmp_path: Path
+    run: Callable[..., JobResult], decode_it: Decode, tmp_path: Path
 ) -> None:
     (tmp_path / "images" / "a").mkdir(parents=True)
     Image.new("RGB", (2000, 16)).save(tmp_path / "images" / "a" / "long.png")
@@ -247,7 +247,7 @@ def test_pixels_are_not_encoded_again(
 
 
 def test_latents_that_came_later_are_told_of(
-    run: Callable[..., EncodeResult],
+    run: Callable[..., JobResult],
     decode_it: Decode,
     latents: Path,
     mixed: Source,
@@ -259,7 +259,7 @@ def test_latents_that_came_later_are_told_of(
     run(mixed, latents, retry_failed=True)
     said: list[str] = []
 
-    class View(Silence):
+    class View(ProgressView):
         def say(self, text: str) -> None:
             said.append(text)
 

@@ -18,10 +18,10 @@ from latentset.datasets.errors import (
 )
 from latentset.datasets.sources import Source
 from latentset.datasets.sources.resize import ResizeRule
-from latentset.pipeline.encode.engine import Engine
-from latentset.pipeline.encode.job import EncodeResult
+from latentset.pipeline.jobs.coder import Engine
+from latentset.pipeline.jobs.tasks import JobResult
 
-Decode = Callable[..., EncodeResult]
+Decode = Callable[..., JobResult]
 Content = Callable[[Path], dict[str, bytes]]
 
 
@@ -56,7 +56,7 @@ def test_measuring_later_is_refused(
 
 
 def test_other_latents_are_refused(
-    run: Callable[..., EncodeResult],
+    run: Callable[..., JobResult],
     decode_it: Decode,
     latents: Path,
     mixed: Source,
@@ -73,7 +73,7 @@ def test_a_store_of_latents_is_no_target(
 ) -> None:
     shutil.copytree(latents, tmp_path / "copy")
     before = content(tmp_path / "copy")
-    with pytest.raises(SettingsChangedError, match="begun with other settings"):
+    with pytest.raises(SettingsChangedError, match="started with other settings"):
         decode_it(latents, tmp_path / "copy")
     with pytest.raises(StoreError, match="is inside the store"):
         decode_it(latents, latents / "pixels2")
@@ -139,7 +139,7 @@ def test_a_image_that_changed_stops_the_job_and_loses_nothing(
 
 
 def test_a_codec_that_cannot_decode_names_the_samples(
-    run: Callable[..., EncodeResult], decode_it: Decode, mixed: Source, tmp_path: Path
+    run: Callable[..., JobResult], decode_it: Decode, mixed: Source, tmp_path: Path
 ) -> None:
     run(mixed, tmp_path / "latents")
     Image.new("RGB", (64, 64), (255, 255, 255)).save(mixed.root / "a" / "000.png")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from latentset.datasets.sources import Source
-from latentset.pipeline.encode.job import EncodeResult
-from tests.pipeline.encode.test_resume import TIMEOUT_S, client, records_of, wait_for
+from latentset.pipeline.jobs.tasks import JobResult
+from tests.makers.commands import TIMEOUT_S, client, content_of, records_of, wait_for
 
 Content = Callable[[Path], dict[str, bytes]]
 
@@ -17,7 +17,7 @@ Content = Callable[[Path], dict[str, bytes]]
 @pytest.mark.parametrize("name", ["pixels.zarr", "pixels.h5"])
 def test_after_kill_9_the_same_command_finishes_the_same_store(
     name: str,
-    decode_it: Callable[..., EncodeResult],
+    decode_it: Callable[..., JobResult],
     latents: Path,
     mixed: Source,
     tmp_path: Path,
@@ -35,22 +35,17 @@ def test_after_kill_9_the_same_command_finishes_the_same_store(
     with client(*command) as process:
         output, errors = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0, errors
-    assert "were there already, from an earlier run" in errors
+    assert "were encoded by an earlier run" in errors
     assert "40: 39 with pixels, 1 failed" in output
     assert "decoded in this run" in output
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items())
     undisturbed = tmp_path / "undisturbed" / name
     decode_it(latents, undisturbed, originals=mixed.root)
-    assert bytes_of(pixels) == bytes_of(undisturbed)
-
-
-def bytes_of(store: Path) -> dict[str, bytes]:
-    files = [store] if store.is_file() else [path for path in store.rglob("*") if path.is_file()]
-    return {path.relative_to(store).as_posix(): path.read_bytes() for path in files}
+    assert content_of(pixels) == content_of(undisturbed)
 
 
 def test_two_jobs_on_one_store(
-    decode_it: Callable[..., EncodeResult], latents: Path, tmp_path: Path
+    decode_it: Callable[..., JobResult], latents: Path, tmp_path: Path
 ) -> None:
     pixels = tmp_path / "pixels"
     command = ["decode", str(latents), str(pixels), "--workers", "1"]

@@ -12,5 +12,5 @@ def test_a_store_inside_its_source_is_refused(tmp_path: Path) -> None:
     command = ["encode", str(tmp_path / "images"), str(tmp_path / "images" / "store")]
     result = CliRunner().invoke(app, [*command, "--codec", "demo-hyperprior-msssim-1"])
     assert result.exit_code == 2
-    assert "lies inside SOURCE" in " ".join(result.output.replace("│", " ").split())
+    assert "is inside SOURCE" in " ".join(result.output.replace("│", " ").split())
     assert not (tmp_path / "images" / "store").exists()

@@ -10,23 +10,12 @@ from PIL import Image
 from latentset.datasets.errors import JobError, StoreError
 from latentset.datasets.sources import Source, open_source
 from latentset.datasets.sources.images import decode_image
-from latentset.pipeline.encode import images as decoding
-from latentset.pipeline.encode.job import EncodeResult, encode_all
+from latentset.pipeline.encode import reading as decoding
+from latentset.pipeline.jobs.tasks import JobResult
 
-Run = Callable[..., EncodeResult]
-RunAll = Callable[..., list[EncodeResult]]
+Run = Callable[..., JobResult]
+RunAll = Callable[..., list[JobResult]]
 Content = Callable[[Path], dict[str, bytes]]
-
-
-@pytest.fixture
-def run_all(standin: Any, scheduler: str) -> RunAll:
-    """Encode with several stand-ins on the session's workers."""
-
-    def run_it(source: Source, stores: dict[Path, str], **options: Any) -> list[EncodeResult]:
-        options = {"scheduler": scheduler, "engine": standin.ENGINE} | options
-        return encode_all(source, list(stores.items()), **options)
-
-    return run_it
 
 
 def test_the_stores_are_those_of_separate_runs(

@@ -21,7 +21,7 @@ from latentset.datasets.sources.resize import ResizeRule
 from latentset.datasets.store import open_store
 from latentset.datasets.store.verify import verify
 from latentset.pipeline.cpu_isa import VARIABLE
-from latentset.pipeline.encode.job import encode
+from latentset.pipeline.encode.encode import EncodeOptions, encode
 from latentset.pipeline.recompute import prepare
 
 CODEC = "demo-hyperprior-msssim-8"
@@ -99,7 +99,7 @@ def test_environments_of_workers_change_no_byte(
         ("free", {VARIABLE: "native"}),
     ):
         with worker(tmp_path, **environment) as address:
-            encode(noise, tmp_path / name, CODEC, scheduler=address)
+            encode(noise, tmp_path / name, CODEC, EncodeOptions(scheduler=address))
         made.append(content(tmp_path / name))
     assert made[0] == made[1]
     header = open_store(tmp_path / "low").header
@@ -112,7 +112,7 @@ def test_a_worker_that_cannot_is_refused(noise: Source, tmp_path: Path) -> None:
         worker(tmp_path, NPY_DISABLE_CPU_FEATURES="AVX2") as address,
         pytest.raises(CpuIsaError, match="cannot compute with --cpu-isa avx2: its CPU has no AVX2"),
     ):
-        encode(noise, tmp_path / "store", CODEC, scheduler=address)
+        encode(noise, tmp_path / "store", CODEC, EncodeOptions(scheduler=address))
 
 
 def test_a_worker_with_another_level_is_refused(noise: Source, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_worker_with_another_level_is_refused(noise: Source, tmp_path: Path) -
         worker(tmp_path, *preload, LATENTSET_CPU_ISA="native") as address,
         pytest.raises(CpuIsaError, match="instructions 'native', and 'avx2' is wanted, too late"),
     ):
-        encode(noise, tmp_path / "store", CODEC, scheduler=address)
+        encode(noise, tmp_path / "store", CODEC, EncodeOptions(scheduler=address))
 
 
 def latentset(*arguments: object) -> "subprocess.CompletedProcess[str]":
@@ -144,7 +144,7 @@ def test_native_is_what_stores_of_before_are(noise: Source, tmp_path: Path) -> N
     assert header.provenance.cpu_isa is None
     assert "cpu_isa" not in (store / "zarr.json").read_text()
     with pytest.raises(SettingsChangedError, match=r"software\.cpu_isa: native before, avx2 now"):
-        encode(noise, store, small, resize=ResizeRule.parse("exact:64"))
+        encode(noise, store, small, EncodeOptions(resize=ResizeRule.parse("exact:64")))
     checked = latentset("verify", store, "--recompute", 1, "--source", noise.root)
     assert checked.returncode == 0, checked.stdout
     assert "cpu_isa: native: the store does not say which CPU" in checked.stdout

@@ -17,8 +17,8 @@ from PIL import Image
 from latentset.datasets.sources import open_source
 from latentset.datasets.sources.images import read_image
 from latentset.datasets.sources.resize import ResizeRule
-from latentset.pipeline.encode.engine import TENSORFLOW, Coder
-from latentset.pipeline.encode.job import encode
+from latentset.pipeline.encode.encode import EncodeOptions, encode
+from latentset.pipeline.jobs.coder import TENSORFLOW, Coder
 
 CODEC = "demo-hyperprior-msssim-1"
 WEIGHTS = Path(__file__).parents[3] / "pipeline" / "codec" / "weights" / f"{CODEC}.metagraph"
@@ -50,7 +50,9 @@ def test_batch_and_threads_change_no_byte(
     stores: list[dict[str, bytes]] = []
     for batch, engine in ((1, TENSORFLOW), (8, TENSORFLOW), (8, two)):
         path = tmp_path / f"store-{len(stores)}"
-        result = encode(source, path, CODEC, scheduler=scheduler, batch=batch, engine=engine)
+        result = encode(
+            source, path, CODEC, EncodeOptions(scheduler=scheduler, batch=batch, engine=engine)
+        )
         stores.append(content(path))
     assert Counter(result.store.samples["shard"].to_pylist())[0] == 8  # so many a task can batch
     assert np.asarray(result.store.array("y_hat")[:]).any()

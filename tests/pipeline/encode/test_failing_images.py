@@ -15,9 +15,9 @@ from PIL import Image
 
 from latentset.datasets.sources import Source, open_source
 from latentset.datasets.sources.images import read_image
-from latentset.pipeline.encode.job import EncodeResult
+from latentset.pipeline.jobs.tasks import JobResult
 
-Run = Callable[..., EncodeResult]
+Run = Callable[..., JobResult]
 
 
 def records_of(store: Path) -> list[Path]:

@@ -6,9 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,46 +18,13 @@ from latentset.datasets.errors import JobError
 from latentset.datasets.sources import Source, open_source
 from latentset.datasets.storage.location import Folder
 from latentset.datasets.storage.lock import hold
-from latentset.pipeline.encode import shard as shard_module
-from latentset.pipeline.encode.job import EncodeResult
+from latentset.pipeline.jobs import coder
+from latentset.pipeline.jobs.tasks import JobResult
 from tests.makers import CLIENT
+from tests.makers.commands import TIMEOUT_S, client, records_of, wait_for
 
-Run = Callable[..., EncodeResult]
+Run = Callable[..., JobResult]
 Content = Callable[[Path], dict[str, bytes]]
-
-TIMEOUT_S = 180
-
-
-def records_of(store: Path) -> list[Path]:
-    return sorted(store.with_name(f"{store.name}.job").glob("*/shards/[0-9]*.json"))
-
-
-@contextmanager
-def client(log: Path, *arguments: str, **environment: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """`latentset encode` in a process group of its own."""
-    with log.open("wb") as errors:
-        process = subprocess.Popen(
-            [sys.executable, str(CLIENT), "encode", *arguments, "--codec", "standin"],
-            stdout=errors,
-            stderr=errors,
-            start_new_session=True,
-            env={**os.environ, **environment},
-        )
-    try:
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[bytes]") -> None:
-    end = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert process.poll() is None
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
 
 # --- the target ---
 
@@ -123,7 +89,7 @@ def test_a_full_disk_is_an_error_and_with_room_the_job_goes_on(
         assert "No space left on device. Make room" in text
         assert "Traceback" not in text
     assert (tmp_path / "logs" / "shards").read_text()
-    assert "were there already, from an earlier run" in (tmp_path / "logs" / "roomy").read_text()
+    assert "were encoded by an earlier run" in (tmp_path / "logs" / "roomy").read_text()
     run(mixed, tmp_path / "undisturbed")
     assert content(tmp_path / "out" / "store") == content(tmp_path / "undisturbed")
 
@@ -174,8 +140,8 @@ def test_a_second_job_is_refused_while_the_first_one_runs(
     run: Run, mixed: Source, content: Content, tmp_path: Path
 ) -> None:
     store, gate = tmp_path / "store", tmp_path / "gate"
-    command = [str(mixed.root), str(store), "--workers", "1"]
-    with client(tmp_path / "log", *command, LATENTSET_STANDIN_GATE=str(gate)) as process:
+    command = ["encode", mixed.root, store, "--codec", "standin", "--workers", "1"]
+    with client(*command, LATENTSET_STANDIN_GATE=str(gate)) as process:
         wait_for(lambda: len(records_of(store)) >= 1, process)
         with pytest.raises(JobError, match=f"another job is at work .*process {process.pid} of"):
             run(mixed, store)
@@ -267,17 +233,17 @@ def test_ctrl_c_ends_the_job_though_a_worker_stands_still(
 ) -> None:
     killing = pytest.importorskip("tests.makers.killing")
     store = tmp_path / "store"
-    waiting = {"LATENTSET_STANDIN_GATE": "closed", "LATENTSET_TEST_CLOSE_S": "0.01"}
-    command = [str(mixed.root), str(store), "--workers", "1"]
-    with client(tmp_path / "log", *command, **waiting) as process:
+    command = ["encode", mixed.root, store, "--codec", "standin", "--workers", "1"]
+    with client(*command, gate=True, LATENTSET_TEST_CLOSE_S="0.01") as process:
         wait_for(lambda: len(records_of(store)) >= 1, process)
         (worker,) = killing.children_of(process.pid)
         os.kill(worker, signal.SIGSTOP)
         os.kill(process.pid, signal.SIGINT)
-        assert process.wait(TIMEOUT_S) == 130
+        _, errors = process.communicate(timeout=TIMEOUT_S)
+        assert process.returncode == 130
         with pytest.raises(ProcessLookupError):
             os.kill(worker, 0)
-    assert "the same command goes on from there" in (tmp_path / "log").read_text()
+    assert "run the same command again to resume" in errors
 
 
 # --- workers ---
@@ -286,9 +252,9 @@ def test_ctrl_c_ends_the_job_though_a_worker_stands_still(
 @pytest.mark.parametrize(
     "where",
     [
-        "latentset.pipeline.encode.images.decode_image",
+        "latentset.pipeline.encode.reading.decode_image",
         "tests.makers.standin.StandIn.encode",
-        "latentset.pipeline.encode.shard.shard_objects",
+        "latentset.pipeline.jobs.shard.shard_objects",
     ],
 )
 def test_a_worker_without_memory_is_an_error_that_names_the_shard(
@@ -340,9 +306,9 @@ def test_a_worker_that_differs_stops_the_job_and_without_it_the_job_goes_on(
     def differ(engine: Any) -> Any:
         return read_software(engine).model_copy(update={field: value})
 
-    read_software = shard_module.read_software
+    read_software = coder.read_software
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shard_module, "read_software", differ)  # the client has its own name for it
+        patch.setattr(coder, "read_software", differ)  # the client has its own name for it
         with pytest.raises(JobError, match=rf"worker has .*{field}={value!r}.* but the job was"):
             run(mixed, tmp_path / "store")
     run(mixed, tmp_path / "store")

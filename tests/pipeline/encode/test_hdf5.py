@@ -1,10 +1,9 @@
-"""The job with an HDF5 file as its store: a part a task, then one file."""
+"""The job with an HDF5 file as its store: Zarr beside it, converted at the end."""
 
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,17 +15,21 @@ from latentset.datasets.errors import JobError, SettingsChangedError, StoreError
 from latentset.datasets.sources import Source
 from latentset.datasets.sources.resize import ResizeRule
 from latentset.datasets.store import open_store
-from latentset.pipeline.encode.job import EncodeResult
 from latentset.pipeline.jobs import finish
+from latentset.pipeline.jobs.tasks import JobResult
 from tests.makers import CLIENT
+from tests.makers.commands import TIMEOUT_S, client, records_of, wait_for
 
-Run = Callable[..., EncodeResult]
-
-TIMEOUT_S = 300
+Run = Callable[..., JobResult]
 
 
 def run_out_of_space(
-    run: Run, source: Source, store: Path, monkeypatch: pytest.MonkeyPatch, **options: Any
+    run: Run,
+    source: Source,
+    store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str = "finish_store",
+    **options: Any,
 ) -> None:
     """A job that ends when all shards are done and the store is to be finished."""
 
@@ -34,14 +37,15 @@ def run_out_of_space(
         raise StoreError("no space")
 
     with monkeypatch.context() as patch:
-        patch.setattr(finish, "assemble", no_space)
-        patch.setattr(finish, "finish_store", no_space)
+        patch.setattr(finish, step, no_space)
         with pytest.raises(StoreError, match="no space"):
             run(source, store, **options)
 
 
-def parts_of(store: Path) -> list[Path]:
-    return sorted(store.with_name(f"{store.name}.job").glob("*/parts/*.h5"))
+def zarr_of(store: Path) -> Path:
+    """The Zarr store that an HDF5 store is converted from."""
+    (job,) = store.with_name(f"{store.name}.job").glob("[0-9a-f]*")
+    return job / "store.zarr"
 
 
 def test_the_file_holds_what_the_folder_holds(run: Run, mixed: Source, tmp_path: Path) -> None:
@@ -89,44 +93,52 @@ def test_after_kill_9_the_same_command_finishes_the_same_file(
     run: Run, mixed: Source, tmp_path: Path
 ) -> None:
     store = tmp_path / "store.h5"
-    command = [sys.executable, str(CLIENT), "encode", str(mixed.root), str(store)]
-    command += ["--codec", "standin", "--workers", "2"]
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        env={**os.environ, "LATENTSET_STANDIN_GATE": "closed"},
-    ) as process:
-        end = time.monotonic() + TIMEOUT_S
-        while len(parts_of(store)) < 3:
-            assert process.poll() is None
-            assert time.monotonic() < end
-            time.sleep(0.05)
+    command = ["encode", mixed.root, store, "--codec", "standin", "--workers", "2"]
+    with client(*command, gate=True) as process:
+        wait_for(lambda: len(records_of(store)) >= 3, process)
         os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     assert not store.exists()
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "were there already, from an earlier run" in done.stderr
+    with client(*command) as process:
+        _, errors = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 0, errors
+    assert "were encoded by an earlier run" in errors
     run(mixed, tmp_path / "undisturbed.h5")
     assert store.read_bytes() == (tmp_path / "undisturbed.h5").read_bytes()
 
 
-def test_a_part_that_was_altered_is_made_again(
+def test_a_shard_that_was_altered_is_made_again(
     run: Run, mixed: Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     run(mixed, tmp_path / "undisturbed.h5")
     before = (tmp_path / "undisturbed.h5").read_bytes()
     store = tmp_path / "store.h5"
     run_out_of_space(run, mixed, store, monkeypatch)
-    part = parts_of(store)[2]
-    content = bytearray(part.read_bytes())
+    shard = zarr_of(store) / "y_hat" / "c" / "2" / "0"
+    content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
-    part.write_bytes(bytes(content))
+    shard.write_bytes(bytes(content))
     again = run(mixed, store)
     assert 0 < again.encoded < 40
     assert store.read_bytes() == before
-    assert not parts_of(store)  # they would double the store
+    assert not zarr_of(store).exists()  # it would double the store
+
+
+def test_after_a_kill_while_it_is_converted_it_is_converted_again(
+    run: Run, mixed: Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store = tmp_path / "store.h5"
+    run_out_of_space(run, mixed, store, monkeypatch, "convert")
+    assert not store.exists()
+    for name in ("store.h5", ".store.h5.partial-0", "store.h5.job/conversion.json"):
+        path = zarr_of(store).parent / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"half")
+    again = run(mixed, store)
+    assert (again.encoded, again.reused) == (0, 40)
+    run(mixed, tmp_path / "undisturbed.h5")
+    assert store.read_bytes() == (tmp_path / "undisturbed.h5").read_bytes()
+    assert {path.name for path in zarr_of(store).parent.glob("*store*")} == set()
 
 
 @pytest.mark.parametrize("first", ["zarr", "hdf5"])

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from latentset.datasets.sources import Source
-from latentset.pipeline.encode.job import EncodeResult
+from latentset.pipeline.jobs.tasks import JobResult
 from tests.makers import PYTHONPATH
 
-Run = Callable[..., EncodeResult]
+Run = Callable[..., JobResult]
 Content = Callable[[Path], dict[str, bytes]]
 
 TIMEOUT_S = 120

@@ -15,10 +15,10 @@ from latentset.datasets.sources import Source
 from latentset.datasets.sources.resize import ResizeRule
 from latentset.datasets.store import Store
 from latentset.datasets.store.verify import verify
-from latentset.pipeline.encode.job import EncodeResult, encode_all
-from tests.pipeline.encode.test_resume import TIMEOUT_S, client, records_of, wait_for
+from latentset.pipeline.jobs.tasks import JobResult
+from tests.makers.commands import TIMEOUT_S, client, records_of, wait_for
 
-Run = Callable[..., EncodeResult]
+Run = Callable[..., JobResult]
 Content = Callable[[Path], dict[str, bytes]]
 FindRow = Callable[[Store, str], dict[str, Any]]
 
@@ -109,10 +109,12 @@ def test_a_store_of_latents_is_not_gone_on_with(run: Run, uniform: Source, tmp_p
         run(uniform, tmp_path / "store", codec="none")
 
 
-def test_it_needs_a_command_of_its_own(uniform: Source, standin: Any, tmp_path: Path) -> None:
-    stores = [(tmp_path / "a", "standin"), (tmp_path / "b", "none")]
+def test_it_needs_a_command_of_its_own(
+    run_all: Callable[..., list[JobResult]], uniform: Source, tmp_path: Path
+) -> None:
+    stores = {tmp_path / "a": "standin", tmp_path / "b": "none"}
     with pytest.raises(JobError, match=r"--codec none stores pixels.*a command of its own"):
-        encode_all(uniform, stores, engine=standin.ENGINE)
+        run_all(uniform, stores)
     assert not (tmp_path / "a").exists()
 
 

@@ -15,12 +15,13 @@ from latentset.datasets.errors import CodecError
 from latentset.datasets.sources import Source, open_source
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.findings import Findings
-from latentset.datasets.store.hdf5.parts import assemble, encode_part
+from latentset.datasets.store.hdf5.writer import encode_shard, write_hdf5
 from latentset.datasets.store.header import ArrayName
-from latentset.pipeline.encode.job import EncodeResult, encode
+from latentset.pipeline.encode.encode import EncodeOptions, encode
+from latentset.pipeline.jobs.tasks import JobResult
 from latentset.pipeline.recompute import Recomputed, prepare, recompute
 
-Run = Callable[..., EncodeResult]
+Run = Callable[..., JobResult]
 
 
 def silence(what: str, done: int, total: int) -> None:
@@ -143,14 +144,14 @@ def spoil(store: Store, path: Path, index: int, spoilt: dict[ArrayName, int]) ->
                 location = (z_first, 1) if name == "z_hat" else (first, 3)
                 altered = int(rows[name][location]) + step
                 rows[name][location] = altered % 64 if name == "scale_index" else altered
-        parts.append(encode_part(store.header, k, rows))
-    assemble(
+        parts.append(encode_shard(store.header, rows))
+    write_hdf5(
         path,
         store.header,
         parts,
         fingerprint=store.fingerprint,
         samples=store.samples,
-        shards=store.manifest.shards,
+        summaries=store.manifest.shards,
     )
 
 
@@ -220,7 +221,9 @@ def test_the_command_with_a_real_codec(scheduler: str, tmp_path: Path) -> None:
         pixels = random.integers(0, 256, (64, 48 + 16 * k, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / "images" / "a" / f"{k}.png")
     source = open_source(tmp_path / "images")
-    encode(source, tmp_path / "store", "demo-hyperprior-msssim-4", scheduler=scheduler)
+    encode(
+        source, tmp_path / "store", "demo-hyperprior-msssim-4", EncodeOptions(scheduler=scheduler)
+    )
     command = ["verify", str(tmp_path / "store"), "--recompute", "2", "--source"]
     done = CliRunner().invoke(app, [*command, str(source.root)])
     assert done.exit_code == 0, done.output

@@ -15,10 +15,10 @@ from latentset.datasets.errors import StoreError
 from latentset.datasets.sources import Source
 from latentset.datasets.storage.location import open_location
 from latentset.datasets.store import open_store
-from latentset.pipeline.encode.job import EncodeResult
+from latentset.pipeline.jobs.tasks import JobResult
 from tests.makers import CLIENT
 
-Run = Callable[..., EncodeResult]
+Run = Callable[..., JobResult]
 Content = Callable[[Path], dict[str, bytes]]
 
 TIMEOUT_S = 300
@@ -83,7 +83,7 @@ def test_after_kill_9_the_same_command_finishes_the_same_store(
     assert open_location(url).size("manifest.json") is None
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     assert done.returncode == 0, done.stderr
-    assert "were there already, from an earlier run" in done.stderr
+    assert "were encoded by an earlier run" in done.stderr
     run(mixed, tmp_path / "near")
     assert objects_of(url) == content(tmp_path / "near")
 

@@ -6,8 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,56 +19,21 @@ from latentset.datasets.errors import JobError
 from latentset.datasets.sources import Source, open_source
 from latentset.datasets.storage.location import Folder
 from latentset.datasets.store import open_store
-from latentset.pipeline.encode.job import EncodeResult
 from latentset.pipeline.jobs.record import read_record
-from tests.makers import CLIENT, PYTHONPATH
+from latentset.pipeline.jobs.tasks import JobResult
+from tests.makers import CLIENT
+from tests.makers.commands import TIMEOUT_S, client, records_of, wait_for
 
-Run = Callable[..., EncodeResult]
+Run = Callable[..., JobResult]
 Content = Callable[[Path], dict[str, bytes]]
 
 psutil: Any = pytest.importorskip("psutil")  # it ships no types
-
-TIMEOUT_S = 300
 
 
 def job_of(store: Path) -> Path:
     """The only job folder of a store."""
     (job,) = store.with_name(f"{store.name}.job").glob("[0-9a-f]*")  # beside "lock"
     return job
-
-
-def records_of(store: Path) -> list[Path]:
-    return sorted(store.with_name(f"{store.name}.job").glob("*/shards/*.json"))
-
-
-@contextmanager
-def client(*arguments: str, gate: bool = False) -> Iterator["subprocess.Popen[str]"]:
-    """`latentset` as the leader of a process group, as a terminal would start it.
-
-    With a gate, its workers stop after a few batches (standin.py).
-    """
-    process = subprocess.Popen(
-        [sys.executable, str(CLIENT), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, **({"LATENTSET_STANDIN_GATE": "closed"} if gate else {})},
-    )
-    try:
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
-def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
-    end = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def group_of(leader: int) -> list[str]:
@@ -95,7 +60,7 @@ def test_after_kill_9_the_same_command_finishes_the_same_store(
     with client(*command) as process:
         output, errors = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0, errors
-    assert "were there already, from an earlier run" in errors
+    assert "were encoded by an earlier run" in errors
     run(mixed, tmp_path / "undisturbed")
     assert content(store) == content(tmp_path / "undisturbed")
     assert "40: 40 with latents, 0 failed" in output
@@ -112,7 +77,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(
         os.killpg(process.pid, ending)
         _, errors = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 130
-    assert "the same command goes on from there" in errors
+    assert "run the same command again to resume" in errors
     assert "Traceback" not in errors
     end = time.monotonic() + TIMEOUT_S
     while group_of(process.pid):
@@ -228,7 +193,7 @@ def test_a_worker_that_dies_again_and_again_ends_in_a_clear_error(
     source = open_source(uniform.root)
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 1}),
-        pytest.raises(JobError, match=r"workers died .* the same command goes on"),
+        pytest.raises(JobError, match=r"workers died .* run the same command again"),
     ):
         run(source, tmp_path / "store", codec="standin:kill", scheduler=None, workers=1)
     (source.root / "b" / "white.png").unlink()
@@ -238,7 +203,7 @@ def test_a_running_scheduler_with_workers_of_two_threads(
     run: Run, mixed: Source, content: Content, tmp_path: Path
 ) -> None:
     file = tmp_path / "scheduler.json"
-    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
+    environment = {**os.environ, "PYTHONPATH": str(CLIENT.parent)}
     dask = [sys.executable, "-m", "dask"]
     local = ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"]
     scratch = ["--local-directory", str(tmp_path)]

@@ -15,19 +15,18 @@ from latentset.datasets.errors import (
     ImageFailedError,
 )
 from latentset.datasets.sources import Source
-from latentset.datasets.store import Store, layout, open_store
+from latentset.datasets.store import Store, layout
 from latentset.datasets.store.verify import verify
-from latentset.pipeline.encode.job import EncodeResult, encode_all
-from latentset.pipeline.jobs.progress import Silence
+from latentset.pipeline.jobs.progress import ProgressView
+from latentset.pipeline.jobs.tasks import JobResult
+from tests.makers.spoiling import check, cut_off, no_image
 
-Run = Callable[..., EncodeResult]
+Run = Callable[..., JobResult]
 Content = Callable[[Path], dict[str, bytes]]
 Row = Callable[[Store, str], dict[str, Any]]
 
 WHERE = ("first_row", "z_first_row", "shard")
 """Columns that tell where a sample lies: a retried one lies elsewhere than in a fresh store."""
-
-TIMEOUT_S = 300
 
 CHANGED = {
     "manifest.json",
@@ -38,20 +37,6 @@ CHANGED = {
     "z_hat/zarr.json",
 }
 """Objects that a retry may write anew."""
-
-
-def no_image(path: Path) -> bytes:
-    """Spoil an image's header, and return what it was."""
-    whole = path.read_bytes()
-    path.write_bytes(b"no image")
-    return whole
-
-
-def cut_off(path: Path) -> bytes:
-    """Spoil an image's body: it turns out when it is decoded."""
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-40])
-    return whole
 
 
 def samples_by_id(store: Store) -> dict[str, dict[str, Any]]:
@@ -69,14 +54,6 @@ def assert_alike(
     for name in expected.keys() | found.keys():
         if name not in but:
             np.testing.assert_array_equal(found[name], expected[name], name)
-
-
-def check(store: Path) -> Store:
-    """Verify a store and open it."""
-    findings = verify(store, lambda *_: None)
-    assert findings.is_sound, findings.problems
-    assert not list(store.parent.glob(f"{store.name}.job/*/retry"))
-    return open_store(store)
 
 
 @pytest.mark.parametrize("name", ["store", "store.h5"])
@@ -257,7 +234,7 @@ def test_without_failed_samples_there_is_nothing_to_do(
 ) -> None:
     said: list[str] = []
 
-    class View(Silence):
+    class View(ProgressView):
         def say(self, text: str) -> None:
             said.append(text)
 
@@ -299,21 +276,16 @@ def test_on_error_fail_stops_and_leaves_the_store_alone(
 
 
 def test_stores_of_several_codecs_are_retried_one_after_the_other(
-    standin: Any, scheduler: str, mixed: Source, tmp_path: Path
+    run_all: Callable[..., list[JobResult]], mixed: Source, tmp_path: Path
 ) -> None:
     whole = no_image(mixed.root / "a" / "000.png")
-    stores: list[tuple[Path | str, str]] = [
-        (tmp_path / "one", "standin"),
-        (tmp_path / "two", "standin:other"),
-    ]
-    encode_all(mixed, stores, scheduler=scheduler, engine=standin.ENGINE)
+    stores = {tmp_path / "one": "standin", tmp_path / "two": "standin:other"}
+    run_all(mixed, stores)
     (mixed.root / "a" / "000.png").write_bytes(whole)
-    results = encode_all(
-        mixed, stores, scheduler=scheduler, engine=standin.ENGINE, retry_failed=True
-    )
+    results = run_all(mixed, stores, retry_failed=True)
     assert [result.retried and result.retried.repaired for result in results] == [1, 1]
-    for store, _ in stores:
-        manifest = check(Path(store)).manifest
+    for store in stores:
+        manifest = check(store).manifest
         assert manifest is not None
         assert manifest.samples.failed == 0
 

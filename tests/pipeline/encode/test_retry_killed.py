@@ -3,9 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,16 +18,17 @@ from latentset.datasets.errors import (
 )
 from latentset.datasets.sources import Source
 from latentset.datasets.storage.location import Folder
-from latentset.datasets.store import open_store
+from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.hdf5.metadata import USER_BLOCK
 from latentset.datasets.store.header import Header
 from latentset.pipeline.encode import amend, retry
-from latentset.pipeline.encode.job import EncodeResult
-from tests.makers import CLIENT
-from tests.pipeline.encode.test_retry import TIMEOUT_S, Row, check, cut_off, no_image
+from latentset.pipeline.jobs.tasks import JobResult
+from tests.makers.commands import TIMEOUT_S, client, wait_for
+from tests.makers.spoiling import check, cut_off, no_image
 
-Run = Callable[..., EncodeResult]
+Run = Callable[..., JobResult]
 Content = Callable[[Path], dict[str, bytes]]
+Row = Callable[[Store, str], dict[str, Any]]
 
 
 class Killed(Exception):  # noqa: N818 - nothing went wrong
@@ -113,7 +111,13 @@ def test_killed_before_any_step_of_the_change_it_is_finished(
 
 
 @pytest.mark.parametrize(
-    ("step", "seen"), [((amend, "assemble"), "truncated"), ((retry, "_forget"), "ok")]
+    ("step", "seen"),
+    [
+        ((retry, "unpack_hdf5"), "truncated"),
+        ((retry, "install"), "truncated"),
+        ((retry, "pack_hdf5"), "truncated"),
+        ((retry, "_remove"), "ok"),
+    ],
 )
 def test_an_hdf5_file_is_as_it_was_or_as_it_is_to_be(
     run: Run,
@@ -138,7 +142,6 @@ def test_an_hdf5_file_is_as_it_was_or_as_it_is_to_be(
         with pytest.raises(Killed):
             run(mixed, store, retry_failed=True)
     assert row(open_store(store), "a/000.png")["status"] == seen
-    (tmp_path / ".store.h5.partial-0").write_bytes(b"half")
     run(mixed, store, retry_failed=True)
     assert row(check(store), "a/000.png")["status"] == "ok"
 
@@ -179,7 +182,7 @@ def test_a_manifest_that_is_removed_by_hand_leaves_no_added_shard_behind(
     assert content(store) == before
 
 
-def test_what_was_altered_after_it_was_laid_ready_is_not_installed(
+def test_what_was_altered_after_it_was_staged_is_not_installed(
     run: Run, mixed: Source, content: Content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = no_image(mixed.root / "a" / "000.png")
@@ -189,10 +192,10 @@ def test_what_was_altered_after_it_was_laid_ready_is_not_installed(
     (mixed.root / "a" / "000.png").write_bytes(whole)
     install = amend.install
 
-    def alter(location: Folder, ready: Folder) -> None:
-        path = ready.path / "samples.parquet"
+    def alter(location: Folder, staged: Folder) -> None:
+        path = staged.path / "samples.parquet"
         path.write_bytes(bytes(len(path.read_bytes())))
-        install(location, ready)
+        install(location, staged)
 
     monkeypatch.setattr("latentset.pipeline.encode.retry.install", alter)
     with pytest.raises(StoreCorruptError, match=r"samples\.parquet was altered or removed\."):
@@ -210,7 +213,7 @@ def test_a_damaged_hdf5_file_is_not_copied(run: Run, mixed: Source, tmp_path: Pa
     damaged = bytearray(store.read_bytes())
     damaged[offset + 10] ^= 1
     store.write_bytes(damaged)
-    with pytest.raises(StoreCorruptError, match="its damage would be copied"):
+    with pytest.raises(StoreCorruptError, match="An object was altered"):
         run(mixed, store, retry_failed=True)
     assert store.read_bytes() == damaged
 
@@ -237,24 +240,19 @@ def test_after_kill_9_the_same_command_goes_on(
     shutil.copytree(store, tmp_path / "undisturbed")
     for path, image in whole.items():
         (mixed.root / path).write_bytes(image)
-    command = [sys.executable, str(CLIENT), "encode"]
-    command += [str(mixed.root), str(store), "--codec", "standin", "--workers", "1"]
+    command = ["encode", mixed.root, store, "--codec", "standin", "--workers", "1"]
     command += ["--retry-failed"]
-    environment = {**os.environ, "LATENTSET_STANDIN_GATE": "closed"}
-    with subprocess.Popen(command, env=environment, start_new_session=True) as process:
-        end = time.monotonic() + TIMEOUT_S
-        try:
-            while len(list(tmp_path.glob("store.job/*/retry/shards/*.json"))) < 2:
-                assert process.poll() is None
-                assert time.monotonic() < end
-                time.sleep(0.02)
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
+    with client(*command, gate=True) as process:
+        retried = store.with_name("store.job")
+        wait_for(lambda: len(list(retried.glob("*/retry/shards/*.json"))) >= 2, process)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     assert content(store) == before  # complete, and as it was
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
-    assert done.returncode == 0, done.stderr
-    assert "were there already, from an earlier run" in done.stderr
-    assert "24 images: 24 have latents now, 0 failed" in " ".join(done.stdout.split())
+    with client(*command) as process:
+        output, errors = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 0, errors
+    assert "were encoded by an earlier run" in errors
+    assert "24 images: 24 have latents now, 0 failed" in " ".join(output.split())
     run(mixed, tmp_path / "undisturbed", retry_failed=True)
     assert content(store) == content(tmp_path / "undisturbed")
     check(store)

@@ -10,15 +10,17 @@ from latentset.datasets.errors import JobError, StoreError
 from latentset.datasets.sources import Source
 from latentset.datasets.sources.images import decode_image
 from latentset.datasets.storage.location import Folder
-from latentset.pipeline.encode import images as module
-from latentset.pipeline.encode.job import EncodeResult
-from latentset.pipeline.encode.shard import ShardTarget, Task, encode_shard
+from latentset.pipeline.encode import reading as module
+from latentset.pipeline.encode.encode_task import EncodeTask, encode_shard
+from latentset.pipeline.jobs import shard
 from latentset.pipeline.jobs.plan import PlanFile
+from latentset.pipeline.jobs.shard import ShardTarget
+from latentset.pipeline.jobs.tasks import JobResult
 
-Run = Callable[..., EncodeResult]
+Run = Callable[..., JobResult]
 
 
-def task_of(run: Run, source: Source, standin: Any, folder: Path) -> Task:
+def task_of(run: Run, source: Source, standin: Any, folder: Path) -> EncodeTask:
     """The task of a job whose shards are all done; its records are gone."""
     run(source, folder / "store")
     (job,) = (folder / "store.job").glob("[0-9a-f]*")  # beside "lock"
@@ -28,20 +30,20 @@ def task_of(run: Run, source: Source, standin: Any, folder: Path) -> Task:
         objects=Folder(folder / "store"),
         job=Folder(job),
         plan_sha256=PlanFile(Folder(job)).table_sha256,
-        container="zarr",
         codec="standin",
     )
-    return Task(
+    return EncodeTask(
         targets=(target,),
         source=source.root,
         batch=32,
         fail=False,
         engine=standin.ENGINE,
+        leases=(),
     )
 
 
 @pytest.fixture
-def task(run: Run, mixed: Source, standin: Any, tmp_path: Path) -> Task:
+def task(run: Run, mixed: Source, standin: Any, tmp_path: Path) -> EncodeTask:
     """A task with images of three sizes."""
     return task_of(run, mixed, standin, tmp_path)
 
@@ -50,7 +52,7 @@ def ignore(done: int) -> None:
     """Hear nothing."""
 
 
-def test_the_codec_is_loaded_once_a_process(task: Task, standin: Any) -> None:
+def test_the_codec_is_loaded_once_a_process(task: EncodeTask, standin: Any) -> None:
     for k in range(3):
         assert encode_shard(task, k, ignore).reused == (False,)
     assert standin.loaded.count("standin") >= 1
@@ -60,7 +62,7 @@ def test_the_codec_is_loaded_once_a_process(task: Task, standin: Any) -> None:
 
 
 def test_images_are_decoded_while_the_codec_is_loaded(
-    task: Task, standin: Any, monkeypatch: pytest.MonkeyPatch
+    task: EncodeTask, standin: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded = Event()
 
@@ -77,7 +79,7 @@ def test_images_are_decoded_while_the_codec_is_loaded(
     assert encode_shard(replace(task, engine=engine), 0, ignore).reused == (False,)
 
 
-def test_a_task_that_is_run_again_writes_nothing(task: Task) -> None:
+def test_a_task_that_is_run_again_writes_nothing(task: EncodeTask) -> None:
     encode_shard(task, 0, ignore)
     path = Path(str(task.targets[0].objects)) / "y_hat/c/0/0"
     before = path.stat().st_mtime_ns
@@ -85,7 +87,7 @@ def test_a_task_that_is_run_again_writes_nothing(task: Task) -> None:
     assert path.stat().st_mtime_ns == before
 
 
-def test_it_says_how_far_it_is(task: Task) -> None:
+def test_it_says_how_far_it_is(task: EncodeTask) -> None:
     heard: list[int] = []
     done = encode_shard(task, 0, heard.append)
     assert heard == sorted(heard)
@@ -106,7 +108,7 @@ def shapes(standin: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...
     return found
 
 
-def test_a_batch_holds_one_size(task: Task, shapes: list[tuple[int, ...]]) -> None:
+def test_a_batch_holds_one_size(task: EncodeTask, shapes: list[tuple[int, ...]]) -> None:
     shapes.clear()
     done = encode_shard(task, 0, ignore)
     assert {shape[1:3] for shape in shapes} <= {(64, 64), (48, 100), (130, 70)}
@@ -127,7 +129,7 @@ def test_a_batch_has_a_bounded_number_of_images_and_of_pixels(
     assert shapes == [(2, 64, 64, 3)]
     encode_shard(replace(task, batch=1), 1, ignore)
     assert shapes[1:] == [(1, 64, 64, 3)] * 2
-    monkeypatch.setattr(module, "BATCH_PIXELS", 2 * 64 * 64 - 1)
+    monkeypatch.setattr(shard, "BATCH_PIXELS", 2 * 64 * 64 - 1)
     encode_shard(task, 2, ignore)
     assert shapes[3:] == [(1, 64, 64, 3)] * 2
 
@@ -136,7 +138,7 @@ def test_a_batch_has_a_bounded_number_of_images_and_of_pixels(
     ("name", "value"), [("tensorflow", "9.9"), ("onednn", "0"), ("device", "GPU")]
 )
 def test_a_worker_with_other_software_stops_the_job(
-    task: Task, standin: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+    task: EncodeTask, standin: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setitem(standin.environment, name, value)
     with pytest.raises(JobError, match=r"this worker has .* but the job was planned with"):
@@ -144,9 +146,9 @@ def test_a_worker_with_other_software_stops_the_job(
 
 
 def test_a_worker_with_another_codec_of_that_name_stops_the_job(
-    task: Task, standin: Any, monkeypatch: pytest.MonkeyPatch
+    task: EncodeTask, standin: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("latentset.pipeline.encode.engine._loaded", {})
+    monkeypatch.setattr("latentset.pipeline.jobs.coder._loaded", {})
     other = standin.StandIn("standin:other")
 
     def become_other(self: Any, name: str) -> None:
@@ -157,13 +159,13 @@ def test_a_worker_with_another_codec_of_that_name_stops_the_job(
         encode_shard(task, 0, ignore)
 
 
-def test_a_worker_that_sees_another_plan_stops_the_job(task: Task) -> None:
+def test_a_worker_that_sees_another_plan_stops_the_job(task: EncodeTask) -> None:
     other = replace(task, targets=(replace(task.targets[0], plan_sha256="0" * 64),))
     with pytest.raises(JobError, match="this worker sees another plan"):
         encode_shard(other, 0, ignore)
 
 
-def test_a_target_that_cannot_be_written_is_named(task: Task) -> None:
+def test_a_target_that_cannot_be_written_is_named(task: EncodeTask) -> None:
     store = Path(str(task.targets[0].objects))
     (store / "y_hat/c/0/0").unlink()
     (store / "y_hat/c/0").rmdir()

@@ -11,7 +11,7 @@ from PIL import Image
 from latentset.datasets.sources import open_source
 from latentset.datasets.sources.images import read_image
 from latentset.datasets.sources.resize import ResizeRule
-from latentset.pipeline.encode.job import encode
+from latentset.pipeline.encode.encode import EncodeOptions, encode
 
 CODEC = "demo-hyperprior-msssim-4"
 WEIGHTS = Path(__file__).parents[3] / "pipeline" / "codec" / "weights" / f"{CODEC}.metagraph"
@@ -26,7 +26,7 @@ def test_the_rate_is_that_of_the_real_strings_on_kodak(
 
     shutil.copytree(real_images / "kodak", tmp_path / "source" / "kodak")
     source = open_source(tmp_path / "source")
-    store = encode(source, tmp_path / "store", CODEC, scheduler=scheduler).store
+    store = encode(source, tmp_path / "store", CODEC, EncodeOptions(scheduler=scheduler)).store
     codec = load_codec(CODEC)
     rows = store.samples.to_pylist()
     assert len(rows) == 24
@@ -53,7 +53,7 @@ def test_batch_and_processes_change_no_byte(
         pixels = rule.apply(read_image(path))
         Image.fromarray(pixels[: 64 if k % 2 else 128]).save(folder / path.name)
     source = open_source(tmp_path / "source")
-    encode(source, tmp_path / "threads", CODEC, scheduler=scheduler, batch=1)
-    store = encode(source, tmp_path / "processes", CODEC, workers=2, batch=32).store
+    encode(source, tmp_path / "threads", CODEC, EncodeOptions(scheduler=scheduler, batch=1))
+    store = encode(source, tmp_path / "processes", CODEC, EncodeOptions(workers=2, batch=32)).store
     assert content(tmp_path / "processes") == content(tmp_path / "threads")
     assert np.asarray(store.array("y_hat")[:]).any()

@@ -18,15 +18,15 @@ from typer.testing import CliRunner
 from latentset.cli.main import app
 from latentset.datasets.errors import JobError, MissingEnvironmentError
 from latentset.datasets.sources import Source
-from latentset.pipeline.encode.job import EncodeResult
-from latentset.pipeline.jobs import jobqueue, patience
-from latentset.pipeline.jobs.jobshape import JobShape, lifetime_of, walltime_seconds
-from latentset.pipeline.jobs.progress import Silence
+from latentset.pipeline.jobs import cluster, jobqueue
+from latentset.pipeline.jobs.jobqueue import JobShape, lifetime_of, walltime_seconds
+from latentset.pipeline.jobs.progress import ProgressView
+from latentset.pipeline.jobs.tasks import JobResult
 from tests.makers import CLIENT, PYTHONPATH
 
 pytest.importorskip("dask_jobqueue")
 
-Run = Callable[..., EncodeResult]
+Run = Callable[..., JobResult]
 Content = Callable[[Path], dict[str, bytes]]
 
 KINDS = ("slurm", "pbs", "sge", "lsf")
@@ -82,7 +82,7 @@ def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Queue]:
         yield Queue(jobs)
 
 
-class Heard(Silence):
+class Heard(ProgressView):
     """Keeps what is said."""
 
     def __init__(self) -> None:
@@ -141,15 +141,15 @@ def test_workers_that_reach_their_lifetime_are_replaced(
 
 
 def test_a_walltime_too_short_for_a_shard_does_not_go_on_for_ever() -> None:
-    shape = JobShape(1, "1GB", 1, "00:01:00", 45.0, 6.0)
-    queue = jobqueue.Submitted("slurm", shape, maximum=2, ended=2 * jobqueue.FRUITLESS)
+    shape = JobShape(1, "1GB", 1, "00:01:00")
+    queue = jobqueue.Queue("slurm", shape, maximum=2, ended=2 * jobqueue.FRUITLESS)
     queue.check()  # as many as may end without a result
     queue.ended += 1
     with pytest.raises(JobError) as caught:
         queue.check()
     assert "7 jobs ended and not one task: a walltime of 00:01:00 is too" in str(caught.value)
     assert "make --shard-mib smaller" in str(caught.value)
-    queue.progress()
+    queue.count_result()
     queue.check()
 
 
@@ -250,7 +250,7 @@ def test_waiting_for_the_queue_is_neither_silent_nor_endless(
     run: Run, uniform: Source, queue: Queue, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("LATENTSET_STANDIN_QUEUE_MODE", "hold")
-    monkeypatch.setattr(patience, "REMIND_S", 1.0)
+    monkeypatch.setattr(cluster, "REMIND_S", 1.0)
     view = Heard()
     with configured("slurm"):
         message = refused(run, uniform, tmp_path, wait_s=5.0, view=view)

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +90,8 @@ def test_a_plan_is_read_by_shards(mixed: Source, standin: Any, tmp_path: Path) -
     assert file.fingerprint == plan.fingerprint
     assert file.header == plan.header
     shards = [file.rows(k) for k in range(plan.header.layout.shards)]
-    assert [row for rows in shards for row in rows] == plan.table.to_pylist()
-    assert all(row["shard"] == k for k, rows in enumerate(shards) for row in rows)
+    assert [asdict(row) for rows in shards for row in rows] == plan.table.to_pylist()
+    assert all(row.shard == k for k, rows in enumerate(shards) for row in rows)
 
 
 def test_an_altered_plan_is_refused(mixed: Source, standin: Any, tmp_path: Path) -> None:

@@ -16,13 +16,13 @@ import pytest
 
 from latentset.datasets.errors import JobError
 from latentset.datasets.sources import Source
-from latentset.pipeline.encode.job import EncodeResult
 from latentset.pipeline.jobs import cluster
+from latentset.pipeline.jobs.tasks import JobResult
 from tests.makers import CLIENT, PYTHONPATH
 
 pytest.importorskip("cryptography")
 
-Run = Callable[..., EncodeResult]
+Run = Callable[..., JobResult]
 Content = Callable[[Path], dict[str, bytes]]
 
 TIMEOUT_S = 120

@@ -8,8 +8,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from latentset.datasets.store.header import CodecInfo
-from latentset.pipeline.cpu_isa import fix_cpu_isa
+from latentset.datasets.errors import JobError
+from latentset.datasets.sources.images import decoder_version
+from latentset.datasets.store.header import CodecInfo, Header
+from latentset.pipeline.cpu_isa import CpuIsa, fix_cpu_isa
+from latentset.pipeline.jobs.settings import Software, software_of
 
 
 class EncodedBatch(Protocol):
@@ -47,22 +50,21 @@ class Coder(Protocol):
         """Decode symbols (N, h, w, C) and (N, hz, wz, Cz) to images (N, H, W, 3) of a size."""
 
     def check_decoding(self) -> None:
-        """Find what decodes, and hold it against the codec's own receiver."""
+        """Find what decodes, and compare it with the codec's own receiver."""
 
 
 class Loader(Protocol):
-    """Loads a codec by name or path, for one thread."""
+    """Loads a codec by name or path, for one thread; one process a job checks it."""
 
     def __call__(self, codec: str, /, *, self_check: bool) -> Coder:
-        """Load it; the client lets it check itself, workers load the same file."""
+        """Load it."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """How a process loads a codec and what it says of itself; sent to workers by name."""
+    """How a process loads a codec and describes itself; sent to workers by name."""
 
     load: Loader
-    """Loads a codec."""
     environment: Callable[[], Mapping[str, str]]
     """Names what computes: ``tensorflow``, ``tensorflow_compression``, ``onednn``, ``device``, and
     perhaps ``cpu_isa``."""
@@ -107,16 +109,47 @@ _loaded: dict[tuple[Engine, str], Coder] = {}
 def load_once(
     engine: Engine, codec: str, sha256: str | None = None, *, self_check: bool = False
 ) -> Coder:
-    """Load a codec, or take the one that this process has loaded.
-
-    Args:
-        engine: Loads it.
-        codec: Name or path.
-        sha256: Digest that the loaded one must have; None loads it anew.
-        self_check: Once a job is enough: all workers have the same file.
-    """
+    """Load a codec, or take the one that this process has loaded if it has this digest."""
     with _loading:
         found = _loaded.get((engine, codec))
         if found is None or found.info.sha256 != sha256:
             found = _loaded[engine, codec] = engine.load(codec, self_check=self_check)
         return found
+
+
+def codec_differs(name: str, codec: Coder, planned: CodecInfo) -> JobError:
+    """The error of a worker that has another codec than the client."""
+    return JobError(
+        f"this worker's codec {name} is {codec.info.sha256[:12]}…, but the job was planned with "
+        f"{planned.sha256[:12]}…: give every worker the same file"
+    )
+
+
+def read_software(engine: Engine) -> Software:
+    """Describe what this process computes with."""
+    found = engine.environment()
+    return Software(
+        tensorflow=found["tensorflow"],
+        tensorflow_compression=found["tensorflow_compression"],
+        onednn=found["onednn"] == "1",
+        device=found["device"],
+        cpu_isa=found.get("cpu_isa"),
+        decoder=decoder_version(),
+    )
+
+
+def require_software(engine: Engine, header: Header) -> None:
+    """Make sure that this worker computes what the others do; before it computes anything.
+
+    Raises:
+        JobError: It has other software, or cannot use the job's vector instructions.
+    """
+    expected = software_of(header)
+    if engine.fix_cpu_isa is not None:
+        engine.fix_cpu_isa(expected.cpu_isa or CpuIsa.native)
+    found = read_software(engine)
+    if found != expected:
+        raise JobError(
+            f"this worker has {found}, but the job was planned with {expected}. "
+            f"{header.noun.capitalize()} could differ: give every worker the client's environment"
+        )

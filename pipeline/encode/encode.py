@@ -1,0 +1,195 @@
+"""The encode job from the images to the manifests (docs/encoding.md)."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from latentset.datasets.errors import JobError
+from latentset.datasets.sources import Source
+from latentset.datasets.storage.location import open_location
+from latentset.datasets.store.arrays import RowForm, rows_of
+from latentset.datasets.store.header import (
+    ARRAYS,
+    PIXEL_ARRAYS,
+    ArrayName,
+    PixelInfo,
+    format_version_of,
+)
+from latentset.datasets.store.scales import number_scales
+from latentset.pipeline.encode.encode_task import EncodeTask, encode_shard, refuse_planned
+from latentset.pipeline.encode.retry import finish_retry, retry_failed
+from latentset.pipeline.jobs.cluster import Workers, connect
+from latentset.pipeline.jobs.coder import IMAGES, NO_CODEC
+from latentset.pipeline.jobs.options import JobOptions
+from latentset.pipeline.jobs.plan import FileFacts, PlanFile, find_plan, make_plan, write_plan
+from latentset.pipeline.jobs.settings import Settings, describe_source
+from latentset.pipeline.jobs.target import Target, choose_container, lock_targets, look_at
+from latentset.pipeline.jobs.tasks import JobResult, load_codecs, make_stores, read_headers
+
+
+@dataclass(frozen=True)
+class EncodeOptions(JobOptions):
+    """Options of an encode job."""
+
+    on_error: Literal["record", "fail"] = "record"
+    """``record`` gives an image that cannot be encoded a status; ``fail`` stops."""
+    retry_failed: bool = False
+    """Then try the failed images of the complete store once more."""
+    sigma_hat: bool = False
+    """Store ``sigma_hat`` as float16 as well."""
+
+
+DEFAULTS = EncodeOptions()
+
+GetWorkers = Callable[[], Workers]
+"""Starts workers when it is first called."""
+
+
+def encode(
+    source: Source, store: Path | str, codec: str, options: EncodeOptions = DEFAULTS
+) -> JobResult:
+    """Encode images into one store, as :func:`encode_all` does into several."""
+    (result,) = encode_all(source, [(store, codec)], options)
+    return result
+
+
+def encode_all(
+    source: Source,
+    stores: Sequence[tuple[Path | str, str]],
+    options: EncodeOptions = DEFAULTS,
+) -> list[JobResult]:
+    """Encode images with several codecs, reading each image once, or resume such a job.
+
+    Each store (a folder or file, ``s3://…``, ``gs://…``) has a codec of its own, by name or path;
+    ``none`` stores the images themselves. Shards are divided by the channels of the codec that has
+    most, so that a task has the same images for every store. A script that calls this needs
+    ``if __name__ == "__main__":``, as for every spawned process.
+
+    Raises:
+        StoreError: A target is something else, or cannot be written.
+        SettingsChangedError: A target was started with other settings.
+        ImageFailedError: An image cannot be encoded and ``on_error`` is ``fail``.
+        JobError: Another job is at work on a target, workers were lost or differ, or a codec gives
+            values that do not fit.
+    """
+    options = _require_possible(stores, options)
+    with ExitStack() as stack:
+        workers = cache(lambda: stack.enter_context(connect(options)))
+        targets = _describe_targets(source, stores, options, workers)
+        open_targets = [t for t in targets if options.retry_failed or not t.is_complete]
+        locked, leases = lock_targets(open_targets, options.view.say, stack)
+        locked = [finish_retry(target, options.view.say) for target in locked]
+        task = EncodeTask(
+            targets=(),
+            batch=options.batch,
+            engine=options.engine,
+            leases=leases,
+            source=source.root,
+            fail=options.on_error == "fail",
+        )
+        done = {
+            target.store: JobResult(target.before, was_complete=True)
+            for target in (*targets, *locked)
+            if target.before is not None and target.is_complete
+        }
+        if missing := [target for target in locked if not target.is_complete]:
+            form = max((rows_of(t.settings.content) for t in targets), key=lambda row: row.bytes)
+            plans = _plan(workers, missing, source, form, task, options)
+            if task.fail:
+                refuse_planned(plans[0])
+            made = make_stores(
+                workers(), encode_shard, task, missing, plans, options.view, "encoding"
+            )
+            done |= dict(zip((target.store for target in missing), made, strict=True))
+        if options.retry_failed:
+            for target in locked:
+                result = done[target.store]
+                done[target.store] = retry_failed(
+                    workers, target, result, source, task, options.view
+                )
+    return [done[target.store] for target in targets]
+
+
+def _require_possible(
+    stores: Sequence[tuple[Path | str, str]], options: EncodeOptions
+) -> EncodeOptions:
+    """Refuse options that do not go together with ``--codec none``, which needs no TensorFlow."""
+    if NO_CODEC not in (codec for _, codec in stores):
+        return options
+    if len(stores) > 1:
+        raise JobError(
+            "--codec none stores pixels, which are divided into other shards than latents: "
+            "give it a command of its own"
+        )
+    if options.sigma_hat:
+        raise JobError("--sigma-hat is for codecs: --codec none stores pixels only")
+    return replace(options, engine=IMAGES)
+
+
+def _describe_targets(
+    source: Source,
+    stores: Sequence[tuple[Path | str, str]],
+    options: EncodeOptions,
+    workers: GetWorkers,
+) -> list[Target]:
+    """Load the codecs, and look at every store that is to be made with them."""
+    codecs = [
+        str(Path(codec).absolute()) if Path(codec).is_file() else codec for _, codec in stores
+    ]
+    # Local workers load the codecs at once, and the client none. Others may be long in coming.
+    local = workers() if options.scheduler is None and options.queue is None else None
+    used = [] if options.engine is IMAGES else codecs
+    software, infos = load_codecs(local, options.engine, used)
+    described = describe_source(source)
+    targets = []
+    for (where, _), codec in zip(stores, codecs, strict=True):
+        location, info = open_location(where), infos.get(codec)
+        arrays: tuple[ArrayName, ...] = PIXEL_ARRAYS
+        if info is not None:
+            arrays = (*ARRAYS, "sigma_hat") if options.sigma_hat else ARRAYS
+        settings = Settings(
+            codec=None if info is None else number_scales(info),
+            pixels=PixelInfo(kind="original") if info is None else None,
+            arrays=arrays,
+            format_version=format_version_of(
+                arrays, software.cpu_isa, info.h_s_exact_to if info else None
+            ),
+            container=choose_container(location, options.format),
+            resize=str(options.resize),
+            source=described,
+            target_shard_bytes=options.shard_bytes,
+            software=software,
+        )
+        targets.append(look_at(location, codec, settings))
+    return targets
+
+
+def _plan(
+    workers: GetWorkers,
+    targets: Sequence[Target],
+    source: Source,
+    form: RowForm,
+    task: EncodeTask,
+    options: EncodeOptions,
+) -> list[PlanFile]:
+    """Open the plans of earlier runs of the same job, and make those that are missing."""
+    found = {target.store: find_plan(target.job, options.view.say) for target in targets}
+    facts: list[FileFacts] = []
+    if None in found.values():
+        paths = source.samples["path"].to_pylist()
+        facts = read_headers(workers(), source.root, paths, options.view)
+        task.check_leases()
+    plans = [
+        found[t.store] or write_plan(t.job, make_plan(source, t.settings, facts, form))
+        for t in targets
+    ]
+    for target, plan in zip(targets, plans, strict=True):
+        if not plan.same_images(plans[0]):
+            raise JobError(
+                f"{target.store} and {targets[0].store} were started apart, with other shards, or "
+                "images have changed since: encode them one at a time"
+            )
+    return plans

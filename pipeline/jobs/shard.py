@@ -1,0 +1,168 @@
+"""What encode and decode tasks share: one shard's samples, batches, objects and record.
+
+A task that is run twice writes the same bytes; one that finds its record and the objects unaltered
+writes nothing.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latentset.datasets.errors import JobError
+from latentset.datasets.storage.location import Location
+from latentset.datasets.storage.lock import Lease
+from latentset.datasets.store.digests import are_unaltered
+from latentset.datasets.store.header import ArrayName
+from latentset.datasets.store.samples import OK
+from latentset.datasets.store.zarr.writer import shard_objects, write_objects
+from latentset.pipeline.jobs.coder import Engine
+from latentset.pipeline.jobs.plan import PlanFile, PlannedSample
+from latentset.pipeline.jobs.record import ShardRecord, read_record, write_record
+
+BATCH_PIXELS = 1 << 21
+"""Pixels of a batch, whatever number of images was asked for (32 of 256x256): a bound on memory,
+of which the codec's first layer takes about 300 bytes a pixel."""
+
+
+@dataclass(frozen=True)
+class ShardTarget:
+    """One of the stores that a task writes a shard of."""
+
+    objects: Location
+    """Where its objects go."""
+    job: Location
+    """The job's folder, ``STORE.job/FINGERPRINT``."""
+    plan_sha256: str
+    """Digest of the plan's table."""
+    codec: str
+    """Name or path of the codec."""
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """What every task of a job carries; small, because it travels with each."""
+
+    targets: tuple[ShardTarget, ...]
+    """The stores: their plans are equal but for the rows."""
+    batch: int
+    """Images a batch, at most."""
+    engine: Engine
+    """Runs the codecs."""
+    leases: tuple[Lease, ...]
+    """The locks of the stores, which must be this job's when something is written."""
+
+    def check_leases(self) -> None:
+        """Stop if another job has taken a store over."""
+        for lease in self.leases:
+            lease.check()
+
+
+@dataclass(frozen=True)
+class ShardDone:
+    """What a task returns to the client."""
+
+    index: int
+    """Number of the shard."""
+    samples: int
+    """Its samples."""
+    reused: tuple[bool, ...]
+    """For each store: the shard was recorded already, and is unaltered."""
+
+
+@dataclass
+class Sample:
+    """A sample on its way through a task."""
+
+    plan: PlannedSample
+    status: str = OK
+    """``ok``, or why it is not stored."""
+    reason: str = ""
+    """The same in words."""
+    source_bytes: int = 0
+    """Size of its file; 0 = could not be read."""
+    source_sha256: str = ""
+    """Digest of its file; empty = could not be read."""
+    psnr_db: float | None = None
+    """Of the decoded image against the original, if that is measured; so is ``ms_ssim``."""
+    ms_ssim: float | None = None
+    pixels: NDArray[np.uint8] | None = field(default=None, repr=False)
+    """The image to encode (H, W, 3), between decoding and encoding."""
+
+    def fail(self, status: str, reason: str) -> None:
+        """Record that it cannot be encoded."""
+        self.status, self.reason, self.pixels = status, reason, None
+
+
+def group_by_size(
+    samples: Sequence[Sample], size: Callable[[Sample], tuple[int, int]], batch: int
+) -> list[list[Sample]]:
+    """Divide a shard into batches of one size, the largest images first, failed ones last.
+
+    ``size`` gives height and width, 0 for a sample that has failed. A batch has at most ``batch``
+    images, fewer where they are large.
+    """
+    by_size: dict[tuple[int, int], list[Sample]] = defaultdict(list)
+    for sample in samples:
+        by_size[size(sample)].append(sample)
+    batches = []
+    for (height, width), members in sorted(by_size.items(), reverse=True):
+        step = min(batch, max(1, BATCH_PIXELS // max(1, height * width)))
+        batches += [members[k : k + step] for k in range(0, len(members), step)]
+    return batches
+
+
+def find_record(target: ShardTarget, plan: PlanFile, index: int) -> ShardRecord | None:
+    """Find the record of a shard that is done: its objects are as recorded."""
+    record = read_record(target.job, index, plan.fingerprint, target.plan_sha256)
+    if record is None or not are_unaltered(target.objects, record.objects):
+        return None
+    return record
+
+
+def write_shard(
+    target: ShardTarget,
+    plan: PlanFile,
+    index: int,
+    rows: Mapping[ArrayName, NDArray[Any]],
+    samples: Sequence[Sample],
+    rate_bpp: Mapping[str, float],
+) -> None:
+    """Write a shard's objects, and then its record.
+
+    ``rows`` are all rows of the shard, by array; ``rate_bpp`` is by the sample's id.
+    """
+    measures = {}
+    if plan.header.pixels is not None and plan.header.pixels.kind == "decoded":
+        measures = {n: tuple(getattr(s, n) for s in samples) for n in ("psnr_db", "ms_ssim")}
+    objects = write_objects(target.objects, shard_objects(plan.header, index, rows))
+    record = ShardRecord(
+        fingerprint=plan.fingerprint,
+        plan_sha256=target.plan_sha256,
+        index=index,
+        objects=tuple(objects),
+        status=tuple(s.status for s in samples),
+        reason=tuple(s.reason for s in samples),
+        rate_bpp=tuple(rate_bpp.get(s.plan.id) for s in samples),
+        source_bytes=tuple(s.source_bytes for s in samples),
+        source_sha256=tuple(s.source_sha256 for s in samples),
+        **measures,
+    )
+    write_record(target.job, record)
+
+
+@contextmanager
+def enough_memory(index: int) -> Iterator[None]:
+    """Raise a JobError where there was no memory for a shard."""
+    try:
+        yield
+    except MemoryError as error:
+        raise JobError(
+            f"shard {index}: a worker ran out of memory ({error}). Run the same command again with "
+            "a smaller --batch or fewer --workers; or start another STORE with a smaller "
+            "--shard-mib"
+        ) from error

@@ -1,0 +1,230 @@
+"""What workers do for a job: load codecs, read images' headers, then work on shards."""
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from latentset.datasets.store import Store, open_store
+from latentset.datasets.store.header import CodecInfo
+from latentset.datasets.store.zarr.writer import metadata_objects, write_objects
+from latentset.pipeline.jobs.cluster import Workers, publish
+from latentset.pipeline.jobs.coder import Engine, load_once, read_software
+from latentset.pipeline.jobs.finish import finish
+from latentset.pipeline.jobs.plan import FileFacts, PlanFile, read_facts
+from latentset.pipeline.jobs.progress import ProgressView
+from latentset.pipeline.jobs.settings import Software
+from latentset.pipeline.jobs.shard import ShardDone, ShardTask
+from latentset.pipeline.jobs.target import Target
+
+HEADERS_A_TASK = 1024
+"""Images whose headers one task reads."""
+
+REPORT_EVERY_S = 1.0
+"""Seconds between a task's messages about how far it is."""
+
+ShardWork = Callable[[Any, int, Callable[[int], None]], ShardDone]
+"""Does one shard: takes the task, the shard's number, and a function to call with the number of
+images done so far."""
+
+
+@dataclass(frozen=True)
+class Retried:
+    """What a retry of failed samples has done."""
+
+    samples: int
+    """Samples that were tried again."""
+    repaired: int
+    """Of these, samples that have latents now."""
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What a job has done for one store."""
+
+    store: Store
+    """The complete store."""
+    was_complete: bool
+    """It was complete before; nothing was done, unless failed images were tried again."""
+    encoded: int = 0
+    """Images that this run worked on."""
+    reused: int = 0
+    """Images of shards that an earlier run had finished."""
+    seconds: float = 0.0
+    """Time of this run from the first task to the last, loading the codec included."""
+    retried: Retried | None = None
+    """None if no retry was asked for, or no image had failed."""
+
+
+def load_codecs(
+    workers: Workers | None, engine: Engine, codecs: Sequence[str]
+) -> tuple[Software, Mapping[str, CodecInfo]]:
+    """Load all codecs on all local workers; each codec checks itself on one of them.
+
+    ``workers`` is None where they are elsewhere: then this process loads the codecs.
+    """
+    if workers is None:
+        return _load_all(0, 1, engine, codecs)
+    count = workers.count()
+    loaded = workers.map(_load_all, range(count), count=count, engine=engine, codecs=codecs)
+    with closing(loaded) as results:
+        first: tuple[Software, Mapping[str, CodecInfo]] = next(results)
+        for _ in results:  # the others check the codecs
+            pass
+        return first
+
+
+def read_headers(
+    workers: Workers, root: Path, paths: Sequence[str], view: ProgressView
+) -> list[FileFacts]:
+    """Read the headers of images, in the order of ``paths``."""
+    firsts = range(0, len(paths), HEADERS_A_TASK)
+    parts = [list(paths[first : first + HEADERS_A_TASK]) for first in firsts]
+    read: dict[int, list[FileFacts]] = {}
+    done = 0
+    view.begin("planning", len(paths))
+    try:
+        with closing(workers.map(_read_part, range(len(parts)), parts, root=str(root))) as results:
+            for index, facts in results:
+                read[index] = facts
+                done += len(facts)
+                view.update(done, len(paths))
+    finally:
+        view.end()
+    return [fact for index in sorted(read) for fact in read[index]]
+
+
+def make_stores(
+    workers: Workers,
+    work: ShardWork,
+    task: ShardTask,
+    targets: Sequence[Target],
+    plans: Sequence[PlanFile],
+    view: ProgressView,
+    what: str,
+) -> list[JobResult]:
+    """Run a task for every shard of planned stores, and finish the stores.
+
+    ``task`` gets its targets here.
+    """
+    task.check_leases()
+    task = replace(task, targets=tuple(t.for_tasks(p) for t, p in zip(targets, plans, strict=True)))
+    for target, plan in zip(targets, plans, strict=True):
+        write_objects(target.objects, metadata_objects(plan.header))
+    started = time.monotonic()
+    tally = run_shards(workers, work, task, plans[0], view, what)
+    seconds = time.monotonic() - started
+    results = []
+    for k, (target, plan) in enumerate(zip(targets, plans, strict=True)):
+        finish(target, plan, task.check_leases, view.say)
+        results.append(
+            JobResult(
+                open_store(target.store),
+                was_complete=False,
+                encoded=tally.encoded[k],
+                reused=tally.reused[k],
+                seconds=seconds,
+            )
+        )
+    return results
+
+
+def run_shards(
+    workers: Workers,
+    work: ShardWork,
+    task: ShardTask,
+    plan: PlanFile,
+    view: ProgressView,
+    what: str,
+) -> "Tally":
+    """Run a task for every shard of a plan; ``what`` they do is shown."""
+    tally = Tally(plan.samples, len(task.targets), view)
+    topic = f"latentset-{uuid.uuid4().hex}"
+    view.begin(what, tally.total)
+    try:
+        with (
+            workers.subscribed(topic, tally.update),
+            closing(
+                workers.map(_run_task, plan.shards, work=work, task=task, topic=topic)
+            ) as results,
+        ):
+            for result in results:
+                tally.finish(result)
+    finally:
+        view.end()
+    if tally.skipped:
+        view.say(f"{tally.skipped} of {tally.total} images were encoded by an earlier run")
+    return tally
+
+
+class Tally:
+    """Counts the images of a job that has ``total``, by messages of running tasks and results."""
+
+    def __init__(self, total: int, stores: int, view: ProgressView) -> None:
+        self._lock = threading.Lock()
+        self._view = view
+        self._done: dict[int, int] = {}
+        self._finished: set[int] = set()
+        self.skipped = 0
+        """Images of shards that are done in all stores."""
+        self.total = total
+        self.encoded = [0] * stores
+        """For each store, images that this run worked on."""
+        self.reused = [0] * stores
+        """For each store, images of shards that an earlier run had finished."""
+
+    def update(self, message: Mapping[str, int]) -> None:
+        """Count a running task's images; called in the client's own thread."""
+        with self._lock:
+            if message["index"] not in self._finished:
+                self._done[message["index"]] = message["done"]
+                self._show()
+
+    def finish(self, result: ShardDone) -> None:
+        """Count a finished task's images."""
+        with self._lock:
+            self._finished.add(result.index)
+            for k, reused in enumerate(result.reused):
+                counts = self.reused if reused else self.encoded
+                counts[k] += result.samples
+            if all(result.reused):
+                self.skipped += result.samples
+                self._done.pop(result.index, None)
+            else:
+                self._done[result.index] = result.samples
+            self._show()
+
+    def _show(self) -> None:
+        self._view.update(sum(self._done.values()), self.total - self.skipped)
+
+
+def _load_all(
+    index: int, count: int, engine: Engine, codecs: Sequence[str]
+) -> tuple[Software, Mapping[str, CodecInfo]]:
+    """Load codecs on one worker of ``count``; its part of them checks itself."""
+    software = read_software(engine)
+    return software, {
+        codec: load_once(engine, codec, self_check=k % count == index).info
+        for k, codec in enumerate(codecs)
+    }
+
+
+def _read_part(index: int, paths: list[str], root: str) -> tuple[int, list[FileFacts]]:
+    return index, read_facts(root, paths)
+
+
+def _run_task(index: int, work: ShardWork, task: ShardTask, topic: str) -> ShardDone:
+    """Do one shard on a worker, and publish from time to time how far it is."""
+    last = time.monotonic()
+
+    def report(done: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= REPORT_EVERY_S:
+            last = time.monotonic()
+            publish(topic, {"index": index, "done": done})
+
+    return work(task, index, report)
