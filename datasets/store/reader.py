@@ -42,6 +42,8 @@ class Store:
     manifest: Manifest | None
     """What it consists of; None in an incomplete store."""
 
+    format = "zarr"
+
     @property
     def fingerprint(self) -> str:
         """Identifies the settings that it was made with; empty in an incomplete store."""

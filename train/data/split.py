@@ -34,14 +34,7 @@ class Split:
 
 
 def select_split(store: Store, name: str) -> Split:
-    """Take the samples of one split that were encoded.
-
-    Args:
-        store: The store.
-        name: Name of the split.
-
-    Returns:
-        Its samples with status ``ok``, in table order.
+    """Take the samples of one split that were encoded (status ``ok``), in table order.
 
     Raises:
         RecipeError: There are none, or some have no label among the store's classes.
@@ -75,14 +68,7 @@ def select_split(store: Store, name: str) -> Split:
 
 
 def split_names(store: Store) -> tuple[str, ...]:
-    """List the splits that have encoded samples.
-
-    Args:
-        store: The store.
-
-    Returns:
-        Names in the order train, val, test, then any others.
-    """
+    """List the splits that have encoded samples: train, val, test, then any others."""
     table = store.samples
     pairs = zip(table["split"].to_pylist(), table["status"].to_pylist(), strict=True)
     usual = ("train", "val", "test")

@@ -16,10 +16,6 @@ class ScaleCAU(nn.Module):
         f~ = w * f,    w = sigmoid(FC2(ReLU(LN(FC1(f_C)))))
 
     Deviations: none known.
-
-    Args:
-        channels: C.
-        r: Reduction ratio of the bottleneck.
     """
 
     def __init__(self, channels: int, r: int = 16) -> None:
@@ -28,14 +24,7 @@ class ScaleCAU(nn.Module):
         self.fc_w = fc_bottleneck(channels, r)
 
     def forward(self, f: Tensor) -> Tensor:
-        """Transform a feature map.
-
-        Args:
-            f: Float (B, C, H, W).
-
-        Returns:
-            f~, float (B, C, H, W).
-        """
+        """Float (B, C, H, W) -> f~, of the same shape."""
         w: Tensor = self.fc_w(self.pool_w(f)).sigmoid()  # (B, C)
         return w[:, :, None, None] * f
 
@@ -50,10 +39,6 @@ class BiasCAU(nn.Module):
         f~ = f + b,    b = FC2(ReLU(LN(FC1(f_C))))
 
     Deviations: none known.
-
-    Args:
-        channels: C.
-        r: Reduction ratio of the bottleneck.
     """
 
     def __init__(self, channels: int, r: int = 16) -> None:
@@ -62,14 +47,7 @@ class BiasCAU(nn.Module):
         self.fc_b = fc_bottleneck(channels, r)
 
     def forward(self, f: Tensor) -> Tensor:
-        """Transform a feature map.
-
-        Args:
-            f: Float (B, C, H, W).
-
-        Returns:
-            f~, float (B, C, H, W).
-        """
+        """Float (B, C, H, W) -> f~, of the same shape."""
         b: Tensor = self.fc_b(self.pool_b(f))  # (B, C)
         return f + b[:, :, None, None]
 
@@ -85,10 +63,6 @@ class SharedPoolingCAU(nn.Module):
                            b =         FC2_b(ReLU(LN(FC1_b(f_C))))
 
     Deviations: none known.
-
-    Args:
-        channels: C.
-        r: Reduction ratio of the bottlenecks.
     """
 
     def __init__(self, channels: int, r: int = 16) -> None:
@@ -98,14 +72,7 @@ class SharedPoolingCAU(nn.Module):
         self.fc_b = fc_bottleneck(channels, r)
 
     def forward(self, f: Tensor) -> Tensor:
-        """Transform a feature map.
-
-        Args:
-            f: Float (B, C, H, W).
-
-        Returns:
-            f~, float (B, C, H, W).
-        """
+        """Float (B, C, H, W) -> f~, of the same shape."""
         f_C = self.pool(f)  # (B, C)
         w: Tensor = self.fc_w(f_C).sigmoid()  # (B, C)
         b: Tensor = self.fc_b(f_C)  # (B, C)
@@ -125,10 +92,6 @@ class MaxAverageCAU(nn.Module):
                            b =         FC_b(max f) + FC_b(mean f),    FC = FC2(ReLU(LN(FC1(.))))
 
     Deviations: none known.
-
-    Args:
-        channels: C.
-        r: Reduction ratio of the bottlenecks.
     """
 
     def __init__(self, channels: int, r: int = 16) -> None:
@@ -139,14 +102,7 @@ class MaxAverageCAU(nn.Module):
         self.fc_b = fc_bottleneck(channels, r)
 
     def forward(self, f: Tensor) -> Tensor:
-        """Transform a feature map.
-
-        Args:
-            f: Float (B, C, H, W).
-
-        Returns:
-            f~, float (B, C, H, W).
-        """
+        """Float (B, C, H, W) -> f~, of the same shape."""
         greatest, mean = self.pool_max(f), self.pool_mean(f)  # (B, C) each
         w: Tensor = (self.fc_w(greatest) + self.fc_w(mean)).sigmoid()  # (B, C)
         b: Tensor = self.fc_b(greatest) + self.fc_b(mean)  # (B, C)
@@ -164,9 +120,6 @@ class OneLayerCAU(nn.Module):
 
     Deviations: none known. Layer norm and ReLU, which stand between two layers, are gone with the
     second; the paper does not say so.
-
-    Args:
-        channels: C.
     """
 
     def __init__(self, channels: int) -> None:
@@ -177,14 +130,7 @@ class OneLayerCAU(nn.Module):
         self.fc_b = nn.Linear(channels, channels)
 
     def forward(self, f: Tensor) -> Tensor:
-        """Transform a feature map.
-
-        Args:
-            f: Float (B, C, H, W).
-
-        Returns:
-            f~, float (B, C, H, W).
-        """
+        """Float (B, C, H, W) -> f~, of the same shape."""
         w: Tensor = self.fc_w(self.pool_w(f)).sigmoid()  # (B, C)
         b: Tensor = self.fc_b(self.pool_b(f))  # (B, C)
         return w[:, :, None, None] * f + b[:, :, None, None]

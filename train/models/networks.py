@@ -1,7 +1,6 @@
 """What a recipe says of its network: one table a kind, its keys those that the network takes.
 
-``build`` makes the networks; nothing here imports torch. docs/models.md says which keys make which
-column of Table 3, and ``table3`` lists them.
+Nothing here imports torch. docs/models.md says which keys make which column of Table 3.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -44,6 +43,11 @@ class Network(Table):
     width: PositiveInt = 64
     """Width of the ResNet; 64 in the paper, less for a slim network."""
 
+    @property
+    def classes(self) -> int:
+        """Classes of a resolved recipe."""
+        return self.num_classes or 0
+
 
 class LatentNetwork(Network):
     """What every network of latents is given."""
@@ -52,6 +56,11 @@ class LatentNetwork(Network):
     """Channels C of the codec; the store's where absent."""
     depths: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     """Blocks of layer2 to layer4, for a slim network; those of ``depth`` where absent."""
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a resolved recipe."""
+        return self.channels or 0
 
 
 class PixelNetwork(Network):
@@ -79,8 +88,8 @@ class FeatureAdaptation(Table):
     """The CAU: the paper's "affine"; "scale" or "bias" alone; pooling by "max", "avg", "max-avg" or
     one "shared" attention; or "one-fc" without a bottleneck."""
     near_identity: bool = False
-    """Begin with FA modules that change little, so that adopted blocks see nearly what they have
-    learnt; else, as the paper says nothing of it, with PyTorch's default initialisation."""
+    """Start with FA modules that change little, so that pretrained blocks see nearly what they were
+    trained on; else, as the paper says nothing of it, with PyTorch's default initialisation."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -106,43 +115,37 @@ class LatentAdaptation(FeatureAdaptation):
 class FACResNetNetwork(LatentNetwork, LatentAdaptation, SigmaFeatures):
     """FA-cResNet (models.FACResNet)."""
 
-    kind: Literal["fa-cresnet"]
-    """Which network this is."""
+    kind: Literal["fa-cresnet"] = "fa-cresnet"
 
 
 class FACResNetYNetwork(LatentNetwork, LatentAdaptation):
     """FA-cResNet of y_hat alone (models.FACResNetY)."""
 
-    kind: Literal["fa-cresnet-y"]
-    """Which network this is."""
+    kind: Literal["fa-cresnet-y"] = "fa-cresnet-y"
 
 
 class FACResNetPostNetwork(LatentNetwork, LatentAdaptation, SigmaFeatures):
     """cResNet with FA modules after the last blocks of its layers (models.FACResNetPost)."""
 
-    kind: Literal["fa-cresnet-post"]
-    """Which network this is."""
+    kind: Literal["fa-cresnet-post"] = "fa-cresnet-post"
 
 
 class CResNetNetwork(LatentNetwork, SigmaFeatures):
     """cResNet (models.CResNet)."""
 
-    kind: Literal["cresnet"]
-    """Which network this is."""
+    kind: Literal["cresnet"] = "cresnet"
 
 
 class ResNetNetwork(PixelNetwork):
     """ResNet on pixels: Anchors 1 and 2 (models.PixelResNet)."""
 
-    kind: Literal["resnet"]
-    """Which network this is."""
+    kind: Literal["resnet"] = "resnet"
 
 
 class FAResNetNetwork(PixelNetwork, FeatureAdaptation):
     """ResNet on pixels with FA modules (models.FAResNet)."""
 
-    kind: Literal["fa-resnet"]
-    """Which network this is."""
+    kind: Literal["fa-resnet"] = "fa-resnet"
     n: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (2, 3, 4, 5)
     """Depth of the FEU in layer1 to layer4."""
 

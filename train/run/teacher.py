@@ -12,35 +12,20 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from latentset.datasets.errors import TrainingError
+from latentset.datasets.storage.atomic import atomic_file
 from latentset.datasets.store import Store
 from latentset.train.data.split import Split
 
 
 def write_logits(path: Path, logits: Tensor, store: Store) -> None:
-    """Write logits, as float16.
-
-    Args:
-        path: The file; replaced where it exists.
-        logits: Float (samples of the store, classes), NaN where a sample was not evaluated.
-        store: The store.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    """Write logits (samples of the store, classes) as float16; NaN = not evaluated."""
     made_of = {"listing_sha256": store.header.source.listing_sha256}
-    save_file({"logits": logits.to(torch.float16)}, partial, metadata=made_of)
-    partial.replace(path)
+    with atomic_file(path) as partial:
+        save_file({"logits": logits.to(torch.float16)}, partial, metadata=made_of)
 
 
 def read_logits(path: Path, store: Store, split: Split) -> Tensor:
-    """Read logits, of the same images as a store.
-
-    Args:
-        path: The file.
-        store: The store that a student learns from.
-        split: The split that it learns.
-
-    Returns:
-        float32 (samples of the store, classes).
+    """Read float32 logits (samples of the store, classes) for a student of one split.
 
     Raises:
         TrainingError: The file cannot be read, is of other images or classes, or lacks

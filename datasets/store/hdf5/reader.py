@@ -77,6 +77,8 @@ class Hdf5Array:
 class Hdf5Store(Store):
     """A store that is one HDF5 file. It is always complete: the file appears when it is."""
 
+    format = "hdf5"
+
     @property
     def path(self) -> Path:
         """The file."""

@@ -11,7 +11,6 @@ from latentset.train.models import (
     CAU,
     FA,
     FEU,
-    AdoptingModel,
     AttentionPooling,
     AveragePooling,
     BiasCAU,
@@ -28,6 +27,7 @@ from latentset.train.models import (
     MaxPooling,
     OneLayerCAU,
     PixelResNet,
+    PretrainableModel,
     ScaleCAU,
     SharedPoolingCAU,
 )
@@ -37,7 +37,7 @@ from latentset.train.models.networks import AnyNetwork, Network
 ADAPTER: TypeAdapter[Network] = TypeAdapter(AnyNetwork)
 
 
-def build(**model: Any) -> AdoptingModel:
+def build(**model: Any) -> PretrainableModel:
     """A slim network of a recipe's table ``model``."""
     given: dict[str, Any] = {"kind": "fa-cresnet", "num_classes": 5, "width": 2, **model}
     if given["kind"] in ("resnet", "fa-resnet"):
@@ -58,7 +58,7 @@ def build(**model: Any) -> AdoptingModel:
         ("fa-resnet", FAResNet),
     ],
 )
-def test_kinds(kind: str, network: type[AdoptingModel]) -> None:
+def test_kinds(kind: str, network: type[PretrainableModel]) -> None:
     assert type(build(kind=kind)) is network
 
 

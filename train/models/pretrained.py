@@ -1,4 +1,4 @@
-"""Adoption: a trained ResNet's weights in another network, frozen while its new modules learn."""
+"""Pretrained weights: a trained ResNet's in another network, frozen while its new modules learn."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,13 +14,13 @@ _OPTIONAL = "num_batches_tracked"  # a counter that checkpoints older than PyTor
 _SHOWN = 8  # mismatches that an error names, of what may be hundreds
 
 
-class AdoptingModel(nn.Module, ABC):
-    """A network whose tensors are partly a ResNet's (adopted) and partly its own (new).
+class PretrainableModel(nn.Module, ABC):
+    """A network whose tensors are partly a ResNet's (pretrained) and partly its own (new).
 
     Source: section 4.2, equations 8 to 13: adopt, train the new modules alone, then finetune all.
 
-    Frozen, the adopted modules take no gradient and stay in evaluation mode, whatever ``train()``
-    says, so that the statistics of their batch norms stand still as well as their weights.
+    Frozen, the pretrained modules take no gradient and stay in evaluation mode, whatever
+    ``train()`` sets, so that the statistics of their batch norms stay the same as well.
 
     Every network ends in a fully connected layer of torchvision's name, ``fc``.
     """
@@ -34,54 +34,48 @@ class AdoptingModel(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         self.frozen = False
-        self._left_out: tuple[str, ...] = ()
+        self._excluded: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
-        """Number of classes: of the logits that leave."""
+        """Number of classes."""
         return self.fc.out_features
 
     @abstractmethod
     def inserted_modules(self) -> tuple[nn.Module, ...]:
         """The modules that no ResNet has."""
 
-    def leave_out(self, names: Sequence[str]) -> None:
-        """Count modules as new although a ResNet has them: they are not adopted, never frozen.
+    def exclude(self, names: Sequence[str]) -> None:
+        """Count modules (``fc``) as new although a ResNet has them: they are never frozen.
 
-        ``adopt_weights`` does it for its own ``leave_out``. Not saved with the weights, like the
-        phase: a run that goes on calls it again, before it freezes and makes its optimiser.
-
-        Args:
-            names: Names of modules, such as ``fc`` (or ``fc.``, as its tensors' names begin).
-
-        Raises:
-            TrainingError: There is no such module.
+        ``load_pretrained`` does it for its own ``exclude``. Not saved with the weights, like the
+        phase: a run that is resumed calls it again, before it freezes and makes its optimiser.
         """
-        self._left_out = tuple(dict.fromkeys((*self._left_out, *_module_names(self, names))))
+        self._excluded = tuple(dict.fromkeys((*self._excluded, *_module_names(self, names))))
 
     def new_modules(self) -> tuple[nn.Module, ...]:
-        """The modules that are not adopted; all others' tensors can be."""
-        return (*self.inserted_modules(), *map(self.get_submodule, self._left_out))
+        """The modules that are not pretrained; all others' tensors can be."""
+        return (*self.inserted_modules(), *map(self.get_submodule, self._excluded))
 
     def new_parameters(self) -> Iterator[nn.Parameter]:
         """The parameters of the new modules, each once."""
         parameters = (p for module in self.new_modules() for p in module.parameters())
         return iter(dict.fromkeys(parameters))
 
-    def adopted_parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters that a ResNet can give: all that are not in a new module."""
+    def pretrained_parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters that are not in a new module."""
         new = {id(parameter) for parameter in self.new_parameters()}
         return (parameter for parameter in self.parameters() if id(parameter) not in new)
 
-    def adopted_modules(self) -> Iterator[nn.Module]:
-        """The modules that hold no new module: the adopted blocks and all that is in them."""
+    def pretrained_modules(self) -> Iterator[nn.Module]:
+        """The modules that hold no new module."""
         new = {module for root in self.new_modules() for module in root.modules()}
         return (module for module in self.modules() if new.isdisjoint(module.modules()))
 
-    def freeze_adopted(self) -> None:
+    def freeze_pretrained(self) -> None:
         """Let only the new modules train: phase 1 (equations 8 to 10)."""
         self.frozen = True
-        for parameter in self.adopted_parameters():
+        for parameter in self.pretrained_parameters():
             parameter.requires_grad_(False)
             parameter.grad = None  # an optimizer would still apply the last one
         self.train(self.training)
@@ -89,7 +83,7 @@ class AdoptingModel(nn.Module, ABC):
     def unfreeze(self) -> None:
         """Let everything train: phase 2 (equations 11 to 13)."""
         self.frozen = False
-        for parameter in self.adopted_parameters():
+        for parameter in self.pretrained_parameters():
             parameter.requires_grad_(True)
         self.train(self.training)
 
@@ -97,109 +91,102 @@ class AdoptingModel(nn.Module, ABC):
         """Set training or evaluation mode; frozen modules are always in evaluation mode."""
         super().train(mode)
         if self.frozen:
-            for module in self.adopted_modules():
+            for module in self.pretrained_modules():
                 module.training = False
         return self
 
 
 @dataclass(frozen=True)
-class AdoptionReport:
-    """What became of each tensor when weights were adopted."""
+class PretrainedReport:
+    """What became of each tensor when pretrained weights were loaded."""
 
-    adopted: tuple[str, ...]
+    loaded: tuple[str, ...]
     """Tensors copied from the ResNet, by their common name."""
-    left_out: tuple[str, ...]
-    """Tensors of the ResNet that have no place in the model, or were not wanted."""
-    newly_made: tuple[str, ...]
+    excluded: tuple[str, ...]
+    """Tensors of the ResNet that have no place in the model, or were excluded."""
+    new: tuple[str, ...]
     """Tensors of the model that the ResNet does not give, as they were initialised."""
 
     def __str__(self) -> str:
         """Three lines: how many tensors, and of which modules."""
+        rows = ("pretrained", self.loaded), ("excluded", self.excluded), ("new", self.new)
         return "\n".join(
             f"{title:<11}{len(names):4d} tensors" + (f": {_modules(names)}" if names else "")
-            for title, names in (
-                ("adopted", self.adopted),
-                ("left out", self.left_out),
-                ("newly made", self.newly_made),
-            )
+            for title, names in rows
         )
 
 
-def adopt_weights(
-    model: AdoptingModel, state_dict: Mapping[str, Tensor], *, leave_out: Sequence[str] = ()
-) -> AdoptionReport:
+def load_pretrained(
+    model: PretrainableModel, state_dict: Mapping[str, Tensor], *, exclude: Sequence[str] = ()
+) -> PretrainedReport:
     """Copy a trained ResNet's weights into all tensors of a model that are not new.
+
+    ``state_dict`` has torchvision's names (``PixelResNet``'s too), and the model's depths, width
+    and classes; ``exclude=("fc.",)`` where the ResNet was trained on other classes: such modules
+    count as new. After an error the model is as it was.
 
     Source: section 4.2, equation 6: layer2 to layer4 and the fully connected layer.
 
-    Args:
-        model: Changed in place; untouched if an error is raised.
-        state_dict: A ResNet's tensors by torchvision's names (``PixelResNet`` has the same), of the
-            depths, width and classes of the model.
-        leave_out: Modules that are not adopted but count as new, as in ``AdoptingModel.leave_out``:
-            ``("fc.",)`` where the ResNet was trained on other classes.
-
-    Returns:
-        What was adopted, left out and newly made.
-
     Raises:
         TrainingError: A tensor is missing, has another shape, or has no place in the model although
-            nothing new stands there; or there is no module to leave out.
+            nothing new stands there; or there is no module to exclude.
     """
     own = model.state_dict()
-    left_out = tuple(f"{name}." for name in _module_names(model, leave_out))
-    new = set(model.new_modules())
-    inserted = tuple(f"{name}." for name, module in model.named_modules() if module in new)
-    wanted = {name: own[name] for name in own if not name.startswith((*inserted, *left_out))}
+    excluded = tuple(f"{name}." for name in _module_names(model, exclude))
+    modules = set(model.new_modules())
+    inserted = tuple(f"{name}." for name, module in model.named_modules() if module in modules)
+    wanted = {name: own[name] for name in own if not name.startswith((*inserted, *excluded))}
     given = {
         name: state_dict[name]
         for name in state_dict
-        if not name.startswith((*model.replaced, *left_out))
+        if not name.startswith((*model.replaced, *excluded))
     }
-
-    mismatches = [
-        f"{name}: expected {_shape(tensor)}, got {_shape(given.get(name))}"
-        for name, tensor in wanted.items()
-        if _shape(tensor) != _shape(given.get(name))
-        and not (name.endswith(_OPTIONAL) and name not in given)
-    ]
-    mismatches += [
-        f"{name}: expected finite {_kind(wanted[name])} numbers, got {_kind(tensor)} ones"
-        + (" that are not all finite" if _kind(tensor) == _kind(wanted[name]) else "")
-        for name, tensor in given.items()
-        if name in wanted
-        and _shape(tensor) == _shape(wanted[name])
-        and (_kind(tensor) != _kind(wanted[name]) or not _is_finite(tensor))
-    ]
-    mismatches += [
-        f"{name}: expected no such tensor, got {_shape(tensor)}"
-        for name, tensor in given.items()
-        if name not in wanted
-    ]
+    mismatches = _mismatches(wanted, given)
     if mismatches:
         more = len(mismatches) - _SHOWN
+        only_fc = all(mismatch.startswith("fc.") for mismatch in mismatches)
         raise TrainingError(
             f"these weights do not fit {type(model).__name__}:\n  "
             + "\n  ".join(mismatches[:_SHOWN])
             + (f"\n  and {more} more" if more > 0 else "")
             + "\nGive the weights of a ResNet of the same depths, width and number of classes"
-            + (
-                ", or leave fc out, which then begins at random."
-                if all(mismatch.startswith("fc.") for mismatch in mismatches)
-                else "."
-            )
+            + (", or exclude fc, which then starts at random." if only_fc else ".")
         )
 
-    model.leave_out(leave_out)
-    adopted = tuple(name for name in wanted if name in given)
+    model.exclude(exclude)
+    loaded = tuple(name for name in wanted if name in given)
     with torch.no_grad():
-        for name in adopted:
+        for name in loaded:
             wanted[name].copy_(given[name])
-    return AdoptionReport(
-        adopted,
-        left_out=tuple(name for name in state_dict if name not in given),
-        newly_made=tuple(name for name in own if name not in wanted),
+    return PretrainedReport(
+        loaded,
+        excluded=tuple(name for name in state_dict if name not in given),
+        new=tuple(name for name in own if name not in wanted),
     )
+
+
+def _mismatches(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    missing, unusable = [], []
+    for name, tensor in wanted.items():
+        expected, got = _shape(tensor), _shape(given.get(name))
+        if expected != got:
+            if not (name.endswith(_OPTIONAL) and name not in given):
+                missing.append(f"{name}: expected {expected}, got {got}")
+            continue
+        kind, found = _kind(tensor), _kind(given[name])
+        finite = given[name].is_meta or bool(given[name].isfinite().all())
+        if kind != found or not finite:
+            more = " that are not all finite" if kind == found else ""
+            unusable.append(f"{name}: expected finite {kind} numbers, got {found} ones{more}")
+    return [
+        *missing,
+        *unusable,
+        *(
+            f"{name}: expected no such tensor, got {_shape(tensor)}"
+            for name, tensor in given.items()
+            if name not in wanted
+        ),
+    ]
 
 
 def _module_names(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
@@ -209,14 +196,10 @@ def _module_names(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
     for name in found:
         if not name or name not in modules:
             raise TrainingError(
-                f"{type(model).__name__} has no module {name!r} to leave out: expected one of "
+                f"{type(model).__name__} has no module {name!r} to exclude: expected one of "
                 f"{', '.join(child for child, _ in model.named_children())}, or a part of one"
             )
     return found
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    return tensor.is_meta or bool(tensor.isfinite().all())
 
 
 def _kind(tensor: Tensor) -> str:
