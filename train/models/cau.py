@@ -25,8 +25,8 @@ class CAU(nn.Module):
         b  =         FC2_b(ReLU(LN(FC1_b(f_C^b))))              (4)   FC2: C/r -> C
         f_C^w, f_C^b: two independent attention poolings of f   (5)
 
-    Deviations: none known. Not stated in the paper: that C / r is rounded down and at least 2, and
-    that layers begin with PyTorch's default initialisation, at which w is near 1/2 and b near 0.
+    Not stated in the paper: that C / r is rounded down and at least 2, and that layers start with
+    PyTorch's default initialisation, at which w is near 1/2 and b near 0.
     """
 
     def __init__(

@@ -7,15 +7,9 @@ from latentset.train.models.pooling import AttentionPooling, AveragePooling, Max
 
 
 class ScaleCAU(nn.Module):
-    """Scales each channel, and shifts none.
+    """Scales each channel, and shifts none: f~ = w * f, w = sigmoid(FC2(ReLU(LN(FC1(f_C))))).
 
     Source: section 5.7, "CAU Module" scale; Table 3.
-
-    ::
-
-        f~ = w * f,    w = sigmoid(FC2(ReLU(LN(FC1(f_C)))))
-
-    Deviations: none known.
     """
 
     def __init__(self, channels: int, r: int = 16) -> None:
@@ -30,15 +24,9 @@ class ScaleCAU(nn.Module):
 
 
 class BiasCAU(nn.Module):
-    """Shifts each channel, and scales none.
+    """Shifts each channel, and scales none: f~ = f + b, b = FC2(ReLU(LN(FC1(f_C)))).
 
     Source: section 5.7, "CAU Module" bias; Table 3.
-
-    ::
-
-        f~ = f + b,    b = FC2(ReLU(LN(FC1(f_C))))
-
-    Deviations: none known.
     """
 
     def __init__(self, channels: int, r: int = 16) -> None:
@@ -53,16 +41,9 @@ class BiasCAU(nn.Module):
 
 
 class SharedPoolingCAU(nn.Module):
-    """Computes weight and bias from one attention pooling.
+    """Computes weight and bias, as ``CAU``, from one attention pooling f_C^w = f_C^b.
 
     Source: section 5.7, "CAU Pooling Function" 1att; Table 3.
-
-    ::
-
-        f~ = w * f + b,    w = sigmoid(FC2_w(ReLU(LN(FC1_w(f_C)))))
-                           b =         FC2_b(ReLU(LN(FC1_b(f_C))))
-
-    Deviations: none known.
     """
 
     def __init__(self, channels: int, r: int = 16) -> None:
@@ -84,14 +65,12 @@ class MaxAverageCAU(nn.Module):
 
     Source: section 5.7, "CAU Pooling Function" max&avg; Table 3. How the two poolings are joined
     the paper does not say: here as in CBAM's channel attention, which section 2.3 cites (Woo et
-    al. 2018, equation 2): the same layers see the one and the other, and their outputs are added.
+    al. 2018, equation 2): the same layers see both, and their outputs are added.
 
     ::
 
         f~ = w * f + b,    w = sigmoid(FC_w(max f) + FC_w(mean f))
                            b =         FC_b(max f) + FC_b(mean f),    FC = FC2(ReLU(LN(FC1(.))))
-
-    Deviations: none known.
     """
 
     def __init__(self, channels: int, r: int = 16) -> None:
@@ -118,8 +97,8 @@ class OneLayerCAU(nn.Module):
 
         f~ = w * f + b,    w = sigmoid(FC_w(f_C^w)),  b = FC_b(f_C^b),    FC: C -> C
 
-    Deviations: none known. Layer norm and ReLU, which stand between two layers, are gone with the
-    second; the paper does not say so.
+    Layer norm and ReLU, which stand between two layers, are gone with the second; the paper does
+    not say so.
     """
 
     def __init__(self, channels: int) -> None:

@@ -25,12 +25,8 @@ class CompressedNet(PretrainableModel):
           -> average -> fc -> logits
 
     y_hat and sigma_hat enter as they are, symbols and standard deviations as floats: the paper
-    states no normalisation, and none is added.
-
-    Deviations: none known.
-
-    The trunk's tensors have torchvision's names (``layer3.0.conv1.weight``), so that a ResNet's
-    weights are loaded by name; what is new has names of its own.
+    states no normalisation. The trunk's tensors have torchvision's names
+    (``layer3.0.conv1.weight``), so that a ResNet's weights are loaded by name.
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("y_hat", "sigma_hat")
@@ -72,14 +68,12 @@ class CompressedNet(PretrainableModel):
 class CResNet(CompressedNet):
     """The baseline: cResNet-39 with a plain residual block for each of its two inputs.
 
-    Source: sections 4, 5.3 and 5.5.
+    Source: sections 4, 5.3 and 5.5; the paper gives no figures that would pin its head down
+    further.
 
     ::
 
         head = residual block C -> 512 of y_hat, C -> 4 of sigma_hat (stride 1); 516 -> 512
-
-    Deviations: none known; the paper gives no figures for cResNet that would pin its head down
-    further.
     """
 
     def __init__(self, network: CResNetNetwork) -> None:
@@ -106,8 +100,6 @@ class Head(nn.Module):
         sigma_hat (C,H,W) -> branch -> (4,H,W)   /
 
         mapping = 1x1 convolution without bias, batch norm, ReLU
-
-    Deviations: none known.
     """
 
     def __init__(
@@ -127,9 +119,7 @@ class Head(nn.Module):
 
 
 def residual_head(blocks: Blocks, channels: int, sigma_features: int) -> Head:
-    """A head whose two branches are residual blocks.
-
-    Source: section 5.5: "two parallel residual blocks"; section 5.3 gives their channels.
+    """A head of two parallel residual blocks (section 5.5; section 5.3 gives their channels).
 
     Raises:
         RecipeError: Blocks of this kind cannot give so many channels.

@@ -12,15 +12,9 @@ MakeCAU = Callable[[int], nn.Module]
 
 
 class FA(nn.Module):
-    """Adapts features: channel attention chooses and realigns, convolutions then enhance.
+    """Adapts features, FA(f) = FEU(CAU(f)): attention realigns channels, convolutions enhance.
 
     Source: section 4.1; figure 4b; the CAU's position "pre" of Table 3 (before the FEU's skip).
-
-    ::
-
-        FA(f) = FEU(CAU(f))
-
-    Deviations: none known.
     """
 
     def __init__(self, in_channels: int, out_channels: int, n: int, *, cau: MakeCAU = CAU) -> None:
@@ -37,8 +31,8 @@ class FA(nn.Module):
 def fa_near_identity(in_channels: int, out_channels: int, n: int, *, r: int = 16) -> FA:
     """An FA module that at first changes little, where channels stay the same.
 
-    Pretrained blocks behind it then see nearly what they were trained on. Not the paper's, which says
-    nothing of initialisation.
+    Pretrained blocks behind it then see nearly what they were trained on. Not the paper's, which
+    says nothing of initialisation.
     """
     cau = CAU(in_channels, r)
     cau.begin_near_identity()

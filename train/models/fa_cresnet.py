@@ -25,8 +25,6 @@ class FACResNet(CompressedNet):
         head   = FA C -> 512 of y_hat, FA C -> 4 of sigma_hat; then 516 -> 512     (9)
         layer3 = block 0 -> FA 1024 -> 1024 -> blocks 1…                           (10)
         layer4 = block 0 -> FA 2048 -> 2048 -> blocks 1…                           (10)
-
-    Deviations: none known.
     """
 
     def __init__(self, network: FACResNetNetwork, fa: MakeFA | None = None) -> None:
@@ -47,16 +45,10 @@ class FACResNet(CompressedNet):
 
 
 class FACResNetY(CompressedNet):
-    """FA-cResNet that takes y_hat alone.
+    """FA-cResNet that takes y_hat alone: head = FA C -> 512 of y_hat.
 
-    Source: section 5.7, "Input"; Table 3.
-
-    ::
-
-        head = FA C -> 512 of y_hat; layer3, layer4 as in FACResNet
-
-    Deviations: none known. Without a second branch there is nothing to concatenate, and so no
-    mapping after it; the paper does not say.
+    Source: section 5.7, "Input"; Table 3. Without a second branch there is nothing to concatenate,
+    and so no mapping after it; the paper does not say.
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("y_hat",)
@@ -75,7 +67,9 @@ class FACResNetY(CompressedNet):
 class FACResNetPost(CompressedNet):
     """cResNet with an FA module after the last block of each of its layers.
 
-    Source: section 5.7, "FA Position" post; Table 3.
+    Source: section 5.7, "FA Position" post; Table 3. That layer2's first block is then cResNet's,
+    the paper does not say: its FA modules stand there in FA-cResNet, and are moved to the layer's
+    end.
 
     ::
 
@@ -83,9 +77,6 @@ class FACResNetPost(CompressedNet):
         layer2 = blocks 1… -> FA 512 -> 512
         layer3 = blocks 0… -> FA 1024 -> 1024
         layer4 = blocks 0… -> FA 2048 -> 2048
-
-    Deviations: none known. That layer2's first block is then cResNet's, the paper does not say: its
-    FA modules stand there in FA-cResNet, and are moved to the layer's end.
     """
 
     def __init__(self, network: FACResNetPostNetwork, fa: MakeFA | None = None) -> None:

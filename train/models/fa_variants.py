@@ -37,16 +37,10 @@ CAUS: dict[Attention, Callable[[int], MakeCAU]] = {
 
 
 class FASkip(FA):
-    """An FA module whose CAU stands in the FEU's skip connection.
+    """An FA module whose CAU stands in the FEU's skip: FA(f) = ReLU(blocks(f) + skip(CAU(f))).
 
-    Source: section 5.7, "CAU Position" skip; Table 3.
-
-    ::
-
-        FA(f) = ReLU(blocks(f) + skip(CAU(f)))    blocks, skip: the FEU's
-
-    Deviations: none known. Where the skip has a projection, the CAU stands before it, and so sees
-    what enters the module, as in the position "pre"; the paper does not say.
+    Source: section 5.7, "CAU Position" skip; Table 3. Where the skip has a projection, the CAU
+    stands before it, as in the position "pre"; the paper does not say.
     """
 
     def forward(self, f: Tensor) -> Tensor:
@@ -55,16 +49,10 @@ class FASkip(FA):
 
 
 class FAInner(nn.Module):
-    """An FA module whose CAU stands right before the FEU's addition.
+    """An FA module whose CAU precedes the FEU's addition: FA(f) = ReLU(CAU(blocks(f)) + skip(f)).
 
-    Source: section 5.7, "CAU Position" inner; Table 3.
-
-    ::
-
-        FA(f) = ReLU(CAU(blocks(f)) + skip(f))    blocks, skip: the FEU's
-
-    Deviations: none known. The CAU has the channels that leave; of the 4 of sigma_hat's branch its
-    bottleneck keeps 2 (``fc_bottleneck``).
+    Source: section 5.7, "CAU Position" inner; Table 3. The CAU has the channels that leave; of the
+    4 of sigma_hat's branch its bottleneck keeps 2 (``fc_bottleneck``).
     """
 
     def __init__(self, in_channels: int, out_channels: int, n: int, *, cau: MakeCAU = CAU) -> None:
@@ -78,18 +66,12 @@ class FAInner(nn.Module):
 
 
 class FAPost(nn.Module):
-    """An FA module whose CAU comes after the FEU.
+    """An FA module whose CAU follows the FEU: FA(f) = CAU(FEU(f)).
 
-    Source: section 5.7, "CAU Position" post; Table 3.
-
-    ::
-
-        FA(f) = CAU(FEU(f))
-
-    Deviations: none known. The paper says "after the residual addition", not on which side of its
-    ReLU: here after it, as in the SE-POST of squeeze-and-excitation networks (Hu et al., the
-    paper's reference 19). What leaves may be negative. The CAU has the channels that leave; of the
-    4 of sigma_hat's branch its bottleneck keeps 2 (``fc_bottleneck``).
+    Source: section 5.7, "CAU Position" post; Table 3. The paper says "after the residual addition",
+    not on which side of its ReLU: here after it, as in the SE-POST of squeeze-and-excitation
+    networks (Hu et al., the paper's reference 19). What leaves may be negative. The CAU has the
+    channels that leave, as in ``FAInner``.
     """
 
     def __init__(self, in_channels: int, out_channels: int, n: int, *, cau: MakeCAU = CAU) -> None:
@@ -104,18 +86,11 @@ class FAPost(nn.Module):
 
 
 class CAUOnly(nn.Module):
-    """An FA module that is a CAU and nothing more.
+    """An FA module that is a CAU alone: FA(f) = CAU(f), or adjust(CAU(f)) where C != out.
 
-    Source: section 5.7, "FA Module" CAU; Table 3.
-
-    ::
-
-        FA(f) = CAU(f)                  where C = out
-        FA(f) = adjust(CAU(f))          elsewhere; adjust = 1x1 convolution, batch norm, ReLU
-
-    Deviations: none known. A CAU cannot change the number of channels, as both branches of the head
-    must, and the paper does not say what then does: here one convolutional block, with which it
-    adjusts channels elsewhere too (section 4, after the concatenation).
+    Source: section 5.7, "FA Module" CAU; Table 3. A CAU cannot change the number of channels, as
+    both branches of the head must, and the paper does not say what then does: here adjust, one 1x1
+    convolutional block, with which it adjusts channels elsewhere too (section 4).
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, cau: MakeCAU = CAU) -> None:

@@ -11,7 +11,9 @@ from latentset.train.models.blocks import initialise_convolutions
 class FEU(nn.Module):
     r"""Enhances features across channels and neighbours, by n 3x3 convolutions in a bottleneck.
 
-    Source: section 4.1; figure 4b.
+    Source: section 4.1; figure 4b. The factor 4, the convolutions without bias, the projection on
+    the skip and the ReLU after the sum are what Table 2's figures and "residual-block-like" pin
+    down.
 
     ::
 
@@ -20,9 +22,6 @@ class FEU(nn.Module):
 
         m = out / 4, at least 1; conv = convolution without bias, batch norm, ReLU;
         skip = identity where C = out, else 1x1 convolution and batch norm
-
-    Deviations: none known. The factor 4, the convolutions without bias, the projection on the skip
-    and the ReLU after the sum are what Table 2's figures and "residual-block-like" pin down.
     """
 
     def __init__(self, in_channels: int, out_channels: int, n: int) -> None:

@@ -13,8 +13,8 @@ class AttentionPooling(nn.Module):
 
         f_C(c) = sum_{i,j} k(i,j) f(c,i,j),    k = softmax over all (i,j) of conv1x1(f)
 
-    Deviations: none known. The 1x1 convolution has a bias, as Table 2's parameters show, though
-    softmax takes it out again: its gradient is zero.
+    The 1x1 convolution has a bias, as Table 2's parameters show, though softmax takes it out
+    again: its gradient is zero.
     """
 
     def __init__(self, channels: int) -> None:
@@ -28,15 +28,9 @@ class AttentionPooling(nn.Module):
 
 
 class AveragePooling(nn.Module):
-    """The mean of each channel.
+    """The mean of each channel, f_C(c) = 1/(H W) sum_{i,j} f(c,i,j); it has no parameters.
 
     Source: section 5.7, "CAU Pooling Function" avg; Table 3.
-
-    ::
-
-        f_C(c) = 1/(H W) sum_{i,j} f(c,i,j)
-
-    Deviations: none known.
     """
 
     def __init__(self, channels: int) -> None:
@@ -48,16 +42,10 @@ class AveragePooling(nn.Module):
 
 
 class MaxPooling(nn.Module):
-    """The greatest value of each channel.
+    """The greatest value of each channel, f_C(c) = max_{i,j} f(c,i,j); it has no parameters.
 
-    Source: section 5.7, "CAU Pooling Function" max; Table 3.
-
-    ::
-
-        f_C(c) = max_{i,j} f(c,i,j)
-
-    Deviations: none known. Where several positions share the greatest value, as zeros do in a
-    sparse latent, they share its gradient.
+    Source: section 5.7, "CAU Pooling Function" max; Table 3. Where several positions share it, as
+    zeros do in a sparse latent, they share its gradient.
     """
 
     def __init__(self, channels: int) -> None:

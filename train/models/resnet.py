@@ -20,8 +20,6 @@ class PixelNet(PretrainableModel):
 
         x (3,H,W) -> conv 7x7 /2 -> max 3x3 /2 -> layer1 -> layer2 /2 -> layer3 /2 -> layer4 /2
           -> average -> fc -> logits
-
-    Deviations: none known.
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("pixels",)
@@ -53,14 +51,8 @@ class PixelResNet(PixelNet):
     """ResNet on pixels: Anchor 1 when trained on originals, Anchor 2 on decoded images.
 
     Source: sections 5.2 and 4.2, equations 6 and 7; torchvision's ResNet, whose function and names
-    of tensors it has exactly, so that checkpoints fit both ways.
-
-    ::
-
-        layer i = block 0 -> blocks 1…
-
-    Deviations: none at ``width=64``. Another width scales every layer's channels (torchvision's
-    own ``width_per_group`` scales only the inside of a block).
+    of tensors it has exactly, so that checkpoints fit both ways. A width other than 64 scales every
+    layer's channels (torchvision's own ``width_per_group`` scales only the inside of a block).
     """
 
     def __init__(self, network: ResNetNetwork) -> None:
@@ -75,14 +67,8 @@ class PixelResNet(PixelNet):
 class FAResNet(PixelNet):
     """ResNet on pixels with an FA module after the first block of each layer.
 
-    Source: section 5.7, "FA Effect"; Table 3: trained from scratch with decoded images.
-
-    ::
-
-        layer i = block 0 -> FA -> blocks 1…,    i = 1, 2, 3, 4
-
-    Deviations: none known. The paper gives no depth n of the four FEUs: here its 3/4/5 of layers 2
-    to 4, and one less in layer1.
+    Source: section 5.7, "FA Effect"; Table 3: trained from scratch with decoded images. The paper
+    gives no depth n of the four FEUs: here its 3/4/5 of layers 2 to 4, and one less in layer1.
     """
 
     def __init__(self, network: FAResNetNetwork, fa: MakeFA | None = None) -> None:

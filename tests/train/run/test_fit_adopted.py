@@ -118,7 +118,7 @@ def test_weights_of_classes_in_another_order_are_refused(
 def test_no_epochs_evaluate_what_is_adopted(
     make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(RecipeError, match=r"0 evaluates adopted weights, .*adopt is empty"):
+    with pytest.raises(RecipeError, match=r"0 evaluates pretrained weights, .*adopt is empty"):
         make_recipe(schedule__epochs=0)
     pixels = write_synthetic_pixels(
         tmp_path / "p.zarr", classes=("glass", "metal", "paper"), splits=("test",)

@@ -51,7 +51,7 @@ def test_first_phase_ends_at_the_plateau() -> None:
 def test_plateau_wants_a_first_phase_and_a_split(make_recipe: MakeRecipe) -> None:
     with pytest.raises(RecipeError, match="it ends the first phase, but frozen_epochs is 0"):
         make_recipe(schedule__plateau_epochs=2)
-    with pytest.raises(RecipeError, match=r"looks at the validation split, .*val_split is empty"):
+    with pytest.raises(RecipeError, match=r"needs a validation split, .*val_split is empty"):
         make_recipe(
             schedule__plateau_epochs=2,
             schedule__frozen_epochs=2,
