@@ -76,7 +76,7 @@ def classifying(number: int, folder: str, threads: int) -> measure.Works:
     from latentset.train.data.crop import gather, gather_index
     from latentset.train.data.reader import Batch, LatentReader
     from latentset.train.data.split import Split, select_split, split_names
-    from latentset.train.models import FACResNet
+    from latentset.train.models.fa_cresnet import FACResNet
     from latentset.train.models.networks import FACResNetNetwork
     from latentset.train.recipe.recipe import Data
 

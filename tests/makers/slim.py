@@ -8,31 +8,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentset.train.models import (
-    CAU,
-    FA,
-    FEU,
-    AveragePooling,
+from latentset.train.models.blocks import MakeFA
+from latentset.train.models.cau import CAU
+from latentset.train.models.cau_variants import (
     BiasCAU,
-    CAUOnly,
-    CResNet,
-    FACResNet,
-    FACResNetPost,
-    FACResNetY,
-    FAInner,
-    FAPost,
-    FAResNet,
-    FASkip,
-    MakeCAU,
-    MakeFA,
     MaxAverageCAU,
-    MaxPooling,
     OneLayerCAU,
-    PixelResNet,
-    PretrainableModel,
     ScaleCAU,
     SharedPoolingCAU,
 )
+from latentset.train.models.cresnet import CResNet
+from latentset.train.models.fa import FA, MakeCAU
+from latentset.train.models.fa_cresnet import FACResNet, FACResNetPost, FACResNetY
+from latentset.train.models.fa_variants import CAUOnly, FAInner, FAPost, FASkip
+from latentset.train.models.feu import FEU
 from latentset.train.models.networks import (
     CResNetNetwork,
     FACResNetNetwork,
@@ -41,6 +30,9 @@ from latentset.train.models.networks import (
     FAResNetNetwork,
     ResNetNetwork,
 )
+from latentset.train.models.pooling import AveragePooling, MaxPooling
+from latentset.train.models.pretrained import PretrainableModel
+from latentset.train.models.resnet import FAResNet, PixelResNet
 
 DEPTHS = (1, 3, 2, 2)
 CHANNELS = 32

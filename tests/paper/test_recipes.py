@@ -18,9 +18,9 @@ from latentset.datasets.store import Store, open_store
 from latentset.paper.experiments import sweeps
 from latentset.train.data.reader import LatentReader
 from latentset.train.data.split import select_split
-from latentset.train.models import load_pretrained
 from latentset.train.models.build import build_network
 from latentset.train.models.networks import PixelNetwork
+from latentset.train.models.pretrained import load_pretrained
 from latentset.train.recipe.recipe import FROM_RECIPE, Recipe, resolve
 from latentset.train.recipe.recipe_file import load_recipe, parse_recipe, recipe_names
 from latentset.train.recipe.recipe_text import recipe_lines, recipe_text, toml_text

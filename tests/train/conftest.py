@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from latentset.datasets.store import Store, open_store
-from latentset.train.models import PixelResNet
 from latentset.train.models.networks import ResNetNetwork
+from latentset.train.models.resnet import PixelResNet
 from latentset.train.recipe.recipe import Recipe
 from latentset.train.recipe.recipe_file import parse_recipe
 from tests.makers.synthetic import write_synthetic_store

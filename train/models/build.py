@@ -1,14 +1,7 @@
 """From the network that a recipe names to the network itself, with random weights."""
 
-from latentset.train.models import (
-    CResNet,
-    FACResNet,
-    FACResNetPost,
-    FACResNetY,
-    FAResNet,
-    PixelResNet,
-    PretrainableModel,
-)
+from latentset.train.models.cresnet import CResNet
+from latentset.train.models.fa_cresnet import FACResNet, FACResNetPost, FACResNetY
 from latentset.train.models.networks import (
     CResNetNetwork,
     FACResNetNetwork,
@@ -18,6 +11,8 @@ from latentset.train.models.networks import (
     Network,
     ResNetNetwork,
 )
+from latentset.train.models.pretrained import PretrainableModel
+from latentset.train.models.resnet import FAResNet, PixelResNet
 
 
 def build_network(network: Network) -> PretrainableModel:

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from latentset.datasets.store import Header
 from latentset.train.data.inputs import Input, make_input
 from latentset.train.data.reader import Batch, LatentReader
-from latentset.train.models import PretrainableModel
+from latentset.train.models.pretrained import PretrainableModel
 from latentset.train.recipe.recipe import Device, Recipe
 
 Tensors = tuple[Tensor, ...] | list[Tensor]

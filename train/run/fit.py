@@ -15,8 +15,8 @@ from latentset.datasets.storage.atomic import write_atomically
 from latentset.datasets.store import Store, open_store
 from latentset.train.data.reader import LatentReader
 from latentset.train.data.split import Split, select_split
-from latentset.train.models import PretrainableModel, load_pretrained
 from latentset.train.models.build import build_network
+from latentset.train.models.pretrained import PretrainableModel, load_pretrained
 from latentset.train.recipe.recipe import Recipe, resolve
 from latentset.train.run.checkpoint import StoreRecord, load_state, load_weights, save_weights
 from latentset.train.run.classifier import Classifier

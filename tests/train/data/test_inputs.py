@@ -10,8 +10,10 @@ from latentset.datasets.store import Store
 from latentset.train.data.inputs import LatentInput, PixelInput, make_input
 from latentset.train.data.reader import Batch, LatentReader
 from latentset.train.data.split import select_split
-from latentset.train.models import CAU, FA, FACResNet
 from latentset.train.models.build import build_network
+from latentset.train.models.cau import CAU
+from latentset.train.models.fa import FA
+from latentset.train.models.fa_cresnet import FACResNet
 from latentset.train.models.networks import FACResNetNetwork
 from latentset.train.recipe.recipe import Recipe, resolve
 

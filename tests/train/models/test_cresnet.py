@@ -11,8 +11,11 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from latentset.datasets.errors import RecipeError
-from latentset.train.models import CAU, FA, CompressedNet, CResNet, FACResNet
 from latentset.train.models.build import build_network
+from latentset.train.models.cau import CAU
+from latentset.train.models.cresnet import CompressedNet, CResNet
+from latentset.train.models.fa import FA
+from latentset.train.models.fa_cresnet import FACResNet
 from latentset.train.models.networks import CResNetNetwork, FACResNetNetwork, LatentNetwork
 
 CHANNELS = 32

@@ -3,13 +3,15 @@
 import torch
 from torch import Tensor, nn
 
-from latentset.train.models import FA, FACResNetPost, FACResNetY, FAResNet, PixelResNet
+from latentset.train.models.fa import FA
+from latentset.train.models.fa_cresnet import FACResNetPost, FACResNetY
 from latentset.train.models.networks import (
     FACResNetPostNetwork,
     FACResNetYNetwork,
     FAResNetNetwork,
     ResNetNetwork,
 )
+from latentset.train.models.resnet import FAResNet, PixelResNet
 
 
 def names(model: nn.Module, layer: str) -> list[str]:

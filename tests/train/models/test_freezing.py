@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from latentset.train.models import load_pretrained
+from latentset.train.models.pretrained import load_pretrained
 from tests.makers.slim import (
     Make,
     both_networks,

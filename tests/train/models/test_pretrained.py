@@ -6,14 +6,8 @@ import torchvision
 from torch import Tensor, nn
 
 from latentset.datasets.errors import TrainingError
-from latentset.train.models import (
-    CResNet,
-    FACResNet,
-    FACResNetPost,
-    FAResNet,
-    PixelResNet,
-    load_pretrained,
-)
+from latentset.train.models.cresnet import CResNet
+from latentset.train.models.fa_cresnet import FACResNet, FACResNetPost
 from latentset.train.models.networks import (
     CResNetNetwork,
     FACResNetNetwork,
@@ -21,6 +15,8 @@ from latentset.train.models.networks import (
     FAResNetNetwork,
     ResNetNetwork,
 )
+from latentset.train.models.pretrained import load_pretrained
+from latentset.train.models.resnet import FAResNet, PixelResNet
 from tests.makers.slim import (
     CHANNELS,
     CLASSES,

@@ -6,8 +6,8 @@ import torchvision
 from pydantic import ValidationError
 from torch import nn
 
-from latentset.train.models import PixelResNet
 from latentset.train.models.networks import ResNetNetwork
+from latentset.train.models.resnet import PixelResNet
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,10 @@ import torch
 import torchinfo
 from torch import nn
 
-from latentset.train.models import CResNet, FACResNet, PixelResNet
+from latentset.train.models.cresnet import CResNet
+from latentset.train.models.fa_cresnet import FACResNet
 from latentset.train.models.networks import CResNetNetwork, FACResNetNetwork, ResNetNetwork
+from latentset.train.models.resnet import PixelResNet
 
 CLASSES = 23
 

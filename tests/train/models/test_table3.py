@@ -10,9 +10,9 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from latentset.paper.table3_settings import SETTINGS
-from latentset.train.models import PretrainableModel
 from latentset.train.models.build import build_network
 from latentset.train.models.networks import AnyNetwork, Network
+from latentset.train.models.pretrained import PretrainableModel
 
 CLASSES = 5
 NAMES = [setting.name for setting in SETTINGS]

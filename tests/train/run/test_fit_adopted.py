@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from latentset.datasets.errors import RecipeError, TrainingError
 from latentset.datasets.store import Store
-from latentset.train.models import PixelResNet
 from latentset.train.models.networks import ResNetNetwork
+from latentset.train.models.resnet import PixelResNet
 from latentset.train.recipe.recipe import Recipe
 from latentset.train.run.fit import fit
 from latentset.train.run.run_files import read_result

@@ -12,8 +12,8 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from latentset.datasets.store import Store
 from latentset.train.data.reader import LatentReader
 from latentset.train.data.split import select_split
-from latentset.train.models import FACResNet
 from latentset.train.models.build import build_network
+from latentset.train.models.fa_cresnet import FACResNet
 from latentset.train.recipe.recipe import Distill, Recipe, resolve
 from latentset.train.run.classifier import Classifier
 from latentset.train.run.fit import fit

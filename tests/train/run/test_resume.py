@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from latentset.datasets.errors import TrainingError
-from latentset.train.models import FACResNet
+from latentset.train.models.fa_cresnet import FACResNet
 from latentset.train.recipe.recipe import Device, Recipe
 from latentset.train.run import loop
 from latentset.train.run.checkpoint import read_progress

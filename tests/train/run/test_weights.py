@@ -7,8 +7,10 @@ import torch
 import torchvision
 
 from latentset.datasets.errors import TrainingError
-from latentset.train.models import FACResNet, PixelResNet, load_pretrained
+from latentset.train.models.fa_cresnet import FACResNet
 from latentset.train.models.networks import FACResNetNetwork, ResNetNetwork
+from latentset.train.models.pretrained import load_pretrained
+from latentset.train.models.resnet import PixelResNet
 from latentset.train.run.weights import find_weights, load_torchvision
 
 RESNET_18 = "resnet18-f37072fd.pth"
