@@ -1,9 +1,8 @@
 """Which part of a latent grid a classifier sees, and cutting it out on the device.
 
-Boxes are drawn on the host, a few numbers a sample; rows of symbols go to the device whole, and
-there one gather cuts the box and resizes it to the network's input size, nearest neighbour. The
-gather takes one index for ``y_hat`` and ``scale_index`` alike, so both always show the same box.
-Grids of different sizes share a batch.
+Boxes are drawn on the host; rows of symbols go to the device whole, and there one gather cuts the
+box and resizes it to the network's input size, nearest neighbour, with one index for ``y_hat`` and
+``scale_index``. Grids of different sizes share a batch.
 
 Source: paper section 5.3 (random resized crop to 28x28, nearest neighbour); boxes are those of
 torchvision's ``RandomResizedCrop``, resizing is that of its ``InterpolationMode.NEAREST``.
@@ -24,18 +23,14 @@ ATTEMPTS = 10
 
 @dataclass(frozen=True)
 class Boxes:
-    """One box a sample, in positions of its latent grid."""
+    """One box a sample, in positions of its latent grid: arrays (N,)."""
 
     top: Int64s
-    """(N,), first row of the box."""
     left: Int64s
-    """(N,), first column."""
     height: Int64s
-    """(N,), rows."""
     width: Int64s
-    """(N,), columns."""
     flip: Int64s
-    """(N,), 1 where the box is mirrored left to right, else 0."""
+    """1 where the box is mirrored left to right, else 0."""
 
 
 def random_resized_boxes(

@@ -29,11 +29,7 @@ class Input(nn.Module, ABC):
 
 
 def make_input(takes: tuple[str, ...], recipe: Recipe, header: Header) -> Input:
-    """Choose the input of a network that takes such ``inputs``.
-
-    Raises:
-        RecipeError: The store has no such arrays.
-    """
+    """Choose the input of a network that takes such ``inputs``."""
     channels_last = recipe.device.channels_last
     if takes == ("pixels",):
         return PixelInput(recipe.data.size, recipe.data.resize, channels_last)

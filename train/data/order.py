@@ -1,10 +1,9 @@
 """Random numbers that depend on what they are for and on nothing else.
 
-The order of an epoch and every sample's crop are pure functions of (seed, epoch, sample): the same
-for any batch size, any number of ranks, any machine and any version of NumPy, and known in the
-middle of an epoch without running through its beginning. So they come from a keyed hash, the
-finaliser of SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014),
-chained over the key, and not from a generator with a state.
+The order of an epoch and every sample's crop are pure functions of (seed, epoch, sample), the same
+for any batch size, number of ranks, machine and version of NumPy, and known in the middle of an
+epoch. So they come from a keyed hash, the finaliser of SplitMix64 (Steele, Lea, Flood: Fast
+splittable pseudorandom number generators, 2014), chained over the key.
 """
 
 from collections.abc import Iterator
@@ -54,11 +53,9 @@ def divide(
 ) -> Iterator[Int64s]:
     """Divide an epoch's order, int64 (N,), into the batches of one rank; N >= ``world_size``.
 
-    All ranks cut the same global batches and each takes its part of each, at least one sample: what
-    a step learns does not depend on the number of ranks. All have the same number of batches:
-    processes that wait for each other at each must not run out of them one before the other. With
-    ``drop_last`` a smaller last global batch is dropped; otherwise one that does not fill a sample
-    a rank is joined to the batch before it.
+    All ranks cut the same global batches and each takes its part, at least one sample; all have the
+    same number of batches, as they wait for each other at each. With ``drop_last`` a smaller last
+    global batch is dropped; otherwise one without a sample for each rank joins the one before it.
     """
     end = len(order) - len(order) % batch_size if drop_last else len(order)
     firsts = list(range(0, end, batch_size))

@@ -1,10 +1,9 @@
 """Reading a store for training: true random order, batches read ahead.
 
-A batch is read as one call of ``rows.ArrayRows``, which decodes its chunks outside Python's lock;
-a few batches are read ahead. No worker processes, no shuffle buffer: every sample can come anywhere
-in an epoch. A batch holds the integers that are stored, whole grids one after the other, and the
-boxes to cut out of them (``crop.gather_index``): the device does the rest. Every chunk's crc32c is
-checked when it is decoded, and a chunk that is missing is an error, not zeros.
+A batch is one call of ``rows.ArrayRows``, which decodes its chunks outside Python's lock and checks
+their checksums; a missing chunk is an error, not zeros. No worker processes, no shuffle buffer. A
+batch holds the integers that are stored, whole grids one after the other, and the boxes to cut out
+of them (``crop.gather_index``): the device does the rest.
 """
 
 from collections import deque
@@ -106,11 +105,7 @@ class LatentReader:
         return batches * self._micro_batches
 
     def batches(self, epoch: int, first_batch: int = 0) -> Generator[Batch, None, None]:
-        """Read an epoch (from 0), on the host; the first ``first_batch`` batches are not read.
-
-        Raises:
-            StoreCorruptError: A chunk is missing or does not match its checksum.
-        """
+        """Read an epoch (from 0), on the host; the first ``first_batch`` batches are not read."""
         everything = np.arange(len(self.split))
         order = epoch_order(self.split.samples, self._seed, epoch) if self._training else everything
         divided = divide(

@@ -1,7 +1,4 @@
-"""The rows of a store's arrays for training: of Zarr by TensorStore, of HDF5 by our own reader.
-
-Both check every chunk when it is decoded, and a chunk that is missing is an error, not zeros.
-"""
+"""The rows of a store's arrays for training: of Zarr by TensorStore, of HDF5 by our own reader."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -35,21 +32,14 @@ class ArrayRows(Protocol):
     """Arrays of a store with one row a latent position. Several threads may read."""
 
     def read(self, firsts: Sequence[int], counts: Sequence[int]) -> dict[ArrayName, NDArray[Any]]:
-        """Read runs of rows, each from its first row on so many rows.
+        """Read runs of rows, one after the other: by array, integers (C, R), contiguous.
 
-        Returns by array integers (C, R), contiguous: all runs one after the other.
-
-        Raises:
-            UnreadableError: A chunk is missing or does not match its checksum.
+        UnreadableError where a chunk is missing or does not match its checksum.
         """
 
 
 def open_rows(store: Store, names: Sequence[ArrayName]) -> ArrayRows:
-    """Open arrays of a store that have one row a latent position.
-
-    Raises:
-        StoreCorruptError: An array cannot be opened or is not what the header says.
-    """
+    """Open arrays of a store that have one row a latent position."""
     formats: dict[str, type[ZarrRows | Hdf5Rows]] = {"zarr": ZarrRows, "hdf5": Hdf5Rows}
     return formats[store.format](store, names)
 

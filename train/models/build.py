@@ -16,11 +16,7 @@ from latentset.train.models.resnet import FAResNet, PixelResNet
 
 
 def build_network(network: Network) -> PretrainableModel:
-    """Make the network of a resolved recipe's ``model``.
-
-    Raises:
-        RecipeError: It has sizes that are not possible together.
-    """
+    """Make the network of a resolved recipe's ``model``; RecipeError where its sizes do not fit."""
     match network:
         case FACResNetNetwork():
             return FACResNet(network)

@@ -1,7 +1,4 @@
-"""FA modules that differ from the paper's in one thing: the ablations of Table 3.
-
-The FEU alone is ``FEU`` itself, which is made of the same three numbers as an FA module.
-"""
+"""FA modules that differ from the paper's in one thing (Table 3); the FEU alone is ``FEU``."""
 
 from collections.abc import Callable
 from functools import partial

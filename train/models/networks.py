@@ -1,7 +1,4 @@
-"""What a recipe says of its network: one table a kind, its keys those that the network takes.
-
-Nothing here imports torch. docs/models.md says which keys make which column of Table 3.
-"""
+"""What a recipe says of its network: one table a kind (docs/models.md). Imports no torch."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -14,7 +11,7 @@ Adaptation = Literal["pre", "skip", "inner", "post", "cau", "feu"]
 """What an FA module is: the CAU's position beside the FEU, or one of the two units alone."""
 
 Attention = Literal["affine", "scale", "bias", "max", "avg", "max-avg", "shared", "one-fc"]
-"""What a CAU is: the paper's, or the one thing in which it differs."""
+"""What a CAU is: the paper's "affine", one half of it, other poolings, or no bottleneck."""
 
 
 class Table(BaseModel):
@@ -34,14 +31,14 @@ class Table(BaseModel):
 
 
 class Network(Table):
-    """What every network is given."""
+    """Sizes of every network."""
 
     num_classes: PositiveInt | None = None
-    """Classes; the store's where absent."""
+    """The store's where absent."""
     depth: Depth = 50
-    """The ResNet whose blocks it has, their kind and their number in each layer."""
+    """The ResNet whose kind and number of blocks it has."""
     width: PositiveInt = 64
-    """Width of the ResNet; 64 in the paper, less for a slim network."""
+    """Of the ResNet; less for a slim network."""
 
     @property
     def classes(self) -> int:
@@ -50,7 +47,7 @@ class Network(Table):
 
 
 class LatentNetwork(Network):
-    """What every network of latents is given."""
+    """Sizes of every network of latents."""
 
     channels: PositiveInt | None = None
     """Channels C of the codec; the store's where absent."""
@@ -64,29 +61,26 @@ class LatentNetwork(Network):
 
 
 class PixelNetwork(Network):
-    """What every network of pixels is given."""
+    """Sizes of every network of pixels."""
 
     depths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] | None = None
     """Blocks of layer1 to layer4, for a slim network; those of ``depth`` where absent."""
 
 
 class SigmaFeatures(Table):
-    """What a network that takes sigma_hat is given."""
+    """Sizes of a network that takes sigma_hat."""
 
     sigma_features: PositiveInt = 4
     """Channels that sigma_hat's branch of the head gives."""
 
 
 class FeatureAdaptation(Table):
-    """What a network with FA modules is given, beside the depths n of their FEUs."""
+    """FA modules of a network, but the depths n of their FEUs."""
 
     r: PositiveInt = 16
-    """Reduction ratio of the CAU; no matter to cau = "one-fc" and fa = "feu"."""
+    """Reduction ratio of the CAU; unused by cau = "one-fc" and fa = "feu"."""
     fa: Adaptation = "pre"
-    """Position of the CAU: "pre", "skip", "inner", "post"; or one unit alone: "cau", "feu"."""
     cau: Attention = "affine"
-    """The CAU: the paper's "affine"; "scale" or "bias" alone; pooling by "max", "avg", "max-avg" or
-    one "shared" attention; or "one-fc" without a bottleneck."""
     near_identity: bool = False
     """Start with FA modules that change little, so that pretrained blocks see nearly what they were
     trained on; else, as the paper says nothing of it, with PyTorch's default initialisation."""
@@ -106,7 +100,7 @@ class FeatureAdaptation(Table):
 
 
 class LatentAdaptation(FeatureAdaptation):
-    """What a network of latents with FA modules is given."""
+    """FA modules of a network of latents."""
 
     n: tuple[PositiveInt, PositiveInt, PositiveInt] = (2, 3, 4)
     """Depth of the FEU in layer2 to layer4; in the paper 2/3/4 for quality 1, else 3/4/5."""

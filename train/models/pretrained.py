@@ -125,11 +125,9 @@ def load_pretrained(
     and classes; ``exclude=("fc.",)`` where the ResNet was trained on other classes: such modules
     count as new. After an error the model is as it was.
 
-    Source: section 4.2, equation 6: layer2 to layer4 and the fully connected layer.
+    TrainingError where a tensor is missing, has another shape, or has no place in the model.
 
-    Raises:
-        TrainingError: A tensor is missing, has another shape, or has no place in the model although
-            nothing new stands there; or there is no module to exclude.
+    Source: section 4.2, equation 6: layer2 to layer4 and the fully connected layer.
     """
     own = model.state_dict()
     excluded = tuple(f"{name}." for name in _module_names(model, exclude))

@@ -32,15 +32,12 @@ class StoreRecord(Table):
     """The store that a network was trained from."""
 
     fingerprint: str
-    """Its manifest's fingerprint."""
     codec: str
-    """Name of its codec."""
     codec_sha256: str
-    """Digest of its codec: latents of another mean something else. Empty where it has none."""
+    """Latents of another codec mean something else. Empty where it has none."""
     resize: str
-    """Its resize rule."""
     classes: tuple[str, ...]
-    """Class names, in the order of the logits."""
+    """In the order of the logits."""
 
     @classmethod
     def of(cls, store: Store) -> "StoreRecord":
@@ -73,11 +70,7 @@ def save_weights(path: Path, tensors: dict[str, Tensor], record: Record) -> None
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], Record]:
-    """Read a network's ``state_dict``, on the CPU, and its record.
-
-    Raises:
-        TrainingError: The file is missing, or not one of a run.
-    """
+    """Read a network's ``state_dict``, on the CPU, and its record."""
     tensors, texts = _load(path)
     try:
         return tensors, Record.model_validate_json(texts["latentset"])
@@ -108,9 +101,6 @@ def load_resnet(path: Path) -> dict[str, Tensor]:
     """Read a pixel-domain ResNet's tensors by torchvision's names, on the CPU.
 
     Takes a safetensors file, or a file of ``torch.save`` that holds nothing but tensors.
-
-    Raises:
-        TrainingError: The file is missing, or holds something else.
     """
     if path.suffix == ".safetensors":
         return _load(path)[0]
@@ -145,11 +135,7 @@ def save_state(
 
 
 def load_state(path: Path, classifier: Classifier, optimizer: torch.optim.SGD) -> Progress:
-    """Load what ``save_state`` saved into a classifier and its optimiser.
-
-    Raises:
-        TrainingError: The file is not the state of a run, or that of another network.
-    """
+    """Load what ``save_state`` saved; refuse the state of another network."""
     tensors, _ = _load(path)
     progress = read_progress(path)
     own = classifier.state_dict()

@@ -31,9 +31,8 @@ class SplitFigures(Table):
     loss: float
     """Mean cross entropy, nats."""
     top1: float
-    """Part of the samples whose class has the highest logit, 0 to 1."""
+    """0 to 1, as the two that follow."""
     top5: float
-    """Part of the samples whose class is among the five highest."""
     per_class: dict[str, float | None]
     """top1 of each class's samples; None for a class that has none in the split."""
 
@@ -57,16 +56,15 @@ class Evaluation(Table):
     checkpoint: str
     """File of the weights."""
     recipe: str
-    """Name of the recipe that they come from."""
+    """Its name."""
     epoch: int
     """Epochs that were trained."""
     codec: str
-    """Codec of the store."""
     store_fingerprint: str
     notes: tuple[str, ...]
     """In what the store differs from the one that the network was trained from."""
     crop: str
-    """What the network saw of each sample: ``whole`` or ``central``."""
+    """``whole`` or ``central``."""
     splits: dict[str, SplitFigures]
 
 
@@ -82,13 +80,12 @@ def evaluate_checkpoint(
 ) -> Evaluation:
     """Evaluate a file of weights, or a run's folder: its best weights, else its last.
 
-    Takes all splits that have samples, and the recipe's crop and accelerator, unless told
-    otherwise. ``confusion`` and ``logits`` are files to write: a matrix of all these splits
-    together as CSV, and every sample's logits for :mod:`latentset.train.run.teacher`.
+    By default on all splits that have samples, with the recipe's crop and accelerator.
+    ``confusion`` and ``logits`` are files to write: a CSV matrix of all these splits together, and
+    every sample's logits for ``teacher``.
 
     Raises:
-        TrainingError: The weights cannot be read, or the store is of another codec or has other
-            classes than the one they were trained from.
+        TrainingError: The weights cannot be read, or are of another codec or other classes.
         StoreError: The store cannot be used.
         RecipeError: A split is empty.
     """
@@ -132,11 +129,6 @@ def load_classifier(checkpoint: Path, store: Path | str) -> tuple[Classifier, Re
     """Load saved weights into the network of their recipe, for a store.
 
     Returns the classifier, the record of its weights, the file they are from, and the open store.
-
-    Raises:
-        TrainingError: The weights cannot be read, or are not those of their recipe's network.
-        StoreError: The store cannot be used.
-        RecipeError: The store does not hold what the network takes.
     """
     if checkpoint.is_dir():
         checkpoint = checkpoint / (BEST if (checkpoint / BEST).exists() else LAST)
@@ -161,11 +153,7 @@ def load_classifier(checkpoint: Path, store: Path | str) -> tuple[Classifier, Re
 def evaluate_split(
     classifier: Classifier, recipe: Recipe, store: Store, name: str
 ) -> SplitEvaluation:
-    """Evaluate a network on one split, in this process alone.
-
-    Raises:
-        RecipeError: The split is empty.
-    """
+    """Evaluate a network on one split, in this process alone."""
     device = select_device(recipe.device)
     split = select_split(store, name)
     reader = LatentReader(
@@ -213,12 +201,9 @@ def write_confusion(path: Path, confusion: Tensor, classes: Sequence[str]) -> No
 def compare_stores(
     trained: StoreRecord, given: StoreRecord, location: str, *, of_pixels: bool
 ) -> tuple[str, ...]:
-    """Check that a network can be used with a store, and return in what else they differ.
+    """Refuse a store that a network cannot be used with; return in what else it differs.
 
     A network of pixels can be used whatever codec they went through.
-
-    Raises:
-        TrainingError: It cannot.
     """
     if trained.codec_sha256 != given.codec_sha256 and not of_pixels:
         raise TrainingError(

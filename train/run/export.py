@@ -66,13 +66,7 @@ class PixelProgram(nn.Module):
 
 
 def export_classifier(checkpoint: Path, store: Path | str, out: Path) -> str:
-    """Write ``NAME.pt2`` or ``NAME.safetensors``; return how it is used, in a line.
-
-    Raises:
-        RecipeError: The name ends otherwise.
-        TrainingError: The weights cannot be read, or the store is of another codec.
-        StoreError: The store cannot be used.
-    """
+    """Write ``NAME.pt2`` or ``NAME.safetensors``; return how it is used, in a line."""
     if out.suffix not in (".pt2", ".safetensors"):
         raise RecipeError(f"{out}: expected a name that ends with .pt2 or .safetensors")
     classifier, record, checkpoint, opened = load_classifier(checkpoint, store)

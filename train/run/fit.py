@@ -57,16 +57,10 @@ def fit(
 ) -> dict[str, Any]:
     """Train the network of a recipe whose ``data.store`` names a store, or resume its training.
 
-    The run is kept in ``folder``, by default ``runs/RECIPE/CODEC/seed-SEED``. One that was started
-    there is resumed from its state; one that is finished is left as it is. Processes that torchrun
-    starts train together. ``stop_after`` ends after that epoch, as if interrupted. Returns what
-    result.json holds; without the figures where the run was stopped, and in all processes but the
-    first.
-
-    Raises:
-        RecipeError: The recipe does not fit the store or the machine.
-        StoreError: The store is incomplete, corrupt or missing.
-        TrainingError: The folder holds another run, weights do not fit, or training fails.
+    The run is kept in ``folder``, by default ``runs/RECIPE/CODEC/seed-SEED``; one that was started
+    there is resumed, and a finished one left as it is. Processes that torchrun starts train
+    together. ``stop_after`` ends after that epoch, as if interrupted. Returns what result.json
+    holds; without the figures where the run was stopped, and in all processes but the first.
     """
     world = World.from_environment()
     console = (console or Console()) if world.is_first else Console(quiet=True)

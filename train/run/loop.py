@@ -61,12 +61,7 @@ class Run:
 
 
 def train(run: Run, epochs: int) -> None:
-    """Train until ``epochs`` are done; progress and folder are brought up to date after each.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C was pressed; the state is saved.
-        TrainingError: The loss is not finite.
-    """
+    """Train until ``epochs`` are done; Ctrl-C saves the state and raises KeyboardInterrupt."""
     if run.world.is_first:
         run.writer = SummaryWriter(run.folder / "tensorboard")
     model: nn.Module | None = None

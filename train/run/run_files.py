@@ -1,16 +1,6 @@
-"""The files of a run's folder: their names, a lock on it, and the figures of a finished run.
+"""A run's folder (docs/training.md): names of its files, a lock, the figures of a finished run.
 
-::
-
-    RUN/recipe.json          the resolved recipe, the store that it was checked against, and digests
-                             of the weights and logits that it was given; written first, locked
-    RUN/metrics.csv          one row an epoch
-    RUN/tensorboard/         the same and the loss of steps, for TensorBoard
-    RUN/last.safetensors     weights after the last epoch (checkpoint.py)
-    RUN/best.safetensors     weights of the epoch with the highest top-1 on the validation split
-    RUN/resume.safetensors   the state that a run resumes from; also saved within an epoch
-    RUN/confusion.csv        true against predicted classes on the test split
-    RUN/result.json          the figures; written last: with it the run is finished
+recipe.json is written first, and locked; result.json last: with it the run is finished.
 """
 
 import json
@@ -43,11 +33,7 @@ def chosen_weights(recipe: Recipe) -> str:
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """Read the figures of a finished run: what result.json holds.
-
-    Raises:
-        TrainingError: The run is not finished, there is none, or the file is not one of a run.
-    """
+    """Read result.json; TrainingError where the run is not finished or the file not complete."""
     path = folder / RESULT
     try:
         result: Any = json.loads(path.read_bytes())
@@ -66,11 +52,7 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def lock_run(folder: Path) -> Iterator[None]:
-    """Lock a run's folder, by its recipe.json, which is written once.
-
-    Raises:
-        TrainingError: Another process trains it.
-    """
+    """Lock a run's folder, by its recipe.json, which is written once."""
     with (folder / RECIPE).open("r+b") as file:  # NFS wants it open for writing
         if not try_lock(file):
             raise TrainingError(

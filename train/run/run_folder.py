@@ -34,12 +34,9 @@ class Start(Table):
 
 
 def claim_folder(folder: Path, start: Start, *, write: bool = True) -> None:
-    """Claim a folder for a run, or check that this run was started there.
+    """Claim a folder for a run, or refuse it where it holds another run, or something else.
 
-    With ``write`` false, as for all processes but the first, a folder that is not there is left so.
-
-    Raises:
-        TrainingError: The folder holds another run, or something else.
+    With ``write`` false, as for all processes but the first, no folder is created.
     """
     path = folder / RECIPE
     if not path.exists():

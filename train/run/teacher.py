@@ -1,7 +1,7 @@
-"""A teacher's logits of every sample of a store: written by an evaluation, learnt from in training.
+"""A teacher's logits of every sample of a store: written by an evaluation, used in training.
 
-The teacher saw each sample once, whole or its centre, not the crops of the student: so neither its
-network nor its pixels are needed while the student trains.
+The teacher saw each sample once, not the crops of the student: training needs neither its network
+nor its pixels.
 """
 
 from pathlib import Path
@@ -25,12 +25,7 @@ def write_logits(path: Path, logits: Tensor, store: Store) -> None:
 
 
 def read_logits(path: Path, store: Store, split: Split) -> Tensor:
-    """Read float32 logits (samples of the store, classes) for a student of one split.
-
-    Raises:
-        TrainingError: The file cannot be read, is of other images or classes, or lacks
-            samples of the split.
-    """
+    """Read float32 logits (samples of the store, classes); refuse those of other images."""
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             logits: Tensor = file.get_tensor("logits").to(torch.float32)

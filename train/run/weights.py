@@ -55,11 +55,8 @@ def find_weights(adopt: str, classes: tuple[str, ...] | None = None) -> FoundWei
     """Read the weights that a recipe's ``weights.adopt`` names.
 
     ``classes`` are those of the store, for weights whose fc is used too; None where it is excluded.
-
-    Raises:
-        RecipeError: They are those of another recipe's run, which nobody has looked for.
-        TrainingError: They are missing or cannot be read, or their logits are those of other
-            classes or another order, as far as files of our runs and ImageNet's WNIDs show.
+    Weights of other classes, or another order, are refused as far as files of our runs and
+    ImageNet's WNIDs show it.
     """
     if adopt.startswith(FROM_RECIPE):
         name = adopt.removeprefix(FROM_RECIPE)
@@ -91,9 +88,6 @@ def load_torchvision(name: str) -> dict[str, Tensor]:
     which names other weights with each version.
 
     Source: section 5.2: on ImageNet, Anchor 1 is torchvision's pretrained ResNet-50.
-
-    Raises:
-        TrainingError: torchvision has no such weights, or they cannot be loaded.
     """
     known: dict[str, Any] = {
         str(weights): weights

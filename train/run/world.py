@@ -75,11 +75,7 @@ class World:
 
 
 def select_device(settings: Device, local_rank: int = 0) -> torch.device:
-    """Choose where a process computes, and apply ``deterministic``.
-
-    Raises:
-        RecipeError: The machine does not have what the settings ask for.
-    """
+    """Choose where a process computes, and apply ``deterministic``."""
     available = torch.cuda.is_available()
     if settings.accelerator == "cuda" and not available:
         raise RecipeError(

@@ -23,7 +23,7 @@ from latentset.datasets.errors import TrainingError
 from latentset.train.models.fa_cresnet import FACResNet
 from latentset.train.recipe.recipe import Device, Recipe
 from latentset.train.run import loop
-from latentset.train.run.checkpoint import read_progress
+from latentset.train.run.checkpoint import read_progress, save_state
 from latentset.train.run.fit import fit
 from latentset.train.run.progress import Progress
 from latentset.train.run.run_files import read_result
@@ -119,11 +119,11 @@ def test_ctrl_c_within_an_epoch_loses_no_step(make_recipe: MakeRecipe, tmp_path:
 def test_the_state_is_saved_between_steps(
     make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, save = [], loop.save_state
+    seen = []
 
     def look(path: Path, classifier: Any, optimizer: Any, progress: Progress) -> None:
         seen.append(progress.batches)
-        save(path, classifier, optimizer, progress)
+        save_state(path, classifier, optimizer, progress)
 
     monkeypatch.setattr(loop, "save_state", look)
     options = {"data__batch_size": 4, "schedule__epochs": 1, "schedule__decay_epochs": []}
