@@ -76,7 +76,8 @@ def classifying(number: int, folder: str, threads: int) -> measure.Works:
     from latentset.train.data.crop import gather, gather_index
     from latentset.train.data.reader import Batch, LatentReader
     from latentset.train.data.split import Split, select_split, split_names
-    from latentset.train.models import FACResNet
+    from latentset.train.models.fa_cresnet import FACResNet
+    from latentset.train.models.networks import FACResNetNetwork
     from latentset.train.recipe.recipe import Data
 
     torch.set_num_threads(threads)
@@ -88,7 +89,7 @@ def classifying(number: int, folder: str, threads: int) -> measure.Works:
     table = torch.zeros(256)
     table[: len(codec.scale_table)] = torch.tensor(codec.scale_table)
     split = select_split(store, split_names(store)[0])
-    network = FACResNet(codec.channels, CLASSES).eval()
+    network = FACResNet(FACResNetNetwork(channels=codec.channels, num_classes=CLASSES)).eval()
     resnet = resnet50(weights=None).eval()
     mean = torch.tensor((0.485, 0.456, 0.406))[:, None, None]
     std = torch.tensor((0.229, 0.224, 0.225))[:, None, None]

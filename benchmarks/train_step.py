@@ -28,8 +28,8 @@ from latentset.train.data.split import select_split
 from latentset.train.models.build import build_network
 from latentset.train.recipe.recipe import Recipe, resolve
 from latentset.train.recipe.recipe_file import parse_recipe
+from latentset.train.run.classifier import Classifier
 from latentset.train.run.loss import classification_loss
-from latentset.train.run.module import Classifier
 
 KEPT = 4
 """Batches that lie on the device."""

@@ -1,25 +1,9 @@
 """The commands `latentset train`, `evaluate` and `report`."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
-
-
-class Crop(StrEnum):
-    """What evaluation sees of a sample."""
-
-    whole = "whole"
-    central = "central"
-
-
-class Accelerator(StrEnum):
-    """Where to compute."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
 
 
 def train(
@@ -41,33 +25,26 @@ def train(
         typer.Option(help="Folder of the run. Default: runs/RECIPE/CODEC/seed-SEED."),
     ] = None,
 ) -> None:
-    """Train a classifier from a store, or go on where the same command stopped."""
-    from rich import get_console
-
+    """Train a classifier from a store, or resume where the same command stopped."""
     from latentset.train.recipe.recipe_file import load_recipe
 
     given = [] if store is None else [f"data.store={store}"]
     loaded = load_recipe(recipe, [*(settings or []), *given])
-    from latentset.train.run.fit import fit  # heavy: a mistake in the recipe is answered before
+    from latentset.train.run.fit import fit  # heavy: a mistake in the recipe is reported before
 
-    console = get_console()  # the one that Lightning's progress bar draws on
-    result = fit(loaded, out, console=console)
+    result = fit(loaded, out)
     if "seconds" not in result:  # not the first of several processes
         return
     for title, figures in (("best epoch", result["best"]), ("last epoch", result["last"])):
         if figures and figures["val_top1"] is not None:
-            console.print(
+            typer.echo(
                 f"{title} {figures['epoch']}: val top-1 {100 * figures['val_top1']:.2f} %, "
-                f"top-5 {100 * figures['val_top5']:.2f} %",
-                highlight=False,
-                soft_wrap=True,
+                f"top-5 {100 * figures['val_top5']:.2f} %"
             )
     if test := result["test"]:
-        console.print(
+        typer.echo(
             f"test, {result['checkpoint']}: top-1 {100 * test['top1']:.2f} %, "
-            f"top-5 {100 * test['top5']:.2f} % of {test['samples']:,} samples",
-            highlight=False,
-            soft_wrap=True,
+            f"top-5 {100 * test['top5']:.2f} % of {test['samples']:,} samples"
         )
 
 
@@ -80,7 +57,7 @@ def evaluate(
         list[str] | None, typer.Option(help="Split to evaluate; repeatable. Default: all.")
     ] = None,
     crop: Annotated[
-        Crop | None,
+        Literal["whole", "central"] | None,
         typer.Option(help="See each sample's whole grid or its central square. Default: recipe's."),
     ] = None,
     per_class: Annotated[
@@ -106,22 +83,23 @@ def evaluate(
         ),
     ] = None,
     accelerator: Annotated[
-        Accelerator | None, typer.Option(help="Where to compute. Default: the recipe's.")
+        Literal["auto", "cpu", "cuda"] | None,
+        typer.Option(help="Where to compute. Default: the recipe's."),
     ] = None,
 ) -> None:
     """Print top-1, top-5 and loss of a trained classifier on splits of a store."""
     from rich.console import Console
     from rich.table import Table
 
+    from latentset.datasets.storage.atomic import write_atomically
     from latentset.train.run.evaluate import evaluate_checkpoint
-    from latentset.train.run.run_files import write_text
 
     found = evaluate_checkpoint(
         checkpoint,
         store,
         splits=split or (),
-        crop=crop.value if crop else None,
-        accelerator=accelerator.value if accelerator else None,
+        crop=crop,
+        accelerator=accelerator,
         confusion=confusion,
         logits=logits,
     )
@@ -130,28 +108,22 @@ def evaluate(
         typer.echo(text)
         return
     if json_file is not None:
-        write_text(Path(json_file), text + "\n")
+        write_atomically(Path(json_file), text + "\n")
     table = Table(title=f"{found.recipe}, epoch {found.epoch}, on {store} ({found.codec})")
     for title in ("split", "samples", "top-1 %", "top-5 %", "loss"):
         table.add_column(title, justify="left" if title == "split" else "right")
     for name, figures in found.splits.items():
-        table.add_row(
-            name or "(none)",
-            f"{figures.samples:,}",
-            f"{100 * figures.top1:.2f}",
-            f"{100 * figures.top5:.2f}",
-            f"{figures.loss:.4f}",
-        )
+        accuracies = (f"{100 * figures.top1:.2f}", f"{100 * figures.top5:.2f}")
+        table.add_row(name or "(none)", f"{figures.samples:,}", *accuracies, f"{figures.loss:.4f}")
     console = Console()
     console.print(table)
     if per_class:
-        table = Table(title="top-1 % of each class")
-        table.add_column("class")
+        table = Table("class", title="top-1 % of each class")
         for name in found.splits:
             table.add_column(name or "(none)", justify="right")
         for cls in next(iter(found.splits.values())).per_class:
-            shares = [figures.per_class[cls] for figures in found.splits.values()]
-            table.add_row(cls, *("" if s is None else f"{100 * s:.2f}" for s in shares))
+            shown = [figures.per_class[cls] for figures in found.splits.values()]
+            table.add_row(cls, *("" if top1 is None else f"{100 * top1:.2f}" for top1 in shown))
         console.print(table)
     for note in found.notes:
         console.print(f"note: {note}", highlight=False, soft_wrap=True)

@@ -18,13 +18,14 @@ from latentset.datasets.store import Store, open_store
 from latentset.paper.experiments import sweeps
 from latentset.train.data.reader import LatentReader
 from latentset.train.data.split import select_split
-from latentset.train.models import adopt_weights
 from latentset.train.models.build import build_network
 from latentset.train.models.networks import PixelNetwork
+from latentset.train.models.pretrained import load_pretrained
 from latentset.train.recipe.recipe import FROM_RECIPE, Recipe, resolve
 from latentset.train.recipe.recipe_file import load_recipe, parse_recipe, recipe_names
 from latentset.train.recipe.recipe_text import recipe_lines, recipe_text, toml_text
-from latentset.train.run.module import Classifier
+from latentset.train.run.classifier import Classifier
+from latentset.train.run.loop import compute_loss
 from tests.makers import stores as made_stores
 
 TABLE1 = """
@@ -277,29 +278,28 @@ def take_steps(recipe: Recipe, stores: dict[bool, Store]) -> None:
         anchor = recipe
         if adopt.startswith(FROM_RECIPE):
             anchor = load_small(adopt.removeprefix(FROM_RECIPE), stores[True], pixels=True)
-        adopt_weights(network, build_network(anchor.model).state_dict())
+        load_pretrained(network, build_network(anchor.model).state_dict())
     module = Classifier(network, recipe, store.header)
-    module.log = lambda *_, **__: None  # type: ignore[method-assign]  # no trainer takes it
     split = select_split(store, recipe.data.train_split)
     reader = LatentReader(
         store, split, recipe.data, seed=0, training=True, names=module.input.names
     )
     batch = next(iter(reader.batches(0)))
-    optimiser = module.configure_optimizers()
+    optimiser = module.optimizer()
     phases = [True, False] if recipe.schedule.frozen_epochs else [False]
     for frozen in phases:
         if frozen:
-            network.freeze_adopted()
+            network.freeze_pretrained()
         else:
             network.unfreeze()
-        adopted = [p.detach().clone() for p in network.adopted_parameters()]
+        adopted = [p.detach().clone() for p in network.pretrained_parameters()]
         new = [p.detach().clone() for p in network.new_parameters()]
         optimiser.zero_grad()
-        loss = module.training_step(batch, 0)
+        loss, _ = compute_loss(module, module.network, batch, 0)
         assert torch.isfinite(loss), recipe.name
         torch.autograd.backward(loss)
         optimiser.step()
-        assert moved(adopted, network.adopted_parameters()) == (not frozen), recipe.name
+        assert moved(adopted, network.pretrained_parameters()) == (not frozen), recipe.name
         assert not new or moved(new, network.new_parameters()), recipe.name
 
 

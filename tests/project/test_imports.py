@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-TORCH = ("torch", "torchvision", "lightning")
+TORCH = ("torch", "torchvision")
 TENSORFLOW = ("tensorflow", "tensorflow_compression")
 HEAVY = (*TORCH, *TENSORFLOW, "numpy", "zarr", "pyarrow", "dask", "distributed", "tensorstore")
 

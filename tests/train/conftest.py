@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from latentset.datasets.store import Store, open_store
-from latentset.train.models import PixelResNet
+from latentset.train.models.networks import ResNetNetwork
+from latentset.train.models.resnet import PixelResNet
 from latentset.train.recipe.recipe import Recipe
 from latentset.train.recipe.recipe_file import parse_recipe
 from tests.makers.synthetic import write_synthetic_store
@@ -43,7 +44,9 @@ def resnet_file(tmp_path: Path) -> Path:
     """Weights of the ResNet that the tiny network is made of, to adopt; random ones."""
     torch.manual_seed(9)
     path = tmp_path / "anchor.safetensors"
-    save_file(PixelResNet(3, depths=(1, 1, 1, 1), width=2).state_dict(), path)
+    save_file(
+        PixelResNet(ResNetNetwork(num_classes=3, depths=(1, 1, 1, 1), width=2)).state_dict(), path
+    )
     return path
 
 

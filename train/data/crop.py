@@ -1,9 +1,8 @@
 """Which part of a latent grid a classifier sees, and cutting it out on the device.
 
-Boxes are drawn on the host, a few numbers a sample; rows of symbols go to the device whole, and
-there one gather cuts the box and resizes it to the network's input size, nearest neighbour. The
-gather takes one index for ``y_hat`` and ``scale_index`` alike, so both always show the same box.
-Grids of different sizes share a batch.
+Boxes are drawn on the host; rows of symbols go to the device whole, and there one gather cuts the
+box and resizes it to the network's input size, nearest neighbour, with one index for ``y_hat`` and
+``scale_index``. Grids of different sizes share a batch.
 
 Source: paper section 5.3 (random resized crop to 28x28, nearest neighbour); boxes are those of
 torchvision's ``RandomResizedCrop``, resizing is that of its ``InterpolationMode.NEAREST``.
@@ -24,18 +23,14 @@ ATTEMPTS = 10
 
 @dataclass(frozen=True)
 class Boxes:
-    """One box a sample, in positions of its latent grid."""
+    """One box a sample, in positions of its latent grid: arrays (N,)."""
 
     top: Int64s
-    """(N,), first row of the box."""
     left: Int64s
-    """(N,), first column."""
     height: Int64s
-    """(N,), rows."""
     width: Int64s
-    """(N,), columns."""
     flip: Int64s
-    """(N,), 1 where the box is mirrored left to right, else 0."""
+    """1 where the box is mirrored left to right, else 0."""
 
 
 def random_resized_boxes(
@@ -49,21 +44,11 @@ def random_resized_boxes(
     ratio: tuple[float, float],
     flip: bool,
 ) -> Boxes:
-    """Draw boxes as torchvision's ``RandomResizedCrop.get_params`` does.
+    """Draw a box inside each grid as torchvision's ``RandomResizedCrop.get_params`` does.
 
-    Args:
-        height: int64 (N,), rows of each sample's grid.
-        width: int64 (N,), columns of each sample's grid.
-        samples: int64 (N,), index of each sample in the store's table: the key of its randomness.
-        seed: The recipe's seed.
-        epoch: Number of the epoch.
-        scale: Least and greatest share of the grid's area.
-        ratio: Least and greatest aspect ratio, width over height.
-        flip: Whether half of the boxes are mirrored. (The paper does not mirror latents: an
-            analysis transform does not commute with mirroring.)
-
-    Returns:
-        A box inside each grid.
+    ``samples`` are rows of the store's table: the key of a box's randomness. ``scale`` bounds the
+    part of the grid's area, ``ratio`` width over height. ``flip`` mirrors half of the boxes.
+    (The paper does not mirror latents: an analysis transform does not commute with mirroring.)
     """
     draws = np.arange(2 * ATTEMPTS + 3)
     uniform = random_uniform(CROP, seed, epoch, samples[:, None], draws)
@@ -95,44 +80,21 @@ def random_resized_boxes(
 
 
 def whole_boxes(height: Int64s, width: Int64s) -> Boxes:
-    """Take the whole grid: the rule of evaluation unless a recipe says otherwise.
-
-    Args:
-        height: int64 (N,), rows of each sample's grid.
-        width: int64 (N,), columns of each sample's grid.
-
-    Returns:
-        One box a sample; a grid that is not square is squeezed by the resize that follows.
-    """
+    """Take the whole grid; one that is not square is squeezed by the resize that follows."""
     zero = np.zeros_like(height)
     return Boxes(zero, zero, height, width, zero)
 
 
 def central_boxes(height: Int64s, width: Int64s, share: float) -> Boxes:
-    """Take the central square.
-
-    Args:
-        height: int64 (N,), rows of each sample's grid.
-        width: int64 (N,), columns of each sample's grid.
-        share: Side of the square over the grid's shorter side (224 / 256 for pixels).
-
-    Returns:
-        One box a sample, at least one position large.
-    """
+    """Take the central square, its side ``share`` of the grid's shorter side, at least 1."""
     side = np.maximum(np.rint(np.minimum(height, width) * share), 1).astype(np.int64)
     return Boxes((height - side) // 2, (width - side) // 2, side, side, np.zeros_like(side))
 
 
 def gather_index(windows: Tensor, size: int) -> Tensor:
-    """Say which row of a batch lands at each location of the crops.
+    """Compute which row of a batch each location of the crops shows: int64 (B, S, S).
 
-    Args:
-        windows: int64 (B, 8), for each sample: its first row in the batch, its grid's height and
-            width, and its box: top, left, height, width, flip.
-        size: Side of the crops, S.
-
-    Returns:
-        int64 (B, S, S), indices into the rows of the batch.
+    windows: int64 (B, 8), as in ``reader.Batch``; size: side of the crops, S.
     """
     first, _, grid_width, top, left, height, width, flip = windows.unbind(1)
     y = top[:, None] + _nearest(height, size)  # (B, S)
@@ -142,15 +104,7 @@ def gather_index(windows: Tensor, size: int) -> Tensor:
 
 
 def gather(rows: Tensor, index: Tensor) -> Tensor:
-    """Cut crops out of a batch's rows.
-
-    Args:
-        rows: (C, R), all rows of the batch, channel-major as they are stored.
-        index: int64 (B, S, S), from :func:`gather_index`.
-
-    Returns:
-        (B, C, S, S) of the rows' dtype; a view whose memory is channel-major.
-    """
+    """Cut crops (B, C, S, S), a channel-major view, out of a batch's rows (C, R)."""
     taken = rows.index_select(1, index.flatten())  # (C, B*S*S)
     return taken.view(rows.shape[0], *index.shape).transpose(0, 1)
 

@@ -25,30 +25,11 @@ class Input(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Batch) -> tuple[Tensor, ...]:
-        """Make the network's tensors.
-
-        Args:
-            batch: On the device.
-
-        Returns:
-            The arguments of the network's ``forward``, float32 (B, channels, S, S) each.
-        """
+        """A batch on the device -> the network's arguments, float32 (B, channels, S, S) each."""
 
 
 def make_input(takes: tuple[str, ...], recipe: Recipe, header: Header) -> Input:
-    """Choose the input of a network.
-
-    Args:
-        takes: The network's ``inputs``.
-        recipe: The resolved recipe.
-        header: The store's header.
-
-    Returns:
-        What makes its tensors.
-
-    Raises:
-        RecipeError: The store has no such arrays.
-    """
+    """Choose the input of a network that takes such ``inputs``."""
     channels_last = recipe.device.channels_last
     if takes == ("pixels",):
         return PixelInput(recipe.data.size, recipe.data.resize, channels_last)
@@ -60,12 +41,7 @@ def make_input(takes: tuple[str, ...], recipe: Recipe, header: Header) -> Input:
 
 
 class YHatInput(Input):
-    """Crops of y_hat: its integers are its values (docs/store-spec.md, 3).
-
-    Args:
-        size: Side of the crops, positions.
-        channels_last: Lay them out so in memory.
-    """
+    """Crops of y_hat: its integers are its values (docs/store-spec.md, 3)."""
 
     names: tuple[ArrayName, ...] = ("y_hat",)
 
@@ -80,13 +56,7 @@ class YHatInput(Input):
 
 
 class LatentInput(Input):
-    """Crops of y_hat and of sigma_hat = scale_table[scale_index] (docs/store-spec.md, 3).
-
-    Args:
-        size: Side of the crops, positions.
-        channels_last: Lay them out so in memory.
-        scale_table: sigma_hat of each scale index.
-    """
+    """Crops of y_hat and of sigma_hat = scale_table[scale_index] (docs/store-spec.md, 3)."""
 
     names: tuple[ArrayName, ...] = ("y_hat", "scale_index")
     scale_table: Tensor
@@ -116,11 +86,6 @@ class PixelInput(Input):
     Source: sections 5.2 and 5.3: resize to 256x256, bilinear; random resized crop to 224x224;
     mirroring. The box is one of the resized image; both resizes are bilinear with
     antialiasing and round to uint8, as torchvision's do.
-
-    Args:
-        size: Side of the crops, pixels.
-        resize: Side of the square that images are resized to first.
-        channels_last: Lay them out so in memory.
     """
 
     names: tuple[ArrayName, ...] = ("pixels",)

@@ -1,10 +1,9 @@
 """Random numbers that depend on what they are for and on nothing else.
 
-The order of an epoch and every sample's crop are pure functions of (seed, epoch, sample): the same
-for any batch size, any number of ranks, any machine and any version of NumPy, and known in the
-middle of an epoch without running through its beginning. So they come from a keyed hash, the
-finaliser of SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014),
-chained over the key, and not from a generator with a state.
+The order of an epoch and every sample's crop are pure functions of (seed, epoch, sample), the same
+for any batch size, number of ranks, machine and version of NumPy, and known in the middle of an
+epoch. So they come from a keyed hash, the finaliser of SplitMix64 (Steele, Lea, Flood: Fast
+splittable pseudorandom number generators, 2014), chained over the key.
 """
 
 from collections.abc import Iterator
@@ -23,13 +22,9 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def random_bits(*key: int | Int64s) -> UInt64s:
-    """Hash a key to 64 random bits.
+    """Hash a key of non-negative integers, or int64 arrays that broadcast, to 64 random bits.
 
-    Args:
-        *key: Non-negative integers, or int64 arrays of them that broadcast against each other.
-
-    Returns:
-        uint64 of the broadcast shape (at least one-dimensional), uniform over all its values.
+    uint64 of the broadcast shape (at least one-dimensional), uniform over all its values.
     """
     bits = np.zeros(1, np.uint64)
     for number in key:
@@ -41,72 +36,38 @@ def random_bits(*key: int | Int64s) -> UInt64s:
 
 
 def random_uniform(*key: int | Int64s) -> npt.NDArray[np.float64]:
-    """Hash a key to a number, uniform in [0, 1).
-
-    Args:
-        *key: As for :func:`random_bits`.
-
-    Returns:
-        float64 of the broadcast shape, with 53 random bits.
-    """
+    """Hash a key, as ``random_bits``, to float64 uniform in [0, 1), with 53 random bits."""
     return np.asarray((random_bits(*key) >> np.uint64(11)) * 2.0**-53, np.float64)
 
 
 def epoch_order(samples: Int64s, seed: int, epoch: int) -> Int64s:
-    """Order samples for one epoch.
+    """Order samples, int64 (N,) rows of the store's table, for one epoch (from 0).
 
-    Args:
-        samples: int64 (N,), indices of samples in the store's table, in table order.
-        seed: The recipe's seed.
-        epoch: Number of the epoch, from 0.
-
-    Returns:
-        int64 (N,), the positions 0…N-1 of ``samples`` in the epoch's order.
+    Returns int64 (N,), the positions 0…N-1 of ``samples`` in the epoch's order.
     """
     return np.argsort(random_bits(ORDER, seed, epoch, samples), kind="stable")
 
 
 def divide(
-    order: Int64s, batch_size: int, *, drop_last: bool, rank: int = 0, ranks: int = 1
+    order: Int64s, batch_size: int, *, drop_last: bool, rank: int = 0, world_size: int = 1
 ) -> Iterator[Int64s]:
-    """Divide an order into the batches of one rank.
+    """Divide an epoch's order, int64 (N,), into the batches of one rank; N >= ``world_size``.
 
-    All ranks cut the same global batches; each takes its share of each, so what is learnt from one
-    step does not depend on the number of ranks. All have the same number of batches: processes
-    that wait for each other at each must not run out of them one before the other.
-
-    Args:
-        order: int64 (N,), the whole epoch's order; N is at least ``ranks``.
-        batch_size: Samples of a global batch, over all ranks.
-        drop_last: Whether to leave out a last global batch that is smaller. Otherwise one that does
-            not fill a sample a rank goes with the batch before it.
-        rank: This rank.
-        ranks: Number of ranks.
-
-    Yields:
-        int64, this rank's share of each global batch, at least one sample.
+    All ranks cut the same global batches and each takes its part, at least one sample; all have the
+    same number of batches, as they wait for each other at each. With ``drop_last`` a smaller last
+    global batch is dropped; otherwise one without a sample for each rank joins the one before it.
     """
     end = len(order) - len(order) % batch_size if drop_last else len(order)
     firsts = list(range(0, end, batch_size))
-    if len(firsts) > 1 and end - firsts[-1] < ranks:
+    if len(firsts) > 1 and end - firsts[-1] < world_size:
         firsts.pop()
     for first, last in pairwise([*firsts, end]):
-        yield order[first:last][rank::ranks]
+        yield order[first:last][rank::world_size]
 
 
-def count_batches(samples: int, batch_size: int, *, drop_last: bool, ranks: int = 1) -> int:
-    """Count what :func:`divide` yields.
-
-    Args:
-        samples: N.
-        batch_size: Samples of a global batch.
-        drop_last: As for :func:`divide`.
-        ranks: Number of ranks.
-
-    Returns:
-        Batches of each rank.
-    """
+def count_batches(samples: int, batch_size: int, *, drop_last: bool, world_size: int = 1) -> int:
+    """Count what :func:`divide` yields to each rank."""
     whole, rest = divmod(samples, batch_size)
     if drop_last:
         return whole
-    return max(1, whole + (rest >= ranks))
+    return max(1, whole + (rest >= world_size))

@@ -1,17 +1,13 @@
 """Reading a store for training: true random order, batches read ahead.
 
-A batch is read as one call of ``rows.Rows``, which decodes its chunks outside Python's lock; a few
-batches are read before they are asked for. No worker processes, no shuffle buffer: every sample
-can come anywhere in an epoch. What is handed on are the integers that are stored, whole grids
-one after the other, and the boxes to cut out of them (``crop.gather_index``): the device does the
-rest.
-
-Every chunk's crc32c is checked when it is decoded, and a chunk that is missing is an error, not
-zeros.
+A batch is one call of ``rows.ArrayRows``, which decodes its chunks outside Python's lock and checks
+their checksums; a missing chunk is an error, not zeros. No worker processes, no shuffle buffer. A
+batch holds the integers that are stored, whole grids one after the other, and the boxes to cut out
+of them (``crop.gather_index``): the device does the rest.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import NamedTuple
@@ -49,23 +45,27 @@ class Batch(NamedTuple):
     teacher: Tensor | None = None
     """Float (B, classes), a teacher's logits, where there is one."""
 
+    def apply(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """Change every tensor."""
+        return Batch(
+            {name: change(rows) for name, rows in self.rows.items()},
+            change(self.windows),
+            change(self.labels),
+            change(self.samples),
+            None if self.teacher is None else change(self.teacher),
+        )
+
+    def to(self, device: torch.device) -> "Batch":
+        """Copy to a device; pinned memory is copied while the host continues."""
+        return self.apply(lambda tensor: tensor.to(device, non_blocking=True))
+
 
 class LatentReader:
     """The batches of one split of a store.
 
-    Args:
-        store: The store.
-        split: Its samples to read.
-        data: Batch size, crops and read-ahead.
-        seed: Of order and crops.
-        training: Random order and random crops, and no incomplete last batch; otherwise the
-            table's order, the evaluation's crops, every sample.
-        rank: This process's rank.
-        ranks: Number of ranks; each reads its share of every global batch.
-        pin_memory: Put tensors where a CUDA device can fetch them while the host goes on.
-        parts: Into how many batches each rank's share of a global batch is divided.
-        names: Arrays to read.
-        teacher: Float (samples of the store, classes), a teacher's logits to hand on.
+    In training: random order, random crops, no incomplete last batch; else the table's order, the
+    evaluation's crops, every sample. Each rank reads its part of every global batch, divided into
+    ``micro_batches``. ``teacher``: float (samples of the store, classes), a teacher's logits.
     """
 
     def __init__(
@@ -77,102 +77,86 @@ class LatentReader:
         seed: int,
         training: bool,
         rank: int = 0,
-        ranks: int = 1,
-        parts: int = 1,
+        world_size: int = 1,
+        micro_batches: int = 1,
         pin_memory: bool = False,
         names: Sequence[ArrayName] = ("y_hat", "scale_index"),
         teacher: Tensor | None = None,
     ) -> None:
         self.split = split
-        self._where = str(store.location)
+        self._location = str(store.location)
         self._rows = open_rows(store, names)
         self._data = data
         self._seed = seed
         self._training = training
-        self._rank, self._ranks, self._parts = rank, ranks, parts
+        self._rank, self._world_size, self._micro_batches = rank, world_size, micro_batches
         self._square = data.resize if tuple(names) == ("pixels",) else None
         self._pin_memory = pin_memory
         self._teacher = teacher
 
     def __len__(self) -> int:
-        """Number of batches an epoch."""
+        """Number of micro-batches an epoch."""
         batches = count_batches(
             len(self.split),
             self._data.batch_size,
             drop_last=self._training,
-            ranks=self._ranks,
+            world_size=self._world_size,
         )
-        return batches * self._parts
+        return batches * self._micro_batches
 
-    def batches(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
-        """Read an epoch.
-
-        Args:
-            epoch: Its number, from 0; decides order and crops in training.
-            first_batch: Batches to leave out at the beginning, without reading them.
-
-        Yields:
-            Batches, on the host.
-
-        Raises:
-            StoreCorruptError: A chunk is missing or does not match its checksum.
-        """
+    def batches(self, epoch: int, first_batch: int = 0) -> Generator[Batch, None, None]:
+        """Read an epoch (from 0), on the host; the first ``first_batch`` batches are not read."""
         everything = np.arange(len(self.split))
         order = epoch_order(self.split.samples, self._seed, epoch) if self._training else everything
-        shares = divide(
+        divided = divide(
             order,
             self._data.batch_size,
             drop_last=self._training,
             rank=self._rank,
-            ranks=self._ranks,
+            world_size=self._world_size,
         )
-        parts = (share[k :: self._parts] for share in shares for k in range(self._parts))
-        left = islice(parts, first_batch, None)
+        count = self._micro_batches
+        all_batches = (batch[k::count] for batch in divided for k in range(count))
+        left = islice(all_batches, first_batch, None)
         pool = ThreadPoolExecutor(READERS, thread_name_prefix="latentset-reader")
         ahead: deque[Future[Batch]] = deque()
         try:
-            for part in islice(left, self._data.read_ahead):
-                ahead.append(pool.submit(self._read, part, epoch))
+            for positions in islice(left, self._data.read_ahead):
+                ahead.append(pool.submit(self._read, positions, epoch))
             while ahead:
                 batch = ahead.popleft().result()
-                for part in islice(left, 1):
-                    ahead.append(pool.submit(self._read, part, epoch))
+                for positions in islice(left, 1):
+                    ahead.append(pool.submit(self._read, positions, epoch))
                 yield batch
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _read(self, part: Int64s, epoch: int) -> Batch:
+    def _read(self, positions: Int64s, epoch: int) -> Batch:
         split = self.split
-        heights, widths = split.heights[part], split.widths[part]
-        firsts, counts = split.first_rows[part], heights * widths
+        heights, widths = split.heights[positions], split.widths[positions]
+        firsts, counts = split.first_rows[positions], heights * widths
         try:
             read = self._rows.read(firsts.tolist(), counts.tolist())
         except UnreadableError as error:
-            raise self._blame(error.name, part) from error
+            raise self._blame(error.name, positions) from error
         rows: dict[str, Tensor] = {name: torch.from_numpy(values) for name, values in read.items()}
-        boxes = self._boxes(heights, widths, split.samples[part], epoch)
+        boxes = self._boxes(heights, widths, split.samples[positions], epoch)
         windows = np.stack(
-            [
-                np.cumsum(counts) - counts,
-                heights,
-                widths,
-                boxes.top,
-                boxes.left,
-                boxes.height,
-                boxes.width,
-                boxes.flip,
-            ],
+            (
+                *(np.cumsum(counts) - counts, heights, widths),
+                *(boxes.top, boxes.left, boxes.height, boxes.width, boxes.flip),
+            ),
             axis=1,
         )
-        samples = torch.from_numpy(split.samples[part])
+        samples = torch.from_numpy(split.samples[positions])
         batch = Batch(
             rows,
             torch.from_numpy(windows),
-            torch.from_numpy(split.labels[part]),
+            torch.from_numpy(split.labels[positions]),
             samples,
             None if self._teacher is None else self._teacher[samples],
         )
-        return _pin(batch) if self._pin_memory else batch
+        return batch.apply(Tensor.pin_memory) if self._pin_memory else batch
 
     def _boxes(self, heights: Int64s, widths: Int64s, samples: Int64s, epoch: int) -> Boxes:
         data = self._data
@@ -193,30 +177,20 @@ class LatentReader:
             return central_boxes(heights, widths, data.eval_share)
         return whole_boxes(heights, widths)
 
-    def _blame(self, name: ArrayName, part: Int64s) -> StoreCorruptError:
+    def _blame(self, name: ArrayName, positions: Int64s) -> StoreCorruptError:
         """Find the sample of a batch that cannot be read, and what is wrong with it."""
-        for k in part.tolist():
+        for k in positions.tolist():
             first = int(self.split.first_rows[k])
             count = int(self.split.heights[k] * self.split.widths[k])
             try:
                 self._rows.read([first], [count])
             except UnreadableError as error:
                 return StoreCorruptError(
-                    f"{self._where}: {error.name} of sample {self.split.ids[k]} (row "
+                    f"{self._location}: {error.name} of sample {self.split.ids[k]} (row "
                     f"{self.split.samples[k]} of the samples table) cannot be read: "
                     f"{error.reason}. An object was altered or lost"
                 )
         return StoreCorruptError(
-            f"{self._where}: {name} could not be read, and a moment later it could",
+            f"{self._location}: {name} could not be read, and a moment later it could",
             "Look at the disk or the network that the store is on",
         )
-
-
-def _pin(batch: Batch) -> Batch:
-    return Batch(
-        {name: rows.pin_memory() for name, rows in batch.rows.items()},
-        batch.windows.pin_memory(),
-        batch.labels.pin_memory(),
-        batch.samples.pin_memory(),
-        None if batch.teacher is None else batch.teacher.pin_memory(),
-    )

@@ -1,10 +1,7 @@
-"""The rows of a store's arrays for training: of Zarr by TensorStore, of HDF5 by our own reader.
-
-Both check every chunk when it is decoded, and a chunk that is missing is an error, not zeros.
-"""
+"""The rows of a store's arrays for training: of Zarr by TensorStore, of HDF5 by our own reader."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import tensorstore
@@ -12,8 +9,10 @@ from numpy.typing import NDArray
 
 from latentset.datasets.errors import StoreCorruptError
 from latentset.datasets.store import Store
-from latentset.datasets.store.hdf5.reader import Hdf5Store
 from latentset.datasets.store.header import ArrayName
+
+if TYPE_CHECKING:
+    from latentset.datasets.store.hdf5.reader import Hdf5Store
 
 CACHE_BYTES = 64 * 2**20
 """Bound of TensorStore's cache. It is there for the shards' indexes (without it each read of a
@@ -21,12 +20,7 @@ chunk reads its shard's index again); in random order it seldom holds a chunk tw
 
 
 class UnreadableError(StoreCorruptError):
-    """Rows of an array cannot be read.
-
-    Args:
-        name: The array.
-        reason: Why.
-    """
+    """Rows of an array cannot be read."""
 
     def __init__(self, name: ArrayName, reason: Exception) -> None:
         self.name = name
@@ -34,49 +28,24 @@ class UnreadableError(StoreCorruptError):
         super().__init__(f"{name}: {self.reason}")
 
 
-class Rows(Protocol):
+class ArrayRows(Protocol):
     """Arrays of a store with one row a latent position. Several threads may read."""
 
     def read(self, firsts: Sequence[int], counts: Sequence[int]) -> dict[ArrayName, NDArray[Any]]:
-        """Read runs of rows.
+        """Read runs of rows, one after the other: by array, integers (C, R), contiguous.
 
-        Args:
-            firsts: First row of each run.
-            counts: Rows of each run.
-
-        Returns:
-            By array, integers (C, R), contiguous: all runs one after the other.
-
-        Raises:
-            UnreadableError: A chunk is missing or does not match its checksum.
+        UnreadableError where a chunk is missing or does not match its checksum.
         """
 
 
-def open_rows(store: Store, names: Sequence[ArrayName]) -> Rows:
-    """Open arrays of a store.
-
-    Args:
-        store: The store.
-        names: Names of arrays with one row a latent position.
-
-    Returns:
-        The arrays.
-
-    Raises:
-        StoreCorruptError: An array cannot be opened or is not what the header says.
-    """
-    if isinstance(store, Hdf5Store):
-        return Hdf5Rows(store, names)
-    return ZarrRows(store, names)
+def open_rows(store: Store, names: Sequence[ArrayName]) -> ArrayRows:
+    """Open arrays of a store that have one row a latent position."""
+    formats: dict[str, type[ZarrRows | Hdf5Rows]] = {"zarr": ZarrRows, "hdf5": Hdf5Rows}
+    return formats[store.format](store, names)
 
 
 class ZarrRows:
-    """Arrays opened with TensorStore, with a cache in common.
-
-    Args:
-        store: The store.
-        names: Names of its arrays.
-    """
+    """Arrays opened with TensorStore, with one cache."""
 
     def __init__(self, store: Store, names: Sequence[ArrayName]) -> None:
         context = tensorstore.Context({"cache_pool": {"total_bytes_limit": CACHE_BYTES}})
@@ -127,18 +96,14 @@ class ZarrRows:
 
 
 class Hdf5Rows:
-    """Arrays of a store in one HDF5 file. The HDF5 library, and its lock, take no part.
+    """Arrays of a store in one HDF5 file, read without the HDF5 library and its lock."""
 
-    Args:
-        store: The store.
-        names: Names of its arrays.
-    """
-
-    def __init__(self, store: Hdf5Store, names: Sequence[ArrayName]) -> None:
-        self._datasets = {name: store.dataset(name) for name in names}
+    def __init__(self, store: Store, names: Sequence[ArrayName]) -> None:
+        opened = cast("Hdf5Store", store)
+        self._datasets = {name: opened.dataset(name) for name in names}
 
     def read(self, firsts: Sequence[int], counts: Sequence[int]) -> dict[ArrayName, NDArray[Any]]:
-        """Read runs of rows; decompression goes on outside Python's lock."""
+        """Read runs of rows; chunks are decompressed outside Python's lock."""
         ends = np.cumsum(counts).tolist()
         rows = {}
         for name, dataset in self._datasets.items():

@@ -12,40 +12,27 @@ from latentset.train.data.order import Int64s
 
 @dataclass(frozen=True)
 class Split:
-    """Where the samples of one split are, one entry of each array a sample."""
+    """Where the samples of one split are: arrays (N,), one entry a sample."""
 
     name: str
-    """Name of the split."""
     ids: tuple[str, ...]
-    """The samples' ids, for messages."""
     samples: Int64s
-    """(N,), index in the store's samples table, ascending."""
+    """Rows of the store's samples table, ascending."""
     labels: Int64s
-    """(N,), index into the store's classes."""
+    """Index into the store's classes."""
     first_rows: Int64s
-    """(N,), first row in ``y_hat`` and ``scale_index``."""
+    """First row in ``y_hat`` and ``scale_index``."""
     heights: Int64s
-    """(N,), rows of the latent grid."""
+    """Rows of the latent grid."""
     widths: Int64s
-    """(N,), columns of the latent grid."""
+    """Columns of the latent grid."""
 
     def __len__(self) -> int:
         return len(self.samples)
 
 
 def select_split(store: Store, name: str) -> Split:
-    """Take the samples of one split that were encoded.
-
-    Args:
-        store: The store.
-        name: Name of the split.
-
-    Returns:
-        Its samples with status ``ok``, in table order.
-
-    Raises:
-        RecipeError: There are none, or some have no label among the store's classes.
-    """
+    """Take the samples of one split that were encoded, in table order; refuse an empty one."""
     table = store.samples
     names, statuses = table["split"].to_pylist(), table["status"].to_pylist()
     chosen = np.array([s == name and t == "ok" for s, t in zip(names, statuses, strict=True)], bool)
@@ -75,14 +62,7 @@ def select_split(store: Store, name: str) -> Split:
 
 
 def split_names(store: Store) -> tuple[str, ...]:
-    """List the splits that have encoded samples.
-
-    Args:
-        store: The store.
-
-    Returns:
-        Names in the order train, val, test, then any others.
-    """
+    """List the splits that have encoded samples: train, val, test, then any others."""
     table = store.samples
     pairs = zip(table["split"].to_pylist(), table["status"].to_pylist(), strict=True)
     usual = ("train", "val", "test")

@@ -1,13 +1,18 @@
 """The residual blocks that ResNets, and all networks of this package, are made of."""
 
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from latentset.datasets.errors import RecipeError
+from latentset.train.models.networks import LatentNetwork, PixelNetwork
+
+MakeFA = Callable[[int, int, int], nn.Module]
+"""From channels that enter, channels that leave and n to a module that adapts features: float
+(B, in, H, W) -> float (B, out, H, W)."""
 
 PUBLISHED: Mapping[int, tuple[Any, tuple[int, ...]]] = {
     18: (BasicBlock, (2, 2, 2, 2)),
@@ -32,31 +37,11 @@ class Blocks:
     """Planes of layer1's blocks, and channels that enter it; 64 in all published ones."""
 
     @classmethod
-    def of(cls, depth: int, depths: tuple[int, ...] | None, width: int) -> "Blocks":
-        """The blocks of a published ResNet, or of one that differs from it in size.
-
-        Args:
-            depth: Which ResNet: 18, 34, 50, 101 or 152.
-            depths: Blocks of its last layers, in place of the published ones.
-            width: Planes of layer1's blocks.
-
-        Returns:
-            The blocks.
-
-        Raises:
-            RecipeError: There is no such ResNet, or the width or one of ``depths`` is below 1.
-        """
-        if depth not in PUBLISHED:
-            raise RecipeError(
-                f"no ResNet has depth {depth}: expected one of {', '.join(map(str, PUBLISHED))}"
-            )
-        kind, published = PUBLISHED[depth]
-        chosen = published if depths is None else (*published[: 4 - len(depths)], *depths)
-        if width < 1 or min(chosen) < 1:
-            raise RecipeError(
-                f"width and depths must be at least 1, got {width} and {depths or chosen}"
-            )
-        return cls(kind, chosen, width)
+    def of(cls, network: LatentNetwork | PixelNetwork) -> "Blocks":
+        """The blocks of a published ResNet, or of one that differs from it in size."""
+        kind, published = PUBLISHED[network.depth]
+        depths = network.depths or published
+        return cls(kind, (*published[: 4 - len(depths)], *depths), network.width)
 
     @property
     def expansion(self) -> int:
@@ -72,45 +57,29 @@ class Blocks:
         """Channels inside the blocks of a layer, 1 to 4."""
         return self.width * (1, 2, 4, 8)[layer - 1]
 
-    def first(self, layer: int) -> nn.Module:
-        """Make the first block of a layer, which changes the size.
+    def layer(self, layer: int, fa: MakeFA | None = None, n: int = 0) -> nn.Sequential:
+        """A whole layer, 1 to 4: (B, features(layer - 1), H, W) -> (B, features(layer), H/2, W/2).
 
-        Args:
-            layer: 1 to 4.
-
-        Returns:
-            A module, float (B, features(layer - 1), H, W) -> (B, features(layer), H/2, W/2); in
-            layer 1 H and W stay.
+        In layer 1, H and W stay. Blocks have torchvision's names, "0", "1", …; an FA module of
+        depth n, after the first block (equation 10), is named "fa".
         """
-        return self.make(
-            self.features(layer - 1), self.planes(layer), stride=1 if layer == 1 else 2
-        )
+        stride, features = 1 if layer == 1 else 2, self.features(layer)
+        modules = {"0": self.make(self.features(layer - 1), self.planes(layer), stride=stride)}
+        if fa is not None:
+            modules["fa"] = fa(features, features, n)
+        return nn.Sequential(OrderedDict(modules | self.rest(layer)))
 
     def rest(self, layer: int) -> dict[str, nn.Module]:
-        """Make the blocks of a layer after its first one.
-
-        Args:
-            layer: 1 to 4.
-
-        Returns:
-            Modules, float (B, features(layer), H, W) -> the same shape, by torchvision's names:
-            "1", "2", ….
-        """
+        """The blocks of a layer after its first one, which keep the shape, by name."""
         return {
             str(j): self.make(self.features(layer), self.planes(layer))
             for j in range(1, self.depths[layer - 1])
         }
 
     def make(self, in_channels: int, planes: int, *, stride: int = 1) -> nn.Module:
-        """Make one block, with a projection on the skip where the shape changes.
+        """One block: (B, in_channels, H, W) -> (B, expansion*planes, H/stride, W/stride).
 
-        Args:
-            in_channels: Channels that enter.
-            planes: Channels inside.
-            stride: Stride of its (first) 3x3 convolution.
-
-        Returns:
-            A module, float (B, in_channels, H, W) -> (B, expansion*planes, H/stride, W/stride).
+        The skip has a projection where the shape changes.
         """
         out_channels = self.expansion * planes
         projection = None
@@ -125,11 +94,7 @@ class Blocks:
 
 
 def initialise_convolutions(module: nn.Module) -> None:
-    """Draw every convolution's weights as torchvision's ResNet does (Kaiming normal, fan out).
-
-    Args:
-        module: Changed in place, with all modules below it.
-    """
+    """Draw every convolution's weights as torchvision's ResNet does (Kaiming normal, fan out)."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

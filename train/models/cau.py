@@ -25,16 +25,8 @@ class CAU(nn.Module):
         b  =         FC2_b(ReLU(LN(FC1_b(f_C^b))))              (4)   FC2: C/r -> C
         f_C^w, f_C^b: two independent attention poolings of f   (5)
 
-    Deviations: none known. Not stated in the paper: that C / r is rounded down and at least 2, and
-    that layers begin with PyTorch's default initialisation, at which w is near 1/2 and b near 0.
-
-    Args:
-        channels: C.
-        r: Reduction ratio of the bottleneck of fully connected layers.
-        pooling: Makes each of the two poolings; without parameters they are one and the same.
-
-    Raises:
-        RecipeError: ``r`` is below 1, or there is but one channel.
+    Not stated in the paper: that C / r is rounded down and at least 2, and that layers start with
+    PyTorch's default initialisation, at which w is near 1/2 and b near 0.
     """
 
     def __init__(
@@ -55,34 +47,20 @@ class CAU(nn.Module):
             biases.fill_(bias)
 
     def forward(self, f: Tensor) -> Tensor:
-        """Transform a feature map.
-
-        Args:
-            f: Float (B, C, H, W).
-
-        Returns:
-            f~, float (B, C, H, W).
-        """
+        """Float (B, C, H, W) -> f~, of the same shape."""
         w: Tensor = self.fc_w(self.pool_w(f)).sigmoid()  # (B, C)
         b: Tensor = self.fc_b(self.pool_b(f))  # (B, C)
         return w[:, :, None, None] * f + b[:, :, None, None]
 
 
 def fc_bottleneck(channels: int, r: int) -> nn.Sequential:
-    """FC2 after ReLU after LN after FC1 of equations 3 and 4.
+    """FC2 after ReLU after LN after FC1 of equations 3 and 4: float (B, C) -> float (B, C).
 
     Between them are C // r values, but at least 2: layer norm makes a constant of a single one, and
     the paper's own r = 16 would leave none of sigma_hat's 4 channels where a CAU follows them.
 
-    Args:
-        channels: C, in and out.
-        r: Reduction ratio.
-
-    Returns:
-        A module, float (B, C) -> float (B, C).
-
     Raises:
-        RecipeError: ``r`` is below 1, or there is but one channel.
+        RecipeError: ``r`` is below 1, or there is only one channel.
     """
     if r < 1 or channels < 2:
         raise RecipeError(

@@ -7,19 +7,9 @@ from latentset.train.models.pooling import AttentionPooling, AveragePooling, Max
 
 
 class ScaleCAU(nn.Module):
-    """Scales each channel, and shifts none.
+    """Scales each channel, and shifts none: f~ = w * f, w = sigmoid(FC2(ReLU(LN(FC1(f_C))))).
 
     Source: section 5.7, "CAU Module" scale; Table 3.
-
-    ::
-
-        f~ = w * f,    w = sigmoid(FC2(ReLU(LN(FC1(f_C)))))
-
-    Deviations: none known.
-
-    Args:
-        channels: C.
-        r: Reduction ratio of the bottleneck.
     """
 
     def __init__(self, channels: int, r: int = 16) -> None:
@@ -28,32 +18,15 @@ class ScaleCAU(nn.Module):
         self.fc_w = fc_bottleneck(channels, r)
 
     def forward(self, f: Tensor) -> Tensor:
-        """Transform a feature map.
-
-        Args:
-            f: Float (B, C, H, W).
-
-        Returns:
-            f~, float (B, C, H, W).
-        """
+        """Float (B, C, H, W) -> f~, of the same shape."""
         w: Tensor = self.fc_w(self.pool_w(f)).sigmoid()  # (B, C)
         return w[:, :, None, None] * f
 
 
 class BiasCAU(nn.Module):
-    """Shifts each channel, and scales none.
+    """Shifts each channel, and scales none: f~ = f + b, b = FC2(ReLU(LN(FC1(f_C)))).
 
     Source: section 5.7, "CAU Module" bias; Table 3.
-
-    ::
-
-        f~ = f + b,    b = FC2(ReLU(LN(FC1(f_C))))
-
-    Deviations: none known.
-
-    Args:
-        channels: C.
-        r: Reduction ratio of the bottleneck.
     """
 
     def __init__(self, channels: int, r: int = 16) -> None:
@@ -62,33 +35,15 @@ class BiasCAU(nn.Module):
         self.fc_b = fc_bottleneck(channels, r)
 
     def forward(self, f: Tensor) -> Tensor:
-        """Transform a feature map.
-
-        Args:
-            f: Float (B, C, H, W).
-
-        Returns:
-            f~, float (B, C, H, W).
-        """
+        """Float (B, C, H, W) -> f~, of the same shape."""
         b: Tensor = self.fc_b(self.pool_b(f))  # (B, C)
         return f + b[:, :, None, None]
 
 
 class SharedPoolingCAU(nn.Module):
-    """Computes weight and bias from one attention pooling.
+    """Computes weight and bias, as ``CAU``, from one attention pooling f_C^w = f_C^b.
 
     Source: section 5.7, "CAU Pooling Function" 1att; Table 3.
-
-    ::
-
-        f~ = w * f + b,    w = sigmoid(FC2_w(ReLU(LN(FC1_w(f_C)))))
-                           b =         FC2_b(ReLU(LN(FC1_b(f_C))))
-
-    Deviations: none known.
-
-    Args:
-        channels: C.
-        r: Reduction ratio of the bottlenecks.
     """
 
     def __init__(self, channels: int, r: int = 16) -> None:
@@ -98,14 +53,7 @@ class SharedPoolingCAU(nn.Module):
         self.fc_b = fc_bottleneck(channels, r)
 
     def forward(self, f: Tensor) -> Tensor:
-        """Transform a feature map.
-
-        Args:
-            f: Float (B, C, H, W).
-
-        Returns:
-            f~, float (B, C, H, W).
-        """
+        """Float (B, C, H, W) -> f~, of the same shape."""
         f_C = self.pool(f)  # (B, C)
         w: Tensor = self.fc_w(f_C).sigmoid()  # (B, C)
         b: Tensor = self.fc_b(f_C)  # (B, C)
@@ -117,18 +65,12 @@ class MaxAverageCAU(nn.Module):
 
     Source: section 5.7, "CAU Pooling Function" max&avg; Table 3. How the two poolings are joined
     the paper does not say: here as in CBAM's channel attention, which section 2.3 cites (Woo et
-    al. 2018, equation 2): the same layers see the one and the other, and their outputs are added.
+    al. 2018, equation 2): the same layers see both, and their outputs are added.
 
     ::
 
         f~ = w * f + b,    w = sigmoid(FC_w(max f) + FC_w(mean f))
                            b =         FC_b(max f) + FC_b(mean f),    FC = FC2(ReLU(LN(FC1(.))))
-
-    Deviations: none known.
-
-    Args:
-        channels: C.
-        r: Reduction ratio of the bottlenecks.
     """
 
     def __init__(self, channels: int, r: int = 16) -> None:
@@ -139,14 +81,7 @@ class MaxAverageCAU(nn.Module):
         self.fc_b = fc_bottleneck(channels, r)
 
     def forward(self, f: Tensor) -> Tensor:
-        """Transform a feature map.
-
-        Args:
-            f: Float (B, C, H, W).
-
-        Returns:
-            f~, float (B, C, H, W).
-        """
+        """Float (B, C, H, W) -> f~, of the same shape."""
         greatest, mean = self.pool_max(f), self.pool_mean(f)  # (B, C) each
         w: Tensor = (self.fc_w(greatest) + self.fc_w(mean)).sigmoid()  # (B, C)
         b: Tensor = self.fc_b(greatest) + self.fc_b(mean)  # (B, C)
@@ -162,11 +97,8 @@ class OneLayerCAU(nn.Module):
 
         f~ = w * f + b,    w = sigmoid(FC_w(f_C^w)),  b = FC_b(f_C^b),    FC: C -> C
 
-    Deviations: none known. Layer norm and ReLU, which stand between two layers, are gone with the
-    second; the paper does not say so.
-
-    Args:
-        channels: C.
+    Layer norm and ReLU, which stand between two layers, are gone with the second; the paper does
+    not say so.
     """
 
     def __init__(self, channels: int) -> None:
@@ -177,14 +109,7 @@ class OneLayerCAU(nn.Module):
         self.fc_b = nn.Linear(channels, channels)
 
     def forward(self, f: Tensor) -> Tensor:
-        """Transform a feature map.
-
-        Args:
-            f: Float (B, C, H, W).
-
-        Returns:
-            f~, float (B, C, H, W).
-        """
+        """Float (B, C, H, W) -> f~, of the same shape."""
         w: Tensor = self.fc_w(self.pool_w(f)).sigmoid()  # (B, C)
         b: Tensor = self.fc_b(self.pool_b(f))  # (B, C)
         return w[:, :, None, None] * f + b[:, :, None, None]

@@ -7,33 +7,14 @@ from torch import Tensor, nn
 from latentset.train.models.cau import CAU
 from latentset.train.models.feu import FEU
 
-MakeFA = Callable[[int, int, int], nn.Module]
-"""From channels that enter, channels that leave and n to a module that adapts features: float
-(B, in, H, W) -> float (B, out, H, W)."""
-
 MakeCAU = Callable[[int], nn.Module]
 """From a number of channels C to a module, float (B, C, H, W) -> the same shape."""
 
 
 class FA(nn.Module):
-    """Adapts features: channel attention chooses and realigns, convolutions then enhance.
+    """Adapts features, FA(f) = FEU(CAU(f)): attention realigns channels, convolutions enhance.
 
     Source: section 4.1; figure 4b; the CAU's position "pre" of Table 3 (before the FEU's skip).
-
-    ::
-
-        FA(f) = FEU(CAU(f))
-
-    Deviations: none known.
-
-    Args:
-        in_channels: C.
-        out_channels: Channels that leave.
-        n: Number of 3x3 convolutional blocks of the FEU.
-        cau: Makes the CAU.
-
-    Raises:
-        RecipeError: The CAU or FEU is not possible.
     """
 
     def __init__(self, in_channels: int, out_channels: int, n: int, *, cau: MakeCAU = CAU) -> None:
@@ -42,35 +23,16 @@ class FA(nn.Module):
         self.feu = FEU(in_channels, out_channels, n)
 
     def forward(self, f: Tensor) -> Tensor:
-        """Adapt a feature map.
-
-        Args:
-            f: Float (B, in_channels, H, W).
-
-        Returns:
-            Float (B, out_channels, H, W), not negative.
-        """
+        """Float (B, in_channels, H, W) -> (B, out_channels, H, W), at least 0."""
         adapted: Tensor = self.feu(self.cau(f))
         return adapted
 
 
 def fa_near_identity(in_channels: int, out_channels: int, n: int, *, r: int = 16) -> FA:
-    """Make an FA module that at first changes little, where channels stay the same.
+    """An FA module that at first changes little, where channels stay the same.
 
-    Adopted blocks behind it then see nearly what they have learnt. Not the paper's, which says
-    nothing of initialisation.
-
-    Args:
-        in_channels: C.
-        out_channels: Channels that leave.
-        n: Number of 3x3 convolutional blocks of the FEU.
-        r: Reduction ratio of the CAU.
-
-    Returns:
-        The module.
-
-    Raises:
-        RecipeError: The CAU or FEU is not possible.
+    Pretrained blocks behind it then see nearly what they were trained on. Not the paper's, which
+    says nothing of initialisation.
     """
     cau = CAU(in_channels, r)
     cau.begin_near_identity()

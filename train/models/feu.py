@@ -11,7 +11,9 @@ from latentset.train.models.blocks import initialise_convolutions
 class FEU(nn.Module):
     r"""Enhances features across channels and neighbours, by n 3x3 convolutions in a bottleneck.
 
-    Source: section 4.1; figure 4b.
+    Source: section 4.1; figure 4b. The factor 4, the convolutions without bias, the projection on
+    the skip and the ReLU after the sum are what Table 2's figures and "residual-block-like" pin
+    down.
 
     ::
 
@@ -20,17 +22,6 @@ class FEU(nn.Module):
 
         m = out / 4, at least 1; conv = convolution without bias, batch norm, ReLU;
         skip = identity where C = out, else 1x1 convolution and batch norm
-
-    Deviations: none known. The factor 4, the convolutions without bias, the projection on the skip
-    and the ReLU after the sum are what Table 2's figures and "residual-block-like" pin down.
-
-    Args:
-        in_channels: C.
-        out_channels: Channels that leave.
-        n: Number of 3x3 convolutional blocks, at least 1.
-
-    Raises:
-        RecipeError: ``n`` is below 1.
     """
 
     def __init__(self, in_channels: int, out_channels: int, n: int) -> None:
@@ -59,28 +50,12 @@ class FEU(nn.Module):
             scale.fill_(0.1)
 
     def forward(self, f: Tensor) -> Tensor:
-        """Enhance a feature map.
-
-        Args:
-            f: Float (B, in_channels, H, W).
-
-        Returns:
-            Float (B, out_channels, H, W), not negative.
-        """
+        """Float (B, in_channels, H, W) -> (B, out_channels, H, W), at least 0."""
         return F.relu(self.blocks(f) + self.skip(f), inplace=True)
 
 
 def conv_block(in_channels: int, out_channels: int, *, kernel_size: int) -> nn.Sequential:
-    """The paper's convolutional block: convolution without bias, batch norm, ReLU; same size out.
-
-    Args:
-        in_channels: Channels that enter.
-        out_channels: Channels that leave.
-        kernel_size: Side of the kernel, odd.
-
-    Returns:
-        A module, float (B, in_channels, H, W) -> float (B, out_channels, H, W).
-    """
+    """The paper's convolutional block: convolution without bias, batch norm, ReLU; same size."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
         nn.BatchNorm2d(out_channels),

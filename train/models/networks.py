@@ -1,8 +1,4 @@
-"""What a recipe says of its network: one table a kind, its keys those that the network takes.
-
-``build`` makes the networks; nothing here imports torch. docs/models.md says which keys make which
-column of Table 3, and ``table3`` lists them.
-"""
+"""What a recipe says of its network: one table a kind (docs/models.md). Imports no torch."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -15,7 +11,7 @@ Adaptation = Literal["pre", "skip", "inner", "post", "cau", "feu"]
 """What an FA module is: the CAU's position beside the FEU, or one of the two units alone."""
 
 Attention = Literal["affine", "scale", "bias", "max", "avg", "max-avg", "shared", "one-fc"]
-"""What a CAU is: the paper's, or the one thing in which it differs."""
+"""What a CAU is: the paper's "affine", one half of it, other poolings, or no bottleneck."""
 
 
 class Table(BaseModel):
@@ -35,52 +31,59 @@ class Table(BaseModel):
 
 
 class Network(Table):
-    """What every network is given."""
+    """Sizes of every network."""
 
     num_classes: PositiveInt | None = None
-    """Classes; the store's where absent."""
+    """The store's where absent."""
     depth: Depth = 50
-    """The ResNet whose blocks it has, their kind and their number in each layer."""
+    """The ResNet whose kind and number of blocks it has."""
     width: PositiveInt = 64
-    """Width of the ResNet; 64 in the paper, less for a slim network."""
+    """Of the ResNet; less for a slim network."""
+
+    @property
+    def classes(self) -> int:
+        """Classes of a resolved recipe."""
+        return self.num_classes or 0
 
 
 class LatentNetwork(Network):
-    """What every network of latents is given."""
+    """Sizes of every network of latents."""
 
     channels: PositiveInt | None = None
     """Channels C of the codec; the store's where absent."""
     depths: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     """Blocks of layer2 to layer4, for a slim network; those of ``depth`` where absent."""
 
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a resolved recipe."""
+        return self.channels or 0
+
 
 class PixelNetwork(Network):
-    """What every network of pixels is given."""
+    """Sizes of every network of pixels."""
 
     depths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] | None = None
     """Blocks of layer1 to layer4, for a slim network; those of ``depth`` where absent."""
 
 
 class SigmaFeatures(Table):
-    """What a network that takes sigma_hat is given."""
+    """Sizes of a network that takes sigma_hat."""
 
     sigma_features: PositiveInt = 4
     """Channels that sigma_hat's branch of the head gives."""
 
 
 class FeatureAdaptation(Table):
-    """What a network with FA modules is given, beside the depths n of their FEUs."""
+    """FA modules of a network, but the depths n of their FEUs."""
 
     r: PositiveInt = 16
-    """Reduction ratio of the CAU; no matter to cau = "one-fc" and fa = "feu"."""
+    """Reduction ratio of the CAU; unused by cau = "one-fc" and fa = "feu"."""
     fa: Adaptation = "pre"
-    """Position of the CAU: "pre", "skip", "inner", "post"; or one unit alone: "cau", "feu"."""
     cau: Attention = "affine"
-    """The CAU: the paper's "affine"; "scale" or "bias" alone; pooling by "max", "avg", "max-avg" or
-    one "shared" attention; or "one-fc" without a bottleneck."""
     near_identity: bool = False
-    """Begin with FA modules that change little, so that adopted blocks see nearly what they have
-    learnt; else, as the paper says nothing of it, with PyTorch's default initialisation."""
+    """Start with FA modules that change little, so that pretrained blocks see nearly what they were
+    trained on; else, as the paper says nothing of it, with PyTorch's default initialisation."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -97,7 +100,7 @@ class FeatureAdaptation(Table):
 
 
 class LatentAdaptation(FeatureAdaptation):
-    """What a network of latents with FA modules is given."""
+    """FA modules of a network of latents."""
 
     n: tuple[PositiveInt, PositiveInt, PositiveInt] = (2, 3, 4)
     """Depth of the FEU in layer2 to layer4; in the paper 2/3/4 for quality 1, else 3/4/5."""
@@ -106,43 +109,37 @@ class LatentAdaptation(FeatureAdaptation):
 class FACResNetNetwork(LatentNetwork, LatentAdaptation, SigmaFeatures):
     """FA-cResNet (models.FACResNet)."""
 
-    kind: Literal["fa-cresnet"]
-    """Which network this is."""
+    kind: Literal["fa-cresnet"] = "fa-cresnet"
 
 
 class FACResNetYNetwork(LatentNetwork, LatentAdaptation):
     """FA-cResNet of y_hat alone (models.FACResNetY)."""
 
-    kind: Literal["fa-cresnet-y"]
-    """Which network this is."""
+    kind: Literal["fa-cresnet-y"] = "fa-cresnet-y"
 
 
 class FACResNetPostNetwork(LatentNetwork, LatentAdaptation, SigmaFeatures):
     """cResNet with FA modules after the last blocks of its layers (models.FACResNetPost)."""
 
-    kind: Literal["fa-cresnet-post"]
-    """Which network this is."""
+    kind: Literal["fa-cresnet-post"] = "fa-cresnet-post"
 
 
 class CResNetNetwork(LatentNetwork, SigmaFeatures):
     """cResNet (models.CResNet)."""
 
-    kind: Literal["cresnet"]
-    """Which network this is."""
+    kind: Literal["cresnet"] = "cresnet"
 
 
 class ResNetNetwork(PixelNetwork):
     """ResNet on pixels: Anchors 1 and 2 (models.PixelResNet)."""
 
-    kind: Literal["resnet"]
-    """Which network this is."""
+    kind: Literal["resnet"] = "resnet"
 
 
 class FAResNetNetwork(PixelNetwork, FeatureAdaptation):
     """ResNet on pixels with FA modules (models.FAResNet)."""
 
-    kind: Literal["fa-resnet"]
-    """Which network this is."""
+    kind: Literal["fa-resnet"] = "fa-resnet"
     n: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (2, 3, 4, 5)
     """Depth of the FEU in layer1 to layer4."""
 

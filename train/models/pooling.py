@@ -13,11 +13,8 @@ class AttentionPooling(nn.Module):
 
         f_C(c) = sum_{i,j} k(i,j) f(c,i,j),    k = softmax over all (i,j) of conv1x1(f)
 
-    Deviations: none known. The 1x1 convolution has a bias, as Table 2's parameters show, though
-    softmax takes it out again: its gradient is zero.
-
-    Args:
-        channels: C of the feature map.
+    The 1x1 convolution has a bias, as Table 2's parameters show, though softmax takes it out
+    again: its gradient is zero.
     """
 
     def __init__(self, channels: int) -> None:
@@ -25,74 +22,35 @@ class AttentionPooling(nn.Module):
         self.conv = nn.Conv2d(channels, 1, kernel_size=1)
 
     def forward(self, f: Tensor) -> Tensor:
-        """Pool a feature map.
-
-        Args:
-            f: Float (B, C, H, W).
-
-        Returns:
-            Float (B, C).
-        """
+        """Float (B, C, H, W) -> float (B, C)."""
         k = self.conv(f).flatten(1).softmax(dim=1)  # (B, H*W)
         return torch.einsum("bcp,bp->bc", f.flatten(2), k.to(f.dtype))
 
 
 class AveragePooling(nn.Module):
-    """The mean of each channel.
+    """The mean of each channel, f_C(c) = 1/(H W) sum_{i,j} f(c,i,j); it has no parameters.
 
     Source: section 5.7, "CAU Pooling Function" avg; Table 3.
-
-    ::
-
-        f_C(c) = 1/(H W) sum_{i,j} f(c,i,j)
-
-    Deviations: none known.
-
-    Args:
-        channels: Not used: it has no parameters. Every pooling is given them.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
 
     def forward(self, f: Tensor) -> Tensor:
-        """Pool a feature map.
-
-        Args:
-            f: Float (B, C, H, W).
-
-        Returns:
-            Float (B, C).
-        """
+        """Float (B, C, H, W) -> float (B, C)."""
         return f.mean(dim=(2, 3))
 
 
 class MaxPooling(nn.Module):
-    """The greatest value of each channel.
+    """The greatest value of each channel, f_C(c) = max_{i,j} f(c,i,j); it has no parameters.
 
-    Source: section 5.7, "CAU Pooling Function" max; Table 3.
-
-    ::
-
-        f_C(c) = max_{i,j} f(c,i,j)
-
-    Deviations: none known. Where several positions share the greatest value, as zeros do in a
-    sparse latent, they share its gradient.
-
-    Args:
-        channels: Not used: it has no parameters. Every pooling is given them.
+    Source: section 5.7, "CAU Pooling Function" max; Table 3. Where several positions share it, as
+    zeros do in a sparse latent, they share its gradient.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
 
     def forward(self, f: Tensor) -> Tensor:
-        """Pool a feature map.
-
-        Args:
-            f: Float (B, C, H, W).
-
-        Returns:
-            Float (B, C).
-        """
+        """Float (B, C, H, W) -> float (B, C)."""
         return f.amax(dim=(2, 3))

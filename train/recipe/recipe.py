@@ -1,8 +1,4 @@
-"""What an experiment is: the frozen, typed content of a recipe file.
-
-``recipe_file`` reads one; docs/training.md lists the keys for people. A resolved recipe is one that
-was held against a store: what it left open (channels, classes, codec) is filled in.
-"""
+"""What an experiment is: the frozen, typed content of a recipe file (keys: docs/training.md)."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -31,13 +27,12 @@ WHERE_NOT_WHAT = frozenset(
         "paper",
     }
 )
-"""Keys that say where, how fast or why, not what is learnt: they may change when a run goes on.
-(The store is held to its fingerprint.)"""
+"""Keys that say where, how fast or why, not what is trained: they may change when a run resumes.
+(The store is compared by its fingerprint.)"""
 
 FILES = frozenset({"weights.adopt", "distill.logits"})
-"""Keys that name a file: it may lie elsewhere when a run goes on, but the key may not be set anew
-or taken away. (A teacher is held to its digest; adopted weights are, until a state is saved, which
-then has them.)"""
+"""Keys that name a file: its path may change when a run resumes, but the key may not be added or
+removed. (Digests are compared, of pretrained weights until a state is saved, which has them.)"""
 
 FROM_RECIPE = "recipe:"
 """How ``weights.adopt`` begins where it names another recipe, whose run gives the weights."""
@@ -52,40 +47,36 @@ EvalCrop = Literal["whole", "central"]
 """What evaluation sees of a sample: its whole grid, or the central square."""
 
 Share = Annotated[float, Field(gt=0, le=1)]
-"""A part of a whole."""
 
 
 class Data(Table):
     """Which samples, and what the network sees of them."""
 
     store: str = ""
-    """Path of the store; mostly given on the command line."""
     codec: str | None = None
-    """Name of the codec that the store must be of; any where absent."""
+    """Codec that the store must be of; any where absent."""
     train_split: str = "train"
-    """Split that is learnt."""
     val_split: str = "val"
-    """Split that is looked at after each epoch and chooses the best checkpoint; "" = none."""
+    """Validated on after each epoch, to choose the best checkpoint; "" = none."""
     test_split: str = ""
-    """Split that the chosen checkpoint is evaluated on at the end; "" = none."""
+    """The chosen checkpoint is evaluated on it at the end; "" = none."""
     batch_size: PositiveInt
     """Samples a step, over all ranks."""
     size: PositiveInt = 28
     """Side of the network's input: positions of latents, or pixels."""
     resize: PositiveInt = 256
-    """Pixels only: side of the square that an image is resized to before it is cropped."""
+    """Pixels only: side of the square that an image is resized to before the crop."""
     crop_scale: tuple[Share, Share] = (0.08, 1.0)
-    """Least and greatest share of the grid's area in a random crop."""
+    """Least and greatest part of the grid's area in a random crop."""
     crop_ratio: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
     """Least and greatest aspect ratio of a random crop."""
     flip: bool = False
     """Mirror half of the crops. The paper mirrors images, not latents."""
     eval_crop: EvalCrop = "whole"
-    """What evaluation sees: the whole grid, or its central square."""
     eval_share: Share = 0.875
     """Side of the central square over the grid's shorter side."""
     read_ahead: PositiveInt = 4
-    """Batches that are read before they are asked for; bounds the memory."""
+    """Batches that are read ahead; bounds the memory."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -100,47 +91,41 @@ class Weights(Table):
     """Where the first weights come from."""
 
     adopt: str = ""
-    """Where the trunk's weights come from: a checkpoint of a pixel-domain ResNet (.safetensors, or
-    .pth of tensors), ``torchvision:NAME`` of torchvision's own, or ``recipe:NAME``, the run of
-    another recipe (``latentset sweep`` finds it). From scratch where empty."""
+    """Pretrained weights of the trunk: a checkpoint of a pixel-domain ResNet (.safetensors, or .pth
+    of tensors), ``torchvision:NAME``, or ``recipe:NAME``, the run of another recipe (``latentset
+    sweep`` finds it). From scratch where empty."""
     leave_out: tuple[str, ...] = ()
-    """Modules that keep their random weights although the checkpoint has some, and train from the
-    first epoch on: ``["fc"]`` where it is of other classes."""
+    """Modules to exclude: they start at random and train from the first epoch on; ``["fc"]`` where
+    the checkpoint is of other classes."""
 
 
 class Schedule(Table):
     """SGD, its learning rates, and the paper's two phases (paper sections 4.2 and 5.3)."""
 
     epochs: NonNegativeInt
-    """Epochs in all; 0: the adopted weights are evaluated as they are."""
+    """0: the pretrained weights are evaluated as they are."""
     frozen_epochs: NonNegativeInt = 0
-    """Epochs of the first phase: the adopted weights stand still, only the new modules train."""
+    """Epochs of the first phase, in which only the new modules train."""
     plateau_epochs: NonNegativeInt = 0
-    """The first phase ends earlier, when the loss on the validation split has not fallen for so
-    many epochs ("reaches its plateau"); 0 = never."""
+    """The first phase ends once the validation loss has not fallen for so many epochs ("reaches
+    its plateau"); 0 = never."""
     learning_rate: PositiveFloat
-    """Of the new modules at the beginning, and of the adopted ones if those have no rate of
-    their own."""
+    """Of the new modules at the start, and of the pretrained ones without a rate of their own."""
     decay_epochs: tuple[PositiveInt, ...] = ()
     """Epochs after which that rate is multiplied by ``decay``."""
     decay: Share = 0.1
-    """Factor of each decay."""
     adopted_learning_rate: PositiveFloat | None = None
-    """Constant rate of the adopted modules once they train."""
+    """Constant rate of the pretrained modules once they train."""
     momentum: NonNegativeFloat = 0.9
-    """Momentum of SGD."""
     weight_decay: NonNegativeFloat = 0.0
-    """L2 penalty of SGD, on every parameter."""
     accumulate: PositiveInt = 1
-    """Parts that each batch is divided into: less memory for a step of the same batch (batch norm
-    takes the statistics of each part)."""
+    """Micro-batches of each batch: less memory (batch norm takes the statistics of each)."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Decay, a step, of the moving average of the weights that is evaluated and kept; 0 = none."""
+    """Decay, a step, of the moving average that is evaluated and kept; 0 = none."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of each label that is spread over all classes."""
+    """Part of each label that is spread over all classes."""
     mixup: NonNegativeFloat = 0.0
-    """alpha of mixup: each input is mixed with another of its batch, by a share from
-    Beta(alpha, alpha); 0 = none."""
+    """alpha of mixup: inputs are mixed in pairs, weighted by Beta(alpha, alpha); 0 = none."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -156,14 +141,7 @@ class Schedule(Table):
         return self
 
     def rates(self, epoch: int) -> tuple[float, float]:
-        """Learning rates of an epoch.
-
-        Args:
-            epoch: Its number, from 0.
-
-        Returns:
-            Rate of the new modules, rate of the adopted ones (not applied while they are frozen).
-        """
+        """Learning rates of an epoch (from 0): of the new modules, of the pretrained ones."""
         new = self.learning_rate * self.decay ** sum(epoch >= after for after in self.decay_epochs)
         return new, self.adopted_learning_rate or new
 
@@ -178,12 +156,9 @@ class Distill(Table):
     """
 
     logits: str = ""
-    """File of a teacher's logits, made by ``latentset evaluate RUN STORE --logits FILE``; no
-    teacher where empty."""
+    """File of ``latentset evaluate RUN STORE --logits FILE``; no teacher where empty."""
     weight: Share = 0.5
-    """Share of the teacher in the loss."""
     temperature: PositiveFloat = 2.0
-    """T."""
 
 
 class Device(Table):
@@ -194,27 +169,25 @@ class Device(Table):
     precision: Literal["fp32", "bf16"] = "fp32"
     """``bf16``: mixed precision by autocast; weights stay in float32."""
     channels_last: bool = False
-    """Keep feature maps channel by channel at each position; faster on tensor cores."""
+    """Memory order of feature maps; faster on tensor cores."""
     compile: bool = False
-    """Compile the network with torch.compile."""
     deterministic: bool = False
     """Refuse operations whose result differs from run to run on a GPU (a CPU has none here)."""
     sync_batchnorm: bool = False
-    """Several GPUs: batch norm's statistics of the whole batch, not of each rank's share."""
+    """Several GPUs: batch norm's statistics of the whole batch, not of each rank's part."""
     save_steps: PositiveInt = 1000
-    """Steps between saves of the run's state within an epoch; it is saved after each epoch too."""
+    """Steps between saves of the state within an epoch; it is saved after each epoch too."""
 
 
 class Paper(Table):
     """What of the paper a recipe reproduces."""
 
     items: tuple[str, ...] = ()
-    """Tables and figures: ``Table 1``, ``Figure 7``."""
+    """``Table 1``, ``Figure 7``."""
     setting: str
-    """Which row or column: ``anchor1``, ``anchor2``, ``cresnet``, ``fa-cresnet``, or the name of a
-    setting of Table 3."""
+    """``anchor1``, ``anchor2``, ``cresnet``, ``fa-cresnet``, or a setting of Table 3."""
     codec: str = ""
-    """Loss and quality of the codec, such as ``msssim-4``; empty for the originals."""
+    """Loss and quality, such as ``msssim-4``; empty for the originals."""
     top1: float | None = None
     """The paper's top-1, percent; absent where it gives none for this data set."""
     top5: float | None = None
@@ -229,19 +202,12 @@ class Recipe(Table):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Decides the initial weights, the order and the crops."""
     paper: Paper | None = None
-    """What it reproduces."""
     model: AnyNetwork
-    """The network."""
     data: Data
-    """The samples."""
     weights: Weights = Weights()
-    """The first weights."""
     schedule: Schedule
-    """The optimisation."""
     distill: Distill = Distill()
-    """The teacher."""
     device: Device = Device()
-    """The hardware."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -259,12 +225,12 @@ class Recipe(Table):
             )
         if not self.schedule.epochs and not self.weights.adopt:
             raise ValueError(
-                "schedule.epochs: 0 evaluates adopted weights, but weights.adopt is empty; give a "
-                "checkpoint, or train for 1 epoch or more"
+                "schedule.epochs: 0 evaluates pretrained weights, but weights.adopt is empty; give "
+                "a checkpoint, or train for 1 epoch or more"
             )
         if self.schedule.plateau_epochs and not self.data.val_split:
             raise ValueError(
-                "schedule.plateau_epochs: it looks at the validation split, but data.val_split "
+                "schedule.plateau_epochs: it needs a validation split, but data.val_split "
                 "is empty; name one"
             )
         if self.data.batch_size % self.schedule.accumulate:
@@ -276,20 +242,11 @@ class Recipe(Table):
 
 
 def resolve(recipe: Recipe, header: Header, where: str) -> Recipe:
-    """Hold a recipe against a store and fill in what it leaves to the store.
-
-    Args:
-        recipe: The recipe.
-        header: The store's header.
-        where: The store, for messages.
-
-    Returns:
-        The recipe with ``model.num_classes``, ``data.codec`` and, for latents, ``model.channels``
-        set.
+    """Check a recipe against a store, and fill in what it leaves open: channels, classes, codec.
 
     Raises:
         RecipeError: The store has other arrays than the network takes, or other channels, classes
-            or another codec than the recipe says.
+            or another codec than the recipe.
     """
     takes_pixels = "channels" not in type(recipe.model).model_fields
     if takes_pixels != (header.arrays == ("pixels",)):
@@ -319,31 +276,18 @@ def resolve(recipe: Recipe, header: Header, where: str) -> Recipe:
 
 
 def codec_name(header: Header) -> str:
-    """Name of a store's codec.
-
-    Args:
-        header: The store's header.
-
-    Returns:
-        Its name; ``none`` where the store holds the images themselves.
-    """
+    """Name of a store's codec; ``none`` where the store holds the images themselves."""
     return "none" if header.codec is None else header.codec.name
 
 
 def differences(before: Recipe, after: Recipe) -> list[str]:
-    """List where two recipes would not learn the same.
+    """List where two recipes would not train the same, ``key: before -> after`` a line.
 
-    Args:
-        before: A recipe.
-        after: Another.
-
-    Returns:
-        One line a key, ``key: before -> after``; keys of :data:`WHERE_NOT_WHAT` are left out, and
-        those of :data:`FILES` where both recipes name one.
+    Keys of :data:`WHERE_NOT_WHAT` do not count, nor do those of :data:`FILES` where both name one.
     """
     old, new = _flatten(before.model_dump()), _flatten(after.model_dump())
     return [
-        f"{key}: {_say(old.get(key))} -> {_say(new.get(key))}"
+        f"{key}: {_shown(old.get(key))} -> {_shown(new.get(key))}"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
         and not any(key == skip or key.startswith(f"{skip}.") for skip in WHERE_NOT_WHAT)
@@ -351,7 +295,7 @@ def differences(before: Recipe, after: Recipe) -> list[str]:
     ]
 
 
-def _say(value: Any) -> str:
+def _shown(value: Any) -> str:
     return "none" if value == "" else str(value)
 
 

@@ -1,44 +1,43 @@
-"""What a run leaves behind: weights to share, and the state to go on from. No pickle in either.
+"""What a run saves: weights to publish, and the state to resume from. No pickle in either.
 
-Both are safetensors files, which hold named tensors and a table of texts, and whose reader runs no
-code of theirs. ``last.safetensors`` and ``best.safetensors`` hold a network's tensors under
-PyTorch's names and, as JSON in the table's entry ``latentset``, a :class:`Record` of what they are.
-``resume.safetensors`` holds everything that Lightning wants back (weights, momentum, the loops'
-counters) in one file, so that it is whole or not there: tensors by number, and in the entry
-``state`` the nested structure they belong to, as JSON.
+Both are safetensors files: named tensors and a table of texts. ``last.safetensors`` and
+``best.safetensors`` hold a network's tensors under PyTorch's names and, as JSON in the entry
+``latentset``, a :class:`Record`. ``resume.safetensors`` holds the tensors of the classifier
+(``network.…``, ``average.…``) and of SGD (``momentum.…``), and in the entry ``progress`` a
+:class:`Progress`; it is one file, so that it is complete or missing.
 """
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.plugins import CheckpointIO
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from latentset.datasets.errors import TrainingError, describe_invalid
+from latentset.datasets.storage.atomic import atomic_file
 from latentset.datasets.store import Store
 from latentset.train.models.networks import Table
 from latentset.train.recipe.recipe import Recipe, codec_name
+from latentset.train.run.classifier import Classifier
+from latentset.train.run.progress import Progress
+
+MOMENTUM = "momentum."
+"""Prefix of the momentum's names in a saved state."""
 
 
 class StoreRecord(Table):
     """The store that a network was trained from."""
 
     fingerprint: str
-    """Its manifest's fingerprint."""
     codec: str
-    """Name of its codec."""
     codec_sha256: str
-    """Digest of its codec: latents of another mean something else. Empty where it has none."""
+    """Latents of another codec mean something else. Empty where it has none."""
     resize: str
-    """Its resize rule."""
     classes: tuple[str, ...]
-    """Class names, in the order of the logits."""
+    """In the order of the logits."""
 
     @classmethod
     def of(cls, store: Store) -> "StoreRecord":
@@ -54,12 +53,11 @@ class StoreRecord(Table):
 
 
 class Record(Table):
-    """What a file of weights says of itself."""
+    """What a file of weights records about them."""
 
     recipe: Recipe
     """The resolved recipe."""
     store: StoreRecord
-    """What it was trained from."""
     epoch: int
     """Epochs that were trained."""
     metrics: dict[str, float]
@@ -67,28 +65,12 @@ class Record(Table):
 
 
 def save_weights(path: Path, tensors: dict[str, Tensor], record: Record) -> None:
-    """Write a network's weights.
-
-    Args:
-        path: The file; replaced whole where it exists.
-        tensors: The network's ``state_dict``.
-        record: What they are.
-    """
+    """Write a network's ``state_dict``."""
     _save(path, tensors, {"latentset": record.model_dump_json()})
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], Record]:
-    """Read a network's weights.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The network's ``state_dict`` on the CPU, and what it is.
-
-    Raises:
-        TrainingError: There is no such file, or it is not one of a run.
-    """
+    """Read a network's ``state_dict``, on the CPU, and its record."""
     tensors, texts = _load(path)
     try:
         return tensors, Record.model_validate_json(texts["latentset"])
@@ -105,14 +87,7 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], Record]:
 
 
 def read_record(path: Path) -> Record | None:
-    """Read what a file of weights says of itself.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its record; None if it is not a file of weights of a run.
-    """
+    """Read the record alone; None if the file is not one of a run's weights."""
     if path.suffix != ".safetensors" or not path.is_file():
         return None
     try:
@@ -123,16 +98,9 @@ def read_record(path: Path) -> Record | None:
 
 
 def load_resnet(path: Path) -> dict[str, Tensor]:
-    """Read the weights of a pixel-domain ResNet, to adopt them.
+    """Read a pixel-domain ResNet's tensors by torchvision's names, on the CPU.
 
-    Args:
-        path: A safetensors file, or a file of ``torch.save`` that holds nothing but tensors.
-
-    Returns:
-        Tensors by torchvision's names, on the CPU.
-
-    Raises:
-        TrainingError: There is no such file, or it holds something else.
+    Takes a safetensors file, or a file of ``torch.save`` that holds nothing but tensors.
     """
     if path.suffix == ".safetensors":
         return _load(path)[0]
@@ -154,61 +122,57 @@ def load_resnet(path: Path) -> dict[str, Tensor]:
     return loaded
 
 
-class SafetensorsIO(CheckpointIO):
-    """Lets Lightning keep its state in safetensors instead of a pickle."""
+def save_state(
+    path: Path, classifier: Classifier, optimizer: torch.optim.SGD, progress: Progress
+) -> None:
+    """Save all that a run resumes from. The learning rates follow from the recipe."""
+    tensors: dict[str, Tensor] = classifier.state_dict()
+    for name, parameter in classifier.network.named_parameters():
+        momentum = optimizer.state[parameter].get("momentum_buffer")
+        if momentum is not None:  # frozen parameters have none
+            tensors[MOMENTUM + name] = momentum
+    _save(path, tensors, {"progress": progress.model_dump_json()})
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
-    ) -> None:
-        """Write a checkpoint.
 
-        Args:
-            checkpoint: Dicts, lists, tuples, tensors, numbers, texts, None.
-            path: The file; replaced whole where it exists.
-            storage_options: Not used.
+def load_state(path: Path, classifier: Classifier, optimizer: torch.optim.SGD) -> Progress:
+    """Load what ``save_state`` saved; refuse the state of another network."""
+    tensors, _ = _load(path)
+    progress = read_progress(path)
+    own = classifier.state_dict()
+    saved = {name: tensors[name] for name in tensors if not name.startswith(MOMENTUM)}
+    differ = sorted(
+        name
+        for name in saved.keys() | own.keys()
+        if name not in saved or name not in own or saved[name].shape != own[name].shape
+    )
+    if differ:
+        raise TrainingError(
+            f"{path} is of another network: {len(differ)} tensors differ in name or shape, "
+            f"{differ[0]} first; was it copied here? Remove it, and the run starts again"
+        )
+    classifier.load_state_dict(saved)
+    for name, parameter in classifier.network.named_parameters():
+        if MOMENTUM + name in tensors:
+            momentum = torch.empty_like(parameter).copy_(tensors[MOMENTUM + name])
+            optimizer.state[parameter]["momentum_buffer"] = momentum.detach()
+    return progress
 
-        Raises:
-            TrainingError: Something else is in the checkpoint.
-        """
-        tensors: dict[str, Tensor] = {}
-        state = json.dumps(_encode(checkpoint, tensors))
-        _save(Path(path), tensors, {"state": state})
 
-    def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
-        """Read a checkpoint.
-
-        Args:
-            path: The file.
-
-        Returns:
-            What was saved, tensors on the CPU.
-
-        Raises:
-            TrainingError: It is no file of this kind.
-        """
-        tensors, texts = _load(Path(path))
-        try:
-            state: dict[str, Any] = _decode(json.loads(texts["state"]), tensors)
-        except (KeyError, ValueError, TypeError) as error:
-            raise TrainingError(f"{path}: not the state of a run: {error}") from error
-        return state
-
-    def remove_checkpoint(self, path: Any) -> None:
-        """Remove a checkpoint.
-
-        Args:
-            path: The file.
-        """
-        Path(path).unlink(missing_ok=True)
+def read_progress(path: Path) -> Progress:
+    """Read how far a run was when its state was saved."""
+    try:
+        return Progress.model_validate_json(_load(path)[1]["progress"])
+    except (KeyError, ValidationError) as error:
+        raise TrainingError(
+            f"{path}: not the state of a run, or one of another version; remove it, and the run "
+            "starts again"
+        ) from error
 
 
 def _save(path: Path, tensors: dict[str, Tensor], texts: dict[str, str]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(plain, partial, metadata=texts)
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with atomic_file(path) as partial:
+        save_file(plain, partial, metadata=texts)
 
 
 def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -219,44 +183,3 @@ def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise TrainingError(f"no weights at {path}: expected a safetensors file") from error
     except (SafetensorError, OSError) as error:
         raise TrainingError(f"{path}: expected a safetensors file: {error}") from error
-
-
-def _encode(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """Put a value into JSON, its tensors aside. Containers become ``[kind, items]``."""
-    match value:
-        case None | bool() | int() | float() | str():
-            return value
-        case Tensor():
-            name = str(len(tensors))
-            tensors[name] = value
-            return ["tensor", name]
-        case dict():
-            return [
-                "dict",
-                [[_encode(k, tensors), _encode(v, tensors)] for k, v in value.items()],
-            ]
-        case tuple() | list():
-            kind = "tuple" if isinstance(value, tuple) else "list"
-            return [kind, [_encode(item, tensors) for item in value]]
-        case _:
-            raise TrainingError(
-                f"a checkpoint holds a {type(value).__name__}: expected tensors, numbers, texts, "
-                "and dicts, lists and tuples of them"
-            )
-
-
-def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:
-    if not isinstance(value, list):
-        return value
-    kind, content = value
-    match kind:
-        case "tensor":
-            return tensors[content]
-        case "dict":
-            return {_decode(k, tensors): _decode(v, tensors) for k, v in content}
-        case "list":
-            return [_decode(item, tensors) for item in content]
-        case "tuple":
-            return tuple(_decode(item, tensors) for item in content)
-        case _:
-            raise ValueError(f"unknown kind {kind!r}")

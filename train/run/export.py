@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from latentset.datasets.errors import RecipeError
+from latentset.datasets.storage.atomic import atomic_file
 from latentset.train.data.inputs import Input, LatentInput, PixelInput
 from latentset.train.recipe.recipe import Recipe
 from latentset.train.run.checkpoint import StoreRecord
@@ -17,36 +18,20 @@ SAMPLE_BATCH = 2
 
 
 class YHatProgram(nn.Module):
-    """From a store's y_hat to logits.
-
-    Args:
-        network: Takes y_hat.
-    """
+    """From a store's y_hat to logits."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, y_hat: Tensor) -> Tensor:
-        """Classify.
-
-        Args:
-            y_hat: int16 (B, C, S, S).
-
-        Returns:
-            Logits, float32 (B, classes).
-        """
+        """int16 (B, C, S, S) -> logits, float32 (B, classes)."""
         logits: Tensor = self.network(y_hat.to(torch.float32))
         return logits
 
 
 class LatentProgram(nn.Module):
-    """From a store's integers to logits.
-
-    Args:
-        network: Takes y_hat and sigma_hat.
-        scale_table: float32 (256,), sigma_hat of each scale index.
-    """
+    """From a store's integers to logits; scale_table: float32 (256,)."""
 
     scale_table: Tensor
 
@@ -56,28 +41,14 @@ class LatentProgram(nn.Module):
         self.register_buffer("scale_table", scale_table)
 
     def forward(self, y_hat: Tensor, scale_index: Tensor) -> Tensor:
-        """Classify.
-
-        Args:
-            y_hat: int16 (B, C, S, S).
-            scale_index: uint8 (B, C, S, S).
-
-        Returns:
-            Logits, float32 (B, classes).
-        """
+        """int16, uint8 (B, C, S, S) each -> logits, float32 (B, classes)."""
         sigma_hat = self.scale_table[scale_index.to(torch.int64)]
         logits: Tensor = self.network(y_hat.to(torch.float32), sigma_hat)
         return logits
 
 
 class PixelProgram(nn.Module):
-    """From images to logits.
-
-    Args:
-        network: Takes normalised images.
-        mean: float32 (3, 1, 1), of [0, 1].
-        std: float32 (3, 1, 1), of [0, 1].
-    """
+    """From images to logits; mean and std: float32 (3, 1, 1), of [0, 1]."""
 
     mean: Tensor
     std: Tensor
@@ -89,51 +60,28 @@ class PixelProgram(nn.Module):
         self.register_buffer("std", std)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Classify.
-
-        Args:
-            pixels: uint8 (B, 3, S, S), RGB.
-
-        Returns:
-            Logits, float32 (B, classes).
-        """
+        """uint8 (B, 3, S, S), RGB -> logits, float32 (B, classes)."""
         logits: Tensor = self.network((pixels.to(torch.float32) / 255 - self.mean) / self.std)
         return logits
 
 
 def export_classifier(checkpoint: Path, store: Path | str, out: Path) -> str:
-    """Write a trained classifier.
-
-    Args:
-        checkpoint: A file of weights, or a run's folder.
-        store: A store of its codec.
-        out: ``NAME.pt2`` or ``NAME.safetensors``.
-
-    Returns:
-        What was written and how it is used, for people.
-
-    Raises:
-        RecipeError: The name ends otherwise.
-        TrainingError: The weights cannot be read, or the store is of another codec.
-        StoreError: The store cannot be used.
-    """
+    """Write ``NAME.pt2`` or ``NAME.safetensors``; return how it is used, in a line."""
     if out.suffix not in (".pt2", ".safetensors"):
         raise RecipeError(f"{out}: expected a name that ends with .pt2 or .safetensors")
-    module, record, checkpoint, opened = load_classifier(checkpoint, store)
-    of_pixels = isinstance(module.input, PixelInput)
+    classifier, record, checkpoint, opened = load_classifier(checkpoint, store)
+    of_pixels = isinstance(classifier.input, PixelInput)
     compare_stores(record.store, StoreRecord.of(opened), str(store), of_pixels=of_pixels)
-    network = module.evaluated.eval()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".partial-{out.name}")
+    network = classifier.evaluated.eval()
     if out.suffix == ".safetensors":
-        save_file(dict(network.state_dict()), partial)
-        partial.replace(out)
+        with atomic_file(out) as partial:
+            save_file(dict(network.state_dict()), partial)
         return f"{out}: the weights of {checkpoint}, by PyTorch's names"
-    program, args = _make_program(module.input, network, record.recipe)
+    program, args = _make_program(classifier.input, network, record.recipe)
     batch = torch.export.Dim("batch")
     exported = torch.export.export(program.eval(), args, dynamic_shapes=[{0: batch} for _ in args])
-    torch.export.save(exported, partial)
-    partial.replace(out)
+    with atomic_file(out) as partial, partial.open("wb") as file:
+        torch.export.save(exported, file)
     taken = ", ".join(f"{str(x.dtype)[6:]} (B, {', '.join(map(str, x.shape[1:]))})" for x in args)
     return f"{out}: torch.export.load(FILE).module()({taken}) -> logits (B, classes)"
 

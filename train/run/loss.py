@@ -9,37 +9,23 @@ from latentset.train.data.order import MIXUP, random_bits
 from latentset.train.recipe.recipe import Distill
 
 
-def mixup_share(alpha: float, *, seed: int, epoch: int, sample: int) -> float:
-    """Draw by how much a batch is mixed: a function of its key, as order and crops are.
+def mixup_weight(alpha: float, *, seed: int, epoch: int, sample: int) -> float:
+    """Draw the weight that each input keeps of itself, 0.5 to 1, from Beta(alpha, alpha).
+
+    A function of its key, as order and crops are; ``sample`` is the batch's first, as its row in
+    the store's table. Of weight and 1 - weight the larger is taken: which of two inputs is called
+    the first is chance.
 
     Source: Zhang, Cisse, Dauphin, Lopez-Paz: "mixup: Beyond empirical risk minimization", 2018.
-    Of share and 1 - share the larger is taken; which of two inputs is called the first is chance.
-
-    Args:
-        alpha: Parameter of Beta(alpha, alpha).
-        seed: The recipe's seed.
-        epoch: Number of the epoch.
-        sample: Row of the batch's first sample in the store's table.
-
-    Returns:
-        The share that an input keeps of itself, 0.5 to 1.
     """
     key = int(random_bits(MIXUP, seed, epoch, sample)[0])
-    share = float(np.random.Generator(np.random.PCG64(key)).beta(alpha, alpha))
-    return max(share, 1 - share)
+    weight = float(np.random.Generator(np.random.PCG64(key)).beta(alpha, alpha))
+    return max(weight, 1 - weight)
 
 
-def mix(values: Tensor, share: float) -> Tensor:
-    """Mix each entry of a batch with the one before it.
-
-    Args:
-        values: Float (B, ...).
-        share: What it keeps of itself.
-
-    Returns:
-        Float (B, ...).
-    """
-    return values.lerp(values.roll(1, 0), 1 - share)
+def mix(values: Tensor, weight: float) -> Tensor:
+    """Mix each entry of a batch, float (B, ...), with the one before it."""
+    return values.lerp(values.roll(1, 0), 1 - weight)
 
 
 def classification_loss(
@@ -47,30 +33,22 @@ def classification_loss(
     labels: Tensor,
     *,
     label_smoothing: float = 0.0,
-    share: float = 1.0,
+    weight: float = 1.0,
     teacher: Tensor | None = None,
     distill: Distill | None = None,
 ) -> Tensor:
-    """Compute the loss that is learnt from (formula: ``recipe.Distill``).
+    """The loss that is minimised, in nats (formula: ``recipe.Distill``).
 
-    Args:
-        logits: Float (B, classes), of inputs mixed by ``share``.
-        labels: int64 (B,), of the inputs before they were mixed.
-        label_smoothing: Share of each label that is spread over all classes.
-        share: As for :func:`mix`; 1 = not mixed.
-        teacher: Float (B, classes), a teacher's logits of the inputs before they were mixed.
-        distill: Weight and temperature of the teacher.
-
-    Returns:
-        A scalar, nats.
+    ``logits`` are those of inputs mixed by ``weight`` (1 = not mixed); ``labels`` and ``teacher``,
+    a teacher's logits, those of the inputs before they were mixed.
     """
     targets = labels
-    if share < 1:
-        targets = mix(F.one_hot(labels, logits.shape[1]).to(logits.dtype), share)
+    if weight < 1:
+        targets = mix(F.one_hot(labels, logits.shape[1]).to(logits.dtype), weight)
     loss = F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
     if teacher is None or distill is None:
         return loss
     t = distill.temperature
-    wanted = mix((teacher.to(logits.dtype) / t).softmax(dim=1), share)
+    wanted = mix((teacher.to(logits.dtype) / t).softmax(dim=1), weight)
     divergence = F.kl_div((logits / t).log_softmax(dim=1), wanted, reduction="batchmean")
     return torch.lerp(loss, t**2 * divergence, distill.weight)

@@ -1,7 +1,7 @@
-"""A teacher's logits of every sample of a store: written by an evaluation, learnt from in training.
+"""A teacher's logits of every sample of a store: written by an evaluation, used in training.
 
-The teacher saw each sample once, whole or its centre, not the crops of the student: so neither its
-network nor its pixels are needed while the student trains.
+The teacher saw each sample once, not the crops of the student: training needs neither its network
+nor its pixels.
 """
 
 from pathlib import Path
@@ -12,40 +12,20 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from latentset.datasets.errors import TrainingError
+from latentset.datasets.storage.atomic import atomic_file
 from latentset.datasets.store import Store
 from latentset.train.data.split import Split
 
 
 def write_logits(path: Path, logits: Tensor, store: Store) -> None:
-    """Write logits, as float16.
-
-    Args:
-        path: The file; replaced where it exists.
-        logits: Float (samples of the store, classes), NaN where a sample was not evaluated.
-        store: The store.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    """Write logits (samples of the store, classes) as float16; NaN = not evaluated."""
     made_of = {"listing_sha256": store.header.source.listing_sha256}
-    save_file({"logits": logits.to(torch.float16)}, partial, metadata=made_of)
-    partial.replace(path)
+    with atomic_file(path) as partial:
+        save_file({"logits": logits.to(torch.float16)}, partial, metadata=made_of)
 
 
 def read_logits(path: Path, store: Store, split: Split) -> Tensor:
-    """Read logits, of the same images as a store.
-
-    Args:
-        path: The file.
-        store: The store that a student learns from.
-        split: The split that it learns.
-
-    Returns:
-        float32 (samples of the store, classes).
-
-    Raises:
-        TrainingError: The file cannot be read, is of other images or classes, or lacks
-            samples of the split.
-    """
+    """Read float32 logits (samples of the store, classes); refuse those of other images."""
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             logits: Tensor = file.get_tensor("logits").to(torch.float32)

@@ -1,32 +1,36 @@
-"""The weights that a run adopts: found, and known again."""
+"""The pretrained weights that a run starts from: files, other runs, or torchvision's by name."""
 
+import difflib
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
 
 import torch
 from torch import Tensor
+from torchvision.models import get_model_weights
 
 from latentset.datasets.errors import RecipeError, TrainingError
 from latentset.datasets.sources.devkit import WNID
+from latentset.train.models.blocks import PUBLISHED
 from latentset.train.recipe.recipe import FROM_RECIPE, TORCHVISION
 from latentset.train.run.checkpoint import load_resnet, read_record
-from latentset.train.run.pretrained import load_torchvision
 from latentset.train.run.run_files import BEST, LAST
 
 IMAGENET_CLASSES = 1000
 """Classes of all of torchvision's weights."""
 
 NO_FC = """--set 'weights.leave_out=["fc"]'"""
-"""What leaves out fc on the command line."""
+"""What excludes fc on the command line."""
 
 
 @dataclass(frozen=True)
 class FoundWeights:
     """Weights of a pixel-domain ResNet."""
 
-    where: str
+    source: str
     """The recipe's ``weights.adopt``."""
     tensors: dict[str, Tensor]
     """By torchvision's names, on the CPU."""
@@ -38,14 +42,7 @@ class FoundWeights:
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """Compute the SHA-256 of tensors: of their names, types, shapes and values.
-
-    Args:
-        tensors: By name, on the CPU.
-
-    Returns:
-        The digest in hexadecimal.
-    """
+    """SHA-256, in hexadecimal, of tensors' names, types, shapes and values."""
     found = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().contiguous()
@@ -55,21 +52,11 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def find_weights(adopt: str, classes: tuple[str, ...] | None = None) -> FoundWeights:
-    """Read the weights that a recipe adopts.
+    """Read the weights that a recipe's ``weights.adopt`` names.
 
-    Args:
-        adopt: The recipe's ``weights.adopt``.
-        classes: Those of the store that is learnt from, whose logits are adopted too; None where fc
-            is left out.
-
-    Returns:
-        The weights.
-
-    Raises:
-        RecipeError: They are to come from another recipe's run, which nobody has looked for.
-        TrainingError: There are none, they cannot be read, or their logits mean other classes, or
-            the same in another order, as far as anybody says: files of our runs do, and
-            torchvision's are ImageNet's, whose names are WNIDs.
+    ``classes`` are those of the store, for weights whose fc is used too; None where it is excluded.
+    Weights of other classes, or another order, are refused as far as files of our runs and
+    ImageNet's WNIDs show it.
     """
     if adopt.startswith(FROM_RECIPE):
         name = adopt.removeprefix(FROM_RECIPE)
@@ -80,7 +67,7 @@ def find_weights(adopt: str, classes: tuple[str, ...] | None = None) -> FoundWei
         )
     if adopt.startswith(TORCHVISION):
         if classes is not None:
-            _check_imagenets(adopt, classes)  # before anything is downloaded
+            _check_imagenet(adopt, classes)  # before anything is downloaded
         return FoundWeights(adopt, load_torchvision(adopt.removeprefix(TORCHVISION)))
     if Path(adopt).is_dir():
         raise TrainingError(
@@ -93,21 +80,54 @@ def find_weights(adopt: str, classes: tuple[str, ...] | None = None) -> FoundWei
     return FoundWeights(adopt, load_resnet(Path(adopt)))
 
 
-def _check_imagenets(adopt: str, classes: tuple[str, ...]) -> None:
-    """Refuse classes that are not ImageNet's in torchvision's order, as far as their names say."""
+def load_torchvision(name: str) -> dict[str, Tensor]:
+    """Load a ResNet's published weights, such as ``ResNet50_Weights.IMAGENET1K_V2``.
+
+    From the cache of torch.hub (``$TORCH_HOME/hub/checkpoints``), or torchvision's server; a
+    download is compared with the digest in its name, and only tensors are read. Not ``DEFAULT``,
+    which names other weights with each version.
+
+    Source: section 5.2: on ImageNet, Anchor 1 is torchvision's pretrained ResNet-50.
+    """
+    known: dict[str, Any] = {
+        str(weights): weights
+        for depth in PUBLISHED
+        for weights in get_model_weights(f"resnet{depth}")
+    }
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        raise TrainingError(
+            f"torchvision has no weights {name!r} of a ResNet: expected one of {', '.join(known)}"
+            + (f"; did you mean {close[0]}?" if close else "")
+        )
+    weights = known[name]
+    try:
+        loaded: dict[str, Tensor] = weights.get_state_dict(
+            map_location="cpu", check_hash=True, weights_only=True
+        )
+    except Exception as error:  # whatever a network, a disk or torch's readers raise
+        cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(weights.url).path).name
+        raise TrainingError(
+            f"torchvision's weights {name} cannot be loaded: {error}. Fetch {weights.url} by other "
+            f"means and put it at {cached}, in place of a broken one"
+        ) from error
+    return loaded
+
+
+def _check_imagenet(adopt: str, classes: tuple[str, ...]) -> None:
+    """Refuse classes that are not ImageNet's in torchvision's order, as far as their names show."""
     wnids = sorted(name for name in classes if WNID.fullmatch(name))
     if len(classes) == IMAGENET_CLASSES and list(classes) == wnids:
         return
     shown = ", ".join(classes[:3]) + (", …" if len(classes) > 3 else "")
     raise TrainingError(
-        f"weights.adopt: {adopt} answers {IMAGENET_CLASSES} classes in the order of their WNIDs "
-        f"(n01440764, …), the store has {len(classes)}: {shown}; leave out fc ({NO_FC}), or encode "
+        f"weights.adopt: {adopt} has {IMAGENET_CLASSES} classes in the order of their WNIDs "
+        f"(n01440764, …), the store has {len(classes)}: {shown}; exclude fc ({NO_FC}), or encode "
         "images of ImageNet in folders named by WNIDs"
     )
 
 
 def _check_classes(adopt: str, found: tuple[str, ...], wanted: tuple[str, ...]) -> None:
-    """Refuse logits that mean other classes, or the same in another order."""
     if found == wanted:
         return
     if len(found) == len(wanted):
@@ -116,6 +136,6 @@ def _check_classes(adopt: str, found: tuple[str, ...], wanted: tuple[str, ...]) 
     else:
         what = f"{len(found)} classes, the store has {len(wanted)}"
     raise TrainingError(
-        f"weights.adopt: {adopt} was trained on other classes: {what}; adopt weights that were "
-        f"trained on the same classes in the same order, or leave out fc ({NO_FC})"
+        f"weights.adopt: {adopt} was trained on other classes: {what}; use weights that were "
+        f"trained on the same classes in the same order, or exclude fc ({NO_FC})"
     )

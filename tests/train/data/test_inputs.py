@@ -10,8 +10,11 @@ from latentset.datasets.store import Store
 from latentset.train.data.inputs import LatentInput, PixelInput, make_input
 from latentset.train.data.reader import Batch, LatentReader
 from latentset.train.data.split import select_split
-from latentset.train.models import CAU, FA, FACResNet
 from latentset.train.models.build import build_network
+from latentset.train.models.cau import CAU
+from latentset.train.models.fa import FA
+from latentset.train.models.fa_cresnet import FACResNet
+from latentset.train.models.networks import FACResNetNetwork
 from latentset.train.recipe.recipe import Recipe, resolve
 
 MakeRecipe = Callable[..., Recipe]
@@ -23,7 +26,9 @@ def test_networks_are_built_as_recipes_say(mixed_store: Store, make_recipe: Make
     ours = build_network(recipe.model)
     torch.manual_seed(0)
     fa = partial(FA, cau=partial(CAU, r=2))
-    theirs = FACResNet(8, 3, depths=(1, 1, 1), width=2, n=(2, 1, 3), fa=fa)
+    theirs = FACResNet(
+        FACResNetNetwork(channels=8, num_classes=3, depths=(1, 1, 1), width=2, n=(2, 1, 3)), fa=fa
+    )
     assert ours.state_dict().keys() == theirs.state_dict().keys()
     assert all(
         torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True)

@@ -58,8 +58,8 @@ def test_every_place_is_as_likely() -> None:
 def test_two_ranks_divide_each_batch_of_one() -> None:
     order = epoch_order(SAMPLES, seed=0, epoch=0)
     alone = [part.tolist() for part in divide(order, 8, drop_last=True)]
-    zero = [part.tolist() for part in divide(order, 8, drop_last=True, rank=0, ranks=2)]
-    one = [part.tolist() for part in divide(order, 8, drop_last=True, rank=1, ranks=2)]
+    zero = [part.tolist() for part in divide(order, 8, drop_last=True, rank=0, world_size=2)]
+    one = [part.tolist() for part in divide(order, 8, drop_last=True, rank=1, world_size=2)]
     assert len(alone) == len(zero) == len(one) == 12
     for batch, left, right in zip(alone, zero, one, strict=True):
         assert len(left) == len(right) == 4
@@ -81,10 +81,10 @@ def test_all_ranks_have_the_same_number_of_batches(
 ) -> None:
     order = np.arange(samples)
     shares = [
-        list(divide(order, 12, drop_last=drop_last, rank=rank, ranks=ranks))
+        list(divide(order, 12, drop_last=drop_last, rank=rank, world_size=ranks))
         for rank in range(ranks)
     ]
-    count = count_batches(samples, 12, drop_last=drop_last, ranks=ranks)
+    count = count_batches(samples, 12, drop_last=drop_last, world_size=ranks)
     assert [len(share) for share in shares] == [count] * ranks
     assert all(part.size for share in shares for part in share)
     seen = sorted(k for share in shares for part in share for k in part.tolist())

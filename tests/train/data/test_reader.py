@@ -66,7 +66,7 @@ def test_the_middle_of_an_epoch_is_the_middle_of_the_epoch(mixed_store: Store) -
 
 def test_ranks_read_what_one_reads(mixed_store: Store) -> None:
     alone = read(mixed_store)
-    ranks = [read(mixed_store, rank=rank, ranks=2) for rank in (0, 1)]
+    ranks = [read(mixed_store, rank=rank, world_size=2) for rank in (0, 1)]
     for whole, left, right in zip(alone, *ranks, strict=True):
         parts = [
             (batch.samples[k].item(), batch.windows[k, 3:].tolist())

@@ -7,37 +7,29 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from latentset.train.models import (
-    CAU,
-    FA,
-    FEU,
-    AdoptingModel,
-    AttentionPooling,
-    AveragePooling,
+from latentset.train.models.build import build_network
+from latentset.train.models.cau import CAU
+from latentset.train.models.cau_variants import (
     BiasCAU,
-    CAUOnly,
-    CResNet,
-    FACResNet,
-    FACResNetPost,
-    FACResNetY,
-    FAInner,
-    FAPost,
-    FAResNet,
-    FASkip,
     MaxAverageCAU,
-    MaxPooling,
     OneLayerCAU,
-    PixelResNet,
     ScaleCAU,
     SharedPoolingCAU,
 )
-from latentset.train.models.build import build_network
+from latentset.train.models.cresnet import CResNet
+from latentset.train.models.fa import FA
+from latentset.train.models.fa_cresnet import FACResNet, FACResNetPost, FACResNetY
+from latentset.train.models.fa_variants import CAUOnly, FAInner, FAPost, FASkip
+from latentset.train.models.feu import FEU
 from latentset.train.models.networks import AnyNetwork, Network
+from latentset.train.models.pooling import AttentionPooling, AveragePooling, MaxPooling
+from latentset.train.models.pretrained import PretrainableModel
+from latentset.train.models.resnet import FAResNet, PixelResNet
 
 ADAPTER: TypeAdapter[Network] = TypeAdapter(AnyNetwork)
 
 
-def build(**model: Any) -> AdoptingModel:
+def build(**model: Any) -> PretrainableModel:
     """A slim network of a recipe's table ``model``."""
     given: dict[str, Any] = {"kind": "fa-cresnet", "num_classes": 5, "width": 2, **model}
     if given["kind"] in ("resnet", "fa-resnet"):
@@ -58,7 +50,7 @@ def build(**model: Any) -> AdoptingModel:
         ("fa-resnet", FAResNet),
     ],
 )
-def test_kinds(kind: str, network: type[AdoptingModel]) -> None:
+def test_kinds(kind: str, network: type[PretrainableModel]) -> None:
     assert type(build(kind=kind)) is network
 
 

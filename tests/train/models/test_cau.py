@@ -3,7 +3,8 @@ import torch
 from torch import Tensor, nn
 
 from latentset.datasets.errors import RecipeError
-from latentset.train.models import CAU, AveragePooling, MaxPooling
+from latentset.train.models.cau import CAU
+from latentset.train.models.pooling import AveragePooling, MaxPooling
 
 
 def by_the_equations(vector: Tensor, fc: nn.Sequential) -> Tensor:

@@ -5,14 +5,14 @@ import torch
 from torch import Tensor, nn
 
 from latentset.datasets.errors import RecipeError
-from latentset.train.models import (
+from latentset.train.models.cau_variants import (
     BiasCAU,
-    MakeCAU,
     MaxAverageCAU,
     OneLayerCAU,
     ScaleCAU,
     SharedPoolingCAU,
 )
+from latentset.train.models.fa import MakeCAU
 
 CHANNELS = 8
 

@@ -2,14 +2,21 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from torch import Tensor
 
 from latentset.datasets.errors import RecipeError
-from latentset.train.models import CAU, FA, CompressedNet, CResNet, FACResNet
+from latentset.train.models.build import build_network
+from latentset.train.models.cau import CAU
+from latentset.train.models.cresnet import CompressedNet, CResNet
+from latentset.train.models.fa import FA
+from latentset.train.models.fa_cresnet import FACResNet
+from latentset.train.models.networks import CResNetNetwork, FACResNetNetwork, LatentNetwork
 
 CHANNELS = 32
 CLASSES = 5
@@ -18,11 +25,18 @@ Make = Callable[[], CompressedNet]
 
 
 def slim_cresnet() -> CompressedNet:
-    return CResNet(CHANNELS, CLASSES, depths=(2, 2, 1), width=8)
+    return CResNet(
+        CResNetNetwork(channels=CHANNELS, num_classes=CLASSES, depths=(2, 2, 1), width=8)
+    )
 
 
 def slim_fa_cresnet() -> CompressedNet:
-    return FACResNet(CHANNELS, CLASSES, depths=(2, 2, 1), width=8, n=(1, 2, 1), fa=FA_8)
+    return FACResNet(
+        FACResNetNetwork(
+            channels=CHANNELS, num_classes=CLASSES, depths=(2, 2, 1), width=8, n=(1, 2, 1)
+        ),
+        fa=FA_8,
+    )
 
 
 both_networks = pytest.mark.parametrize("make", [slim_cresnet, slim_fa_cresnet])
@@ -150,7 +164,12 @@ def test_bfloat16_autocast_trains(make: Make) -> None:
 
 
 def test_where_the_feature_adaptation_stands() -> None:
-    model = FACResNet(CHANNELS, CLASSES, depths=(3, 3, 2), width=8, n=(1, 2, 3), fa=FA_8)
+    model = FACResNet(
+        FACResNetNetwork(
+            channels=CHANNELS, num_classes=CLASSES, depths=(3, 3, 2), width=8, n=(1, 2, 3)
+        ),
+        fa=FA_8,
+    )
 
     assert [name for name, _ in model.layer2.named_children()] == ["1", "2"]
     assert [name for name, _ in model.layer3.named_children()] == ["0", "fa", "1", "2"]
@@ -163,7 +182,9 @@ def test_where_the_feature_adaptation_stands() -> None:
 
 
 def test_new_modules_are_the_head_and_the_feature_adaptation() -> None:
-    model = FACResNet(CHANNELS, CLASSES, depths=(2, 2, 2), width=8, fa=FA_8)
+    model = FACResNet(
+        FACResNetNetwork(channels=CHANNELS, num_classes=CLASSES, depths=(2, 2, 2), width=8), fa=FA_8
+    )
 
     new = {id(module) for module in model.new_modules()}
 
@@ -173,32 +194,37 @@ def test_new_modules_are_the_head_and_the_feature_adaptation() -> None:
 
 def test_sigma_features_widen_its_branch() -> None:
     for model in (
-        CResNet(CHANNELS, CLASSES, depths=(1, 1, 1), width=8, sigma_features=12),
-        FACResNet(CHANNELS, CLASSES, depths=(1, 1, 1), width=8, sigma_features=12),
+        CResNet(
+            CResNetNetwork(
+                channels=CHANNELS, num_classes=CLASSES, depths=(1, 1, 1), width=8, sigma_features=12
+            )
+        ),
+        FACResNet(
+            FACResNetNetwork(
+                channels=CHANNELS, num_classes=CLASSES, depths=(1, 1, 1), width=8, sigma_features=12
+            )
+        ),
     ):
         assert model.get_submodule("head.sigma_hat")(latents(2, 4, 4)[1]).shape == (2, 12, 4, 4)
         assert model(*latents(2, 4, 4)).shape == (2, CLASSES)
 
 
 @pytest.mark.parametrize(
-    ("network", "arguments", "text"),
+    ("network", "sizes", "text"),
     [
-        (CResNet, {"sigma_features": 6}, "multiple of 4.*got 6"),
-        (CResNet, {"sigma_features": 0}, "multiple of 4.*got 0"),
-        (FACResNet, {"sigma_features": 0}, "at least 1, got 0"),
-        (CResNet, {"width": 0}, "at least 1, got 0 and"),
-        (FACResNet, {"depths": (4, 0, 3)}, r"at least 1, got 8 and \(4, 0, 3\)"),
-        (FACResNet, {"n": (2, 0, 4)}, "got n = 0"),
-        (FACResNet, {"depth": 49}, "no ResNet has depth 49: expected one of 18, 34, 50, 101, 152"),
-        (
-            FACResNet,
-            {"fa": partial(FA, cau=partial(CAU, r=0))},
-            "32 channels cannot have r = 0",
-        ),
+        (CResNetNetwork, {"sigma_features": 6}, "multiple of 4.*got 6"),
+        (CResNetNetwork, {"sigma_features": 0}, "sigma_features(?s:.*)greater than 0"),
+        (FACResNetNetwork, {"sigma_features": 0}, "sigma_features(?s:.*)greater than 0"),
+        (CResNetNetwork, {"width": 0}, "width(?s:.*)greater than 0"),
+        (FACResNetNetwork, {"depths": (4, 0, 3)}, r"depths\.1(?s:.*)greater than 0"),
+        (FACResNetNetwork, {"n": (2, 0, 4)}, r"n\.1(?s:.*)greater than 0"),
+        (FACResNetNetwork, {"depth": 49}, "depth(?s:.*)18, 34, 50, 101 or 152"),
+        (FACResNetNetwork, {"r": 0}, "r(?s:.*)greater than 0"),
     ],
 )
 def test_impossible_sizes_are_refused(
-    network: Callable[..., CompressedNet], arguments: dict[str, object], text: str
+    network: type[LatentNetwork], sizes: dict[str, Any], text: str
 ) -> None:
-    with pytest.raises(RecipeError, match=text):
-        network(CHANNELS, CLASSES, **{"width": 8, **arguments})
+    given = {"channels": CHANNELS, "num_classes": CLASSES, "width": 8, **sizes}
+    with pytest.raises((RecipeError, ValidationError), match=text):
+        build_network(network(**given))

@@ -3,7 +3,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from latentset.train.models import CAU, FA, fa_near_identity
+from latentset.train.models.cau import CAU
+from latentset.train.models.fa import FA, fa_near_identity
 
 
 def test_attention_comes_before_the_skip_of_the_enhancement() -> None:

@@ -3,7 +3,15 @@
 import torch
 from torch import Tensor, nn
 
-from latentset.train.models import FA, FACResNetPost, FACResNetY, FAResNet, PixelResNet
+from latentset.train.models.fa import FA
+from latentset.train.models.fa_cresnet import FACResNetPost, FACResNetY
+from latentset.train.models.networks import (
+    FACResNetPostNetwork,
+    FACResNetYNetwork,
+    FAResNetNetwork,
+    ResNetNetwork,
+)
+from latentset.train.models.resnet import FAResNet, PixelResNet
 
 
 def names(model: nn.Module, layer: str) -> list[str]:
@@ -16,7 +24,9 @@ def feu_depth(module: nn.Module) -> int:
 
 
 def test_y_only_has_one_fa_module_for_a_head() -> None:
-    model = FACResNetY(32, 5, depths=(3, 2, 2), width=8, n=(1, 2, 3))
+    model = FACResNetY(
+        FACResNetYNetwork(channels=32, num_classes=5, depths=(3, 2, 2), width=8, n=(1, 2, 3))
+    )
 
     assert isinstance(model.head, FA)
     assert names(model, "layer2") == ["1", "2"]
@@ -28,7 +38,9 @@ def test_y_only_has_one_fa_module_for_a_head() -> None:
 
 
 def test_post_ends_each_layer_with_an_fa_module() -> None:
-    model = FACResNetPost(32, 5, depths=(3, 2, 1), width=8, n=(1, 2, 3))
+    model = FACResNetPost(
+        FACResNetPostNetwork(channels=32, num_classes=5, depths=(3, 2, 1), width=8, n=(1, 2, 3))
+    )
 
     assert names(model, "layer2") == ["1", "2", "fa"]
     assert names(model, "layer3") == ["0", "1", "fa"]
@@ -41,7 +53,7 @@ def test_post_ends_each_layer_with_an_fa_module() -> None:
 
 
 def test_fa_resnet_adapts_after_the_first_block_of_each_layer() -> None:
-    model = FAResNet(5, depths=(1, 2, 3, 2), width=8, n=(1, 2, 3, 4))
+    model = FAResNet(FAResNetNetwork(num_classes=5, depths=(1, 2, 3, 2), width=8, n=(1, 2, 3, 4)))
 
     assert [names(model, f"layer{i}") for i in (1, 2, 3, 4)] == [
         ["0", "fa"],
@@ -61,8 +73,10 @@ def test_fa_resnet_is_a_resnet_around_them() -> None:
         return nn.Identity()
 
     torch.manual_seed(0)
-    adapted = FAResNet(5, depths=(1, 2, 1, 1), width=8, fa=nothing).eval()
-    plain = PixelResNet(5, depths=(1, 2, 1, 1), width=8).eval()
+    adapted = FAResNet(
+        FAResNetNetwork(num_classes=5, depths=(1, 2, 1, 1), width=8), fa=nothing
+    ).eval()
+    plain = PixelResNet(ResNetNetwork(num_classes=5, depths=(1, 2, 1, 1), width=8)).eval()
     plain.load_state_dict(adapted.state_dict())
     pixels: Tensor = torch.randn(2, 3, 64, 48)
 

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from latentset.datasets.errors import RecipeError
-from latentset.train.models import FEU
+from latentset.train.models.feu import FEU
 
 
 def kernels(feu: FEU) -> list[tuple[int, int, int]]:

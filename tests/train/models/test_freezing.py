@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from latentset.train.models import adopt_weights
-from tests.makers.adopting import (
+from latentset.train.models.pretrained import load_pretrained
+from tests.makers.slim import (
     Make,
     both_networks,
     copy_of,
@@ -20,8 +20,8 @@ from tests.makers.adopting import (
 def test_frozen_tensors_do_not_change_by_a_bit_and_new_ones_do(make: Make) -> None:
     torch.manual_seed(0)
     model = make()
-    adopt_weights(model, trained_resnet().state_dict())
-    model.freeze_adopted()
+    load_pretrained(model, trained_resnet().state_dict())
+    model.freeze_pretrained()
     before = copy_of(model)
 
     optimizer = sgd(model)
@@ -39,7 +39,7 @@ def test_freezing_after_a_step_leaves_no_gradient_behind(make: Make) -> None:
     model = make()
     optimizer = sgd(model)
     train_one_step(model, optimizer)
-    model.freeze_adopted()
+    model.freeze_pretrained()
     before = copy_of(model)
 
     optimizer.step()
@@ -52,7 +52,7 @@ def test_freezing_after_a_step_leaves_no_gradient_behind(make: Make) -> None:
 def test_unfrozen_all_tensors_change(make: Make) -> None:
     torch.manual_seed(0)
     model = make()
-    model.freeze_adopted()
+    model.freeze_pretrained()
     model.unfreeze()
     before = copy_of(model)
 
@@ -69,14 +69,14 @@ def test_frozen_blocks_stay_in_evaluation_mode(make: Make) -> None:
     norms = {n: m for n, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)}
     new = {name for name in norms if is_new(name)}
 
-    model.freeze_adopted()
+    model.freeze_pretrained()
     assert not any(norm.training for norm in norms.values())
     model.train()
     assert {name for name, norm in norms.items() if norm.training} == new
     model.unfreeze()
     assert all(norm.training for norm in norms.values())
 
-    model.freeze_adopted()  # while it trains: at once, without another call of train()
+    model.freeze_pretrained()  # while it trains: at once, without another call of train()
     assert {name for name, norm in norms.items() if norm.training} == new
     model.eval()
     model.unfreeze()
@@ -88,7 +88,7 @@ def test_parameters_are_either_adopted_or_new(make: Make) -> None:
     model = make()
     names = {id(parameter): name for name, parameter in model.named_parameters()}
 
-    adopted = [names[id(parameter)] for parameter in model.adopted_parameters()]
+    adopted = [names[id(parameter)] for parameter in model.pretrained_parameters()]
     new = [names[id(parameter)] for parameter in model.new_parameters()]
 
     assert sorted(adopted + new) == sorted(names.values())

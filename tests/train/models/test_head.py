@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from latentset.train.models import Head
+from latentset.train.models.cresnet import Head
 
 
 def test_branches_are_concatenated_y_hat_first_and_mapped() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from latentset.train.models import AttentionPooling, AveragePooling, MaxPooling
+from latentset.train.models.pooling import AttentionPooling, AveragePooling, MaxPooling
 
 
 def fill(module: nn.Module, value: float) -> None:

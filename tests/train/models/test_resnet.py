@@ -3,10 +3,11 @@ from collections.abc import Callable
 import pytest
 import torch
 import torchvision
+from pydantic import ValidationError
 from torch import nn
 
-from latentset.datasets.errors import RecipeError
-from latentset.train.models import PixelResNet
+from latentset.train.models.networks import ResNetNetwork
+from latentset.train.models.resnet import PixelResNet
 
 
 @pytest.mark.parametrize(
@@ -23,7 +24,7 @@ def test_tensors_have_torchvisions_names_and_shapes(
     make: Callable[..., nn.Module], depth: int
 ) -> None:
     with torch.device("meta"):
-        theirs, ours = make(num_classes=5), PixelResNet(5, depth=depth)
+        theirs, ours = make(num_classes=5), PixelResNet(ResNetNetwork(num_classes=5, depth=depth))
 
     assert list(shapes(ours).items()) == list(shapes(theirs).items())
 
@@ -34,7 +35,7 @@ def test_tensors_have_torchvisions_names_and_shapes(
 def test_it_computes_what_torchvisions_does(make: Callable[..., nn.Module], depth: int) -> None:
     torch.manual_seed(0)
     theirs = make(num_classes=5).eval()
-    ours = PixelResNet(5, depth=depth).eval()
+    ours = PixelResNet(ResNetNetwork(num_classes=5, depth=depth)).eval()
     ours.load_state_dict(theirs.state_dict())
     x = torch.randn(2, 3, 64, 96)
 
@@ -47,7 +48,10 @@ def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def test_slim_has_fewer_channels_in_every_layer() -> None:
-    slim, full = PixelResNet(5, width=16).state_dict(), PixelResNet(5).state_dict()
+    slim, full = (
+        PixelResNet(ResNetNetwork(num_classes=5, width=16)).state_dict(),
+        PixelResNet(ResNetNetwork(num_classes=5)).state_dict(),
+    )
 
     assert list(slim) == list(full)
     for name, tensor in slim.items():
@@ -58,7 +62,7 @@ def test_slim_has_fewer_channels_in_every_layer() -> None:
 
 def test_slim_classifies_and_every_parameter_learns() -> None:
     torch.manual_seed(0)
-    model = PixelResNet(5, depths=(1, 2, 1, 1), width=8)
+    model = PixelResNet(ResNetNetwork(num_classes=5, depths=(1, 2, 1, 1), width=8))
 
     logits = model(torch.randn(4, 3, 64, 48))
     torch.autograd.backward(torch.nn.functional.cross_entropy(logits, torch.arange(4)))
@@ -72,7 +76,11 @@ def test_slim_classifies_and_every_parameter_learns() -> None:
 @pytest.mark.parametrize("depth", [18, 50])
 def test_convolutions_begin_as_torchvisions(depth: int) -> None:
     torch.manual_seed(0)
-    weights = [m.weight for m in PixelResNet(5, depth=depth).modules() if isinstance(m, nn.Conv2d)]
+    weights = [
+        m.weight
+        for m in PixelResNet(ResNetNetwork(num_classes=5, depth=depth)).modules()
+        if isinstance(m, nn.Conv2d)
+    ]
 
     assert len(weights) == {18: 20, 50: 53}[depth]
     for weight in weights:
@@ -81,5 +89,5 @@ def test_convolutions_begin_as_torchvisions(depth: int) -> None:
 
 
 def test_a_layer_without_blocks_is_refused() -> None:
-    with pytest.raises(RecipeError, match=r"at least 1, got 64 and \(3, 4, 0, 3\)"):
-        PixelResNet(5, depths=(3, 4, 0, 3))
+    with pytest.raises(ValidationError, match=r"depths\.2(?s:.*)greater than 0"):
+        PixelResNet(ResNetNetwork(num_classes=5, depths=(3, 4, 0, 3)))

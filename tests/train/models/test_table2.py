@@ -11,7 +11,10 @@ import torch
 import torchinfo
 from torch import nn
 
-from latentset.train.models import CResNet, FACResNet, PixelResNet
+from latentset.train.models.cresnet import CResNet
+from latentset.train.models.fa_cresnet import FACResNet
+from latentset.train.models.networks import CResNetNetwork, FACResNetNetwork, ResNetNetwork
+from latentset.train.models.resnet import PixelResNet
 
 CLASSES = 23
 
@@ -59,7 +62,7 @@ TRUNK = 3 * block(512, 128, False) + layers([6, 3], 256, 512) + FC
 
 def test_resnet_50() -> None:
     with torch.device("meta"):
-        found = count(PixelResNet(CLASSES), (3, 224, 224))
+        found = count(PixelResNet(ResNetNetwork(num_classes=CLASSES)), (3, 224, 224))
 
     assert found.total_params == 23_555_159
     assert found.total_params == conv_bn(3, 64, 7) + layers([3, 4, 6, 3], 64, 64) + FC
@@ -83,7 +86,10 @@ def test_fa_cresnet(
     pass_megabytes: float,
 ) -> None:
     with torch.device("meta"):
-        found = count(FACResNet(channels, CLASSES, n=n), *[(channels, 28, 28)] * 2)
+        found = count(
+            FACResNet(FACResNetNetwork(channels=channels, num_classes=CLASSES, n=n)),
+            *[(channels, 28, 28)] * 2,
+        )
 
     assert found.total_params == parameters
     head = fa(channels, 512, n[0]) + fa(channels, 4, n[0]) + MAPPING
@@ -96,7 +102,10 @@ def test_fa_cresnet(
 def test_cresnet_39(channels: int) -> None:
     """Not in Table 2: against the hand formula alone."""
     with torch.device("meta"):
-        found = count(CResNet(channels, CLASSES), *[(channels, 28, 28)] * 2)
+        found = count(
+            CResNet(CResNetNetwork(channels=channels, num_classes=CLASSES)),
+            *[(channels, 28, 28)] * 2,
+        )
 
     head = block(channels, 128, True) + block(channels, 1, True) + MAPPING
     assert found.total_params == head + TRUNK

@@ -10,16 +10,16 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from latentset.paper.table3_settings import SETTINGS
-from latentset.train.models import AdoptingModel
 from latentset.train.models.build import build_network
 from latentset.train.models.networks import AnyNetwork, Network
+from latentset.train.models.pretrained import PretrainableModel
 
 CLASSES = 5
 NAMES = [setting.name for setting in SETTINGS]
 settings = pytest.mark.parametrize("name", NAMES)
 
 
-def build(name: str, *, channels: int, width: int, depth: int, depths: Any) -> AdoptingModel:
+def build(name: str, *, channels: int, width: int, depth: int, depths: Any) -> PretrainableModel:
     """A network of a setting, n = 2/3/4 where it does not say another."""
     (model,) = (setting.model for setting in SETTINGS if setting.name == name)
     tables: dict[str, Any] = {"kind": "fa-cresnet", "num_classes": CLASSES, "width": width, **model}
@@ -32,12 +32,12 @@ def build(name: str, *, channels: int, width: int, depth: int, depths: Any) -> A
     return build_network(adapter.validate_python(tables))
 
 
-def slim(name: str) -> AdoptingModel:
+def slim(name: str) -> PretrainableModel:
     """So wide that 128 channels are the fewest that meet a CAU of r = 64, but sigma_hat's."""
     return build(name, channels=128, width=8, depth=50, depths=(1, 2, 2, 1))
 
 
-def inputs(model: AdoptingModel, batch: int) -> list[torch.Tensor]:
+def inputs(model: PretrainableModel, batch: int) -> list[torch.Tensor]:
     """Samples that differ in the means of their channels: batch norm takes out what all share."""
     y_hat = torch.randn(batch, 128, 8, 8) + torch.randn(batch, 128, 1, 1)
     made = {
@@ -48,7 +48,7 @@ def inputs(model: AdoptingModel, batch: int) -> list[torch.Tensor]:
     return [made[name] for name in model.inputs]
 
 
-def leave_first_point(model: AdoptingModel) -> None:
+def leave_first_point(model: PretrainableModel) -> None:
     """Shift all norms. Unshifted, ReLU passes on a scale, and the next batch norm takes it out:
     where sigma_hat's FEU has a single channel, the scale of its norms has no gradient."""
     for module in model.modules():

@@ -1,3 +1,4 @@
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,16 +11,20 @@ from torch import Tensor
 
 from latentset.datasets.errors import TrainingError
 from latentset.datasets.store import Store
-from latentset.train.recipe.recipe import Recipe
+from latentset.train.models.build import build_network
+from latentset.train.recipe.recipe import Recipe, resolve
 from latentset.train.run import checkpoint
 from latentset.train.run.checkpoint import (
     Record,
-    SafetensorsIO,
     StoreRecord,
     load_resnet,
+    load_state,
     load_weights,
+    save_state,
     save_weights,
 )
+from latentset.train.run.classifier import Classifier
+from latentset.train.run.progress import Progress
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -78,34 +83,43 @@ def test_files_that_are_not_weights(tmp_path: Path, record: Record) -> None:
         load_weights(tmp_path / "odd.safetensors")
 
 
-def test_state_comes_back_as_it_was(tmp_path: Path) -> None:
-    state: dict[str, Any] = {
-        "epoch": 3,
-        "optimizer": [{"state": {0: {"momentum": torch.arange(3.0)}, 1: {}}, "lr": 0.1}],
-        "tuple": (1, "two", None, True, [float("inf")]),
-        "score": torch.tensor(0.25),
-        "list": ["tensor", "0"],
+@pytest.fixture
+def trained(make_recipe: MakeRecipe, mixed_store: Store) -> Classifier:
+    """A classifier of random weights, with a moving average."""
+    recipe = resolve(make_recipe(schedule__ema_decay=0.5), mixed_store.header, "here")
+    return Classifier(build_network(recipe.model), recipe, mixed_store.header)
+
+
+def test_state_comes_back_as_it_was(tmp_path: Path, trained: Classifier) -> None:
+    optimizer = trained.optimizer()
+    trained.network.fc.weight.grad = torch.randn(trained.network.fc.weight.shape)
+    optimizer.step()
+    trained.update_average()
+    progress = Progress(batches=3, sums=(float("inf"), 7.0), seconds=0.1, frozen_epochs=2)
+    save_state(tmp_path / "s.safetensors", trained, optimizer, progress)
+    assert [path.name for path in tmp_path.iterdir()] == ["s.safetensors"]
+    other = copy.deepcopy(trained)
+    for tensor in other.state_dict().values():
+        tensor.zero_()
+    second = other.optimizer()
+    assert load_state(tmp_path / "s.safetensors", other, second) == progress
+    expected, found = trained.state_dict(), other.state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    names = {
+        name: state["momentum_buffer"]
+        for name, parameter in other.network.named_parameters()
+        if (state := second.state.get(parameter))
     }
-    io = SafetensorsIO()
-    io.save_checkpoint(state, tmp_path / "s.safetensors")
-    loaded = io.load_checkpoint(tmp_path / "s.safetensors", weights_only=True)
-    assert torch.equal(loaded["optimizer"][0]["state"][0].pop("momentum"), torch.arange(3.0))
-    assert loaded["score"].item() == 0.25
-    del loaded["score"], state["score"], state["optimizer"][0]["state"][0]["momentum"]
-    assert loaded == state
-    io.remove_checkpoint(tmp_path / "s.safetensors")
-    assert not list(tmp_path.iterdir())
+    assert list(names) == ["fc.weight"]  # the others have had no step
+    momentum = optimizer.state[trained.network.fc.weight]["momentum_buffer"]
+    assert torch.equal(names["fc.weight"], momentum)
 
 
-def test_state_refuses_what_would_need_pickle(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="holds a PosixPath: expected tensors, numbers"):
-        SafetensorsIO().save_checkpoint({"x": tmp_path}, tmp_path / "s.safetensors")
-
-
-def test_state_that_is_none(tmp_path: Path) -> None:
-    save_file({"x": torch.ones(1)}, tmp_path / "s.safetensors", metadata={"state": '["what", []]'})
-    with pytest.raises(TrainingError, match="not the state of a run: unknown kind 'what'"):
-        SafetensorsIO().load_checkpoint(tmp_path / "s.safetensors")
+def test_state_that_is_none(tmp_path: Path, trained: Classifier) -> None:
+    for texts in ({"state": "{}"}, {"progress": "[]"}, {"progress": '{"frozen_epochs": "many"}'}):
+        save_file({"x": torch.ones(1)}, tmp_path / "s.safetensors", metadata=texts)
+        with pytest.raises(TrainingError, match=r"not the state of a run, .* remove it"):
+            load_state(tmp_path / "s.safetensors", trained, trained.optimizer())
 
 
 class Hostile:

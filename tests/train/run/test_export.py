@@ -46,8 +46,8 @@ def test_program_gives_the_same_logits(
     where = str(mixed_store.location)
     said = export_classifier(tmp_path / "run", where, tmp_path / "net.pt2")
     assert "int16 (B, 8, 4, 4)" in said
-    module, *_ = load_classifier(tmp_path / "run", where)
-    expected = evaluate_split(module, module._recipe, mixed_store, "val")
+    classifier, *_ = load_classifier(tmp_path / "run", where)
+    expected = evaluate_split(classifier, classifier.recipe, mixed_store, "val")
     square = [k for k, sample in enumerate(expected.samples.tolist()) if sample % 3 == 0]
     names: list[ArrayName] = ["y_hat"] if kind == "fa-cresnet-y" else ["y_hat", "scale_index"]
     given: dict[str, torch.Tensor] = {

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from latentset.datasets.errors import RecipeError, TrainingError
 from latentset.datasets.store import Store
-from latentset.train.models import PixelResNet
+from latentset.train.models.networks import ResNetNetwork
+from latentset.train.models.resnet import PixelResNet
 from latentset.train.recipe.recipe import Recipe
 from latentset.train.run.fit import fit
 from latentset.train.run.run_files import read_result
@@ -22,7 +23,7 @@ MakeRecipe = Callable[..., Recipe]
 
 def test_two_phases(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     torch.manual_seed(9)
-    resnet = PixelResNet(3, depths=(1, 2, 1, 1), width=2)
+    resnet = PixelResNet(ResNetNetwork(num_classes=3, depths=(1, 2, 1, 1), width=2))
     given = resnet.state_dict()
     save_file(given, tmp_path / "anchor.safetensors")
     recipe = make_recipe(
@@ -53,7 +54,7 @@ def test_two_phases(make_recipe: MakeRecipe, tmp_path: Path) -> None:
 
 def test_weights_of_other_classes(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     torch.manual_seed(9)
-    given = PixelResNet(7, depths=(1, 1, 1, 1), width=2).state_dict()
+    given = PixelResNet(ResNetNetwork(num_classes=7, depths=(1, 1, 1, 1), width=2)).state_dict()
     save_file(given, tmp_path / "anchor.safetensors")
     options = {
         "weights__adopt": str(tmp_path / "anchor.safetensors"),
@@ -74,7 +75,7 @@ def test_weights_of_other_classes(make_recipe: MakeRecipe, tmp_path: Path) -> No
 
 def test_what_was_adopted_is_known_again(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     torch.manual_seed(9)
-    given = PixelResNet(3, depths=(1, 1, 1, 1), width=2).state_dict()
+    given = PixelResNet(ResNetNetwork(num_classes=3, depths=(1, 1, 1, 1), width=2)).state_dict()
     first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
     save_file(given, first)
     save_file(given | {"fc.bias": given["fc.bias"] + 1}, second)
@@ -84,7 +85,7 @@ def test_what_was_adopted_is_known_again(make_recipe: MakeRecipe, tmp_path: Path
     with pytest.raises(TrainingError, match=r"weights\.adopt: .*first\.safetensors -> none"):
         fit(make_recipe(**options), run)
     (run / "resume.safetensors").unlink()  # as if killed before the first state was saved
-    with pytest.raises(TrainingError, match=r"adopted weights: sha256 \w{12} -> \w{12}"):
+    with pytest.raises(TrainingError, match=r"pretrained weights: sha256 \w{12} -> \w{12}"):
         fit(make_recipe(**options, weights__adopt=str(second)), run)
     moved = tmp_path / "moved.safetensors"
     first.rename(moved)
@@ -117,13 +118,13 @@ def test_weights_of_classes_in_another_order_are_refused(
 def test_no_epochs_evaluate_what_is_adopted(
     make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(RecipeError, match=r"0 evaluates adopted weights, .*adopt is empty"):
+    with pytest.raises(RecipeError, match=r"0 evaluates pretrained weights, .*adopt is empty"):
         make_recipe(schedule__epochs=0)
     pixels = write_synthetic_pixels(
         tmp_path / "p.zarr", classes=("glass", "metal", "paper"), splits=("test",)
     )
     torch.manual_seed(9)
-    given = PixelResNet(3, depths=(1, 1, 1, 1), width=2).state_dict()
+    given = PixelResNet(ResNetNetwork(num_classes=3, depths=(1, 1, 1, 1), width=2)).state_dict()
     given["fc.weight"].zero_()
     given["fc.bias"].copy_(torch.tensor([0.0, 2.0, 1.0]))
     save_file(given, tmp_path / "anchor.safetensors")
@@ -161,7 +162,7 @@ def test_nothing_to_train_while_the_trunk_is_frozen(
     make_recipe: MakeRecipe, mixed_store: Store, tmp_path: Path
 ) -> None:
     pixels = write_synthetic_pixels(tmp_path / "pixels.zarr", classes=("a", "b"), seed=1)
-    network = PixelResNet(2, depths=(1, 1, 1, 1), width=2)
+    network = PixelResNet(ResNetNetwork(num_classes=2, depths=(1, 1, 1, 1), width=2))
     save_file(network.state_dict(), tmp_path / "anchor.safetensors")
     recipe = make_recipe(
         model={"kind": "resnet", "depths": [1, 1, 1, 1], "width": 2},

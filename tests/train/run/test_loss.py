@@ -12,12 +12,13 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from latentset.datasets.store import Store
 from latentset.train.data.reader import LatentReader
 from latentset.train.data.split import select_split
-from latentset.train.models import FACResNet
 from latentset.train.models.build import build_network
+from latentset.train.models.fa_cresnet import FACResNet
 from latentset.train.recipe.recipe import Distill, Recipe, resolve
+from latentset.train.run.classifier import Classifier
 from latentset.train.run.fit import fit
-from latentset.train.run.loss import classification_loss, mix, mixup_share
-from latentset.train.run.module import Classifier
+from latentset.train.run.loop import compute_loss
+from latentset.train.run.loss import classification_loss, mix, mixup_weight
 
 MakeRecipe = Callable[..., Recipe]
 LOGITS = torch.tensor([[0.0, math.log(3.0)], [math.log(4.0), 0.0]])  # 1/4, 3/4 and 4/5, 1/5
@@ -42,7 +43,7 @@ def test_mixup_mixes_labels_as_inputs() -> None:
     expected = torch.tensor([[2.0, 20.0], [2.5, 25.0], [4.5, 45.0]])
     assert torch.allclose(mix(values, 0.75), expected)
     # The first keeps 3/4 of class 1 and takes 1/4 of class 0, the second the other way round.
-    loss = classification_loss(LOGITS, torch.tensor([1, 0]), share=0.75)
+    loss = classification_loss(LOGITS, torch.tensor([1, 0]), weight=0.75)
     first = 0.75 * math.log(3 / 4) + 0.25 * math.log(1 / 4)
     second = 0.75 * math.log(4 / 5) + 0.25 * math.log(1 / 5)
     assert loss.item() == pytest.approx(-(first + second) / 2)
@@ -56,7 +57,7 @@ def test_labels_are_mixed_with_those_of_the_inputs_before_and_smoothed() -> None
     for label_smoothing, of_label in ((0.0, 1.0), (0.3, 0.8)):  # 0.3 / 3 for each class
         rest = (1 - of_label) / 2
         loss = classification_loss(
-            logits, torch.tensor([0, 0, 1]), share=0.75, label_smoothing=label_smoothing
+            logits, torch.tensor([0, 0, 1]), weight=0.75, label_smoothing=label_smoothing
         )
         # Their labels: 3/4 of 0 and 1/4 of 1; of 0 alone; 3/4 of 1 and 1/4 of 0.
         shares = [(0.75, 0.25, 0.0), (1.0, 0.0, 0.0), (0.25, 0.75, 0.0)]
@@ -69,38 +70,38 @@ def test_labels_are_mixed_with_those_of_the_inputs_before_and_smoothed() -> None
 
 
 def test_a_training_step_mixes_all_inputs_and_labels(
-    make_recipe: MakeRecipe, mixed_store: Store, monkeypatch: pytest.MonkeyPatch
+    make_recipe: MakeRecipe, mixed_store: Store
 ) -> None:
     options = {"schedule__mixup": 1.0, "schedule__label_smoothing": 0.1}
     recipe = resolve(make_recipe(**options), mixed_store.header, "here")
     module = Classifier(build_network(recipe.model), recipe, mixed_store.header).train()
-    monkeypatch.setattr(module, "log", lambda *_, **__: None)  # there is no trainer
     split = select_split(mixed_store, "train")
     reader = LatentReader(mixed_store, split, recipe.data, seed=0, training=True)
     shares = set()
     for batch in reader.batches(0):
-        share = mixup_share(1.0, seed=0, epoch=0, sample=int(batch.samples[0]))
+        share = mixup_weight(1.0, seed=0, epoch=0, sample=int(batch.samples[0]))
         shares.add(share)
         mixed = []
         for values in module.input(batch):
             before = torch.cat([values[-1:], values[:-1]])
             mixed.append(share * values + (1 - share) * before)
         expected = classification_loss(
-            module.network(*mixed), batch.labels, label_smoothing=0.1, share=share
+            module.network(*mixed), batch.labels, label_smoothing=0.1, weight=share
         )
-        assert module.training_step(batch, 0).item() == pytest.approx(expected.item(), rel=1e-5)
+        loss, _ = compute_loss(module, module.network, batch, 0)
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert len(shares) == 5
 
 
 def test_mixup_shares_are_of_the_beta_distribution() -> None:
-    shares = np.array([mixup_share(0.4, seed=3, epoch=1, sample=k) for k in range(4000)])
+    shares = np.array([mixup_weight(0.4, seed=3, epoch=1, sample=k) for k in range(4000)])
     assert shares.min() >= 0.5
     assert shares.max() <= 1
     # E|2 x - 1|^2 of Beta(a, a) is 1 / (2 a + 1); five standard errors.
     square = (2 * shares - 1) ** 2
     assert square.mean() == pytest.approx(1 / 1.8, abs=5 * square.std() / math.sqrt(4000))
-    assert shares[7] == mixup_share(0.4, seed=3, epoch=1, sample=7)
-    assert shares[7] != mixup_share(0.4, seed=3, epoch=2, sample=7)
+    assert shares[7] == mixup_weight(0.4, seed=3, epoch=1, sample=7)
+    assert shares[7] != mixup_weight(0.4, seed=3, epoch=2, sample=7)
 
 
 def test_teacher() -> None:
@@ -123,7 +124,7 @@ def test_mixup_mixes_the_teachers_answers() -> None:
     loss = classification_loss(
         LOGITS,
         LABELS,
-        share=0.75,
+        weight=0.75,
         teacher=teacher,
         distill=Distill(logits="f", weight=1.0, temperature=1),
     )
@@ -174,7 +175,7 @@ def test_the_optimiser_is_the_recipes(make_recipe: MakeRecipe, mixed_store: Stor
     changes = {f"schedule__{name}": value for name, value in options.items()}
     recipe = resolve(make_recipe(**changes), mixed_store.header, "here")
     module = Classifier(build_network(recipe.model), recipe, mixed_store.header)
-    optimiser = module.configure_optimizers()
+    optimiser = module.optimizer()
     assert type(optimiser) is torch.optim.SGD
     said = [
         (group["name"], group["lr"], group["momentum"], group["weight_decay"], group["nesterov"])

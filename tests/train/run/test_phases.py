@@ -1,42 +1,42 @@
 import csv
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
-import torch
-from lightning.pytorch import LightningModule
 
 from latentset.datasets.errors import RecipeError
-from latentset.train.recipe.recipe import Recipe, Schedule
+from latentset.train.recipe.recipe import Recipe
 from latentset.train.run.fit import fit
-from latentset.train.run.phases import Phases
+from latentset.train.run.progress import EpochFigures, Progress
 
 MakeRecipe = Callable[..., Recipe]
 
 
 def ends(losses: list[float], patience: int, frozen_epochs: int = 9) -> int:
     """The epoch at which the second phase begins, for these losses on the validation split."""
-    phases = Phases(
-        Schedule(
-            epochs=10,
-            frozen_epochs=frozen_epochs,
-            plateau_epochs=patience,
-            learning_rate=1.0,
-        )
-    )
+    progress = Progress(frozen_epochs=frozen_epochs)
     for epoch, loss in enumerate(losses):
-        if epoch < phases.frozen_epochs:
-            trainer: Any = SimpleNamespace(
-                current_epoch=epoch, callback_metrics={"val/loss": torch.tensor(loss)}
-            )
-            # As a run that goes on after each epoch does.
-            state = phases.state_dict()
-            phases = Phases(phases._schedule)
-            phases.load_state_dict(state)
-            phases.on_train_epoch_end(trainer, LightningModule())
-    return phases.frozen_epochs
+        if epoch < progress.frozen_epochs:
+            # As a run that is resumed after each epoch does.
+            progress = Progress.model_validate_json(progress.model_dump_json())
+            progress.finish_epoch(row_of(epoch + 1, loss), patience)
+    return progress.frozen_epochs
+
+
+def row_of(epoch: int, val_loss: float) -> EpochFigures:
+    return EpochFigures(
+        epoch=epoch,
+        frozen=1,
+        lr_new=1.0,
+        lr_adopted=0.0,
+        train_loss=1.0,
+        train_top1=0.5,
+        val_loss=val_loss,
+        val_top1=0.5,
+        val_top5=1.0,
+        seconds=1.0,
+        samples_per_s=1.0,
+    )
 
 
 def test_first_phase_ends_at_the_plateau() -> None:
@@ -51,7 +51,7 @@ def test_first_phase_ends_at_the_plateau() -> None:
 def test_plateau_wants_a_first_phase_and_a_split(make_recipe: MakeRecipe) -> None:
     with pytest.raises(RecipeError, match="it ends the first phase, but frozen_epochs is 0"):
         make_recipe(schedule__plateau_epochs=2)
-    with pytest.raises(RecipeError, match=r"looks at the validation split, .*val_split is empty"):
+    with pytest.raises(RecipeError, match=r"needs a validation split, .*val_split is empty"):
         make_recipe(
             schedule__plateau_epochs=2,
             schedule__frozen_epochs=2,

@@ -15,14 +15,13 @@ from safetensors.torch import load_file
 
 from latentset.datasets.errors import RecipeError
 from latentset.datasets.store import Store
-from latentset.train.recipe.recipe import Device, Recipe
+from latentset.train.recipe.recipe import Recipe
 from latentset.train.recipe.recipe_text import toml_text
-from latentset.train.run.checkpoint import SafetensorsIO
-from latentset.train.run.engine import make_trainer
+from latentset.train.run.checkpoint import read_progress
 from latentset.train.run.evaluate import evaluate_checkpoint
 from latentset.train.run.fit import fit
-from latentset.train.run.ranks import Ranks
 from latentset.train.run.run_files import read_result
+from latentset.train.run.world import World
 from tests.makers.synthetic import write_synthetic_pixels, write_synthetic_store
 
 MakeRecipe = Callable[..., Recipe]
@@ -126,8 +125,8 @@ def is_within_an_epoch(state: Path) -> bool:
     """Whether a run's state was saved last in the first half of an epoch, not the first epoch."""
     if not state.exists():
         return False
-    progress = SafetensorsIO().load_checkpoint(state)["callbacks"]["RunFolder"]
-    return bool(progress["rows"]) and 0 < progress["batches"] < 12
+    progress = read_progress(state)
+    return bool(progress.rows) and 0 < progress.batches < 12
 
 
 def test_killed_together_they_go_on(make_recipe: MakeRecipe, tmp_path: Path) -> None:
@@ -154,15 +153,14 @@ def test_killed_together_they_go_on(make_recipe: MakeRecipe, tmp_path: Path) -> 
             os.kill(process, signal.SIGKILL)
     assert launcher.returncode == -signal.SIGKILL
     assert len(workers) == 2
-    saved = SafetensorsIO().load_checkpoint(state)["callbacks"]["RunFolder"]
-    assert "going on where it stopped" in train_together(recipe, run, 2)
+    assert "resuming where it stopped" in train_together(recipe, run, 2)
     train_together(recipe, whole, 2)
     ours, theirs = (load_file(folder / "last.safetensors") for folder in (run, whole))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert column(run, "val_loss") == column(whole, "val_loss")
-    # Training figures of the epoch that was taken up are of the first process's share.
-    for epoch in {0, 1, 2} - {len(saved["rows"])}:
-        assert column(run, "train_loss")[epoch] == column(whole, "train_loss")[epoch]
+    # Also those of the epoch that was resumed, which are sums over both processes.
+    for name in ("train_loss", "train_top1"):
+        assert column(run, name) == pytest.approx(column(whole, name), rel=1e-12)
 
 
 def test_last_batch_smaller_than_the_number_of_processes(
@@ -190,31 +188,28 @@ def test_last_batch_smaller_than_the_number_of_processes(
 def test_torchrun_says_which_of_them_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    assert Ranks.of_environment() == Ranks(0, 1, 1)
+    assert World.from_environment() == World(0, 1, 0)
     # The second of two processes of the third of three machines.
     of_torchrun = {"WORLD_SIZE": 6, "RANK": 5, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 2}
     for name, value in of_torchrun.items():
         monkeypatch.setenv(name, str(value))
-    ranks = Ranks.of_environment()
-    assert ranks == Ranks(rank=5, ranks=6, ranks_a_node=2)
-    trainer = make_trainer(Device(accelerator="cpu"), ranks, logger=False)
-    assert (trainer.num_nodes, trainer.num_devices, trainer.world_size) == (3, 2, 6)
+    assert World.from_environment() == World(rank=5, world_size=6, local_rank=1)
 
 
-def test_parts_of_a_batch_are_shared_out_evenly(make_recipe: MakeRecipe) -> None:
+def test_micro_batches_are_divided_evenly(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe(schedule__accumulate=2)
-    Ranks(0, 4, 4).check(recipe)
+    World(0, 4).check(recipe)
     with pytest.raises(RecipeError, match=r"multiple of 6 \(3 processes, .*=2\), got 8"):
-        Ranks(0, 3, 3).check(recipe)
+        World(0, 3).check(recipe)
     with pytest.raises(RecipeError, match=r"expected a divisor of data.batch_size \(8\), got 3"):
         make_recipe(schedule__accumulate=3)
 
 
-def test_a_share_of_one_sample_has_nothing_to_mix(make_recipe: MakeRecipe) -> None:
+def test_a_micro_batch_of_one_sample_has_nothing_to_mix(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe(schedule__accumulate=2, schedule__mixup=0.2)
-    Ranks(0, 2, 2).check(recipe)
-    with pytest.raises(RecipeError, match=r"schedule\.mixup: .* each of 8 parts of a batch, got 1"):
-        Ranks(0, 4, 4).check(recipe)
+    World(0, 2).check(recipe)
+    with pytest.raises(RecipeError, match=r"schedule\.mixup: .* each of 8 micro-batches, got 1"):
+        World(0, 4).check(recipe)
 
 
 def test_batch_norm_in_step_wants_gpus(make_recipe: MakeRecipe, tmp_path: Path) -> None:

@@ -14,15 +14,18 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from latentset.datasets.errors import TrainingError
-from latentset.train.models import FACResNet
+from latentset.train.models.fa_cresnet import FACResNet
 from latentset.train.recipe.recipe import Device, Recipe
-from latentset.train.run.checkpoint import SafetensorsIO
+from latentset.train.run import loop
+from latentset.train.run.checkpoint import read_progress, save_state
 from latentset.train.run.fit import fit
+from latentset.train.run.progress import Progress
 from latentset.train.run.run_files import read_result
 
 MakeRecipe = Callable[..., Recipe]
@@ -63,7 +66,7 @@ def kill_after(saves: int, recipe: Recipe, run: Path) -> None:
             seen, last = seen + (now != last), now
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
-    assert 0 < SafetensorsIO().load_checkpoint(state)["callbacks"]["RunFolder"]["batches"] < 23
+    assert 0 < read_progress(state).batches < 23
 
 
 def assert_equal(run: Path, whole: Path) -> None:
@@ -108,8 +111,7 @@ def test_ctrl_c_within_an_epoch_loses_no_step(make_recipe: MakeRecipe, tmp_path:
             fit(recipe, tmp_path / "run")
     finally:
         handle.remove()
-    state = SafetensorsIO().load_checkpoint(tmp_path / "run" / "resume.safetensors")
-    assert state["callbacks"]["RunFolder"]["batches"] == 10
+    assert read_progress(tmp_path / "run" / "resume.safetensors").batches == 10
     fit(recipe, tmp_path / "run")
     assert_equal(tmp_path / "run", tmp_path / "whole")
 
@@ -117,16 +119,16 @@ def test_ctrl_c_within_an_epoch_loses_no_step(make_recipe: MakeRecipe, tmp_path:
 def test_the_state_is_saved_between_steps(
     make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, save = [], SafetensorsIO.save_checkpoint
+    seen = []
 
-    def look(self: SafetensorsIO, checkpoint: dict[str, Any], *args: Any, **more: Any) -> None:
-        seen.append(checkpoint["callbacks"]["RunFolder"]["batches"])
-        save(self, checkpoint, *args, **more)
+    def look(path: Path, classifier: Any, optimizer: Any, progress: Progress) -> None:
+        seen.append(progress.batches)
+        save_state(path, classifier, optimizer, progress)
 
-    monkeypatch.setattr(SafetensorsIO, "save_checkpoint", look)
+    monkeypatch.setattr(loop, "save_state", look)
     options = {"data__batch_size": 4, "schedule__epochs": 1, "schedule__decay_epochs": []}
     fit(make_recipe(**options, schedule__accumulate=2, device__save_steps=3), tmp_path / "run")
-    assert seen == [6, 12, 18, 0]  # parts: 11 steps of two; 0 at the end of the epoch
+    assert seen == [6, 12, 18, 0]  # micro-batches: 11 steps of two; 0 at the end of the epoch
 
 
 def test_the_best_epoch_is_remembered(make_recipe: MakeRecipe, tmp_path: Path) -> None:
@@ -134,11 +136,12 @@ def test_the_best_epoch_is_remembered(make_recipe: MakeRecipe, tmp_path: Path) -
     recipe = make_recipe(schedule__epochs=3, data__test_split="test")
     run = tmp_path / "run"
     fit(recipe, run, stop_after=2)
-    state = SafetensorsIO().load_checkpoint(run / "resume.safetensors")
-    kept = state["callbacks"]["RunFolder"]
-    kept["rows"][1]["val_top1"] = kept["best"]["val_top1"] = 1.0
-    kept["best"]["epoch"] = 2
-    SafetensorsIO().save_checkpoint(state, run / "resume.safetensors")
+    with safe_open(run / "resume.safetensors", framework="pt") as file:
+        progress = json.loads(file.metadata()["progress"])
+    progress["rows"][1]["val_top1"] = progress["best"]["val_top1"] = 1.0
+    progress["best"]["epoch"] = 2
+    tensors, texts = load_file(run / "resume.safetensors"), {"progress": json.dumps(progress)}
+    save_file(tensors, run / "resume.safetensors", metadata=texts)
     best = (run / "best.safetensors").read_bytes()
     assert fit(recipe, run)["best"]["epoch"] == 2
     assert (run / "best.safetensors").read_bytes() == best

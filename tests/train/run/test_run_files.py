@@ -10,7 +10,7 @@ import pytest
 from latentset.datasets.errors import TrainingError
 from latentset.train.recipe.recipe import Recipe
 from latentset.train.run.fit import fit
-from latentset.train.run.run_files import only_one, read_result
+from latentset.train.run.run_files import lock_run, read_result
 from tests.makers.runs import write_run
 
 MakeRecipe = Callable[..., Recipe]
@@ -21,7 +21,7 @@ def test_two_do_not_train_in_one_folder(make_recipe: MakeRecipe, tmp_path: Path)
     fit(recipe, tmp_path / "run", stop_after=1)
     metrics = (tmp_path / "run/metrics.csv").read_bytes()
     with (
-        only_one(tmp_path / "run"),
+        lock_run(tmp_path / "run"),
         pytest.raises(TrainingError, match=r"run is being trained by another process"),
     ):
         fit(recipe, tmp_path / "run")

@@ -7,9 +7,11 @@ import torch
 import torchvision
 
 from latentset.datasets.errors import TrainingError
-from latentset.train.models import FACResNet, PixelResNet, adopt_weights
-from latentset.train.run.pretrained import load_torchvision
-from latentset.train.run.weights import find_weights
+from latentset.train.models.fa_cresnet import FACResNet
+from latentset.train.models.networks import FACResNetNetwork, ResNetNetwork
+from latentset.train.models.pretrained import load_pretrained
+from latentset.train.models.resnet import PixelResNet
+from latentset.train.run.weights import find_weights, load_torchvision
 
 RESNET_18 = "resnet18-f37072fd.pth"
 """The file of ResNet18_Weights.IMAGENET1K_V1 on torchvision's server."""
@@ -38,10 +40,12 @@ def test_weights_by_name_are_those_of_the_file(hub: Path) -> None:
 
     assert loaded.keys() == given.keys()
     assert all(torch.equal(tensor, given[name]) for name, tensor in loaded.items())
-    anchor = PixelResNet(1000, depth=18)
-    assert adopt_weights(anchor, loaded).newly_made == ()
-    report = adopt_weights(FACResNet(8, 6, depth=18), loaded, leave_out=("fc.",))
-    assert "layer2.1.conv1.weight" in report.adopted
+    anchor = PixelResNet(ResNetNetwork(num_classes=1000, depth=18))
+    assert load_pretrained(anchor, loaded).new == ()
+    report = load_pretrained(
+        FACResNet(FACResNetNetwork(channels=8, num_classes=6, depth=18)), loaded, exclude=("fc.",)
+    )
+    assert "layer2.1.conv1.weight" in report.loaded
 
 
 def test_a_recipe_adopts_them_by_name(hub: Path) -> None:
@@ -49,15 +53,15 @@ def test_a_recipe_adopts_them_by_name(hub: Path) -> None:
     given = torchvision.models.resnet18().state_dict()
     torch.save(given, hub / RESNET_18)
     found = find_weights("torchvision:ResNet18_Weights.IMAGENET1K_V1")
-    assert found.where == "torchvision:ResNet18_Weights.IMAGENET1K_V1"
+    assert found.source == "torchvision:ResNet18_Weights.IMAGENET1K_V1"
     assert all(torch.equal(found.tensors[name], given[name]) for name in given)
     wnids = tuple(f"n{k:08}" for k in range(1000))
-    find_weights(found.where, wnids)
+    find_weights(found.source, wnids)
     (hub / RESNET_18).unlink()  # classes are looked at before anything is downloaded
     # Other classes, fewer, named otherwise, and the same in another order.
     for classes in (wnids[:6], ("tench", *wnids[1:]), wnids[::-1]):
-        with pytest.raises(TrainingError, match=r"1000 classes in the order of .*WNIDs.*leave"):
-            find_weights(found.where, classes)
+        with pytest.raises(TrainingError, match=r"1000 classes in the order of .*WNIDs.*exclude"):
+            find_weights(found.source, classes)
 
 
 def test_weights_of_half_precision_and_parameters_have_a_digest(tmp_path: Path) -> None:

@@ -8,43 +8,43 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentset.train.models import (
-    CAU,
-    FA,
-    FEU,
-    AdoptingModel,
-    AveragePooling,
+from latentset.train.models.blocks import MakeFA
+from latentset.train.models.cau import CAU
+from latentset.train.models.cau_variants import (
     BiasCAU,
-    CAUOnly,
-    CResNet,
-    FACResNet,
-    FACResNetPost,
-    FACResNetY,
-    FAInner,
-    FAPost,
-    FAResNet,
-    FASkip,
-    MakeCAU,
-    MakeFA,
     MaxAverageCAU,
-    MaxPooling,
     OneLayerCAU,
-    PixelResNet,
     ScaleCAU,
     SharedPoolingCAU,
 )
+from latentset.train.models.cresnet import CResNet
+from latentset.train.models.fa import FA, MakeCAU
+from latentset.train.models.fa_cresnet import FACResNet, FACResNetPost, FACResNetY
+from latentset.train.models.fa_variants import CAUOnly, FAInner, FAPost, FASkip
+from latentset.train.models.feu import FEU
+from latentset.train.models.networks import (
+    CResNetNetwork,
+    FACResNetNetwork,
+    FACResNetPostNetwork,
+    FACResNetYNetwork,
+    FAResNetNetwork,
+    ResNetNetwork,
+)
+from latentset.train.models.pooling import AveragePooling, MaxPooling
+from latentset.train.models.pretrained import PretrainableModel
+from latentset.train.models.resnet import FAResNet, PixelResNet
 
 DEPTHS = (1, 3, 2, 2)
 CHANNELS = 32
 CLASSES = 5
-Make = Callable[[], AdoptingModel]
+Make = Callable[[], PretrainableModel]
 
 
 def trained_resnet(
     depths: tuple[int, int, int, int] = DEPTHS, *, classes: int = CLASSES, width: int = 8
 ) -> PixelResNet:
     """A slim ResNet with no tensor left at its initial value."""
-    model = PixelResNet(classes, depths=depths, width=width)
+    model = PixelResNet(ResNetNetwork(num_classes=classes, depths=depths, width=width))
     for tensor in model.state_dict().values():
         if tensor.is_floating_point():
             tensor.uniform_(0.5, 1.5)
@@ -57,24 +57,43 @@ CAU_8 = partial(CAU, r=8)
 FA_8 = partial(FA, cau=CAU_8)
 
 
-def cresnet() -> AdoptingModel:
-    return CResNet(CHANNELS, CLASSES, depths=DEPTHS[1:], width=8)
+def cresnet() -> PretrainableModel:
+    return CResNet(
+        CResNetNetwork(channels=CHANNELS, num_classes=CLASSES, depths=DEPTHS[1:], width=8)
+    )
 
 
-def fa_cresnet(fa: MakeFA = FA_8) -> AdoptingModel:
-    return FACResNet(CHANNELS, CLASSES, depths=DEPTHS[1:], width=8, n=(1, 1, 2), fa=fa)
+def fa_cresnet(fa: MakeFA = FA_8) -> PretrainableModel:
+    return FACResNet(
+        FACResNetNetwork(
+            channels=CHANNELS, num_classes=CLASSES, depths=DEPTHS[1:], width=8, n=(1, 1, 2)
+        ),
+        fa=fa,
+    )
 
 
-def y_only() -> AdoptingModel:
-    return FACResNetY(CHANNELS, CLASSES, depths=DEPTHS[1:], width=8, n=(1, 1, 2), fa=FA_8)
+def y_only() -> PretrainableModel:
+    return FACResNetY(
+        FACResNetYNetwork(
+            channels=CHANNELS, num_classes=CLASSES, depths=DEPTHS[1:], width=8, n=(1, 1, 2)
+        ),
+        fa=FA_8,
+    )
 
 
-def post() -> AdoptingModel:
-    return FACResNetPost(CHANNELS, CLASSES, depths=DEPTHS[1:], width=8, n=(1, 1, 2), fa=FA_8)
+def post() -> PretrainableModel:
+    return FACResNetPost(
+        FACResNetPostNetwork(
+            channels=CHANNELS, num_classes=CLASSES, depths=DEPTHS[1:], width=8, n=(1, 1, 2)
+        ),
+        fa=FA_8,
+    )
 
 
-def fa_resnet() -> AdoptingModel:
-    return FAResNet(CLASSES, depths=DEPTHS, width=8, n=(1, 1, 1, 2), fa=FA_8)
+def fa_resnet() -> PretrainableModel:
+    return FAResNet(
+        FAResNetNetwork(num_classes=CLASSES, depths=DEPTHS, width=8, n=(1, 1, 1, 2)), fa=FA_8
+    )
 
 
 def with_cau(cau: MakeCAU) -> Make:
@@ -116,7 +135,7 @@ def is_new(name: str) -> bool:
     return name.startswith("head.") or ".fa." in name
 
 
-def train_one_step(model: AdoptingModel, optimizer: torch.optim.Optimizer) -> None:
+def train_one_step(model: PretrainableModel, optimizer: torch.optim.Optimizer) -> None:
     model.train()
     y_hat = torch.randn(8, CHANNELS, 8, 8).mul(3).round()
     given = {

@@ -6,15 +6,18 @@ import torchvision
 from torch import Tensor, nn
 
 from latentset.datasets.errors import TrainingError
-from latentset.train.models import (
-    CResNet,
-    FACResNet,
-    FACResNetPost,
-    FAResNet,
-    PixelResNet,
-    adopt_weights,
+from latentset.train.models.cresnet import CResNet
+from latentset.train.models.fa_cresnet import FACResNet, FACResNetPost
+from latentset.train.models.networks import (
+    CResNetNetwork,
+    FACResNetNetwork,
+    FACResNetPostNetwork,
+    FAResNetNetwork,
+    ResNetNetwork,
 )
-from tests.makers.adopting import (
+from latentset.train.models.pretrained import load_pretrained
+from latentset.train.models.resnet import FAResNet, PixelResNet
+from tests.makers.slim import (
     CHANNELS,
     CLASSES,
     DEPTHS,
@@ -35,19 +38,19 @@ def test_every_tensor_that_is_not_new_comes_from_the_resnet(make: Make) -> None:
     model, resnet = make(), trained_resnet()
     before, given = copy_of(model), copy_of(resnet)
 
-    report = adopt_weights(model, given)
+    report = load_pretrained(model, given)
 
     after = model.state_dict()
     for name, tensor in after.items():
         assert torch.equal(tensor, (before if is_new(name) else given)[name]), name
-    assert report.adopted == tuple(name for name in after if not is_new(name))
-    assert report.newly_made == tuple(name for name in after if is_new(name))
-    left_out = () if make is fa_resnet else ("conv1.", "bn1.", "layer1.", "layer2.0.")
-    assert report.left_out == tuple(name for name in given if name.startswith(left_out))
+    assert report.loaded == tuple(name for name in after if not is_new(name))
+    assert report.new == tuple(name for name in after if is_new(name))
+    excluded = () if make is fa_resnet else ("conv1.", "bn1.", "layer1.", "layer2.0.")
+    assert report.excluded == tuple(name for name in given if name.startswith(excluded))
 
 
 def test_report_reads_as_three_lines() -> None:
-    report = adopt_weights(fa_cresnet(), trained_resnet().state_dict())
+    report = load_pretrained(fa_cresnet(), trained_resnet().state_dict())
 
     lines = str(report).splitlines()
     assert [line.split(":")[1].strip() for line in lines] == [
@@ -55,15 +58,20 @@ def test_report_reads_as_three_lines() -> None:
         "conv1, bn1, layer1, layer2",
         "head, layer3.fa, layer4.fa",
     ]
-    assert lines[0].startswith(f"adopted     {len(report.adopted)} tensors")
+    assert lines[0].startswith(f"pretrained  {len(report.loaded)} tensors")
 
 
 def test_the_published_networks_adopt_from_torchvisions_resnet_50() -> None:
     with torch.device("meta"):
         checkpoint = torchvision.models.resnet50(num_classes=23).state_dict()
-        for model in (CResNet(192, 23), FACResNet(192, 23), FACResNetPost(192, 23), FAResNet(23)):
-            report = adopt_weights(model, checkpoint)
-            assert len(report.adopted) + len(report.left_out) == len(checkpoint)
+        for model in (
+            CResNet(CResNetNetwork(channels=192, num_classes=23)),
+            FACResNet(FACResNetNetwork(channels=192, num_classes=23)),
+            FACResNetPost(FACResNetPostNetwork(channels=192, num_classes=23)),
+            FAResNet(FAResNetNetwork(num_classes=23)),
+        ):
+            report = load_pretrained(model, checkpoint)
+            assert len(report.loaded) + len(report.excluded) == len(checkpoint)
 
 
 @pytest.mark.parametrize(
@@ -80,14 +88,17 @@ def test_networks_of_any_depth_adopt_from_torchvisions(
 ) -> None:
     with torch.device("meta"):
         checkpoint = make(num_classes=6).state_dict()
-        for model in (CResNet(8, 6, depth=depth), FACResNet(8, 6, depth=depth)):
-            report = adopt_weights(model, checkpoint)
-            assert set(report.left_out) == {
+        for model in (
+            CResNet(CResNetNetwork(channels=8, num_classes=6, depth=depth)),
+            FACResNet(FACResNetNetwork(channels=8, num_classes=6, depth=depth)),
+        ):
+            report = load_pretrained(model, checkpoint)
+            assert set(report.excluded) == {
                 name
                 for name in checkpoint
                 if name.startswith(("conv1.", "bn1.", "layer1.", "layer2.0."))
             }
-            assert set(report.adopted) == set(checkpoint) - set(report.left_out)
+            assert set(report.loaded) == set(checkpoint) - set(report.excluded)
 
 
 def test_a_deeper_resnet_of_the_same_layers_is_refused() -> None:
@@ -95,18 +106,18 @@ def test_a_deeper_resnet_of_the_same_layers_is_refused() -> None:
     with torch.device("meta"):
         checkpoint = torchvision.models.resnet34(num_classes=6).state_dict()
         with pytest.raises(TrainingError, match=r"layer2\.1\.conv1\.weight: expected \(128, 512"):
-            adopt_weights(FACResNet(8, 6), checkpoint)
+            load_pretrained(FACResNet(FACResNetNetwork(channels=8, num_classes=6)), checkpoint)
 
 
 def test_weights_of_other_classes_are_adopted_without_fc_which_then_trains() -> None:
     torch.manual_seed(0)
     model, given = fa_cresnet(), trained_resnet(classes=1000).state_dict()
 
-    report = adopt_weights(model, given, leave_out=("fc.",))
+    report = load_pretrained(model, given, exclude=("fc.",))
 
-    assert {"fc.weight", "fc.bias"} <= set(report.newly_made) & set(report.left_out)
-    assert not any(name.startswith("fc.") for name in report.adopted)
-    model.freeze_adopted()
+    assert {"fc.weight", "fc.bias"} <= set(report.new) & set(report.excluded)
+    assert not any(name.startswith("fc.") for name in report.loaded)
+    model.freeze_pretrained()
     before = copy_of(model)
     train_one_step(model, sgd(model))
     for name, tensor in model.state_dict().items():
@@ -114,10 +125,10 @@ def test_weights_of_other_classes_are_adopted_without_fc_which_then_trains() -> 
         assert same != (is_new(name) or name.startswith("fc.")), name
 
 
-def test_what_was_left_out_can_be_left_out_again_without_adopting() -> None:
+def test_what_was_excluded_can_be_excluded_again_without_loading() -> None:
     model = fa_cresnet()
-    model.leave_out(["fc"])
-    model.leave_out(["fc.", "layer4"])
+    model.exclude(["fc"])
+    model.exclude(["fc.", "layer4"])
 
     new = list(model.new_parameters())
 
@@ -132,34 +143,37 @@ def test_leaving_out_what_is_not_there_is_refused_and_nothing_changes(name: str)
     before = copy_of(model)
 
     with pytest.raises(TrainingError, match=f"no module '{name}' .*layer4, avgpool, fc"):
-        adopt_weights(model, trained_resnet().state_dict(), leave_out=(name,))
+        load_pretrained(model, trained_resnet().state_dict(), exclude=(name,))
 
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert "fc" not in {n for n, m in model.named_modules() if m in model.new_modules()}
 
 
-def test_another_number_of_classes_says_that_fc_can_be_left_out() -> None:
-    with pytest.raises(TrainingError, match="leave fc out"):
-        adopt_weights(fa_cresnet(), trained_resnet(classes=6).state_dict())
+def test_another_number_of_classes_says_that_fc_can_be_excluded() -> None:
+    with pytest.raises(TrainingError, match="exclude fc"):
+        load_pretrained(fa_cresnet(), trained_resnet(classes=6).state_dict())
 
 
 def test_a_resnet_adopts_all_of_another() -> None:
-    model, resnet = PixelResNet(CLASSES, depths=DEPTHS, width=8), trained_resnet()
+    model, resnet = (
+        PixelResNet(ResNetNetwork(num_classes=CLASSES, depths=DEPTHS, width=8)),
+        trained_resnet(),
+    )
 
-    report = adopt_weights(model, resnet.state_dict())
+    report = load_pretrained(model, resnet.state_dict())
 
-    assert report.left_out == report.newly_made == ()
+    assert report.excluded == report.new == ()
     given = resnet.state_dict()
     assert all(torch.equal(tensor, given[name]) for name, tensor in model.state_dict().items())
 
 
-def test_checkpoints_without_batch_counters_are_adopted() -> None:
+def test_checkpoints_without_batch_counters_are_loaded() -> None:
     given = trained_resnet().state_dict()
     old = {name: t for name, t in given.items() if not name.endswith("num_batches_tracked")}
 
-    report = adopt_weights(fa_cresnet(), old)
+    report = load_pretrained(fa_cresnet(), old)
 
-    assert set(report.adopted) | set(report.left_out) == set(old)
+    assert set(report.loaded) | set(report.excluded) == set(old)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +208,7 @@ def test_weights_of_another_network_are_refused_and_nothing_changes(
     before = copy_of(model)
 
     with pytest.raises(TrainingError, match="do not fit FACResNet") as caught:
-        adopt_weights(model, make_given().state_dict())
+        load_pretrained(model, make_given().state_dict())
 
     assert f"{name}: expected {expected}, got {got}\n" in str(caught.value)
     assert "same depths, width and number of classes" in str(caught.value)
@@ -205,7 +219,7 @@ def test_a_whole_checkpoint_in_place_of_its_weights_is_refused() -> None:
     checkpoint = {"epoch": 3, "state_dict": trained_resnet().state_dict()}
 
     with pytest.raises(TrainingError, match=r"got nothing\n(.|\n)*and \d+ more"):
-        adopt_weights(fa_cresnet(), checkpoint)  # type: ignore[arg-type]
+        load_pretrained(fa_cresnet(), checkpoint)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -223,8 +237,10 @@ def test_values_that_are_no_weights_are_refused(
     given = trained_resnet().state_dict()
     name = "layer3.0.conv1.weight"
     given[name] = change(given[name])
-    model = FACResNet(CHANNELS, CLASSES, depths=DEPTHS[1:], width=8)
+    model = FACResNet(
+        FACResNetNetwork(channels=CHANNELS, num_classes=CLASSES, depths=DEPTHS[1:], width=8)
+    )
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     with pytest.raises(TrainingError, match=f"{name}: .*{said}"):
-        adopt_weights(model, given)
+        load_pretrained(model, given)
     assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())

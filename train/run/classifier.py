@@ -1,0 +1,107 @@
+"""A network with what it is fed: from a batch as it is stored to logits and their figures."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from latentset.datasets.store import Header
+from latentset.train.data.inputs import Input, make_input
+from latentset.train.data.reader import Batch, LatentReader
+from latentset.train.models.pretrained import PretrainableModel
+from latentset.train.recipe.recipe import Device, Recipe
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+TOP = 5
+"""k of the second accuracy; the number of classes where that is smaller."""
+
+
+class Classifier(nn.Module):
+    """A network, what makes its inputs of a batch, and the moving average of its weights."""
+
+    def __init__(self, network: PretrainableModel, recipe: Recipe, header: Header) -> None:
+        super().__init__()
+        self.network = network
+        self.recipe = recipe
+        self.input: Input = make_input(network.inputs, recipe, header)
+        self.average: AveragedModel | None = None
+        if recipe.schedule.ema_decay:
+            self.average = AveragedModel(
+                network, multi_avg_fn=_moving_average(recipe.schedule.ema_decay), use_buffers=True
+            )
+            self.average.requires_grad_(False)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that is evaluated and kept: the moving average where there is one."""
+        return self.network if self.average is None else self.average.module
+
+    def update_average(self) -> None:
+        """Let the moving average, if any, follow a step."""
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits of the evaluated network, float32 (B, classes); the batch is on the device."""
+        with autocast(self.recipe.device, batch.labels.device):
+            logits: Tensor = self.evaluated(*self.input(batch))
+        return logits.float()
+
+    def optimizer(self) -> torch.optim.SGD:
+        """SGD with two groups of parameters: the new modules', and the pretrained ones'."""
+        schedule = self.recipe.schedule
+        new, pretrained = self.network.new_parameters(), self.network.pretrained_parameters()
+        rates = schedule.rates(0)
+        return torch.optim.SGD(
+            [
+                {"params": list(new), "lr": rates[0], "name": "new"},
+                {"params": list(pretrained), "lr": rates[1], "name": "adopted"},
+            ],
+            momentum=schedule.momentum,
+            weight_decay=schedule.weight_decay,
+        )
+
+
+def autocast(settings: Device, device: torch.device) -> AbstractContextManager[object]:
+    """Mixed precision, where the recipe asks for it."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16")
+
+
+def predict(
+    classifier: Classifier, reader: LatentReader, device: torch.device
+) -> Iterator[tuple[Batch, Tensor]]:
+    """Yield a split's batches, on the device, with their logits."""
+    classifier.eval()
+    for batch in reader.batches(0):
+        moved = batch.to(device)
+        with torch.inference_mode():
+            logits = classifier(moved)
+        yield moved, logits
+
+
+def score(logits: Tensor, labels: Tensor) -> Tensor:
+    """Count answers: float64 (4,): summed cross entropy in nats, top-1, top-5, samples."""
+    ranked = logits.topk(min(TOP, logits.shape[1]), dim=1).indices == labels[:, None]
+    losses = F.cross_entropy(logits, labels, reduction="none")
+    right = logits.argmax(dim=1) == labels
+    sums = losses.double().sum(), right.sum(), ranked.sum(), torch.ones_like(labels).sum()
+    return torch.stack([value.double() for value in sums])
+
+
+def _moving_average(decay: float) -> Any:
+    """Torch's own moving average, but counters are copied."""
+    average: Any = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+
+    def update(averaged: Tensors, current: Tensors, steps: Any) -> None:
+        if averaged[0].is_floating_point():
+            average(averaged, current, steps)
+            return
+        for own, tensor in zip(averaged, current, strict=True):
+            own.copy_(tensor)
+
+    return update

@@ -1,0 +1,112 @@
+"""How far a run is: the figures of its epochs, and the sums of the epoch in progress."""
+
+import math
+
+from pydantic import BaseModel, ConfigDict
+
+from latentset.datasets.errors import TrainingError
+from latentset.train.models.networks import Table
+
+
+class EpochFigures(Table):
+    """One epoch's figures; its fields are the columns of metrics.csv.
+
+    Accuracies are from 0 to 1; seconds and samples/s are of training alone, without validation.
+    """
+
+    model_config = ConfigDict(allow_inf_nan=True)  # until ``check``
+
+    epoch: int
+    """From 1."""
+    frozen: int
+    """1 while the pretrained weights are frozen, else 0."""
+    lr_new: float
+    lr_adopted: float
+    """0 while they are frozen."""
+    train_loss: float
+    train_top1: float
+    val_loss: float | None
+    """None where there is no validation split, as the two that follow."""
+    val_top1: float | None
+    val_top5: float | None
+    seconds: float
+    samples_per_s: float
+
+    def check(self, folder: object) -> None:
+        """Refuse a loss that is not finite: NaN in the network may show in validation first."""
+        losses = [self.train_loss, self.val_loss]
+        wrong = [loss for loss in losses if loss is not None and not math.isfinite(loss)]
+        if wrong:
+            raise TrainingError(
+                f"epoch {self.epoch}: the loss is {wrong[0]}; expected a finite number. "
+                "Lower schedule.learning_rate; if it is so from the first epoch, check the store. "
+                f"The last good state is in {folder}"
+            )
+
+    def line(self, epochs: int) -> str:
+        """The figures in one line of text, for a run of so many epochs."""
+        parts = [
+            f"epoch {self.epoch:>{len(str(epochs))}}/{epochs}",
+            f"loss {self.train_loss:.4f}",
+            f"top-1 {_percent(self.train_top1)}",
+        ]
+        if self.val_top1 is not None:
+            parts += [
+                f"val loss {self.val_loss:.4f}",
+                f"top-1 {_percent(self.val_top1)}",
+                f"top-5 {_percent(self.val_top5)}",
+            ]
+        parts.append(f"{self.samples_per_s:,.0f} samples/s")
+        return "  ".join([*parts, "trunk frozen"] if self.frozen else parts)
+
+
+class Progress(BaseModel):
+    """How far a run is: with weights and momentum, the state that it resumes from."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=True, ser_json_inf_nan="constants")
+
+    rows: list[EpochFigures] = []
+    """Of the finished epochs."""
+    best: EpochFigures | None = None
+    """The one with the highest top-1 on the validation split."""
+    batches: int = 0
+    """Micro-batches done of the epoch in progress, always those of whole steps when saved."""
+    sums: tuple[float, float] = (0.0, 0.0)
+    """Of that epoch so far, over all processes: loss of each sample, correct answers."""
+    seconds: float = 0.0
+    """Spent on that epoch so far."""
+    frozen_epochs: int
+    """Epochs of the first phase: at first the schedule's; fewer where a plateau ends it."""
+    lowest_loss: float | None = None
+    """Of the validation split, in the first phase."""
+    waited_epochs: int = 0
+    """Epochs since then."""
+
+    @property
+    def epoch(self) -> int:
+        """The epoch in progress, from 0."""
+        return len(self.rows)
+
+    def finish_epoch(self, row: EpochFigures, plateau_epochs: int) -> bool:
+        """Add an epoch's figures; return whether it is the best so far.
+
+        The first phase ends early once the loss on the validation split has not fallen for
+        ``plateau_epochs`` epochs (0 = never): the paper's "until the loss reaches its plateau".
+        """
+        if plateau_epochs and self.epoch + 1 < self.frozen_epochs and row.val_loss is not None:
+            if self.lowest_loss is None or row.val_loss < self.lowest_loss:
+                self.lowest_loss, self.waited_epochs = row.val_loss, 0
+            else:
+                self.waited_epochs += 1
+            if self.waited_epochs == plateau_epochs:
+                self.frozen_epochs = self.epoch + 1
+        self.rows.append(row)
+        self.batches, self.sums, self.seconds = 0, (0.0, 0.0), 0.0
+        if row.val_top1 is None or (self.best and row.val_top1 <= (self.best.val_top1 or 0)):
+            return False
+        self.best = row
+        return True
+
+
+def _percent(accuracy: float | None) -> str:
+    return f"{100 * (accuracy or 0):5.1f} %"
