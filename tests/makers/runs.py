@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from latentset.paper.recipes import load_recipe
 from latentset.train.models.networks import LatentNetwork
-from latentset.train.recipe.recipe_file import load_recipe
 
 NOWHERE = "f" * 64
 """Fingerprint of a store that is not there."""
@@ -60,6 +60,12 @@ def write_run(
     (folder / "recipe.json").write_text(json.dumps(start))
     (folder / "result.json").write_text(json.dumps(result | changes))
     return folder
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Rows of a file that a report wrote."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 LEARNT = ("epoch", "lr_new", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5")

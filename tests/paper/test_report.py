@@ -7,7 +7,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from latentset.cli.train import report
+from latentset.cli.paper import report
 from latentset.datasets.errors import TrainingError
 from latentset.paper.report.results import draw, gather, write_tables
 from latentset.paper.report.runs import find_runs, find_unfinished

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from latentset.datasets.errors import RecipeError
 from latentset.datasets.store import Store
 from latentset.train.recipe.recipe import Device, Recipe
-from latentset.train.recipe.recipe_text import toml_text
+from latentset.train.recipe.recipe_file import toml_text
 from latentset.train.run.checkpoint import SafetensorsIO
 from latentset.train.run.engine import make_trainer
 from latentset.train.run.evaluate import evaluate_checkpoint
