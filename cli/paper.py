@@ -108,7 +108,10 @@ def sweep(
     ] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Seed; repeatable. Default: 0.")] = None,
     only: Annotated[
-        str, typer.Option(metavar="GLOB", help="Recipes to train; those they are initialised from come too.")
+        str,
+        typer.Option(
+            metavar="GLOB", help="Recipes to train, with those they are initialised from."
+        ),
     ] = "*",
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
     settings: Annotated[
@@ -186,7 +189,19 @@ def models(
     from latentset.paper.network_cost import measure_settings
 
     found = list(measure_settings(channels, classes, depths_n, depth))
-    text = json.dumps([one.model_dump() for one in found], indent=1, ensure_ascii=False)
+    rows = [
+        size.model_dump()
+        | {
+            "group": setting.group,
+            "name": setting.name,
+            "title": setting.title,
+            "default": setting.default,
+            "assignments": setting.assignments,
+            "model": network.model_dump(exclude_none=True),
+        }
+        for setting, network, size in found
+    ]
+    text = json.dumps(rows, indent=1, ensure_ascii=False)
     if json_file == "-":
         typer.echo(text)
         return
@@ -197,15 +212,15 @@ def models(
         right = title in ("parameters", "mult-adds", "pass")
         table.add_column(title, justify="right" if right else "left", no_wrap=True)
     group = None
-    for one in found:
-        if one.group != group:
-            group = one.group
+    for setting, _, size in found:
+        if setting.group != group:
+            group = setting.group
             table.add_row(f"[bold]{group}[/]")
         table.add_row(
-            f"  {one.title}" + (" *" if one.default else ""),
-            f"{one.parameters:,}",
-            f"{one.mult_adds / 1e9:.3f} G",
-            f"{one.pass_bytes / 1e6:.2f} MB",
-            escape(" ".join(one.assignments)),
+            f"  {setting.title}" + (" *" if setting.default else ""),
+            f"{size.parameters:,}",
+            f"{size.mult_adds / 1e9:.3f} G",
+            f"{size.pass_bytes / 1e6:.2f} MB",
+            escape(" ".join(setting.assignments)),
         )
     Console(width=max(Console().width, MODELS_WIDTH)).print(table)

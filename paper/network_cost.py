@@ -45,20 +45,6 @@ class NetworkSize(Table):
     (torchinfo's ``total_output_bytes``)."""
 
 
-class SizedSetting(NetworkSize):
-    """How large one of the paper's networks is."""
-
-    group: str
-    """The experiment it belongs to, as in the head of Table 3; ``Networks`` for Table 1's."""
-    name: str
-    title: str
-    default: bool
-    assignments: tuple[str, ...]
-    """As :class:`Setting` has them."""
-    model: dict[str, Any]
-    """The whole table ``model`` of a recipe that makes it."""
-
-
 def measure_size(network: Network, side: int | None = None) -> NetworkSize:
     """Count a resolved recipe's ``model``, without memory or time: on PyTorch's meta device.
 
@@ -81,7 +67,7 @@ def measure_size(network: Network, side: int | None = None) -> NetworkSize:
 
 def measure_settings(
     channels: int, num_classes: int, n: tuple[int, ...], depth: int
-) -> Iterator[SizedSetting]:
+) -> Iterator[tuple[Setting, Network, NetworkSize]]:
     """Count the networks of Table 1 and all settings of Table 3, in the paper's order.
 
     Args:
@@ -98,15 +84,7 @@ def measure_settings(
         network = _network(setting, channels, num_classes, n, depth)
         if network not in counted:
             counted[network] = measure_size(network)
-        yield SizedSetting(
-            **counted[network].model_dump(),
-            group=setting.group,
-            name=setting.name,
-            title=setting.title,
-            default=setting.default,
-            assignments=setting.assignments,
-            model=network.model_dump(exclude_none=True),
-        )
+        yield setting, network, counted[network]
 
 
 def _network(

@@ -101,17 +101,16 @@ def plan_sweep(
 
     Args:
         table: Name of a sweep, such as ``minc2500/table1``.
-        stores: All stores that may be needed, in any order.
+        stores: Locations of all stores that may be needed, in any order.
         out: Folder of runs.
         seeds: All runs of one come before those of the next.
         only: Pattern (``*`` and ``?``) of recipes; those they are initialised from come with them.
-        settings: Keys of all recipes to set, ``key=value``.
-        latent_settings: Keys of the recipes of latents alone to set.
+        settings: ``key=value`` of all recipes.
+        latent_settings: ``key=value`` of the recipes of latents alone.
 
     Raises:
-        RecipeError: There is no such sweep, no recipe fits the pattern, a store is missing or given
-            twice, stores are not of the same images or latents, or a recipe does not fit its
-            store.
+        RecipeError: There is no such sweep, no recipe fits the pattern or its store, a store is
+            missing or given twice, or stores are not of the same images or latents.
         StoreError: A store cannot be used.
         TrainingError: A folder has a run of other settings, or a file that cannot be read.
     """

@@ -1,6 +1,6 @@
 """Titles, the paper's figures beside ours, and what was measured on what."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from latentset.paper import published
 from latentset.paper.experiments import TITLES, data_sets, experiments, sweeps
@@ -69,12 +69,6 @@ def papers_bpp(data_set: str, codec: str) -> float | None:
     if not repeats_table1(data_set):
         return None
     return published.BPP.get(codec) if codec else published.ORIGINAL_BPP
-
-
-def join_captions(captions: Mapping[str, str]) -> str:
-    """One caption of those of each data set's picture, without empty ones."""
-    texts = (f"{data_set_title(name)}: {text}" for name, text in captions.items() if text)
-    return " ".join(texts)
 
 
 def describe_runs(data_set: str, groups: Iterable[Group]) -> list[str]:

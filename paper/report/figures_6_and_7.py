@@ -1,6 +1,6 @@
 """Figures 6 and 7: accuracy against bits per pixel, PSNR and MS-SSIM of the codecs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ from latentset.paper.report.captions import (
     PAPER,
     codec_order,
     data_set_title,
-    join_captions,
     repeats_table1,
     setting_title,
 )
@@ -57,19 +56,14 @@ def write_figure6(data_sets: Mapping[str, Groups], stores: Stores, folder: Path)
     if not rows:
         return Part(remark="no runs of known rate" if data_sets else NO_RUNS)
     write_csv(folder / "figure6.csv", COLUMNS_6, rows)
-    names = list(dict.fromkeys(row["data_set"] for row in rows))
-    captions = {}
-    for name in names:
-        own = [row for row in rows if row["data_set"] == name]
+
+    def draw(rows: Sequence[Row]) -> Any:
         figure = new_figure(11, 4)
-        panels = figure.subplots(1, 2)
-        for axes, column in zip(panels, ("top1", "top5"), strict=True):
-            _draw_rates(axes, own, column)
-        if repeats_table1(name):
-            draw_published(panels[0])
-        captions[name] = _finish(figure, own, data_sets[name], stores, folder / f"figure6-{name}")
-    files = (*(f"figure6-{name}.svg" for name in names), "figure6.csv")
-    return Part(files, caption=join_captions(captions))
+        for axes, column in zip(figure.subplots(1, 2), ("top1", "top5"), strict=True):
+            _draw_rates(axes, rows, column)
+        return figure
+
+    return _write_pictures(folder / "figure6", rows, draw, data_sets, stores)
 
 
 def write_figure7(data_sets: Mapping[str, Groups], stores: Stores, folder: Path) -> Part:
@@ -82,37 +76,51 @@ def write_figure7(data_sets: Mapping[str, Groups], stores: Stores, folder: Path)
             "measured against the originals"
         )
         return Part(remark=why if data_sets else NO_RUNS)
-    rows = [*coded, *(row for row in rows if not row["codec"])]
-    write_csv(folder / "figure7.csv", COLUMNS_7, rows)
-    names = list(dict.fromkeys(row["data_set"] for row in coded))
-    captions = {}
-    for name in names:
-        own = [row for row in rows if row["data_set"] == name]
+    originals = [row for row in rows if not row["codec"]]
+    write_csv(folder / "figure7.csv", COLUMNS_7, [*coded, *originals])
+    names = {row["data_set"] for row in coded}
+    shown = [*coded, *(row for row in originals if row["data_set"] in names)]
+
+    def draw(rows: Sequence[Row]) -> Any:
         figure = new_figure(13, 4.2)
         panels = figure.subplots(1, 3, sharey=True)
         for axes, column in zip(panels, AXES_7, strict=True):
-            draw_accuracies(axes, own, column)
-        if repeats_table1(name):
-            draw_published(panels[0])
+            draw_accuracies(axes, rows, column)
         panels[0].set_ylabel("top-1 accuracy, %")
-        captions[name] = _finish(figure, own, data_sets[name], stores, folder / f"figure7-{name}")
+        return figure
+
     losses = {row["codec"].partition("-")[0] for row in coded}
     missing = [title for loss, (*_, title) in LOSSES.items() if loss not in losses]
     remark = f"without runs of {' and '.join(missing)} codecs" if missing else ""
-    files = (*(f"figure7-{name}.svg" for name in names), "figure7.csv")
-    return Part(files, remark, join_captions(captions))
+    return _write_pictures(folder / "figure7", shown, draw, data_sets, stores, remark)
 
 
-def _finish(figure: Any, rows: Sequence[Row], groups: Groups, stores: Stores, path: Path) -> str:
-    """Add legend, title and caption to the picture of a data set, and write it."""
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", fontsize="small")
-    figure.suptitle(data_set_title(rows[0]["data_set"]))
-    shown = {(row["setting"], row["codec"]) for row in rows}
-    caption = stores.describe_rates({key: groups[key] for key in groups if key in shown})
-    write_caption(figure, caption)
-    save_picture(figure, path.with_name(f"{path.name}.svg"))
-    return caption
+def _write_pictures(
+    path: Path,
+    rows: Sequence[Row],
+    draw: Callable[[Sequence[Row]], Any],
+    data_sets: Mapping[str, Groups],
+    stores: Stores,
+    remark: str = "",
+) -> Part:
+    """Write PATH-DATA_SET.svg each, of the data set's rows, with legend, title and caption."""
+    files, captions = [], []
+    for name in dict.fromkeys(row["data_set"] for row in rows):
+        own, title = [row for row in rows if row["data_set"] == name], data_set_title(name)
+        figure = draw(own)
+        if repeats_table1(name):
+            draw_published(figure.axes[0])
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right upper", fontsize="small")
+        figure.suptitle(title)
+        shown = {(row["setting"], row["codec"]) for row in own}
+        groups = {key: group for key, group in data_sets[name].items() if key in shown}
+        if caption := stores.describe_rates(groups):
+            captions.append(f"{title}: {caption}")
+        write_caption(figure, caption)
+        files.append(f"{path.name}-{name}.svg")
+        save_picture(figure, path.with_name(files[-1]))
+    return Part((*files, f"{path.name}.csv"), remark, " ".join(captions))
 
 
 def _draw_rates(axes: Any, rows: Sequence[Row], column: str) -> None:

@@ -54,17 +54,11 @@ def write_report(
     sample: str | None = None,
     timing: bool = True,
 ) -> WrittenReport:
-    """Write all that can be made of what is given.
+    """Write all that can be made of folders of runs, or above them, and locations of stores.
 
-    Args:
-        runs: Folders of runs, or folders above them; none for Table 2's networks of the paper and
-            Figures 2 and 5 alone.
-        folder: Where to; made where it is not there.
-        latents: Locations of stores of latents.
-        pixels: Locations of stores of pixels.
-        codec_times: File of `latentset codec time --json`.
-        sample: Id of the image of Figure 5.
-        timing: Measure how long networks take.
+    Without runs: Table 2's networks of the paper, and Figures 2 and 5. ``codec_times`` is a file of
+    `latentset codec time --json`, ``sample`` the id of the image of Figure 5; ``timing`` measures
+    how long networks take.
 
     Raises:
         TrainingError: There is nothing to report on, a folder has no finished run, runs cannot be
@@ -98,7 +92,7 @@ def write_report(
         "figure6": write_figure6(data_sets, stores, folder),
         "figure7": write_figure7(data_sets, stores, folder),
     }
-    write_atomically(folder / PAGE, _page(data_sets, parts, len(unfinished), with_runs=bool(lines)))
+    write_atomically(folder / PAGE, _page(data_sets, parts, len(unfinished), bool(lines)))
     return WrittenReport(lines, parts, unfinished)
 
 
@@ -106,7 +100,6 @@ def _page(
     data_sets: Mapping[str, Groups],
     parts: Mapping[str, Part],
     unfinished: int,
-    *,
     with_runs: bool,
 ) -> str:
     lines = ["# Report", ""]

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from latentset.datasets.errors import TrainingError, describe_invalid
 from latentset.paper.report.output import NOTHING
-from latentset.train.recipe.recipe import FROM_RECIPE, TORCHVISION, Paper, Recipe, differences
+from latentset.train.recipe.recipe import FROM_RECIPE, TORCHVISION, Recipe, differences
 from latentset.train.run.run_files import RECIPE, RESULT, read_result
 from latentset.train.run.run_folder import Start
 
@@ -32,98 +32,40 @@ class Run:
     folder: Path
     result: dict[str, Any]
     """Its result.json."""
-    start: Start | None
-    """Its recipe.json; None where only its figures are there."""
-
-    @property
-    def recipe(self) -> Recipe | None:
-        """Its resolved recipe."""
-        return self.start.recipe if self.start else None
-
-    @property
-    def name(self) -> str:
-        """Name of its recipe."""
-        return str(self.result["recipe"])
-
-    @property
-    def seed(self) -> int:
-        """Its seed."""
-        return int(self.result["seed"])
-
-    @property
-    def paper(self) -> Paper | None:
-        """What of the paper it reproduces, if anything."""
-        return self.recipe.paper if self.recipe else None
-
-    @property
-    def distilled(self) -> str:
-        """:data:`DISTILLED` where it learnt from a teacher too, unlike the paper's runs."""
-        return DISTILLED if self.recipe is not None and self.recipe.distill.logits else ""
-
-    @property
-    def split(self) -> str:
-        """Which samples its accuracies are of.
-
-        ``test``, or ``val`` where the recipe names no test split, or ``train`` where neither.
-        """
-        if self.result["test"]:
-            return "test"
-        return "val" if self.result["best"] else "train"
-
-    @property
-    def samples(self) -> int | None:
-        """Number of test samples; None for other splits."""
-        return int(self.result["test"]["samples"]) if self.result["test"] else None
-
-    @property
-    def top1(self) -> float:
-        """Fraction of the samples whose class came first."""
-        keys = {"test": ("test", "top1"), "val": ("best", "val_top1")}
-        part, key = keys.get(self.split, ("last", "train_top1"))
-        return float(self.result[part][key])
-
-    @property
-    def top5(self) -> float | None:
-        """Fraction of the samples whose class was among the first five, where it was counted."""
-        keys = {"test": ("test", "top5"), "val": ("best", "val_top5")}
-        if self.split not in keys:
-            return None
-        part, key = keys[self.split]
-        return float(self.result[part][key])
+    recipe: Recipe | None
+    """Its resolved recipe; None where only its result is there."""
+    resize: str | None
+    """Resize rule of its store."""
+    name: str
+    """Of its recipe."""
+    seed: int
+    split: str
+    """Which samples its accuracies are of: ``test``, or ``val`` where the recipe names no test
+    split, or ``train`` where neither."""
+    samples: int | None
+    """Number of test samples; None for other splits."""
+    top1: float
+    top5: float | None
+    """Fractions of the samples; top-5 where it was counted."""
+    distilled: str
+    """:data:`DISTILLED` where it learnt from a teacher too, unlike the paper's runs."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ by their seed alone."""
+    """Runs that differ by their seed alone, and means over them."""
 
     runs: tuple[Run, ...]
     """By seed."""
-
-    @property
-    def first(self) -> Run:
-        """One of them, for what they have in common."""
-        return self.runs[0]
-
-    @property
-    def codec_name(self) -> str:
-        """Name of their codec."""
-        return str(self.first.result["codec"])
-
-    @property
-    def top1(self) -> float:
-        """Mean top-1, percent."""
-        return 100 * statistics.mean(run.top1 for run in self.runs)
-
-    @property
-    def top1_spread(self) -> float | None:
-        """Standard deviation over the seeds (n - 1), points; None for one seed."""
-        return 100 * statistics.stdev(r.top1 for r in self.runs) if len(self.runs) > 1 else None
-
-    @property
-    def top5(self) -> float | None:
-        """Mean top-5, percent, where all runs have it."""
-        found = [run.top5 for run in self.runs if run.top5 is not None]
-        return 100 * statistics.mean(found) if len(found) == len(self.runs) else None
+    first: Run
+    """One of them, for what they have in common."""
+    codec_name: str
+    top1: float
+    """Percent."""
+    top1_spread: float | None
+    """Standard deviation over the seeds (n - 1), points; None for one seed."""
+    top5: float | None
+    """Percent, where all runs have it."""
 
 
 Key = tuple[str, str]
@@ -156,8 +98,33 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
                 f"{folder}: expected finished runs ({RESULT}) in it, found none; "
                 "latentset train writes that file when it ends"
             )
-        runs += [Run(path.parent, read_result(path.parent), _start(path.parent)) for path in found]
+        runs += [_read_run(path.parent) for path in found]
     return runs
+
+
+def _read_run(folder: Path) -> Run:
+    result, start = read_result(folder), _start(folder)
+    test, best = result["test"], result["best"]
+    if test:
+        split, top1, top5 = "test", test["top1"], test["top5"]
+    elif best:
+        split, top1, top5 = "val", best["val_top1"], best["val_top5"]
+    else:
+        split, top1, top5 = "train", result["last"]["train_top1"], None
+    recipe = start.recipe if start else None
+    return Run(
+        folder=folder,
+        result=result,
+        recipe=recipe,
+        resize=start.store.resize if start else None,
+        name=result["recipe"],
+        seed=result["seed"],
+        split=split,
+        samples=test["samples"] if test else None,
+        top1=top1,
+        top5=top5,
+        distilled=DISTILLED if recipe and recipe.distill.logits else "",
+    )
 
 
 def find_unfinished(folders: Iterable[Path]) -> list[Path]:
@@ -189,8 +156,8 @@ def group_runs(runs: Iterable[Run]) -> dict[str, dict[Key, Group]]:
     """
     found: dict[str, dict[Key, list[Run]]] = {}
     for run in runs:
-        if run.paper:
-            key = run.paper.setting + run.distilled, run.paper.codec
+        if run.recipe and (paper := run.recipe.paper):
+            key = paper.setting + run.distilled, paper.codec
             found.setdefault(run.name.partition("/")[0], {}).setdefault(key, []).append(run)
     return {
         data_set: {key: group_seeds(own) for key, own in groups.items()}
@@ -226,7 +193,16 @@ def group_seeds(runs: Sequence[Run]) -> Group:
                 f"{first.folder} and {run.folder}: expected runs of {first.name} that differ by "
                 f"their seed alone, got {'; '.join(changed)}; report them apart"
             )
-    return Group(tuple(runs))
+    top1 = [run.top1 for run in runs]
+    top5 = [run.top5 for run in runs if run.top5 is not None]
+    return Group(
+        runs=tuple(runs),
+        first=first,
+        codec_name=str(first.result["codec"]),
+        top1=100 * statistics.mean(top1),
+        top1_spread=100 * statistics.stdev(top1) if len(top1) > 1 else None,
+        top5=100 * statistics.mean(top5) if len(top5) == len(runs) else None,
+    )
 
 
 def _changes(before: Recipe, after: Recipe) -> list[str]:

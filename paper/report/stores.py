@@ -62,9 +62,10 @@ class Stores:
         """
         store = self.of(group)
         if store is None:
-            start = group.first.start
-            of_latents = start is not None and isinstance(start.recipe.model, LatentNetwork)
-            return start.store.resize if start and of_latents else None
+            recipe = group.first.recipe
+            return (
+                group.first.resize if recipe and isinstance(recipe.model, LatentNetwork) else None
+            )
         made = store.header.pixels.latents if store.header.pixels else None
         return store.header.resize if made is None else made.resize
 
