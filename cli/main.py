@@ -14,9 +14,9 @@ from rich.markup import escape
 from latentset.cli.codec import app as codec_app
 from latentset.cli.decode import decode
 from latentset.cli.encode import encode
-from latentset.cli.models import models
+from latentset.cli.paper import models, recipes, report, sweep
 from latentset.cli.store import convert, inspect
-from latentset.cli.train import evaluate, export, recipes, report, sweep, train
+from latentset.cli.train import evaluate, export, train
 from latentset.cli.verify import verify
 from latentset.datasets.errors import LatentSetError, MissingEnvironmentError
 

@@ -1,4 +1,4 @@
-"""The commands `latentset train`, `evaluate` and `report`."""
+"""The commands `latentset train`, `evaluate` and `export`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -26,7 +26,7 @@ def train(
     ] = None,
 ) -> None:
     """Train a classifier from a store, or resume where the same command stopped."""
-    from latentset.train.recipe.recipe_file import load_recipe
+    from latentset.paper.recipes import load_recipe
 
     given = [] if store is None else [f"data.store={store}"]
     loaded = load_recipe(recipe, [*(settings or []), *given])
@@ -146,142 +146,3 @@ def export(
     from latentset.train.run.export import export_classifier
 
     typer.echo(export_classifier(checkpoint, store, out))
-
-
-def report(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the report.")],
-    runs: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            help="Folders of runs, or folders that hold such folders. Without: what needs none, "
-            "Table 2's networks of the paper and Figures 2, 5."
-        ),
-    ] = None,
-    latents: Annotated[
-        list[str] | None,
-        typer.Option(metavar="STORE", help="Store of latents, for Figures 2, 5; repeatable."),
-    ] = None,
-    pixels: Annotated[
-        list[str] | None,
-        typer.Option(metavar="STORE", help="Store of pixels, for Figures 5, 7; repeatable."),
-    ] = None,
-    codec_times: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="From `latentset codec time --json`, for Table 2."),
-    ] = None,
-    sample: Annotated[
-        str | None, typer.Option(metavar="ID", help="Image of Figure 5. Default: the first.")
-    ] = None,
-    skip_timing: Annotated[
-        bool, typer.Option("--skip-timing", help="Table 2 without inference times.")
-    ] = False,
-) -> None:
-    """Write the paper's tables and figures from runs and stores, the paper's numbers beside."""
-    from rich.console import Console
-
-    from latentset.paper.report.page import PAGE, write_report
-    from latentset.paper.report.results import make_table
-
-    written = write_report(
-        runs or (),
-        out,
-        latents=latents or (),
-        pixels=pixels or (),
-        codec_times=codec_times,
-        sample=sample,
-        timing=not skip_timing,
-    )
-    console = Console()
-    if written.lines:
-        console.print(make_table(written.lines))
-    for unfinished in written.unfinished:
-        line = f"left out: {unfinished} is not finished"
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    remarks: dict[tuple[bool, str], list[str]] = {}
-    for name, part in written.parts.items():
-        if part.remark:
-            remarks.setdefault((bool(part.files), part.remark), []).append(name)
-    for (there, remark), names in remarks.items():
-        line = f"{'' if there else 'no '}{', '.join(names)}: {remark}"
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    files = [file for part in written.parts.values() for file in part.files]
-    tables = ["results.csv", "results.md", "accuracy.png"] if written.lines else []
-    written_files = ", ".join([PAGE, *tables, *files])
-    console.print(f"written: {out}/{written_files}", highlight=False, soft_wrap=True)
-
-
-def recipes(
-    name: Annotated[
-        str | None, typer.Argument(help="Print this one as the text of its file.")
-    ] = None,
-) -> None:
-    """List the recipes that ship, with what each reproduces; or print one."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    from latentset.train.recipe.recipe_text import recipe_lines, recipe_text
-
-    if name is not None:
-        typer.echo(recipe_text(name), nl=False)
-        return
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("recipe", no_wrap=True)
-    table.add_column("of the paper")
-    table.add_column("its top-1 %", no_wrap=True)
-    for line in recipe_lines():
-        table.add_row(*line)
-    Console().print(table)
-
-
-def sweep(
-    table: Annotated[str, typer.Argument(help="Such as minc2500/table1, trashnet/table3.")],
-    out: Annotated[Path, typer.Option(help="Folder of runs: RUNS/RECIPE/seed-SEED.")],
-    store: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A store; repeat for each. Which recipe each is for is in its header. What is "
-            "missing is listed, with the commands that make it."
-        ),
-    ] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Seed; repeatable. Default: 0.")] = None,
-    only: Annotated[
-        str, typer.Option(metavar="GLOB", help="Recipes that are wanted, and what they adopt from.")
-    ] = "*",
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Set a key of all recipes; repeatable."),
-    ] = None,
-    latent_settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set-latents",
-            metavar="KEY=VALUE",
-            help="Set a key of the recipes of latents; the anchors stay as they are. Repeatable.",
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the commands, and train nothing.")
-    ] = False,
-) -> None:
-    """Train all recipes of a table or figure of the paper, but those that are finished."""
-    from rich import get_console
-
-    from latentset.paper.sweep import plan_sweep
-    from latentset.paper.sweep_run import Sweep
-
-    planned = plan_sweep(
-        table,
-        store or (),
-        out,
-        seeds=seed or (0,),
-        only=only,
-        settings=settings or (),
-        latent_settings=latent_settings or (),
-    )
-    if dry_run:
-        for job in planned:
-            typer.echo(f"{job.command}{'  # is finished' if job.is_finished() else ''}")
-        return
-    Sweep(planned, jobs, get_console()).run()

@@ -1,16 +1,16 @@
 """The paper's experiments, and the recipe of each, made from one table.
 
-``recipes/experiments.toml`` says what all recipes of a data set share, ``table3_settings`` what a
-setting of Table 3 changes, ``published`` what the paper found. A recipe is put together from them
-when it is asked for, so that a hundred of them cannot drift apart.
+``recipes/experiments.toml`` has what all recipes of a data set have in common, ``table3_settings``
+what a setting of Table 3 changes, ``published`` the paper's figures. A recipe is put together from
+them when it is asked for, so that a hundred of them cannot drift apart.
 
 =========  ================================================  ====================================
 setting    what                                              name of the recipe
 =========  ================================================  ====================================
 anchor1    ResNet on the originals                           minc2500/anchor1
-anchor2    ResNet on images that the codec decoded      minc2500/anchor2-msssim-4
-cresnet    cResNet, adopts Anchor 2                          minc2500/cresnet-msssim-4
-fa-cresnet FA-cResNet, adopts Anchor 2                       minc2500/fa-cresnet-msssim-4
+anchor2    ResNet on images that the codec decoded           minc2500/anchor2-msssim-4
+cresnet    cResNet, initialised from Anchor 2                minc2500/cresnet-msssim-4
+fa-cresnet FA-cResNet, initialised from Anchor 2             minc2500/fa-cresnet-msssim-4
 NAME       a setting of Table 3, not the default             minc2500/table3/NAME-msssim-4
 =========  ================================================  ====================================
 """
@@ -19,14 +19,16 @@ import tomllib
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from latentset.paper import published as paper
+from latentset.paper import published
 from latentset.paper.table3_settings import SETTINGS, Setting
 from latentset.train.models.networks import Table
-from latentset.train.recipe.shipped import shipped_folder
+from latentset.train.recipe.recipe import FROM_RECIPE
 
 EXPERIMENTS = "experiments.toml"
 """The table of hyperparameters, in ``recipes/``."""
@@ -40,7 +42,7 @@ TITLES = {
 """Settings of Table 1, in the order of its columns."""
 
 ITEMS = {"table1": "Table 1", "table3": "Table 3", "figure6": "Figure 6", "figure7": "Figure 7"}
-"""What can be swept, and what it is called in the paper."""
+"""What a sweep trains, and what it is called in the paper."""
 
 PIXEL_KINDS = ("resnet", "fa-resnet")
 """Kinds of networks of pixels: the anchors, and one of Table 3's."""
@@ -59,26 +61,22 @@ class SweepTable(Table):
 
 
 class DataSet(Table):
-    """What all recipes of a data set share."""
+    """What all recipes of a data set have in common."""
 
     title: str
-    """Its name, for people."""
     images: str
     """What `latentset encode` is given."""
     root: str = ""
     """The folder that the paths of a list are below."""
     resize_latents: str = "none"
-    """Resize rule of its stores of latents."""
     resize_pixels: str
-    """Resize rule of its stores of pixels, original or decoded."""
+    """Resize rules of stores of latents, and of pixels, original or decoded."""
     codecs: str
     """Name of its codecs; {} stands for loss and quality."""
     tables: dict[str, SweepTable]
-    """What can be swept."""
     pixels: dict[str, Any]
-    """Tables of recipes of pixels."""
     latents: dict[str, Any]
-    """Tables of recipes of latents."""
+    """Tables of recipes of pixels, and of latents."""
     own: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Keys of one setting's recipes beside those, by setting and table."""
 
@@ -107,37 +105,110 @@ class Experiment:
         """What its setting is called, for people."""
         if self.setting in TITLES:
             return TITLES[self.setting]
-        setting = table3_setting(self.setting)
+        setting = _table3_setting(self.setting)
         return f"{TITLES['fa-cresnet']}, {setting.group}: {setting.title}"
+
+    @property
+    def items(self) -> tuple[str, ...]:
+        """Tables and figures that it belongs to, such as ("Table 1", "Figure 7")."""
+        found = [
+            ITEMS[name.partition("/")[2]]
+            for name, swept in sweeps().items()
+            if name.startswith(f"{self.data_set}/") and self in swept
+        ]
+        return tuple(sorted(found, reverse=True, key=lambda item: item.startswith("Table")))
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The table [model]: n by codec (section 5.3), and what a setting of Table 3 changes."""
+        own: dict[str, Any] = {
+            "kind": "fa-cresnet",
+            "n": (2, 3, 4) if self.codec == "msssim-1" else (3, 4, 5),
+            "r": 16,
+            "fa": "pre",
+            "cau": "affine",
+        }
+        if self.setting in ("anchor1", "anchor2"):
+            own = {"kind": "resnet"}
+        elif self.setting == "cresnet":
+            own = {"kind": "cresnet"}
+        elif self.setting != "fa-cresnet":
+            own |= _table3_setting(self.setting).model
+        data_set = data_sets()[self.data_set]
+        tables = data_set.pixels if own["kind"] in PIXEL_KINDS else data_set.latents
+        shared: dict[str, Any] = tables.get("model", {})
+        return own | shared
+
+    @property
+    def learns_pixels(self) -> bool:
+        """Whether it learns from images, original or decoded, not from latents."""
+        return self.model["kind"] in PIXEL_KINDS
+
+    @property
+    def anchor2(self) -> "Experiment | None":
+        """The experiment that its weights are initialised from (section 4.2), if any."""
+        return None if self.learns_pixels else Experiment(self.data_set, "anchor2", self.codec)
+
+    @property
+    def codec_name(self) -> str:
+        """Codec of the store that it learns from, or :data:`ORIGINALS`."""
+        name = data_sets()[self.data_set].codecs
+        return name.format(self.codec) if self.codec else ORIGINALS
+
+    @property
+    def store_name(self) -> str:
+        """A name for its store in examples, such as ``minc2500-msssim-4.zarr``."""
+        decoded = "-decoded" if self.learns_pixels and self.codec else ""
+        return f"{self.data_set}-{self.codec or 'originals'}{decoded}.zarr"
+
+    @property
+    def store_commands(self) -> list[str]:
+        """The commands that make its store, in order."""
+        data_set, store = data_sets()[self.data_set], self.store_name
+        latent_resize, pixel_resize = (
+            "" if rule == "none" else f" --resize {rule}"
+            for rule in (data_set.resize_latents, data_set.resize_pixels)
+        )
+        root = f" --root {data_set.root}" if data_set.root else ""
+        encode = f"latentset encode {data_set.images}"
+        if not self.codec:
+            return [f"{encode} {store} --codec {ORIGINALS}{root}{pixel_resize}"]
+        latents = Experiment(self.data_set, "fa-cresnet", self.codec).store_name
+        commands = [f"{encode} {latents} --codec {self.codec_name}{root}{latent_resize}"]
+        if self.learns_pixels:
+            originals = data_set.root or data_set.images
+            commands.append(
+                f"latentset decode {latents} {store}{pixel_resize} --originals {originals}"
+            )
+        return commands
+
+
+@cache
+def shipped_folder() -> Path:
+    """Folder of the recipes that ship, in a checkout as in an installed package."""
+    package = import_module("latentset.recipes")  # it has no modules
+    return next(path for path in map(Path, package.__path__) if path.is_dir())
 
 
 @cache
 def data_sets() -> dict[str, DataSet]:
-    """Read what the recipes of each data set share.
-
-    Returns:
-        By the first part of the recipes' names.
-    """
+    """What the recipes of each data set have in common, by the first part of their names."""
     text = (shipped_folder() / EXPERIMENTS).read_text(encoding="utf-8")
     return {name: DataSet.model_validate(table) for name, table in tomllib.loads(text).items()}
 
 
 @cache
 def sweeps() -> dict[str, tuple[Experiment, ...]]:
-    """List what can be swept.
+    """The experiments of each sweep, such as ``minc2500/table1``, in the paper's order.
 
-    Returns:
-        By name, such as ``minc2500/table1``: the experiments, without those that they adopt from,
-        in the paper's order.
+    Those that their weights are initialised from are not among them.
     """
     found = {}
     for name, data_set in data_sets().items():
         for table, swept in data_set.tables.items():
-            settings = [
-                one
-                for given in swept.settings
-                for one in ([s.name for s in SETTINGS] if given == "table3" else [given])
-            ]
+            settings: list[str] = []
+            for given in swept.settings:
+                settings += [s.name for s in SETTINGS] if given == "table3" else [given]
             found[f"{name}/{table}"] = tuple(
                 dict.fromkeys(
                     standard(Experiment(name, setting, "" if setting == "anchor1" else codec))
@@ -150,118 +221,36 @@ def sweeps() -> dict[str, tuple[Experiment, ...]]:
 
 @cache
 def experiments() -> dict[str, Experiment]:
-    """List all experiments.
-
-    Returns:
-        By the name of their recipe.
-    """
+    """All experiments, by the name of their recipe."""
     found = {e.name: e for swept in sweeps().values() for e in swept}
-    adopted = [Experiment(e.data_set, "anchor2", e.codec) for e in found.values() if adopts(e)]
-    return found | {e.name: e for e in adopted}
-
-
-def items(experiment: Experiment) -> tuple[str, ...]:
-    """Name the tables and figures that an experiment belongs to.
-
-    Args:
-        experiment: The experiment.
-
-    Returns:
-        Such as ("Table 1", "Figure 7").
-    """
-    found = [
-        ITEMS[name.partition("/")[2]]
-        for name, swept in sweeps().items()
-        if name.startswith(f"{experiment.data_set}/") and experiment in swept
-    ]
-    return tuple(sorted(found, reverse=True, key=lambda item: item.startswith("Table")))
-
-
-def table3_setting(name: str) -> Setting:
-    """Look up a setting of Table 3.
-
-    Args:
-        name: Its name.
-
-    Returns:
-        The setting.
-    """
-    return next(setting for setting in SETTINGS if setting.name == name)
+    return found | {anchor2.name: anchor2 for e in found.values() if (anchor2 := e.anchor2)}
 
 
 def standard(experiment: Experiment) -> Experiment:
-    """Say which run an experiment is: a setting of Table 3 may be FA-cResNet as it is.
-
-    Args:
-        experiment: The experiment.
-
-    Returns:
-        FA-cResNet's, where its network is that; else the same.
-    """
+    """The experiment whose run counts: FA-cResNet's where a setting of Table 3 is its default."""
     if experiment.setting in TITLES:
         return experiment
     default = Experiment(experiment.data_set, "fa-cresnet", experiment.codec)
-    return default if _model(experiment) == _model(default) else experiment
-
-
-def adopts(experiment: Experiment) -> bool:
-    """Say whether an experiment starts from Anchor 2 (section 4.2).
-
-    Args:
-        experiment: The experiment.
-
-    Returns:
-        Whether it does: all on latents do.
-    """
-    return not learns_pixels(experiment)
-
-
-def learns_pixels(experiment: Experiment) -> bool:
-    """Say what an experiment learns from.
-
-    Args:
-        experiment: The experiment.
-
-    Returns:
-        True: images, original or decoded; False: latents.
-    """
-    return _model(experiment)["kind"] in PIXEL_KINDS
-
-
-def codec_name(experiment: Experiment) -> str:
-    """Name the codec of the store that an experiment learns from.
-
-    Args:
-        experiment: The experiment.
-
-    Returns:
-        A codec's name, or :data:`ORIGINALS`.
-    """
-    name = data_sets()[experiment.data_set].codecs
-    return name.format(experiment.codec) if experiment.codec else ORIGINALS
+    return default if experiment.model == default.model else experiment
 
 
 def compose(experiment: Experiment) -> dict[str, Any]:
-    """Put the recipe of an experiment together.
-
-    Args:
-        experiment: The experiment.
-
-    Returns:
-        The tables of a recipe file, the caller's own to change.
-    """
+    """Put the recipe of an experiment together: tables that the caller may change."""
     data_set = data_sets()[experiment.data_set]
-    pixels = learns_pixels(experiment)
-    shared = data_set.pixels if pixels else data_set.latents
+    shared = data_set.pixels if experiment.learns_pixels else data_set.latents
+    paper: dict[str, Any] = {"items": list(experiment.items), "setting": experiment.setting}
+    if experiment.codec:
+        paper["codec"] = experiment.codec
+    if (top1 := published_top1(experiment)) is not None:
+        paper["top1"] = top1
     tables: dict[str, Any] = {
         "name": experiment.name,
-        "paper": _paper(experiment),
-        "model": _model(experiment),
-        "data": {"codec": codec_name(experiment)} | shared["data"],
+        "paper": paper,
+        "model": experiment.model,
+        "data": {"codec": experiment.codec_name} | shared["data"],
     }
-    if adopts(experiment):
-        anchor2 = Experiment(experiment.data_set, "anchor2", experiment.codec)
-        tables["weights"] = {"adopt": f"recipe:{anchor2.name}"}
+    if anchor2 := experiment.anchor2:
+        tables["weights"] = {"adopt": f"{FROM_RECIPE}{anchor2.name}"}
     elif "weights" in shared:
         tables["weights"] = shared["weights"]
     tables |= {key: shared[key] for key in ("schedule", "device") if key in shared}
@@ -269,33 +258,12 @@ def compose(experiment: Experiment) -> dict[str, Any]:
     return deepcopy(tables | {key: tables.get(key, {}) | keys for key, keys in own.items()})
 
 
-def _model(experiment: Experiment) -> dict[str, Any]:
-    """The table [model]: n by codec (section 5.3), and what a setting of Table 3 changes."""
-    setting, data_set = experiment.setting, data_sets()[experiment.data_set]
-    own: dict[str, Any] = {
-        "kind": "fa-cresnet",
-        "n": (2, 3, 4) if experiment.codec == "msssim-1" else (3, 4, 5),
-        "r": 16,
-        "fa": "pre",
-        "cau": "affine",
-    }
-    if setting in ("anchor1", "anchor2"):
-        own = {"kind": "resnet"}
-    elif setting == "cresnet":
-        own = {"kind": "cresnet"}
-    elif setting != "fa-cresnet":
-        own |= table3_setting(setting).model
-    tables = data_set.pixels if own["kind"] in PIXEL_KINDS else data_set.latents
-    shared: dict[str, Any] = tables.get("model", {})
-    return own | shared
+def published_top1(experiment: Experiment) -> float | None:
+    """The paper's top-1 of an experiment, percent; None where it gives no number."""
+    if experiment.data_set != published.DATA_SET:
+        return None
+    return published.top1(experiment.setting, experiment.codec)
 
 
-def _paper(experiment: Experiment) -> dict[str, Any]:
-    """The table [paper]."""
-    found: dict[str, Any] = {"items": list(items(experiment)), "setting": experiment.setting}
-    if experiment.codec:
-        found["codec"] = experiment.codec
-    top1 = paper.top1(experiment.setting, experiment.codec)
-    if top1 is not None and experiment.data_set == paper.DATA_SET:
-        found["top1"] = top1
-    return found
+def _table3_setting(name: str) -> Setting:
+    return next(setting for setting in SETTINGS if setting.name == name)

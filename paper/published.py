@@ -1,14 +1,13 @@
-"""The paper's own numbers: Tables 1 to 3, to be set beside what was measured here.
+"""The paper's own numbers, Tables 1 to 3; Figures 6 and 7 have none but Table 1's.
 
 All accuracies are top-1 on the test split of MINC-2500, percent. A codec is named as recipes name
-it: ``msssim-4`` is the paper's HyperMS-SSIM-4. Figures 6 and 7 are drawn without numbers, so that
-nothing of them is here but the points that Table 1 gives too.
+it: ``msssim-4`` is the paper's HyperMS-SSIM-4.
 """
 
 from dataclasses import dataclass
 
 DATA_SET = "minc2500"
-"""The data set, as recipes name it, that all of these numbers are of."""
+"""The data set of all these numbers, as recipes name it."""
 
 CODECS = ("msssim-1", "msssim-4", "msssim-8")
 """Columns of :data:`TABLE1` and :data:`TABLE3`."""
@@ -31,26 +30,24 @@ TABLE1 = {
 
 
 @dataclass(frozen=True)
-class Cost:
+class PublishedCost:
     """A row of Table 2: what classifying one image takes."""
 
     inference_ms: float
-    """Time of the classifier, ms."""
     pass_mb: float
     """Features of a forward and backward pass, MB."""
     parameters_m: float
-    """Parameters, millions."""
     mult_adds_g: float
-    """Multiplications and additions, thousands of millions (the paper's FLOPs)."""
+    """Multiplications, each with an addition (the paper's FLOPs)."""
 
 
 TABLE2 = {
-    ("anchor2", "msssim-1"): Cost(2.2, 177.8, 23.6, 4.1),
-    ("fa-cresnet", "msssim-1"): Cost(1.8, 107.8, 38.9, 4.5),
-    ("anchor2", "msssim-4"): Cost(2.2, 177.8, 23.6, 4.1),
-    ("fa-cresnet", "msssim-4"): Cost(1.8, 110.6, 42.0, 4.9),
-    ("anchor2", "msssim-8"): Cost(2.3, 177.8, 23.6, 4.1),
-    ("fa-cresnet", "msssim-8"): Cost(2.4, 110.6, 42.1, 4.9),
+    ("anchor2", "msssim-1"): PublishedCost(2.2, 177.8, 23.6, 4.1),
+    ("fa-cresnet", "msssim-1"): PublishedCost(1.8, 107.8, 38.9, 4.5),
+    ("anchor2", "msssim-4"): PublishedCost(2.2, 177.8, 23.6, 4.1),
+    ("fa-cresnet", "msssim-4"): PublishedCost(1.8, 110.6, 42.0, 4.9),
+    ("anchor2", "msssim-8"): PublishedCost(2.3, 177.8, 23.6, 4.1),
+    ("fa-cresnet", "msssim-8"): PublishedCost(2.4, 110.6, 42.1, 4.9),
 }
 """Costs by setting and codec (Table 2)."""
 
@@ -91,18 +88,15 @@ TABLE3 = {
     "feu-depth-5-5-5": (72.5, 75.8, 76.6),
     "feu-depth-4-5-6": (73.0, 76.1, 77.0),
 }
-"""Top-1 by setting (``table3.SETTINGS``), one a codec of :data:`CODECS` (Table 3)."""
+"""Top-1 by setting (``table3_settings.SETTINGS``), one a codec of :data:`CODECS` (Table 3)."""
 
 
 def top1(setting: str, codec: str) -> float | None:
-    """Look up the paper's top-1 of a run.
+    """The paper's top-1 of a run, percent; None where it gives no number.
 
     Args:
         setting: ``anchor1``, a key of :data:`TABLE1`, or one of :data:`TABLE3`.
         codec: Loss and quality; empty for ``anchor1``.
-
-    Returns:
-        Percent; None where the paper gives no number. FA-cResNet's is Table 1's.
     """
     if setting == "anchor1":
         return ANCHOR1

@@ -1,8 +1,8 @@
-"""The runs of a table of the paper: which recipes, from which stores, in which order.
+"""The runs of a sweep: which recipes, from which stores, in which order. ``sweep_run`` trains them.
 
-A run is kept in ``RUNS/RECIPE/seed-SEED``. One that adopts weights names the recipe they come from
-(``weights.adopt = "recipe:NAME"``): the run of that recipe with the same seed, in the same folder
-of runs, which therefore comes first. ``sweep_run`` trains them.
+A run is kept in ``RUNS/RECIPE/seed-SEED``. A recipe names the one that its weights are initialised
+from (``weights.adopt = "recipe:NAME"``): the run of that recipe with the same seed, in the same
+folder of runs, which therefore comes first.
 """
 
 import json
@@ -17,15 +17,14 @@ from pydantic import ValidationError
 
 from latentset.datasets.errors import RecipeError, TrainingError, describe_invalid
 from latentset.datasets.store import Header, Store, open_store
-from latentset.paper.commands import store_commands
-from latentset.paper.experiments import Experiment, experiments, learns_pixels, sweeps
+from latentset.paper.experiments import Experiment, experiments, sweeps
+from latentset.paper.recipes import load_recipe
 from latentset.train.models.networks import PixelNetwork
 from latentset.train.recipe.recipe import FROM_RECIPE, Recipe, codec_name, differences, resolve
-from latentset.train.recipe.recipe_file import load_recipe
 from latentset.train.run.run_files import RECIPE, RESULT, chosen_weights, read_result
 
 Content = tuple[bool, str]
-"""What a store holds, as far as recipes care: whether pixels, and the codec's name."""
+"""What a store has, as far as recipes care: whether pixels, and the codec's name."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +32,15 @@ class Job:
     """One run of a sweep."""
 
     recipe: Recipe
-    """What is trained, with its store, seed and file of weights."""
+    """With its store, seed and file of weights."""
     settings: tuple[str, ...]
     """What of it is set on the command line."""
     fingerprint: str
     """Of the store."""
     folder: Path
-    """Where the run is kept."""
+    """Of the run."""
     needs: Path | None
-    """Folder of the run whose weights are adopted, if any."""
+    """Folder of the run that its weights are initialised from, if any."""
 
     @property
     def title(self) -> str:
@@ -50,24 +49,42 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """File of what it prints, beside its folder; locked by the sweep that trains it."""
+        """File of its output, beside its folder; locked by the sweep that trains it."""
         return self.folder.with_name(f"{self.folder.name}.log")
 
     @property
     def arguments(self) -> list[str]:
-        """The command that trains it, after the word ``latentset``."""
+        """Arguments of ``latentset`` that train it."""
         options = [word for setting in self.settings for word in ("--set", setting)]
         name, store = self.recipe.name, self.recipe.data.store
         return ["train", name, "--store", store, *options, "--out", str(self.folder)]
 
     @property
     def command(self) -> str:
-        """The command as it is typed in a shell."""
+        """The command that trains it, for a shell."""
         return shlex.join(["latentset", *self.arguments])
 
     def is_finished(self) -> bool:
-        """Whether its figures are there; they are written last."""
+        """Whether its result, which is written last, is there."""
         return (self.folder / RESULT).is_file()
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """Keys of recipes that a sweep sets, ``key=value``."""
+
+    every: tuple[str, ...]
+    """Of all recipes."""
+    latents: tuple[str, ...]
+    """Of the recipes of latents alone."""
+
+    def of(self, name: str) -> list[str]:
+        """What is set of one recipe."""
+        return [*self.every, *(() if experiments()[name].learns_pixels else self.latents)]
+
+    def load(self, name: str) -> Recipe:
+        """Load a recipe with them."""
+        return load_recipe(name, self.of(name))
 
 
 def plan_sweep(
@@ -80,28 +97,22 @@ def plan_sweep(
     settings: Sequence[str] = (),
     latent_settings: Sequence[str] = (),
 ) -> list[Job]:
-    """Decide what a sweep trains. Nothing is written, and nothing is trained yet.
+    """Plan the runs of a sweep, each after the one that it is initialised from. Writes nothing.
 
     Args:
-        table: Name of a table, such as ``minc2500/table1``.
-        stores: All stores that may be needed, in any order.
+        table: Name of a sweep, such as ``minc2500/table1``.
+        stores: Locations of all stores that may be needed, in any order.
         out: Folder of runs.
-        seeds: Seeds; all runs of one come before those of the next.
-        only: Pattern (``*`` and ``?``) of the recipes that are wanted; what they adopt from comes
-            with them.
-        settings: Keys of all recipes to set, ``key=value``.
-        latent_settings: Keys of the recipes of latents alone to set; the anchors stay as they are.
-
-    Returns:
-        The runs, each after the one that it adopts from.
+        seeds: All runs of one come before those of the next.
+        only: Pattern (``*`` and ``?``) of recipes; those they are initialised from come with them.
+        settings: ``key=value`` of all recipes.
+        latent_settings: ``key=value`` of the recipes of latents alone.
 
     Raises:
-        RecipeError: There is no such table, no recipe fits the pattern, a store is missing or given
-            twice, stores are not of the same images or latents, or a recipe does not fit its
-            store.
+        RecipeError: There is no such sweep, no recipe fits the pattern or its store, a store is
+            missing or given twice, or stores are not of the same images or latents.
         StoreError: A store cannot be used.
-        TrainingError: A folder holds a run that was begun otherwise, or figures that cannot be
-            read.
+        TrainingError: A folder has a run of other settings, or a file that cannot be read.
     """
     for setting in (*settings, *latent_settings):
         key = setting.partition("=")[0].strip()
@@ -115,21 +126,27 @@ def plan_sweep(
             f"{_experiments(table)[0].name}; latentset recipes lists them"
         )
     opened = _match([open_store(store) for store in stores])
-    recipes = _with_adopted([e.name for e in wanted], settings, latent_settings)
+    overrides = Overrides(tuple(settings), tuple(latent_settings))
+    recipes: dict[str, Recipe] = {}
+    for experiment in wanted:
+        recipe = overrides.load(experiment.name)
+        if origin := _origin(recipe):
+            recipes.setdefault(origin, overrides.load(origin))
+        recipes.setdefault(recipe.name, recipe)
     _check_teacher(settings, recipes)
-    missing: dict[Content, list[Recipe]] = {}
-    for recipe in recipes:
+    missing: dict[Content, list[str]] = {}
+    for name, recipe in recipes.items():
         if _content(recipe) not in opened:
-            missing.setdefault(_content(recipe), []).append(recipe)
+            missing.setdefault(_content(recipe), []).append(name)
     if missing:
-        raise RecipeError(_missing(table, missing.values()))
+        raise RecipeError(_describe_missing(table, missing.values()))
     jobs = [
-        _job(recipe, opened[_content(recipe)], out, s, settings, latent_settings)
-        for s in dict.fromkeys(seeds)
-        for recipe in recipes
+        _job(recipe, opened[_content(recipe)], out, seed, overrides)
+        for seed in dict.fromkeys(seeds)
+        for recipe in recipes.values()
     ]
     for job in jobs:
-        _check_begun(job)
+        _check_started(job)
     return jobs
 
 
@@ -139,32 +156,10 @@ def _experiments(table: str) -> tuple[Experiment, ...]:
     return sweeps()[table]
 
 
-def _with_adopted(
-    names: Iterable[str], settings: Sequence[str], latent_settings: Sequence[str]
-) -> list[Recipe]:
-    """The recipes, each after the one that it adopts from."""
-    ordered: dict[str, Recipe] = {}
-    for name in names:
-        recipe = _load(name, settings, latent_settings)
-        if adopted := _adopted(recipe):
-            ordered.setdefault(adopted, _load(adopted, settings, latent_settings))
-        ordered.setdefault(name, recipe)
-    return list(ordered.values())
-
-
-def _load(name: str, settings: Sequence[str], latent_settings: Sequence[str]) -> Recipe:
-    return load_recipe(name, _own(name, settings, latent_settings))
-
-
-def _own(name: str, settings: Sequence[str], latent_settings: Sequence[str]) -> list[str]:
-    """What is set of one recipe."""
-    return [*settings, *(() if learns_pixels(experiments()[name]) else latent_settings)]
-
-
-def _check_teacher(settings: Sequence[str], recipes: Iterable[Recipe]) -> None:
+def _check_teacher(settings: Sequence[str], names: Iterable[str]) -> None:
     """A teacher for all would teach the anchors too, which nobody means who names the option."""
     given = [setting for setting in settings if setting.strip().startswith("distill.")]
-    anchors = [r.name for r in recipes if learns_pixels(experiments()[r.name])]
+    anchors = [name for name in names if experiments()[name].learns_pixels]
     if given and anchors:
         raise RecipeError(
             f"--set {given[0]}: it would teach {anchors[0]} too; give it with --set-latents, which "
@@ -172,8 +167,8 @@ def _check_teacher(settings: Sequence[str], recipes: Iterable[Recipe]) -> None:
         )
 
 
-def _adopted(recipe: Recipe) -> str:
-    """Name of the recipe that weights come from; empty where none."""
+def _origin(recipe: Recipe) -> str:
+    """Name of the recipe that its weights are initialised from; empty where none."""
     adopt = recipe.weights.adopt
     return adopt.removeprefix(FROM_RECIPE) if adopt.startswith(FROM_RECIPE) else ""
 
@@ -183,15 +178,14 @@ def _content(recipe: Recipe) -> Content:
 
 
 def _match(stores: Sequence[Store]) -> dict[Content, Store]:
-    """Sort stores by what they hold; all must be of the same images."""
+    """Sort stores by content; all must be of the same images."""
     found: dict[Content, Store] = {}
     for store in stores:
         content = store.header.pixels is not None, codec_name(store.header)
         if content in found:
             raise RecipeError(
-                f"{found[content].location} and {store.location} hold the same: "
-                f"{_say(store.header)}; "
-                "give one of them"
+                f"{found[content].location} and {store.location} are both "
+                f"{_describe_store(store.header)}; give one of them"
             )
         found[content] = store
     _check_images(stores)
@@ -200,12 +194,10 @@ def _match(stores: Sequence[Store]) -> dict[Content, Store]:
         latents = found.get((False, codec))
         if made and latents is not None and made.fingerprint != latents.fingerprint:
             raise RecipeError(
-                f"{store.location} was not decoded from {latents.location}: both are of "
-                f"{codec}, but "
-                f"expected latents {latents.fingerprint[:12]}, got {made.fingerprint[:12]}; decode "
-                f"again (latentset decode {latents.location} PIXELS), or give the latents that "
-                f"it is "
-                "of: what a network adopts would be of other latents than it learns from"
+                f"{store.location} was not decoded from {latents.location}: both are of {codec}, "
+                f"but expected latents {latents.fingerprint[:12]}, got {made.fingerprint[:12]}; "
+                f"decode again (latentset decode {latents.location} PIXELS), or give its latents: "
+                "networks would be initialised from other latents than they learn from"
             )
     return found
 
@@ -213,7 +205,7 @@ def _match(stores: Sequence[Store]) -> dict[Content, Store]:
 def _check_images(stores: Sequence[Store]) -> None:
     """Refuse stores of other ids, paths, labels or splits: a test sample of one may train another.
 
-    Only the listing is compared: that the files behind it were the same, nothing here can tell.
+    Only the listing is compared, not the files behind it.
     """
     listings: dict[str, list[Store]] = {}
     for store in stores:
@@ -236,44 +228,35 @@ def _check_images(stores: Sequence[Store]) -> None:
     )
 
 
-def _say(header: Header) -> str:
+def _describe_store(header: Header) -> str:
     if header.pixels is None:
         return f"latents of {codec_name(header)}"
     return f"{header.pixels.kind} images" + (f" of {header.codec.name}" if header.codec else "")
 
 
-def _missing(table: str, groups: Iterable[list[Recipe]]) -> str:
+def _describe_missing(table: str, groups: Iterable[list[str]]) -> str:
     lines = [f"{table} needs stores that were not given (--store STORE, once for each):"]
-    for recipes in groups:
-        first, codec = recipes[0], recipes[0].data.codec
-        experiment = experiments()[first.name]
-        what = f"latents of {codec}"
-        if learns_pixels(experiment):
-            decoded = f"images decoded by {codec}"
+    for first, *others in groups:
+        experiment = experiments()[first]
+        what = f"latents of {experiment.codec_name}"
+        if experiment.learns_pixels:
+            decoded = f"images decoded by {experiment.codec_name}"
             what = decoded if experiment.codec else "the original images"
-        others = f" and {len(recipes) - 1} more" if len(recipes) > 1 else ""
-        lines.append(f"  {what}, for {first.name}{others}:")
-        lines += [f"    {command}" for command in store_commands(experiment)]
+        more = f" and {len(others)} more" if others else ""
+        lines.append(f"  {what}, for {first}{more}:")
+        lines += [f"    {command}" for command in experiment.store_commands]
     return "\n".join(lines)
 
 
-def _job(
-    recipe: Recipe,
-    store: Store,
-    out: Path,
-    seed: int,
-    settings: Sequence[str],
-    latent_settings: Sequence[str],
-) -> Job:
-    needs, own = None, [*_own(recipe.name, settings, latent_settings), f"seed={seed}"]
-    if adopted := _adopted(recipe):
-        needs = out / adopted / f"seed-{seed}"
-        chosen = chosen_weights(_load(adopted, settings, latent_settings))
-        own.append(f"weights.adopt={needs / chosen}")
-    where = str(store.location)
-    loaded = load_recipe(recipe.name, [*own, f"data.store={where}"])
+def _job(recipe: Recipe, store: Store, out: Path, seed: int, overrides: Overrides) -> Job:
+    needs, own = None, [*overrides.of(recipe.name), f"seed={seed}"]
+    if origin := _origin(recipe):
+        needs = out / origin / f"seed-{seed}"
+        own.append(f"weights.adopt={needs / chosen_weights(overrides.load(origin))}")
+    location = str(store.location)
+    loaded = load_recipe(recipe.name, [*own, f"data.store={location}"])
     return Job(
-        recipe=resolve(loaded, store.header, where),
+        recipe=resolve(loaded, store.header, location),
         settings=tuple(own),
         fingerprint=store.fingerprint,
         folder=out / recipe.name / f"seed-{seed}",
@@ -281,8 +264,8 @@ def _job(
     )
 
 
-def _check_begun(job: Job) -> None:
-    """A folder that is there must hold this very run: what is finished is not looked at again."""
+def _check_started(job: Job) -> None:
+    """A folder that is there must be of this very run: a finished one is not looked at again."""
     path = job.folder / RECIPE
     if not path.exists():
         return
@@ -302,7 +285,7 @@ def _check_begun(job: Job) -> None:
         changed.append(f"store: fingerprint {fingerprint[:12]} -> {job.fingerprint[:12]}")
     if changed:
         raise TrainingError(
-            f"{job.folder} holds a run that was begun otherwise:\n  "
+            f"{job.folder} has a run that was started with other settings:\n  "
             + "\n  ".join(changed)
-            + "\nGo on with its own settings, or give another folder with --out"
+            + "\nResume with its own settings, or give another folder with --out"
         )

@@ -1,12 +1,10 @@
 """Training the runs of a sweep, each in a process of its own.
 
-A run that crashes ends alone. Two sweeps may share a folder of runs: whoever trains a run holds a
-lock (flock) on its log file, and the training process inherits it, so that the lock ends with that
-process, however it ends, and nothing stale is ever left behind. A run that somebody else trains is
-waited for; if it ends without a result, it is taken up.
+A run that crashes ends alone. Two sweeps may use one folder of runs: the sweep that trains a run
+locks its log file, and the training process inherits the lock, which ends with that process. A
+sweep waits for runs that another one trains, and trains those that end without a result.
 """
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -16,11 +14,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import IO
 
 from rich.console import Console
 
 from latentset.datasets.errors import TrainingError
+from latentset.datasets.storage.atomic import try_lock
 from latentset.paper.sweep import Job
 from latentset.train.run.run_files import RECIPE, RESULT, read_result
 
@@ -28,14 +26,14 @@ PROGRAM = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     "from latentset.cli.main import main; main()"
 )
-"""The command line of this very installation. It listens to Ctrl-C, by which a sweep stops it, also
-where the sweep does not: a script's background jobs inherit that it is ignored."""
+"""The command line of this installation. A sweep stops it by Ctrl-C, which background jobs of a
+script inherit ignored."""
 
 POLL_S = 0.2
-"""Between two looks at what runs, seconds."""
+"""Between two looks at the processes, seconds."""
 
-PATIENCE_S = 60.0
-"""That runs get to end after Ctrl-C, seconds."""
+STOP_TIMEOUT_S = 60.0
+"""For runs to end after Ctrl-C, seconds."""
 
 
 @dataclass
@@ -43,11 +41,9 @@ class Running:
     """A run that is being trained."""
 
     job: Job
-    """Which."""
     process: subprocess.Popen[bytes]
-    """Its process."""
-    began: float
-    """When, by time.monotonic."""
+    started: float
+    """By time.monotonic."""
 
 
 class Sweep:
@@ -55,8 +51,8 @@ class Sweep:
 
     Args:
         jobs: The runs.
-        limit: How many are trained at a time.
-        console: Where a line for each goes.
+        limit: Runs at a time.
+        console: For a line each.
     """
 
     def __init__(self, jobs: Sequence[Job], limit: int, console: Console) -> None:
@@ -73,8 +69,7 @@ class Sweep:
 
         Raises:
             TrainingError: Some runs failed; all others have ended.
-            KeyboardInterrupt: Ctrl-C, or SIGTERM; the runs were stopped and can go on, as after any
-                other exception.
+            KeyboardInterrupt: Ctrl-C, or SIGTERM; the runs were stopped and can be resumed.
         """
         with _terminable():
             try:
@@ -83,7 +78,7 @@ class Sweep:
                     self._collect()
                     if self._running or self._waiting:
                         time.sleep(POLL_S)
-            except BaseException:  # whatever it was: nothing trains on unseen
+            except BaseException:  # whatever it was: no process is left running
                 self._stop()
                 raise
         if self._failed:
@@ -99,7 +94,7 @@ class Sweep:
             if job.is_finished():
                 self._waiting.remove(job)
                 where = "elsewhere" if job in self._elsewhere else "already"
-                self._say(job, f"done {where}: {describe_result(job)}")
+                self._log(job, f"done {where}: {describe_result(job)}")
             elif job.needs in folders_failed:
                 self._fail(job, f"not run, because {folders_failed[job.needs].title} failed")
             elif len(self._running) < self._limit and self._is_ready(job):
@@ -113,17 +108,16 @@ class Sweep:
 
     def _start(self, job: Job) -> None:
         job.log.parent.mkdir(parents=True, exist_ok=True)
-        log = _claim(job)
-        if log is None:
-            if job not in self._elsewhere:
-                self._elsewhere.add(job)
-                self._say(job, "is being trained by somebody else: waiting for it")
-            return
-        with log:
-            if job.is_finished():  # by the one who held the log until now
+        with job.log.open("ab") as log:
+            if not try_lock(log):
+                if job not in self._elsewhere:
+                    self._elsewhere.add(job)
+                    self._log(job, "another process trains it: waiting")
+                return
+            if job.is_finished():  # by the process that had the lock until now
                 return
             self._waiting.remove(job)
-            self._say(job, "going on" if (job.folder / RECIPE).exists() else "begins")
+            self._log(job, "resumes" if (job.folder / RECIPE).exists() else "starts")
             process = subprocess.Popen(
                 # -P: a folder `datasets` where the command runs is not ours.
                 [sys.executable, "-P", "-c", PROGRAM, *job.arguments],
@@ -143,8 +137,8 @@ class Sweep:
             self._running.remove(running)
             job = running.job
             if status == 0 and job.is_finished():
-                minutes = (time.monotonic() - running.began) / 60
-                self._say(job, f"{describe_result(job)} ({minutes:.1f} min)")
+                minutes = (time.monotonic() - running.started) / 60
+                self._log(job, f"{describe_result(job)} ({minutes:.1f} min)")
             else:
                 self._fail(job, f"{_reason(status)}; see {job.log}")
 
@@ -152,16 +146,16 @@ class Sweep:
         if job in self._waiting:
             self._waiting.remove(job)
         self._failed[job] = why
-        self._say(job, f"FAILED: {why}")
+        self._log(job, f"FAILED: {why}")
 
     def _stop(self) -> None:
-        """Let what runs end by itself, as after Ctrl-C; a second Ctrl-C ends it at once."""
+        """Let runs end by themselves, as after Ctrl-C; a second Ctrl-C ends them at once."""
         if not self._running:
             return
         count = len(self._running)
-        self._print(f"stopping {count} runs; the same command goes on with them")
+        self._print(f"stopping {count} runs; the same command resumes them")
         self._signal(signal.SIGINT)
-        end = time.monotonic() + PATIENCE_S
+        end = time.monotonic() + STOP_TIMEOUT_S
         try:
             while time.monotonic() < end and any(r.process.poll() is None for r in self._running):
                 time.sleep(POLL_S)
@@ -175,24 +169,17 @@ class Sweep:
             if running.process.poll() is None:
                 running.process.send_signal(number)
 
-    def _say(self, job: Job, what: str) -> None:
+    def _log(self, job: Job, what: str) -> None:
         count = len(self._jobs)
-        location = f"[{self._jobs.index(job) + 1:>{len(str(count))}}/{count}]"
-        self._print(f"{location} {job.title}: {what}")
+        number = f"{self._jobs.index(job) + 1:>{len(str(count))}}"
+        self._print(f"[{number}/{count}] {job.title}: {what}")
 
     def _print(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def describe_result(job: Job) -> str:
-    """Put the figures of a finished run into a few words.
-
-    Args:
-        job: The run.
-
-    Returns:
-        Such as ``test top-1 77.3 %``.
-    """
+    """Accuracy of a finished run, such as ``test top-1 77.3 %``."""
     result = read_result(job.folder)
     if result["test"]:
         return f"test top-1 {100 * result['test']['top1']:.1f} %"
@@ -201,19 +188,8 @@ def describe_result(job: Job) -> str:
     return "trained"
 
 
-def _claim(job: Job) -> IO[bytes] | None:
-    """Open the log for more, with its lock; None where somebody else has it."""
-    log = job.log.open("ab")
-    try:
-        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        log.close()
-        return None
-    return log
-
-
 def _environment(limit: int) -> dict[str, str]:
-    """Share the cores: threads that wait for a busy one slow a small network down a great deal."""
+    """Divide the cores: threads that wait for a busy one slow a small network down a great deal."""
     threads = max(1, len(os.sched_getaffinity(0)) // limit)
     return {"OMP_NUM_THREADS": str(threads)} | os.environ
 
@@ -226,7 +202,7 @@ def _reason(status: int) -> str:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Take SIGTERM, which job schedulers send, for Ctrl-C."""
+    """Treat SIGTERM, which job schedulers send, as Ctrl-C."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

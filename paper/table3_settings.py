@@ -1,7 +1,4 @@
-"""The settings of Table 3: what each ablation of FA-cResNet is called, and what it changes.
-
-The one list that commands, recipes and tests go by; nothing here imports torch.
-"""
+"""The settings of Table 3: what each ablation of FA-cResNet is called, and what it changes."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,24 +12,20 @@ class Setting:
     """
 
     group: str
-    """The experiment that it belongs to, as Table 3 heads it."""
+    """The experiment it belongs to, as in the head of Table 3."""
     name: str
-    """Its name in recipes and results, such as ``cau-position-skip``; no other has it."""
+    """Its unique name in recipes and results, such as ``cau-position-skip``."""
     title: str
     """Its name in Table 3."""
     model: dict[str, Any] = field(hash=False)
-    """Keys of a recipe's table ``model`` that it sets, beside those of the default."""
+    """Keys of a recipe's table ``model`` that it changes."""
     default: bool = False
     """Whether the paper's FA-cResNet has it. Of the FEU's depths two do: 2/3/4 at quality 1,
     3/4/5 at all others."""
 
     @property
     def assignments(self) -> tuple[str, ...]:
-        """What ``latentset train RECIPE --set`` is given, once each, to make it.
-
-        Returns:
-            ``model.KEY=VALUE`` of each key, without spaces.
-        """
+        """Values of ``latentset train RECIPE --set``, one each: ``model.KEY=VALUE``, no spaces."""
         return tuple(f"model.{key}={_toml(value)}" for key, value in self.model.items())
 
 
@@ -75,7 +68,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("FEU Architecture", "feu-depth-5-5-5", "5/5/5", {"n": (5, 5, 5)}),
     Setting("FEU Architecture", "feu-depth-4-5-6", "4/5/6", {"n": (4, 5, 6)}),
 )
-"""Every column of Table 3, group by group in its order; a default stands in each of its groups."""
+"""Every column of Table 3, group by group in its order; each group has a default."""
 
 
 def _toml(value: Any) -> str:

@@ -5,20 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from latentset.datasets.errors import TrainingError
+from latentset.datasets.storage.atomic import write_atomically
 from latentset.paper.report.captions import data_set_title, name_networks
-from latentset.paper.report.figure2 import write_figure2
-from latentset.paper.report.figure5 import write_figure5
-from latentset.paper.report.figure6 import write_figure6
-from latentset.paper.report.figure7 import write_figure7
-from latentset.paper.report.groups import NO_RUNS, Group, Key, group_runs
-from latentset.paper.report.results import Line, draw, gather, write_tables
-from latentset.paper.report.runs import find_runs, find_unfinished
+from latentset.paper.report.figures_2_and_5 import write_figure2, write_figure5
+from latentset.paper.report.figures_6_and_7 import write_figure6, write_figure7
+from latentset.paper.report.output import Part
+from latentset.paper.report.results import ResultLine, draw, gather, write_tables
+from latentset.paper.report.runs import NO_RUNS, Groups, find_runs, find_unfinished, group_runs
 from latentset.paper.report.stores import Stores
 from latentset.paper.report.table1 import write_table1
 from latentset.paper.report.table2 import read_codec_times, write_table2
 from latentset.paper.report.table3 import write_table3
-from latentset.paper.report.tables import Part
-from latentset.train.run.run_files import write_text
 
 PAGE = "report.md"
 """The index."""
@@ -32,19 +29,19 @@ ITEMS = {
     "figure6": "Figure 6: accuracy against rate",
     "figure7": "Figure 7: accuracy against rate, PSNR, MS-SSIM",
 }
-"""Tables and figures in the paper's order, and what they are called."""
+"""Headings of the tables and figures, in the paper's order."""
 
 
 @dataclass(frozen=True)
-class Report:
+class WrittenReport:
     """What was written."""
 
-    lines: list[Line]
+    lines: list[ResultLine]
     """Every recipe and store."""
     parts: dict[str, Part]
-    """The tables and figures, by the keys of :data:`ITEMS`."""
+    """By the keys of :data:`ITEMS`."""
     unfinished: list[Path]
-    """Folders of runs that were begun and have no figures: left out."""
+    """Folders of runs that were started and have no result: left out."""
 
 
 def write_report(
@@ -56,25 +53,16 @@ def write_report(
     codec_times: Path | None = None,
     sample: str | None = None,
     timing: bool = True,
-) -> Report:
-    """Write all that can be made of what is given.
+) -> WrittenReport:
+    """Write all that can be made of folders of runs, or above them, and locations of stores.
 
-    Args:
-        runs: Folders of runs, or folders above them; none for Table 2's networks of the paper and
-            Figures 2 and 5 alone.
-        folder: Where to; made where it is not there.
-        latents: Stores of latents.
-        pixels: Stores of pixels.
-        codec_times: File of `latentset codec time --json`.
-        sample: Id of the image of Figure 5.
-        timing: Measure how long networks take.
-
-    Returns:
-        What was written.
+    Without runs: Table 2's networks of the paper, and Figures 2 and 5. ``codec_times`` is a file of
+    `latentset codec time --json`, ``sample`` the id of the image of Figure 5; ``timing`` measures
+    how long networks take.
 
     Raises:
-        TrainingError: There is nothing to report on, a folder holds no finished run, runs cannot
-            be averaged, or a file cannot be read.
+        TrainingError: There is nothing to report on, a folder has no finished run, runs cannot be
+            averaged, or a file cannot be read.
         StoreError: A store cannot be used.
     """
     if not runs and not latents and codec_times is None:
@@ -91,7 +79,7 @@ def write_report(
     if lines:
         write_tables(lines, folder)
         draw(lines, folder / "accuracy.png")
-    # Beside runs of other recipes nobody asked for the paper's networks, which take minutes.
+    # With runs of other recipes alone nobody asked for the paper's networks, which take minutes.
     costs = Part(remark=NO_RUNS)
     if data_sets or times or not found:
         costs = write_table2(data_sets, times, folder, timing=timing)
@@ -99,20 +87,19 @@ def write_report(
         "table1": write_table1(data_sets, stores, folder),
         "table2": costs,
         "table3": write_table3(data_sets, folder),
-        "figure2": write_figure2(stores.latents, folder),
+        "figure2": write_figure2(stores, folder),
         "figure5": write_figure5(stores, sample, folder),
         "figure6": write_figure6(data_sets, stores, folder),
         "figure7": write_figure7(data_sets, stores, folder),
     }
-    write_text(folder / PAGE, _page(data_sets, parts, len(unfinished), with_runs=bool(lines)))
-    return Report(lines, parts, unfinished)
+    write_atomically(folder / PAGE, _page(data_sets, parts, len(unfinished), bool(lines)))
+    return WrittenReport(lines, parts, unfinished)
 
 
 def _page(
-    data_sets: Mapping[str, Mapping[Key, Group]],
+    data_sets: Mapping[str, Groups],
     parts: Mapping[str, Part],
     unfinished: int,
-    *,
     with_runs: bool,
 ) -> str:
     lines = ["# Report", ""]

@@ -3,97 +3,75 @@
 import re
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from latentset.paper.report.groups import DISTILLED, check_runs
-from latentset.paper.report.pictures import new_figure, save_png
-from latentset.paper.report.runs import Run
-from latentset.paper.report.tables import markdown, write_csv
-from latentset.train.run.run_files import write_text
+from latentset.datasets.storage.atomic import write_atomically
+from latentset.paper.report.output import markdown, new_figure, save_picture, write_csv
+from latentset.paper.report.runs import DISTILLED, Run, group_seeds
+
+TITLES = ("recipe", "codec", "bpp", "store MB", "trained MB", "parameters", "split", "seeds",
+          "top-1 %", "top-5 %")  # fmt: skip
+TERMINAL = ("recipe", "codec", "bpp", "store MB", "top-1 %", "top-5 %")
+LEFT = ("recipe", "codec", "split")
+CODEC = re.compile(rf"-(msssim|mse)-\d+({DISTILLED})?$")
+"""The end of a recipe's name that names its codec."""
 
 
 @dataclass(frozen=True)
-class Line:
+class ResultLine:
     """Runs of one recipe on one store."""
 
     recipe: str
     """Name of the recipe, and whether its runs were distilled."""
     model: str
-    """Kind of the network."""
     codec: str
-    """Codec of the store."""
     rate_bpp: float | None
-    """Mean over the store's samples, bits per pixel; None where the store does not say."""
+    """Mean over the store's samples, bits per pixel, where it is known."""
     store_bytes: int
-    """All objects of the store."""
     trained_bytes: int
-    """Of these, the arrays that training reads."""
+    """Of the store, and of its arrays that training reads."""
     parameters: int
-    """Of the network."""
     measured_on: str
-    """Which samples the accuracies are of: ``test``, or ``val`` where the recipe names no test
-    split, or ``train`` where it has neither."""
+    """``Run.split``."""
     samples: int | None
     """Number of test samples; None for other splits."""
     seeds: int
     """Number of runs."""
     top1: float
-    """Mean over the runs of the share whose class came first."""
+    """Mean over the runs, as a fraction."""
     top1_spread: float
     """Standard deviation over the runs (n - 1); 0 for one run."""
     top5: float | None
-    """Mean over the runs of the share whose class was among the first five."""
 
 
-def gather(runs: Sequence[Run]) -> list[Line]:
-    """Average runs that differ by their seed alone.
-
-    Args:
-        runs: Finished runs.
-
-    Returns:
-        One line for each recipe and store, sorted by bits per pixel, then recipe.
+def gather(runs: Sequence[Run]) -> list[ResultLine]:
+    """Average runs of each recipe and store, sorted by bits per pixel, then recipe.
 
     Raises:
         TrainingError: Two of the runs have the same recipe, store and seed, or differ by more.
     """
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
-        groups.setdefault((_name(run), run.result["store_fingerprint"]), []).append(run)
-    for found in groups.values():
-        check_runs(found)
-    lines = [_line(found) for found in groups.values()]
+        name = run.name + run.distilled
+        groups.setdefault((name, run.result["store_fingerprint"]), []).append(run)
+    lines = [_average(name, found) for (name, _), found in groups.items()]
     return sorted(lines, key=lambda line: (line.rate_bpp or 0, line.recipe))
 
 
-def write_tables(lines: Sequence[Line], folder: Path) -> None:
-    """Write results.csv and results.md.
-
-    Args:
-        lines: The lines.
-        folder: Made where it is not there.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    write_csv(folder / "results.csv", [asdict(line) for line in lines])
+def write_tables(lines: Sequence[ResultLine], folder: Path) -> None:
+    """Write results.csv and results.md."""
+    columns = [field.name for field in fields(ResultLine)]
+    write_csv(folder / "results.csv", columns, [asdict(line) for line in lines])
     table = markdown(TITLES, [_cells(line) for line in lines], left=LEFT)
-    write_text(folder / "results.md", table)
+    write_atomically(folder / "results.md", table)
 
 
-def make_table(lines: Sequence[Line]) -> Table:
-    """Make a table for the terminal: the columns that matter most, numbers whole, few lines.
-
-    Settings of Table 3 are left out, as in the picture.
-
-    Args:
-        lines: The lines.
-
-    Returns:
-        The table.
-    """
+def make_table(lines: Sequence[ResultLine]) -> Table:
+    """Make a table for the terminal: the columns that matter most, without settings of Table 3."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for title in TERMINAL:
         if title in LEFT:
@@ -106,18 +84,14 @@ def make_table(lines: Sequence[Line]) -> Table:
     return table
 
 
-def draw(lines: Sequence[Line], path: Path) -> None:
+def draw(lines: Sequence[ResultLine], path: Path) -> None:
     """Draw accuracy against bits per pixel, one curve for recipes that differ in the codec alone.
 
-    Settings of Table 3 are left out: they are too many for one picture.
-
-    Args:
-        lines: The lines.
-        path: The picture, PNG.
+    Settings of Table 3 are excluded: they are too many for one picture.
     """
     figure = new_figure(6, 4)
     axes = figure.subplots()
-    curves: dict[str, list[Line]] = {}
+    curves: dict[str, list[ResultLine]] = {}
     for line in sorted(_without_table3(lines), key=lambda line: line.recipe):
         if line.rate_bpp is not None:
             curves.setdefault(CODEC.sub(r"\2", line.recipe), []).append(line)
@@ -137,22 +111,14 @@ def draw(lines: Sequence[Line], path: Path) -> None:
     axes.grid(visible=True, alpha=0.3)
     if curves:
         axes.legend(fontsize="small" if len(curves) < 7 else "xx-small")
-    save_png(figure, path)
+    save_picture(figure, path)
 
 
-TITLES = ("recipe", "codec", "bpp", "store MB", "trained MB", "parameters", "split", "seeds",
-          "top-1 %", "top-5 %")  # fmt: skip
-TERMINAL = ("recipe", "codec", "bpp", "store MB", "top-1 %", "top-5 %")
-LEFT = ("recipe", "codec", "split")
-CODEC = re.compile(rf"-(msssim|mse)-\d+({DISTILLED})?$")
-"""The end of a recipe's name that names its codec."""
-
-
-def _without_table3(lines: Sequence[Line]) -> list[Line]:
+def _without_table3(lines: Sequence[ResultLine]) -> list[ResultLine]:
     return [line for line in lines if "/table3/" not in line.recipe]
 
 
-def _cells(line: Line) -> list[str]:
+def _cells(line: ResultLine) -> list[str]:
     spread = f" ± {100 * line.top1_spread:.1f}" if line.seeds > 1 else ""
     return [
         line.recipe,
@@ -168,24 +134,16 @@ def _cells(line: Line) -> list[str]:
     ]
 
 
-def _name(run: Run) -> str:
-    return run.name + (DISTILLED if run.distilled else "")
-
-
-def _line(runs: Sequence[Run]) -> Line:
-    first = runs[0].result
+def _average(recipe: str, runs: Sequence[Run]) -> ResultLine:
+    first = group_seeds(runs).first
     top1 = [run.top1 for run in runs]
     top5 = [run.top5 for run in runs if run.top5 is not None]
-    return Line(
-        recipe=_name(runs[0]),
-        model=first["model"],
-        codec=first["codec"],
-        rate_bpp=first["rate_bpp"],
-        store_bytes=first["store_bytes"],
-        trained_bytes=first["trained_bytes"],
-        parameters=first["parameters"],
-        measured_on=runs[0].split,
-        samples=runs[0].samples,
+    names = ("model", "codec", "rate_bpp", "store_bytes", "trained_bytes", "parameters")
+    return ResultLine(
+        recipe=recipe,
+        **{name: first.result[name] for name in names},
+        measured_on=first.split,
+        samples=first.samples,
         seeds=len(runs),
         top1=statistics.mean(top1),
         top1_spread=statistics.stdev(top1) if len(top1) > 1 else 0.0,

@@ -1,6 +1,8 @@
-"""Finished runs, as the report sees them."""
+"""Finished runs, and their averages over seeds."""
 
-from collections.abc import Iterable
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,10 +10,19 @@ from typing import Any
 from pydantic import ValidationError
 
 from latentset.datasets.errors import TrainingError, describe_invalid
-from latentset.train.models.networks import FeatureAdaptation, PixelNetwork
-from latentset.train.recipe.recipe import Paper, Recipe
+from latentset.paper.report.output import NOTHING
+from latentset.train.recipe.recipe import FROM_RECIPE, TORCHVISION, Recipe, differences
 from latentset.train.run.run_files import RECIPE, RESULT, read_result
 from latentset.train.run.run_folder import Start
+
+NO_RUNS = "no runs of the paper's recipes (latentset recipes lists them)"
+"""Why what is made of runs is left out."""
+
+DISTILLED = ", distilled"
+"""How the name of a setting, or of a recipe, ends whose runs learnt from a teacher too."""
+
+RUN_WEIGHTS = re.compile(r"(.+)/seed-\d+/(?:best|last)\.safetensors")
+"""Weights of a run, as ``latentset sweep`` and ``latentset train`` keep them."""
 
 
 @dataclass(frozen=True)
@@ -19,91 +30,65 @@ class Run:
     """A finished run."""
 
     folder: Path
-    """Where it is kept."""
     result: dict[str, Any]
-    """What its result.json holds."""
-    start: Start | None
-    """What its recipe.json holds; None where only its figures are there."""
+    """Its result.json."""
+    recipe: Recipe | None
+    """Its resolved recipe; None where only its result is there."""
+    resize: str | None
+    """Resize rule of its store."""
+    name: str
+    """Of its recipe."""
+    seed: int
+    split: str
+    """Which samples its accuracies are of: ``test``, or ``val`` where the recipe names no test
+    split, or ``train`` where neither."""
+    samples: int | None
+    """Number of test samples; None for other splits."""
+    top1: float
+    top5: float | None
+    """Fractions of the samples; top-5 where it was counted."""
+    distilled: str
+    """:data:`DISTILLED` where it learnt from a teacher too, unlike the paper's runs."""
 
-    @property
-    def recipe(self) -> Recipe | None:
-        """Its resolved recipe."""
-        return self.start.recipe if self.start else None
 
-    @property
-    def name(self) -> str:
-        """Name of its recipe."""
-        return str(self.result["recipe"])
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ by their seed alone, and means over them."""
 
-    @property
-    def data_set(self) -> str:
-        """First part of that name."""
-        return self.name.partition("/")[0]
+    runs: tuple[Run, ...]
+    """By seed."""
+    first: Run
+    """One of them, for what they have in common."""
+    codec_name: str
+    top1: float
+    """Percent."""
+    top1_spread: float | None
+    """Standard deviation over the seeds (n - 1), points; None for one seed."""
+    top5: float | None
+    """Percent, where all runs have it."""
 
-    @property
-    def seed(self) -> int:
-        """Its seed."""
-        return int(self.result["seed"])
 
-    @property
-    def paper(self) -> Paper | None:
-        """What of the paper it reproduces, if anything."""
-        return self.recipe.paper if self.recipe else None
+Key = tuple[str, str]
+"""Setting and codec, as a recipe's table [paper] names them; :data:`DISTILLED` may follow the
+setting."""
 
-    @property
-    def distilled(self) -> bool:
-        """Whether it learnt from a teacher too, which the paper's runs do not."""
-        return self.recipe is not None and bool(self.recipe.distill.logits)
+Groups = Mapping[Key, Group]
+"""The runs of one data set."""
 
-    @property
-    def split(self) -> str:
-        """Which samples its accuracies are of.
 
-        ``test``, or ``val`` where the recipe names no test split, or ``train`` where neither.
-        """
-        if self.result["test"]:
-            return "test"
-        return "val" if self.result["best"] else "train"
-
-    @property
-    def samples(self) -> int | None:
-        """Number of test samples; None for other splits."""
-        return int(self.result["test"]["samples"]) if self.result["test"] else None
-
-    @property
-    def top1(self) -> float:
-        """Share whose class came first."""
-        match self.split:
-            case "test":
-                return float(self.result["test"]["top1"])
-            case "val":
-                return float(self.result["best"]["val_top1"])
-            case _:
-                return float(self.result["last"]["train_top1"])
-
-    @property
-    def top5(self) -> float | None:
-        """Share whose class was among the first five, where that was counted."""
-        match self.split:
-            case "test":
-                return float(self.result["test"]["top5"])
-            case "val":
-                return float(self.result["best"]["val_top5"])
-            case _:
-                return None
+def cell(group: Group | None) -> str:
+    """Mean, spread and number of seeds as tables show them."""
+    if group is None:
+        return NOTHING
+    spread = "" if group.top1_spread is None else f" ± {group.top1_spread:.1f}"
+    return f"{group.top1:.1f}{spread} ({len(group.runs)})"
 
 
 def find_runs(folders: Iterable[Path]) -> list[Run]:
-    """Read all finished runs in some folders.
-
-    Args:
-        folders: Folders of runs, or folders above them.
-
-    Returns:
-        The runs, in the order of their paths.
+    """Read all finished runs below some folders, in the order of their paths.
 
     Raises:
-        TrainingError: A folder holds no finished run, or a file of one cannot be read.
+        TrainingError: A folder has no finished run, or a file of one cannot be read.
     """
     runs = []
     for folder in folders:
@@ -113,21 +98,39 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
                 f"{folder}: expected finished runs ({RESULT}) in it, found none; "
                 "latentset train writes that file when it ends"
             )
-        runs += [Run(path.parent, read_result(path.parent), _start(path.parent)) for path in found]
+        runs += [_read_run(path.parent) for path in found]
     return runs
 
 
+def _read_run(folder: Path) -> Run:
+    result, start = read_result(folder), _start(folder)
+    test, best = result["test"], result["best"]
+    if test:
+        split, top1, top5 = "test", test["top1"], test["top5"]
+    elif best:
+        split, top1, top5 = "val", best["val_top1"], best["val_top5"]
+    else:
+        split, top1, top5 = "train", result["last"]["train_top1"], None
+    recipe = start.recipe if start else None
+    return Run(
+        folder=folder,
+        result=result,
+        recipe=recipe,
+        resize=start.store.resize if start else None,
+        name=result["recipe"],
+        seed=result["seed"],
+        split=split,
+        samples=test["samples"] if test else None,
+        top1=top1,
+        top5=top5,
+        distilled=DISTILLED if recipe and recipe.distill.logits else "",
+    )
+
+
 def find_unfinished(folders: Iterable[Path]) -> list[Path]:
-    """Find runs that were begun and have no figures.
-
-    Args:
-        folders: Folders of runs, or folders above them.
-
-    Returns:
-        Folders of such runs, in the order of their paths.
-    """
-    begun = dict.fromkeys(path.parent for one in folders for path in sorted(one.rglob(RECIPE)))
-    return [folder for folder in begun if not (folder / RESULT).exists()]
+    """Find the folders of runs that were started and have no result, in order."""
+    started = dict.fromkeys(path.parent for one in folders for path in sorted(one.rglob(RECIPE)))
+    return [folder for folder in started if not (folder / RESULT).exists()]
 
 
 def _start(folder: Path) -> Start | None:
@@ -143,70 +146,82 @@ def _start(folder: Path) -> Start | None:
         ) from error
 
 
-def describe_network(recipe: Recipe) -> str:
-    """Say how large a run's network is, and what it sees.
+def group_runs(runs: Iterable[Run]) -> dict[str, dict[Key, Group]]:
+    """Group the runs that reproduce something of the paper, by data set, setting and codec.
 
-    Args:
-        recipe: The run's recipe.
+    Runs of recipes without a table [paper] are excluded; distilled runs are a setting of their own.
 
-    Returns:
-        Such as ``cresnet, blocks 2/2/2, width 16, 16x16 positions``.
+    Raises:
+        TrainingError: Two runs of one experiment have the same seed, or differ by more than it.
     """
-    model, size = recipe.model, recipe.data.size
-    unit = "pixels" if isinstance(model, PixelNetwork) else "positions"
-    blocks = (
-        f"blocks {'/'.join(map(str, model.depths))}" if model.depths else f"ResNet-{model.depth}"
+    found: dict[str, dict[Key, list[Run]]] = {}
+    for run in runs:
+        if run.recipe and (paper := run.recipe.paper):
+            key = paper.setting + run.distilled, paper.codec
+            found.setdefault(run.name.partition("/")[0], {}).setdefault(key, []).append(run)
+    return {
+        data_set: {key: group_seeds(own) for key, own in groups.items()}
+        for data_set, groups in found.items()
+    }
+
+
+def group_seeds(runs: Sequence[Run]) -> Group:
+    """Group runs of one recipe.
+
+    Raises:
+        TrainingError: Two have the same seed, or differ in their settings, in the store, in where
+            their first weights come from, in precision, or in how many processes trained.
+    """
+    runs = sorted(runs, key=lambda run: run.seed)
+    first, seeds = runs[0], [run.seed for run in runs]
+    if len(set(seeds)) < len(seeds):
+        raise TrainingError(
+            f"{first.name}: expected runs of different seeds, got seeds {seeds}; "
+            "name the folders of the runs that are meant"
+        )
+    for run in runs[1:]:
+        changed = []
+        if run.recipe and first.recipe:
+            changed = _changes(first.recipe, run.recipe)
+        if run.result["store_fingerprint"] != first.result["store_fingerprint"]:
+            changed.append("the store")
+        before, after = (one.result.get("processes") for one in (first, run))
+        if None not in (before, after) and before != after:  # older files do not have it
+            changed.append(f"processes: {before} -> {after}")
+        if changed:
+            raise TrainingError(
+                f"{first.folder} and {run.folder}: expected runs of {first.name} that differ by "
+                f"their seed alone, got {'; '.join(changed)}; report them apart"
+            )
+    top1 = [run.top1 for run in runs]
+    top5 = [run.top5 for run in runs if run.top5 is not None]
+    return Group(
+        runs=tuple(runs),
+        first=first,
+        codec_name=str(first.result["codec"]),
+        top1=100 * statistics.mean(top1),
+        top1_spread=100 * statistics.stdev(top1) if len(top1) > 1 else None,
+        top5=100 * statistics.mean(top5) if len(top5) == len(runs) else None,
     )
-    begins = " (begins near the identity)" if _near_identity(recipe) else ""
-    return f"{model.kind}{begins}, {blocks}, width {model.width}, {size}x{size} {unit}"
 
 
-def _near_identity(recipe: Recipe) -> bool:
-    return isinstance(recipe.model, FeatureAdaptation) and recipe.model.near_identity
+def _changes(before: Recipe, after: Recipe) -> list[str]:
+    """What differs beside the seed, and where the first weights come from."""
+    changed = differences(before, after.model_copy(update={"seed": before.seed}))
+    old, new = before.weights.adopt, after.weights.adopt
+    # Folders of runs may differ: the last words of the path are the recipe's name.
+    words, others = _origin(old), _origin(new)
+    count = min(2, len(words), len(others))
+    if count and words[-count:] != others[-count:]:
+        changed.append(f"weights.adopt: {old} -> {new}")
+    return changed
 
 
-BLOCKS: dict[int, tuple[int, ...]] = {
-    18: (2, 2, 2, 2),
-    34: (3, 4, 6, 3),
-    50: (3, 4, 6, 3),
-    101: (3, 4, 23, 3),
-    152: (3, 8, 36, 3),
-}
-"""Blocks of layer1 to layer4 of the published ResNets (He et al. 2016, Table 1)."""
-
-
-def is_slim(recipe: Recipe) -> bool:
-    """Say whether a network is less than the published one of its depth.
-
-    Args:
-        recipe: The run's recipe.
-
-    Returns:
-        Whether it is narrower, or a layer has fewer blocks.
-    """
-    own, whole = _blocks(recipe)
-    return recipe.model.width < 64 or any(a < b for a, b in zip(own, whole, strict=True))
-
-
-def is_papers(recipe: Recipe) -> bool:
-    """Say whether a network is as large as the paper's, sees as much, and begins as usual.
-
-    Args:
-        recipe: The run's recipe.
-
-    Returns:
-        Whether it is of ResNet-50's blocks and width, at 224x224 pixels or 28x28 positions, and
-        not ``near_identity``.
-    """
-    model = recipe.model
-    own, whole = _blocks(recipe)
-    size = 224 if isinstance(model, PixelNetwork) else 28
-    like = own == whole and (model.depth, model.width, recipe.data.size) == (50, 64, size)
-    return like and not _near_identity(recipe)
-
-
-def _blocks(recipe: Recipe) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Blocks of a network's layers, and those of the published one of its depth."""
-    model = recipe.model
-    whole = BLOCKS[model.depth][0 if isinstance(model, PixelNetwork) else 1 :]
-    return model.depths or whole, whole
+def _origin(adopt: str) -> tuple[str, ...]:
+    """Words of the name of the recipe that weights come from; none for any other file."""
+    if adopt.startswith(TORCHVISION):
+        return (adopt,)
+    if adopt.startswith(FROM_RECIPE):
+        return tuple(adopt.removeprefix(FROM_RECIPE).split("/"))
+    found = RUN_WEIGHTS.fullmatch(adopt)
+    return tuple(found[1].split("/")) if found else ()

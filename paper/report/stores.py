@@ -1,14 +1,16 @@
-"""What stores say of the codecs that runs learnt from: bits per pixel, PSNR, MS-SSIM."""
+"""What stores know of the codecs that runs learnt from: bits per pixel, PSNR, MS-SSIM."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 
 from latentset.datasets.errors import StoreError
 from latentset.datasets.store import Store, open_store
-from latentset.paper.report.groups import Group
+from latentset.paper.report.captions import papers_bpp, papers_top1
+from latentset.paper.report.runs import Group, Groups
 from latentset.train.models.networks import LatentNetwork
 
 
@@ -16,28 +18,18 @@ from latentset.train.models.networks import LatentNetwork
 class Stores:
     """The stores that the report was given."""
 
-    latents: tuple[Store, ...]
-    """Stores of latents."""
-    pixels: tuple[Store, ...]
-    """Stores of pixels, original or decoded."""
+    latents: tuple[Store, ...] = ()
+    pixels: tuple[Store, ...] = ()
+    """Original or decoded."""
 
     @classmethod
     def open(cls, latents: Sequence[str], pixels: Sequence[str]) -> "Stores":
-        """Open stores.
-
-        Args:
-            latents: Where stores of latents lie.
-            pixels: Where stores of pixels lie.
-
-        Returns:
-            The stores.
+        """Open stores by their locations.
 
         Raises:
             StoreError: One cannot be used, or is of the other kind.
         """
-        opened = cls(
-            tuple(open_store(one) for one in latents), tuple(open_store(one) for one in pixels)
-        )
+        opened = cls(tuple(map(open_store, latents)), tuple(map(open_store, pixels)))
         for store in opened.latents:
             if store.header.pixels is not None:
                 raise StoreError(
@@ -49,27 +41,13 @@ class Stores:
         return opened
 
     def of(self, group: Group) -> Store | None:
-        """Find the store that runs learnt from.
-
-        Args:
-            group: The runs.
-
-        Returns:
-            The store, if it was given.
-        """
+        """The store that runs learnt from, if it was given."""
         wanted = group.first.result["store_fingerprint"]
         found = (s for s in (*self.latents, *self.pixels) if s.fingerprint == wanted)
         return next(found, None)
 
     def decoded(self, group: Group) -> Store | None:
-        """Find the decoded images that belong to what runs learnt from.
-
-        Args:
-            group: The runs.
-
-        Returns:
-            The store that they learnt from, or that was decoded from it, if it was given.
-        """
+        """The decoded images that runs learnt from, or of their latents, if they were given."""
         wanted = group.first.result["store_fingerprint"]
         for store in self.pixels:
             made = store.header.pixels.latents if store.header.pixels else None
@@ -77,82 +55,85 @@ class Stores:
                 return store
         return None
 
-    def encoded_after(self, group: Group) -> str | None:
-        """Say what was done to images before the codec that runs learnt from saw them.
+    def resize_before_codec(self, group: Group) -> str | None:
+        """Resize rule of the images that the codec of runs encoded.
 
-        Args:
-            group: The runs.
-
-        Returns:
-            A resize rule, ``none`` where nothing was; None where nobody says: of decoded
-            images, when their store was not given.
+        None where it is not known: of decoded images whose store was not given.
         """
         store = self.of(group)
         if store is None:
-            start = group.first.start
-            of_latents = start is not None and isinstance(start.recipe.model, LatentNetwork)
-            return start.store.resize if start and of_latents else None
+            recipe = group.first.recipe
+            return (
+                group.first.resize if recipe and isinstance(recipe.model, LatentNetwork) else None
+            )
         made = store.header.pixels.latents if store.header.pixels else None
         return store.header.resize if made is None else made.resize
 
+    def describe_rates(self, groups: Groups) -> str:
+        """Describe what bits per pixel are counted over; empty where no image was resized first."""
+        found = [self.resize_before_codec(g) for (_, codec), g in groups.items() if codec]
+        rules = {rule for rule in found if rule} - {"none"}
+        if not rules:
+            return ""
+        return (
+            "bits per pixel of the image as it was encoded; images were resized by "
+            f"{' or '.join(sorted(rules))} first, so these do not compare with the paper's"
+            + (
+                ", nor with those of the originals, which are of their files at full size."
+                if any(not codec for _, codec in groups)
+                else "."
+            )
+        )
+
     def rate_bpp(self, group: Group) -> tuple[float | None, str]:
-        """Mean rate of what runs learnt from.
+        """Mean bits per pixel of what runs learnt from, and of which samples.
 
-        Args:
-            group: The runs.
-
-        Returns:
-            Bits per pixel, and of which samples: those that the accuracy is of where the store was
-            given, as in the paper; else all samples of the store.
+        Of the samples that the accuracy is of where the store was given, as in the paper; else of
+        all samples of the store.
         """
-        store, split = self.of(group), split_of(group)
-        mean = mean_of(store, "rate_bpp", split) if store else None
+        store, split = self.of(group), _split_name(group)
+        mean = _mean(store, "rate_bpp", split) if store else None
         if mean is not None:
             return mean, split
         return group.first.result["rate_bpp"], "all samples"
 
-    def quality(self, group: Group) -> tuple[float | None, float | None]:
-        """Mean quality of the decoded images of the split that the accuracy is of.
+    def rows(self, data_sets: Mapping[str, Groups]) -> Iterator[dict[str, Any]]:
+        """One row a group: all columns that tables and figures of accuracies are made of."""
+        for data_set, groups in data_sets.items():
+            for (setting, codec), group in groups.items():
+                rate_bpp, rate_of = self.rate_bpp(group)
+                decoded, split = self.decoded(group), _split_name(group)
+                yield {
+                    "data_set": data_set,
+                    "setting": setting,
+                    "codec": codec,
+                    "codec_name": group.codec_name,
+                    "rate_bpp": rate_bpp,
+                    "rate_of": rate_of,
+                    "psnr_db": _mean(decoded, "psnr_db", split) if decoded else None,
+                    "ms_ssim": _mean(decoded, "ms_ssim", split) if decoded else None,
+                    "split": group.first.split,
+                    "samples": group.first.samples,
+                    "parameters": group.first.result["parameters"],
+                    "seeds": len(group.runs),
+                    "top1": group.top1,
+                    "top1_spread": group.top1_spread,
+                    "top5": group.top5,
+                    "paper_rate_bpp": papers_bpp(data_set, codec),
+                    "paper_top1": papers_top1(data_set, setting, codec),
+                }
 
-        Args:
-            group: The runs.
 
-        Returns:
-            PSNR, dB, and MS-SSIM; None where the store was not given or does not say.
-        """
-        store, split = self.decoded(group), split_of(group)
-        if store is None:
-            return None, None
-        return mean_of(store, "psnr_db", split), mean_of(store, "ms_ssim", split)
-
-
-def split_of(group: Group) -> str:
-    """Name the split that accuracies are of.
-
-    Args:
-        group: The runs.
-
-    Returns:
-        Its name in the store.
-    """
+def _split_name(group: Group) -> str:
+    """Name in the store of the split that accuracies are of."""
     run = group.first
-    if run.recipe is None:
-        return run.split
-    data = run.recipe.data
-    return {"test": data.test_split, "val": data.val_split, "train": data.train_split}[run.split]
+    return str(getattr(run.recipe.data, f"{run.split}_split")) if run.recipe else run.split
 
 
-def mean_of(store: Store, column: str, split: str) -> float | None:
-    """Mean of a column of the samples table.
+def _mean(store: Store, column: str, split: str) -> float | None:
+    """Mean of a column of the samples table over a split; None where it has no finite value.
 
-    Args:
-        store: The store.
-        column: Name of the column.
-        split: Name of the split.
-
-    Returns:
-        Over the split's samples that have a finite value (PSNR is infinite where an image is
-        decoded exactly); None where there is none.
+    PSNR is infinite where an image is decoded exactly.
     """
     if column not in store.samples.column_names:
         return None

@@ -2,7 +2,7 @@
 
     python recipes/trashnet/split.py FOLDER_OF_TRASHNET > recipes/trashnet/split.csv
 
-Of each class 70 % train, 13 % val, 17 % test, the shares of the data set's authors; drawn with a
+Of each class 70 % train, 13 % val, 17 % test, as the data set's authors divide it; drawn with a
 fixed seed from the sorted names, so that the same images give the same file.
 """
 
@@ -13,11 +13,7 @@ from pathlib import Path
 
 
 def main(root: Path) -> None:
-    """Write the rows `path,label,split` to standard output, sorted by path.
-
-    Args:
-        root: TrashNet in its own layout, ROOT/CLASS/NAME.jpg.
-    """
+    """Write rows `path,label,split` of ROOT/CLASS/NAME.jpg to standard output, sorted by path."""
     rows = []
     for folder in sorted(p for p in root.iterdir() if p.is_dir()):
         names = sorted(p.name for p in folder.glob("*.jpg"))

@@ -6,11 +6,35 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from latentset.paper.recipes import load_recipe
 from latentset.train.models.networks import LatentNetwork
-from latentset.train.recipe.recipe_file import load_recipe
 
 NOWHERE = "f" * 64
 """Fingerprint of a store that is not there."""
+
+
+RESULT: dict[str, Any] = {
+    "recipe": "trashnet/cresnet-slim",
+    "model": "cresnet",
+    "seed": 0,
+    "codec": "demo-4",
+    "store_fingerprint": "a" * 64,
+    "parameters": 1234567,
+    "rate_bpp": 0.4,
+    "store_bytes": 9_000_000,
+    "trained_bytes": 8_000_000,
+    "checkpoint": "best.safetensors",
+    "last": {"train_top1": 0.99},
+    "seconds": 60.0,
+    "best": {"val_top1": 0.75, "val_top5": 0.95},
+    "test": {"top1": 0.7, "top5": 0.9, "samples": 430},
+}
+
+
+def write_result(folder: Path, **changes: Any) -> None:
+    """A finished run of which only result.json is there."""
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(json.dumps(RESULT | changes))
 
 
 def write_run(
@@ -30,25 +54,17 @@ def write_run(
     if isinstance(recipe.model, LatentNetwork):
         facts["channels"] = recipe.model.channels or 72
     recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update=facts)})
-    result: dict[str, Any] = {
+    folder = out / name / f"seed-{seed}"
+    result = {
         "recipe": name,
         "model": recipe.model.kind,
         "seed": seed,
         "codec": recipe.data.codec,
         "store_fingerprint": store,
-        "parameters": 1234567,
         "processes": 1,
-        "rate_bpp": 0.4,
-        "store_bytes": 9_000_000,
-        "trained_bytes": 8_000_000,
-        "checkpoint": "best.safetensors",
-        "last": {"train_top1": 0.99},
-        "seconds": 60.0,
-        "best": {"val_top1": 0.75, "val_top5": 0.95},
         "test": {"top1": top1, "top5": 0.96, "samples": 430},
     }
-    folder = out / name / f"seed-{seed}"
-    folder.mkdir(parents=True)
+    write_result(folder, **result | changes)
     record = {
         "fingerprint": store,
         "codec": recipe.data.codec or "demo-4",
@@ -58,8 +74,13 @@ def write_run(
     }
     start = {"recipe": recipe.model_dump(mode="json"), "store": record}
     (folder / "recipe.json").write_text(json.dumps(start))
-    (folder / "result.json").write_text(json.dumps(result | changes))
     return folder
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Rows of a file that a report wrote."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 LEARNT = ("epoch", "lr_new", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5")

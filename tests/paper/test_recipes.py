@@ -12,18 +12,18 @@ import typer
 from torch import Tensor
 from typer.testing import CliRunner
 
-from latentset.cli.train import recipes
+from latentset.cli.paper import recipes
 from latentset.datasets.errors import RecipeError
 from latentset.datasets.store import Store, open_store
 from latentset.paper.experiments import sweeps
+from latentset.paper.recipes import load_recipe, recipe_lines, recipe_names, recipe_text
 from latentset.train.data.reader import LatentReader
 from latentset.train.data.split import select_split
 from latentset.train.models.build import build_network
 from latentset.train.models.networks import PixelNetwork
 from latentset.train.models.pretrained import load_pretrained
 from latentset.train.recipe.recipe import FROM_RECIPE, Recipe, resolve
-from latentset.train.recipe.recipe_file import load_recipe, parse_recipe, recipe_names
-from latentset.train.recipe.recipe_text import recipe_lines, recipe_text, toml_text
+from latentset.train.recipe.recipe_file import parse_recipe, toml_text
 from latentset.train.run.classifier import Classifier
 from latentset.train.run.loop import compute_loss
 from tests.makers import stores as made_stores

@@ -1,48 +1,25 @@
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from latentset.cli.train import report
+from latentset.cli.paper import report
 from latentset.datasets.errors import TrainingError
 from latentset.paper.report.results import draw, gather, write_tables
 from latentset.paper.report.runs import find_runs, find_unfinished
-from tests.makers import runs as made_runs
-
-
-def write_run(folder: Path, **changes: Any) -> None:
-    result: dict[str, Any] = {
-        "recipe": "trashnet/cresnet-slim",
-        "model": "cresnet",
-        "seed": 0,
-        "codec": "demo-4",
-        "store_fingerprint": "a" * 64,
-        "parameters": 1234567,
-        "rate_bpp": 0.4,
-        "store_bytes": 9_000_000,
-        "trained_bytes": 8_000_000,
-        "checkpoint": "best.safetensors",
-        "last": {"train_top1": 0.99},
-        "seconds": 60.0,
-        "best": {"val_top1": 0.75, "val_top5": 0.95},
-        "test": {"top1": 0.7, "top5": 0.9, "samples": 430},
-    }
-    folder.mkdir(parents=True)
-    (folder / "result.json").write_text(json.dumps(result | changes))
+from tests.makers.runs import write_result, write_run
 
 
 def test_seeds_are_averaged(tmp_path: Path) -> None:
     for seed, top1 in enumerate((0.70, 0.72, 0.77)):
-        write_run(
+        write_result(
             tmp_path / f"runs/seed-{seed}",
             seed=seed,
             test={"top1": top1, "top5": 0.9, "samples": 430},
         )
-    write_run(
+    write_result(
         tmp_path / "other",
         recipe="trashnet/fa-cresnet-slim",
         store_fingerprint="b" * 64,
@@ -60,7 +37,7 @@ def test_seeds_are_averaged(tmp_path: Path) -> None:
 
 
 def test_tables_are_these_bytes(tmp_path: Path) -> None:
-    write_run(tmp_path / "run")
+    write_result(tmp_path / "run")
     write_tables(gather(find_runs([tmp_path / "run"])), tmp_path / "out")
     assert (tmp_path / "out" / "results.md").read_text() == (
         "| recipe | codec | bpp | store MB | trained MB | parameters | split | seeds "
@@ -77,8 +54,8 @@ def test_tables_are_these_bytes(tmp_path: Path) -> None:
 
 
 def test_split_is_the_best_there_is(tmp_path: Path) -> None:
-    write_run(tmp_path / "val", test=None)
-    write_run(tmp_path / "train", test=None, best=None)
+    write_result(tmp_path / "val", test=None)
+    write_result(tmp_path / "train", test=None, best=None)
     (val,) = gather(find_runs([tmp_path / "val"]))
     (train,) = gather(find_runs([tmp_path / "train"]))
     assert (val.measured_on, val.top1, val.top5) == ("val", 0.75, 0.95)
@@ -86,8 +63,8 @@ def test_split_is_the_best_there_is(tmp_path: Path) -> None:
 
 
 def test_same_run_twice_is_refused(tmp_path: Path) -> None:
-    write_run(tmp_path / "a")
-    write_run(tmp_path / "b")
+    write_result(tmp_path / "a")
+    write_result(tmp_path / "b")
     with pytest.raises(
         TrainingError, match=r"expected runs of different seeds, got seeds \[0, 0\]"
     ):
@@ -100,8 +77,8 @@ def test_folder_without_runs(tmp_path: Path) -> None:
 
 
 def test_runs_that_are_not_finished(tmp_path: Path) -> None:
-    made_runs.write_run(tmp_path, "trashnet/anchor1", 0.5)
-    begun = made_runs.write_run(tmp_path, "trashnet/anchor1", 0.5, seed=3)
+    write_run(tmp_path, "trashnet/anchor1", 0.5)
+    begun = write_run(tmp_path, "trashnet/anchor1", 0.5, seed=3)
     (begun / "result.json").unlink()
     assert len(find_runs([tmp_path])) == 1
     assert find_unfinished([tmp_path]) == [begun]
@@ -113,7 +90,7 @@ def test_runs_that_are_not_finished(tmp_path: Path) -> None:
 
 
 def test_rate_that_no_store_says(tmp_path: Path) -> None:
-    write_run(tmp_path / "run", rate_bpp=None)
+    write_result(tmp_path / "run", rate_bpp=None)
     lines = gather(find_runs([tmp_path / "run"]))
     write_tables(lines, tmp_path)
     assert "| demo-4 |  | 9.00 |" in (tmp_path / "results.md").read_text()
@@ -121,7 +98,7 @@ def test_rate_that_no_store_says(tmp_path: Path) -> None:
 
 
 def test_picture(tmp_path: Path) -> None:
-    write_run(tmp_path / "run")
+    write_result(tmp_path / "run")
     draw(gather(find_runs([tmp_path / "run"])), tmp_path / "accuracy.png")
     with Image.open(tmp_path / "accuracy.png") as image:
         assert image.size == (900, 600)

@@ -1,6 +1,5 @@
 """Figures: their numbers, the same bytes each time, and what is left out."""
 
-import csv
 import json
 from pathlib import Path
 
@@ -9,18 +8,16 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from latentset.cli.train import report
+from latentset.cli.paper import report
 from latentset.datasets.errors import StoreError, TrainingError
 from latentset.datasets.store import open_store
-from latentset.paper.report.figure2 import nonzero_fractions
-from latentset.paper.report.figure5 import busiest, write_figure5
-from latentset.paper.report.figure6 import draw_paper
-from latentset.paper.report.figure7 import draw_accuracies as draw_figure7
+from latentset.paper.report.figures_2_and_5 import busiest, nonzero_fractions, write_figure5
+from latentset.paper.report.figures_6_and_7 import draw_accuracies, draw_published
+from latentset.paper.report.output import new_figure
 from latentset.paper.report.page import write_report
-from latentset.paper.report.pictures import new_figure
 from latentset.paper.report.stores import Stores
 from tests.makers import stores as made_stores
-from tests.makers.runs import write_run
+from tests.makers.runs import read_csv, write_run
 
 CODEC = "demo-hyperprior-msssim-4"
 
@@ -44,11 +41,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     assert all(path.exists() for path in (latents, decoded, originals))
     return folder
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_whole_report(made: Path, tmp_path: Path) -> None:
@@ -110,7 +102,7 @@ def test_whole_report(made: Path, tmp_path: Path) -> None:
 
 def test_the_papers_points_are_drawn(made: Path, tmp_path: Path) -> None:
     axes = new_figure(4, 3).subplots()
-    draw_paper(axes)
+    draw_published(axes)
     drawn = {
         line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines
     }
@@ -134,7 +126,7 @@ def test_the_papers_points_are_drawn(made: Path, tmp_path: Path) -> None:
 def test_losses_of_figure_7_look_different() -> None:
     axes = new_figure(4, 3).subplots()
     row = {"setting": "cresnet", "rate_bpp": 0.5, "top1": 70.0, "top1_spread": None}
-    draw_figure7(axes, [row | {"codec": "msssim-4"}, row | {"codec": "mse-4"}], "rate_bpp")
+    draw_accuracies(axes, [row | {"codec": "msssim-4"}, row | {"codec": "mse-4"}], "rate_bpp")
     lines = [container.lines[0] for container in axes.containers]
     looks = [(line.get_linestyle(), line.get_fillstyle()) for line in lines]
     assert looks == [("-", "full"), ("--", "bottom")]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from latentset.datasets.store import open_store
-from latentset.paper.report import figure2, figure5, figure6, figure7, results
+from latentset.paper.report import figures_2_and_5, figures_6_and_7, results
 from latentset.paper.report.page import write_report
 from latentset.paper.report.runs import find_runs
 from tests.makers import stores as made_stores
@@ -53,9 +53,8 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Drawn:
         figures[path.name] = figure
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (figure2, figure5, figure6, figure7):
-            patch.setattr(module, "save_svg", keep)
-        patch.setattr(results, "save_png", keep)
+        for module in (figures_2_and_5, figures_6_and_7, results):
+            patch.setattr(module, "save_picture", keep)
         write_report(
             [folder / f"runs-{quality}" for quality in ("8", "1", "4")],
             folder / "report",
@@ -158,7 +157,7 @@ def test_accuracies_are_joined_in_order_of_rate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[Any] = []
-    monkeypatch.setattr(results, "save_png", lambda figure, path: kept.append(figure))
+    monkeypatch.setattr(results, "save_picture", lambda figure, path: kept.append(figure))
     for quality, rate in (("1", 3.0), ("4", 1.0), ("8", 2.0)):
         name = f"trashnet/cresnet-msssim-{quality}"
         write_run(tmp_path, name, 0.7 + rate / 100, rate_bpp=rate)

@@ -1,19 +1,16 @@
 """Table 2: the paper's sizes come out, and times are written where they were measured."""
 
-import csv
 import json
 from pathlib import Path
 
 import pytest
 
 from latentset.datasets.errors import TrainingError
-from latentset.paper.report.groups import group_runs
-from latentset.paper.report.runs import find_runs
+from latentset.paper.network_cost import measure_size
+from latentset.paper.recipes import load_recipe
+from latentset.paper.report.runs import find_runs, group_runs
 from latentset.paper.report.table2 import read_codec_times, write_table2
-from latentset.paper.report.timing import LEAST, measure_costs
-from latentset.train.models.networks import CResNetNetwork
-from latentset.train.recipe.recipe_file import load_recipe
-from tests.makers.runs import write_run
+from tests.makers.runs import read_csv, write_run
 
 PAPERS = """
 HyperMS-SSIM-1 | Anchor 2 | 2.2 | 177.8 | 23.6 | 4.1
@@ -59,31 +56,23 @@ def test_sizes_are_the_papers(tmp_path: Path) -> None:
     assert "One image of 362x256 pixels, on a machine." in lines
 
 
-def test_time_is_measured() -> None:
-    network = CResNetNetwork(kind="cresnet", channels=4, num_classes=2, width=2, depths=(1, 1, 1))
-    larger = network.model_copy(update={"width": 8})
-    small, large = measure_costs([(network, 8), (larger, 32)], timing=True)
-    assert min(small.passes, large.passes) >= LEAST
-    assert small.inference_ms is not None
-    assert large.inference_ms is not None
-    assert 0.1 < small.inference_ms < large.inference_ms < 10_000
-    assert measure_costs([(network, 8)], timing=False)[0].inference_ms is None
+def test_time_is_the_median(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def passes(networks: list[object]) -> list[list[float]]:
+        return [[0.001, 0.002, 0.009]] + [[0.5] * 7] * (len(networks) - 1)
 
-
-def test_time_is_the_median(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = CResNetNetwork(kind="cresnet", channels=4, num_classes=2, width=2, depths=(1, 1, 1))
-    passes = [[0.001, 0.002, 0.009]]
-    monkeypatch.setattr("latentset.paper.report.timing._time", lambda *_: passes)
-    (cost,) = measure_costs([(network, 8)], timing=True)
-    assert (cost.inference_ms, cost.passes) == (2.0, 3)
+    monkeypatch.setattr("latentset.paper.report.table2.measure_times", passes)
+    write_table2({}, None, tmp_path, timing=True)
+    first, *others = read_csv(tmp_path / "table2.csv")
+    assert float(first["inference_ms"]) == 2.0
+    assert float(others[0]["inference_ms"]) == 500.0
+    assert "Inference: median of 3 to 7 forward passes" in (tmp_path / "table2.md").read_text()
 
 
 def test_networks_of_the_runs_are_measured_at_the_size_that_they_see(tmp_path: Path) -> None:
     for name in ("anchor2-msssim-4", "cresnet-msssim-4"):
         write_run(tmp_path / "runs", f"trashnet/{name}", 0.7)
     write_table2(group_runs(find_runs([tmp_path / "runs"])), None, tmp_path, timing=False)
-    with (tmp_path / "table2.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if "runs" in row["networks"]]
+    rows = [row for row in read_csv(tmp_path / "table2.csv") if "runs" in row["networks"]]
     assert [(row["setting"], row["input"]) for row in rows] == [
         ("anchor2", "128"),
         ("cresnet", "16"),
@@ -91,7 +80,7 @@ def test_networks_of_the_runs_are_measured_at_the_size_that_they_see(tmp_path: P
     network = load_recipe("trashnet/cresnet-msssim-4").model
     channels = {"channels": 72, "num_classes": 6}
     network = network.model_copy(update=channels)
-    (here,), (larger,) = (measure_costs([(network, n)], timing=False) for n in (16, 28))
+    here, larger = (measure_size(network, side) for side in (16, 28))
     assert int(rows[1]["mult_adds"]) == here.mult_adds < larger.mult_adds
 
 

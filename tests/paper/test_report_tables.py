@@ -1,6 +1,5 @@
 """Tables 1 and 3, cell by cell, from runs written by hand."""
 
-import csv
 import re
 from pathlib import Path
 
@@ -8,23 +7,16 @@ import pytest
 
 from latentset.datasets.errors import TrainingError
 from latentset.datasets.store import open_store
-from latentset.paper.report.figure6 import write_figure6
-from latentset.paper.report.figure7 import write_figure7
-from latentset.paper.report.groups import group_runs
+from latentset.paper.report.figures_6_and_7 import write_figure6, write_figure7
 from latentset.paper.report.results import gather
-from latentset.paper.report.runs import find_runs
+from latentset.paper.report.runs import find_runs, group_runs
 from latentset.paper.report.stores import Stores
 from latentset.paper.report.table1 import write_table1
 from latentset.paper.report.table3 import write_table3
 from tests.makers import stores as made_stores
-from tests.makers.runs import write_run
+from tests.makers.runs import read_csv, write_run
 
-NO_STORES = Stores((), ())
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+NO_STORES = Stores()
 
 
 def test_table_1_of_the_papers_networks(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Sweeps: what is planned, and real training processes that crash, are killed and go on."""
+"""Sweeps: what is planned, and real training processes that crash, are killed and resume."""
 
 import fcntl
 import io
@@ -16,10 +16,10 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from latentset.cli.train import sweep
+from latentset.cli.paper import sweep
 from latentset.datasets.errors import RecipeError, TrainingError
 from latentset.paper.sweep import Job, plan_sweep
-from latentset.paper.sweep_run import PATIENCE_S, Sweep
+from latentset.paper.sweep_run import STOP_TIMEOUT_S, Sweep
 from tests.makers import stores as made_stores
 from tests.makers.runs import write_run
 
@@ -57,7 +57,7 @@ def run(jobs: list[Job], limit: int = 1) -> str:
     return text.getvalue()
 
 
-def test_runs_come_after_what_they_adopt_from(stores: list[str], tmp_path: Path) -> None:
+def test_runs_come_after_what_they_are_initialised_from(stores: list[str], tmp_path: Path) -> None:
     jobs = plan_sweep("trashnet/table1", stores, tmp_path, seeds=(0, 7), settings=SMALL)
     names = [(job.recipe.name.removeprefix("trashnet/"), job.recipe.seed) for job in jobs]
     one_seed = [
@@ -91,7 +91,7 @@ def test_each_recipe_gets_its_store(stores: list[str], tmp_path: Path) -> None:
     assert Path(given["anchor1"]).name == "originals"
 
 
-def test_last_weights_are_adopted_where_nothing_chose_the_best(tmp_path: Path) -> None:
+def test_last_weights_are_used_where_nothing_chose_the_best(tmp_path: Path) -> None:
     codec = "bmshj2018-hyperprior-msssim-3"
     latents = made_stores.write_latents(tmp_path / "l", codec)
     pixels = made_stores.write_pixels(tmp_path / "p", latents, decoded=True)
@@ -145,7 +145,7 @@ def test_without_stores_the_command_says_how_to_make_them(tmp_path: Path) -> Non
 def test_wrong_table_and_two_stores_for_one_thing(stores: list[str], tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"no table 'minc2500/table2': expected one of minc2500/"):
         plan_sweep("minc2500/table2", stores, tmp_path)
-    with pytest.raises(RecipeError, match=r"hold the same: decoded images of demo-.*-1; give"):
+    with pytest.raises(RecipeError, match=r"are both decoded images of demo-.*-1; give"):
         plan_sweep("trashnet/table1", [*stores, stores[0]], tmp_path)
 
 
@@ -185,9 +185,9 @@ def test_trains_in_order_and_then_has_nothing_to_do(stores: list[str], tmp_path:
     lines = run(plan(), limit=2).splitlines()
     words = [line.split(" ", 5)[:5] for line in lines]
     assert [" ".join(four) for four in words] == [
-        "[1/2] trashnet/anchor2-msssim-4, seed 0: begins",
+        "[1/2] trashnet/anchor2-msssim-4, seed 0: starts",
         "[1/2] trashnet/anchor2-msssim-4, seed 0: test",
-        "[2/2] trashnet/cresnet-msssim-4, seed 0: begins",
+        "[2/2] trashnet/cresnet-msssim-4, seed 0: starts",
         "[2/2] trashnet/cresnet-msssim-4, seed 0: test",
     ]
     folder = tmp_path / "trashnet/cresnet-msssim-4"
@@ -202,7 +202,7 @@ def test_trains_in_order_and_then_has_nothing_to_do(stores: list[str], tmp_path:
     assert (folder / "seed-0.log").read_text() == log
 
     with pytest.raises(
-        TrainingError, match=r"(?s)begun otherwise:\n  data\.size: 16 -> 24\n.*--out"
+        TrainingError, match=r"(?s)started with other settings:\n  data\.size: 16 -> 24\n.*--out"
     ):
         plan_sweep("trashnet/table1", stores, tmp_path, settings=[*SMALL, "data.size=24"])
 
@@ -215,7 +215,7 @@ def test_a_crash_ends_one_run_and_what_needs_it(stores: list[str], tmp_path: Pat
     lines = run(jobs).splitlines()
     anchor2, cresnet = (f"trashnet/{name}-msssim-1, seed 0" for name in ("anchor2", "cresnet"))
     assert lines[:3] == [
-        f"[1/3] {anchor2}: begins",
+        f"[1/3] {anchor2}: starts",
         f"[1/3] {anchor2}: FAILED: ended with status 1; see {jobs[0].log}",
         f"[2/3] {cresnet}: FAILED: not run, because {anchor2} failed",
     ]
@@ -230,7 +230,7 @@ def test_a_crash_ends_one_run_and_what_needs_it(stores: list[str], tmp_path: Pat
     assert not jobs[1].folder.exists()
 
 
-def test_a_killed_run_goes_on(stores: list[str], tmp_path: Path) -> None:
+def test_a_killed_run_is_resumed(stores: list[str], tmp_path: Path) -> None:
     settings = (*SMALL, "schedule.epochs=40")
     jobs = plan_sweep("trashnet/table1", stores, tmp_path, only="*/anchor1", settings=settings)
     metrics = jobs[0].folder / "metrics.csv"
@@ -254,7 +254,7 @@ def test_a_killed_run_goes_on(stores: list[str], tmp_path: Path) -> None:
     assert not jobs[0].is_finished()
 
     text = run(jobs)
-    assert "[1/1] trashnet/anchor1, seed 0: going on" in text
+    assert "[1/1] trashnet/anchor1, seed 0: resumes" in text
     assert "going on where it stopped" in jobs[0].log.read_text()
     epochs = [line.partition(",")[0] for line in metrics.read_text().splitlines()[1:]]
     assert epochs == [str(k) for k in range(1, 41)]
@@ -276,7 +276,7 @@ def test_a_run_of_another_sweep_is_waited_for(stores: list[str], tmp_path: Path)
     text = run(jobs)
     other.join()
     assert text.splitlines() == [
-        "[1/1] trashnet/anchor1, seed 0: is being trained by somebody else: waiting for it",
+        "[1/1] trashnet/anchor1, seed 0: another process trains it: waiting",
         "[1/1] trashnet/anchor1, seed 0: done elsewhere: test top-1 62.5 %",
     ]
 
@@ -296,7 +296,7 @@ def test_figures_that_cannot_be_read_stop_everything(stores: list[str], tmp_path
     someone.start()
     text = run(jobs)
     someone.join()
-    assert "stopping 1 runs; the same command goes on with them" in text
+    assert "stopping 1 runs; the same command resumes them" in text
     assert f"error: {other.folder}/result.json cannot be read: " in text
     with first.log.open("ab") as log:  # its process has ended, and the lock with it
         fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -339,9 +339,7 @@ def test_a_seed_that_is_given_twice(stores: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("background", [False, True])
-def test_ctrl_c_stops_the_runs_and_a_repeat_goes_on(
-    stores: list[str], tmp_path: Path, background: bool
-) -> None:
+def test_ctrl_c_stops_the_runs(stores: list[str], tmp_path: Path, background: bool) -> None:
     """A script's background job ignores Ctrl-C, and so does what it starts; SIGTERM remains."""
     settings = (*SMALL, "schedule.epochs=5000")
     command = ["sweep", "trashnet/table1", "--out", str(tmp_path), "--only", "*/anchor1"]
@@ -367,16 +365,16 @@ def test_ctrl_c_stops_the_runs_and_a_repeat_goes_on(
             assert sweep.poll() is None
             time.sleep(0.02)
         sweep.send_signal(signal.SIGTERM if background else signal.SIGINT)
-        text, _ = sweep.communicate(timeout=2 * PATIENCE_S)
+        text, _ = sweep.communicate(timeout=2 * STOP_TIMEOUT_S)
     finally:
         sweep.kill()
         sweep.communicate()
     assert sweep.returncode == 130
-    assert text.splitlines()[-1] == "stopping 1 runs; the same command goes on with them"
+    assert text.splitlines()[-1] == "stopping 1 runs; the same command resumes them"
     log = metrics.parent.with_name("seed-0.log")
     with log.open("ab") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody trains it any more
-    # It ended by itself, and was not killed for going on: at most the epoch's line came after.
+    # It ended by itself, and was not killed: at most the epoch's line came after.
     _, said, after = log.read_text().partition("stopping after this step; Ctrl-C again stops at ")
     assert said
     assert len(after.splitlines()) <= 2

@@ -6,7 +6,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from latentset.cli.train import evaluate, report, train
+from latentset.cli.paper import report
+from latentset.cli.train import evaluate, train
 from latentset.datasets.store import Store
 
 Run = Callable[..., str]

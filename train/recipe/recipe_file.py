@@ -1,7 +1,7 @@
-"""Reading a recipe: a TOML file or one of the paper's, with keys set on the command line."""
+"""Recipe files: TOML to a recipe, keys set on the command line, and tables back to TOML."""
 
 import difflib
-import re
+import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,112 +10,21 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from latentset.datasets.errors import RecipeError
-from latentset.paper.experiments import Experiment, compose, data_sets, experiments, standard
-from latentset.paper.table3_settings import SETTINGS
 from latentset.train.recipe.recipe import Recipe
-from latentset.train.recipe.shipped import shipped_folder
-
-_OF_TABLE3 = re.compile(r"([^/]+)/table3/(.+)-((?:msssim|mse)-\d+)")
-"""How recipes of Table 3 are named: data set, setting, loss and quality."""
 
 
-def load_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
-    """Read a recipe and set keys of it.
-
-    Args:
-        name: Path of a TOML file, or name of a recipe that ships, such as
-            ``trashnet/fa-cresnet-slim``.
-        settings: ``key=value`` each, the key with dots (``schedule.epochs=3``), the value in TOML;
-            a value that is no TOML is taken as text. An empty value is the empty text.
-
-    Returns:
-        The recipe.
-
-    Raises:
-        RecipeError: There is no such recipe, it is no TOML, or a key or value is not valid.
-    """
-    tables = _read(name)
-    for setting in settings:
-        _set(tables, setting)
-    return parse_recipe(tables, name)
-
-
-def parse_recipe(tables: dict[str, Any], where: str) -> Recipe:
-    """Check what a recipe file holds.
-
-    Args:
-        tables: The parsed file.
-        where: The file, for messages.
-
-    Returns:
-        The recipe.
-
-    Raises:
-        RecipeError: A key is missing or not known, or a value is not valid; all are named.
-    """
+def read_tables(path: Path, name: str) -> dict[str, Any]:
+    """Read the tables of a recipe file; errors call it ``name``."""
     try:
-        return Recipe.model_validate(tables)
-    except ValidationError as error:
-        lines = dict.fromkeys(_word(item, tables) for item in error.errors())
-        raise RecipeError(f"{where}: " + "; ".join(lines)) from error
-
-
-def recipe_names() -> list[str]:
-    """List the recipes that ship: those of the paper's experiments, and those in files.
-
-    Returns:
-        Names such as ``minc2500/fa-cresnet-msssim-4``, sorted.
-    """
-    return sorted([*experiments(), *recipe_files()])
-
-
-def recipe_files() -> dict[str, Path]:
-    """List the recipes that ship as files.
-
-    Returns:
-        Files by the recipe's name.
-    """
-    root = shipped_folder()
-    found = sorted(root.glob("*/*.toml"))
-    return {path.relative_to(root).with_suffix("").as_posix(): path for path in found}
-
-
-def _read(name: str) -> dict[str, Any]:
-    path, shipped = Path(name), name.removesuffix(".toml")
-    try:
-        if path.is_file():
-            return tomllib.loads(path.read_text(encoding="utf-8"))
-        if shipped in recipe_files():
-            return tomllib.loads(recipe_files()[shipped].read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{name}: not a recipe: expected TOML: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{name}: the recipe cannot be read: {error}") from error
-    if shipped in experiments():
-        return compose(experiments()[shipped])
-    raise no_recipe(name, "the path of a TOML file, or a name that `latentset recipes` lists")
 
 
-def no_recipe(name: str, expected: str) -> RecipeError:
-    """Say that there is no such recipe.
-
-    Args:
-        name: What was given.
-        expected: What may be given.
-
-    Returns:
-        The error, with the name that is nearest, if one is near.
-    """
-    said = _suggest(name, recipe_names())
-    found = _OF_TABLE3.fullmatch(name)
-    settings = {setting.name for setting in SETTINGS}
-    if found and found[1] in data_sets() and found[2] in settings:
-        run = standard(Experiment(*found.groups())).name
-        said = f"; that setting is FA-cResNet as it is, {run}" if run in experiments() else said
-    return RecipeError(f"no recipe {name!r}: expected {expected}{said}")
-
-
-def _set(tables: dict[str, Any], setting: str) -> None:
+def set_key(tables: dict[str, Any], setting: str) -> None:
+    """Set ``key=value``: the key with dots, the value in TOML, or text where it is no TOML."""
     key, equals, value = setting.partition("=")
     if not equals or not key:
         raise RecipeError(f"--set: expected key=value, got {setting!r}")
@@ -131,38 +40,72 @@ def _set(tables: dict[str, Any], setting: str) -> None:
         table[last] = value
 
 
-def _word(item: Any, tables: dict[str, Any]) -> str:
-    """Put one of pydantic's errors into words: key, what was wrong, what was found."""
+def parse_recipe(tables: dict[str, Any], where: str) -> Recipe:
+    """Validate the tables of a recipe file; errors call it ``where`` and name every wrong key."""
+    try:
+        return Recipe.model_validate(tables)
+    except ValidationError as error:
+        lines = dict.fromkeys(_describe(item, tables) for item in error.errors())
+        raise RecipeError(f"{where}: " + "; ".join(lines)) from error
+
+
+def toml_text(tables: dict[str, Any]) -> str:
+    """Write tables of texts, numbers and lists as TOML."""
+    top, below = "", ""
+    for key, value in tables.items():
+        if isinstance(value, dict):
+            lines = (f"{name} = {_toml_value(one)}\n" for name, one in value.items())
+            below += f"\n[{key}]\n" + "".join(lines)
+        else:
+            top += f"{key} = {_toml_value(value)}\n"
+    return top + below
+
+
+def suggest(name: str, known: Sequence[str]) -> str:
+    """End of a message: the name that was probably meant, if one is near."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _toml_value(value: Any) -> str:
+    # JSON writes texts, truth values and lists of them as TOML does.
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _describe(item: Any, tables: dict[str, Any]) -> str:
+    """Put one of pydantic's errors into words: key, expected, got."""
     # Inside a union, pydantic puts the chosen kind into the path: model.fa-cresnet.width.
-    kinds = {
-        kind for table in _networks() for kind in get_args(table.model_fields["kind"].annotation)
-    }
+    kinds = sorted(kind for table in _networks() for kind in _kinds(table))
     path = [str(part) for part in item["loc"] if part not in kinds]
     key = ".".join(path)
-    if item["type"] == "extra_forbidden":
-        known = _keys(path[:-1], tables)
-        return f"unknown key {key}" + (
-            _suggest(path[-1], known) or f"; expected one of {', '.join(known)}"
-        )
-    if item["type"] == "missing" and path[-1].isdigit():  # one of a tuple's values
-        return f"{'.'.join(path[:-1])}: expected more values, got {item['input']}"
-    if item["type"] == "missing":
-        return f"{key}: missing; it has no default"
-    if item["type"] == "union_tag_not_found":
-        return f"{key}.kind: missing; expected one of {', '.join(sorted(kinds))}"
-    if item["type"] == "union_tag_invalid":
-        got = item["ctx"]["tag"]
-        return f"{key}.kind: expected one of {', '.join(sorted(kinds))}, got {got!r}" + _suggest(
-            got, sorted(kinds)
-        )
-    message: str = item["msg"].removeprefix("Value error, ")
-    if item["type"] == "value_error":
-        return message
+    match item["type"]:
+        case "extra_forbidden":
+            known = _keys(path[:-1], tables)
+            return f"unknown key {key}" + (
+                suggest(path[-1], known) or f"; expected one of {', '.join(known)}"
+            )
+        case "missing" if path[-1].isdigit():  # one of a tuple's values
+            return f"{'.'.join(path[:-1])}: expected more values, got {item['input']}"
+        case "missing":
+            return f"{key}: missing; it has no default"
+        case "union_tag_not_found":
+            return f"{key}.kind: missing; expected one of {', '.join(kinds)}"
+        case "union_tag_invalid":
+            got = item["ctx"]["tag"]
+            expected = f"{key}.kind: expected one of {', '.join(kinds)}, got {got!r}"
+            return expected + suggest(got, kinds)
+        case "value_error":
+            return str(item["msg"]).removeprefix("Value error, ")
+    message = item["msg"]
     return f"{key}: {message[0].lower()}{message[1:]}, got {item['input']!r}"
 
 
 def _networks() -> tuple[type[BaseModel], ...]:
     return get_args(Recipe.model_fields["model"].annotation)
+
+
+def _kinds(table: type[BaseModel]) -> tuple[str, ...]:
+    return get_args(table.model_fields["kind"].annotation)
 
 
 def _keys(path: list[str], tables: dict[str, Any]) -> list[str]:
@@ -171,16 +114,9 @@ def _keys(path: list[str], tables: dict[str, Any]) -> list[str]:
         return list(Recipe.model_fields)
     if path == ["model"]:
         kind = tables["model"].get("kind")
-        for table in _networks():
-            if kind in get_args(table.model_fields["kind"].annotation):
-                return list(table.model_fields)
+        return next((list(t.model_fields) for t in _networks() if kind in _kinds(t)), [])
     annotation = Recipe.model_fields[path[0]].annotation
     for table in (annotation, *get_args(annotation)):
         if isinstance(table, type) and issubclass(table, BaseModel):
             return list(table.model_fields)
     return []
-
-
-def _suggest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]}?" if close else ""

@@ -7,8 +7,9 @@ from pydantic import ValidationError
 
 from latentset.datasets.errors import RecipeError
 from latentset.datasets.store import Store
+from latentset.paper.recipes import load_recipe
 from latentset.train.recipe.recipe import Recipe, Schedule, differences, resolve
-from latentset.train.recipe.recipe_file import load_recipe, parse_recipe
+from latentset.train.recipe.recipe_file import parse_recipe
 
 MakeRecipe = Callable[..., Recipe]
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from latentset.datasets.errors import RecipeError
 from latentset.datasets.store import Store
 from latentset.train.recipe.recipe import Recipe
-from latentset.train.recipe.recipe_text import toml_text
+from latentset.train.recipe.recipe_file import toml_text
 from latentset.train.run.checkpoint import read_progress
 from latentset.train.run.evaluate import evaluate_checkpoint
 from latentset.train.run.fit import fit

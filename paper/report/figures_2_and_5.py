@@ -1,8 +1,4 @@
-"""Figure 5: one image through every codec, and what its latents look like.
-
-Of y_hat the three channels with most values that are not zero are shown, as in the paper. sigma_hat
-is never zero: of it, the three channels with most values above the table's least.
-"""
+"""Figures 2 and 5: what latents look like."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,56 +10,92 @@ from numpy.typing import NDArray
 
 from latentset.datasets.errors import StoreError
 from latentset.datasets.store import Store
-from latentset.paper.report.pictures import new_figure, save_svg, write_caption
+from latentset.paper.report.output import Part, new_figure, save_picture, write_caption, write_csv
 from latentset.paper.report.stores import Stores
-from latentset.paper.report.tables import Part, write_csv
+
+BINS = 20
+"""Bars of a histogram of Figure 2, over fractions from 0 to 1."""
 
 SHOWN = 3
-"""Channels that are shown of each."""
+"""Channels that Figure 5 shows, as in the paper: of y_hat those with most values that are not zero;
+of sigma_hat, which is never zero, those with most values above the scale table's least."""
+
+NO_LATENTS = "no stores of latents (--latents STORE)"
+
+
+def write_figure2(stores: Stores, folder: Path) -> Part:
+    """Write figure2.csv and figure2.svg: in each channel, the fraction of values not zero."""
+    if not stores.latents:
+        return Part(remark=NO_LATENTS)
+    figure = new_figure(4 * len(stores.latents), 3.2)
+    panels = figure.subplots(1, len(stores.latents), sharey=True, squeeze=False)[0]
+    rows = []
+    for axes, store in zip(panels, stores.latents, strict=True):
+        source, codec, values = store.header.source.name, _codec(store), nonzero_fractions(store)
+        rows += [
+            {"source": source, "codec": codec, "channel": k, "nonzero": round(float(value), 6)}
+            for k, value in enumerate(values)
+        ]
+        axes.hist(values, bins=np.linspace(0, 1, BINS + 1), color="#1f77b4", edgecolor="white")
+        axes.set_title(f"{codec}\n{source}, {len(values)} channels", fontsize=9)
+        axes.set_xlabel("fraction of values that are not zero")
+        axes.set_xlim(0, 1)
+    panels[0].set_ylabel("channels")
+    write_csv(folder / "figure2.csv", ("source", "codec", "channel", "nonzero"), rows)
+    save_picture(figure, folder / "figure2.svg")
+    return Part(("figure2.svg", "figure2.csv"))
+
+
+def nonzero_fractions(store: Store) -> NDArray[np.float64]:
+    """Fraction of values of each channel of y_hat, over all samples, that are not zero: (C,)."""
+    array, shard_rows = store.array("y_hat"), store.header.layout.shard_rows
+    nonzero = np.zeros(array.shape[1], np.int64)
+    for first in range(0, array.shape[0], shard_rows):
+        nonzero += np.count_nonzero(array[first : first + shard_rows], axis=0)
+    # Rows between samples are zero: they add nothing above, and are not counted here. A sample that
+    # failed has none.
+    heights, widths = (store.samples[f"latent_{side}"].to_numpy() for side in ("height", "width"))
+    return nonzero / max(1, int((heights.astype(np.int64) * widths).sum()))
+
+
+def _codec(store: Store) -> str:
+    return store.header.codec.name if store.header.codec else ""
 
 
 @dataclass(frozen=True)
-class Coded:
+class CodedImage:
     """One image as one codec sees it."""
 
     codec: str
-    """Name of the codec."""
     rate_bpp: float | None
-    """Bits per pixel."""
     ms_ssim: float | None
-    """MS-SSIM of the decoded image, where it was measured."""
+    """Of the decoded image, where it was measured."""
     decoded: NDArray[np.uint8] | None
     """(H, W, 3), where a store of it was given."""
-    encoded_after: str
-    """Resize rule of the store of latents."""
-    shown_after: str
-    """Resize rule of the store of ``decoded``; ``none`` where there is none."""
+    latents_resize: str
+    decoded_resize: str
+    """Resize rules of the stores of latents and of ``decoded``; ``none`` where there is none."""
     y_hat: NDArray[np.int16]
-    """(h, w, SHOWN)."""
+    """(h, w, SHOWN), of ``y_channels``."""
     y_channels: tuple[int, ...]
-    """Which channels these are."""
     sigma_hat: NDArray[np.float32]
-    """(h, w, SHOWN)."""
+    """(h, w, SHOWN), of ``sigma_channels``."""
     sigma_channels: tuple[int, ...]
-    """Which channels these are."""
 
 
 def write_figure5(stores: Stores, sample: str | None, folder: Path) -> Part:
-    """Write figure5.csv and figure5.svg.
+    """Write figure5.csv and figure5.svg: one image through every codec.
 
     Args:
         stores: The stores.
         sample: Id of the image; the first of the first store's split test if None.
         folder: Where to.
 
-    Returns:
-        What was written.
-
     Raises:
         StoreError: No store of latents has the image.
     """
     if not stores.latents:
-        return Part(remark="no stores of latents (--latents STORE)")
+        return Part(remark=NO_LATENTS)
     sample = sample or _first(stores.latents[0])
     coded = [_code(store, row, stores) for store in stores.latents if (row := _row(store, sample))]
     if not coded:
@@ -74,30 +106,41 @@ def write_figure5(stores: Stores, sample: str | None, folder: Path) -> Part:
     coded.sort(key=lambda one: one.rate_bpp or 0)
     original, rate, rule = _original(stores, sample)
     caption = _caption(coded, rule, rate is not None)
-    write_csv(folder / "figure5.csv", [_line(sample, one) for one in coded])
+    rows = [
+        {
+            "sample": sample,
+            "codec": one.codec,
+            "rate_bpp": one.rate_bpp,
+            "ms_ssim": one.ms_ssim,
+            "y_channels": " ".join(map(str, one.y_channels)),
+            "sigma_channels": " ".join(map(str, one.sigma_channels)),
+        }
+        for one in coded
+    ]
+    write_csv(folder / "figure5.csv", list(rows[0]), rows)
     figure = _draw(sample, original, rate, coded)
     write_caption(figure, caption)
-    save_svg(figure, folder / "figure5.svg")
+    save_picture(figure, folder / "figure5.svg")
     missing = ["the original"] if original is None else []
     missing += [f"what {one.codec} decodes" for one in coded if one.decoded is None]
     remark = f"without {', '.join(missing)} (--pixels STORE)" if missing else ""
     return Part(("figure5.svg", "figure5.csv"), remark, caption)
 
 
-def _caption(coded: Sequence[Coded], original_after: str, with_rate: bool) -> str:
-    """Say what was resized: pictures before they were stored, images before the codec."""
-    said = []
-    shown = {original_after, *(one.shown_after for one in coded)} - {"none"}
+def _caption(coded: Sequence[CodedImage], original_resize: str, with_rate: bool) -> str:
+    """Describe what was resized: pictures before they were stored, images before the codec."""
+    sentences = []
+    shown = {original_resize, *(one.decoded_resize for one in coded)} - {"none"}
     if shown:
         text = f"pictures are shown as they are stored, resized by {' or '.join(sorted(shown))}"
         if any(one.ms_ssim is not None for one in coded):
             text += "; MS-SSIM is of the decoded image before that"
-        said.append(text)
-    encoded = {one.encoded_after for one in coded} - {"none"}
+        sentences.append(text)
+    encoded = {one.latents_resize for one in coded} - {"none"}
     if encoded:
         text = f"bits per pixel are of images resized by {' or '.join(sorted(encoded))} first"
-        said.append(text + (", the original's of its file at full size" if with_rate else ""))
-    return "".join(f"{text[0].upper()}{text[1:]}. " for text in said).rstrip()
+        sentences.append(text + (", the original's of its file at full size" if with_rate else ""))
+    return "".join(f"{text[0].upper()}{text[1:]}. " for text in sentences).rstrip()
 
 
 def _first(store: Store) -> str:
@@ -108,7 +151,7 @@ def _first(store: Store) -> str:
 
 
 def _row(store: Store, sample: str) -> dict[str, Any] | None:
-    """The sample's row of a store's table, with its location in the table as ``index``."""
+    """The sample's row of a store's table, with its number as ``index``."""
     ids = store.samples["id"].to_pylist()
     if sample not in ids:
         return None
@@ -117,23 +160,23 @@ def _row(store: Store, sample: str) -> dict[str, Any] | None:
     return row | {"index": index} if row["status"] == "ok" else None
 
 
-def _code(store: Store, row: dict[str, Any], stores: Stores) -> Coded:
+def _code(store: Store, row: dict[str, Any], stores: Stores) -> CodedImage:
     arrays = store.read_sample(row["index"])
     y_hat, scales, sigma_hat = arrays["y_hat"], arrays["scale_index"], arrays["sigma_hat"]
     y_channels, sigma_channels = busiest(y_hat), busiest(scales)
-    decoded, ms_ssim, shown_after = None, None, "none"
+    decoded, ms_ssim, resize = None, None, "none"
     for pixels in stores.pixels:
         made = pixels.header.pixels.latents if pixels.header.pixels else None
         if made and made.fingerprint == store.fingerprint and (found := _row(pixels, row["id"])):
             decoded = pixels.read_sample(found["index"])["pixels"]
-            ms_ssim, shown_after = found.get("ms_ssim"), pixels.header.resize
-    return Coded(
-        codec=store.header.codec.name if store.header.codec else "",
+            ms_ssim, resize = found.get("ms_ssim"), pixels.header.resize
+    return CodedImage(
+        codec=_codec(store),
         rate_bpp=row["rate_bpp"],
         ms_ssim=ms_ssim,
         decoded=decoded,
-        encoded_after=store.header.resize,
-        shown_after=shown_after,
+        latents_resize=store.header.resize,
+        decoded_resize=resize,
         y_hat=y_hat[:, :, list(y_channels)],
         y_channels=y_channels,
         sigma_hat=sigma_hat[:, :, list(sigma_channels)],
@@ -142,13 +185,9 @@ def _code(store: Store, row: dict[str, Any], stores: Stores) -> Coded:
 
 
 def busiest(values: NDArray[Any]) -> tuple[int, ...]:
-    """Find the channels with most values that are not zero.
+    """Find the SHOWN channels of integers (h, w, C) with most values that are not zero.
 
-    Args:
-        values: Integers (h, w, C).
-
-    Returns:
-        Their numbers, the busiest first; of equals the one with larger values, then the lower.
+    The busiest first; of equals the one with larger values, then the lower number.
     """
     counts = np.count_nonzero(values, axis=(0, 1))
     sizes = np.abs(values.astype(np.int64)).sum(axis=(0, 1))
@@ -166,22 +205,11 @@ def _original(stores: Stores, sample: str) -> tuple[NDArray[np.uint8] | None, fl
     return None, None, "none"
 
 
-def _line(sample: str, one: Coded) -> dict[str, Any]:
-    return {
-        "sample": sample,
-        "codec": one.codec,
-        "rate_bpp": one.rate_bpp,
-        "ms_ssim": one.ms_ssim,
-        "y_channels": " ".join(map(str, one.y_channels)),
-        "sigma_channels": " ".join(map(str, one.sigma_channels)),
-    }
-
-
 def _draw(
     sample: str,
     original: NDArray[np.uint8] | None,
     rate: float | None,
-    coded: Sequence[Coded],
+    coded: Sequence[CodedImage],
 ) -> Any:
     rows = len(coded) + (original is not None)
     figure = new_figure(2 * (1 + 2 * SHOWN), 1.9 * rows)
@@ -190,14 +218,14 @@ def _draw(
         axes.set_axis_off()
     if original is not None:
         panels[0, 0].imshow(original)
-        said = "original" + (f"\n{rate:.3f} bpp" if rate is not None else "")
-        panels[0, 0].set_title(said, fontsize=7)
+        title = "original" + (f"\n{rate:.3f} bpp" if rate is not None else "")
+        panels[0, 0].set_title(title, fontsize=7)
     for row, one in zip(panels[rows - len(coded) :], coded, strict=True):
         if one.decoded is not None:
             row[0].imshow(one.decoded)
-        said = one.codec + (f"\n{one.rate_bpp:.4f} bpp" if one.rate_bpp is not None else "")
-        said += f", MS-SSIM {one.ms_ssim:.4f}" if one.ms_ssim is not None else ""
-        row[0].set_title(said, fontsize=7)
+        title = one.codec + (f"\n{one.rate_bpp:.4f} bpp" if one.rate_bpp is not None else "")
+        title += f", MS-SSIM {one.ms_ssim:.4f}" if one.ms_ssim is not None else ""
+        row[0].set_title(title, fontsize=7)
         for k, channel in enumerate(one.y_channels):
             row[1 + k].imshow(one.y_hat[:, :, k], cmap="gray", interpolation="nearest")
             row[1 + k].set_title(f"ŷ, channel {channel}", fontsize=7)

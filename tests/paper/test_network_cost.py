@@ -1,7 +1,8 @@
-"""`latentset models`: Table 2's columns for each setting of Table 3."""
+"""Sizes and times of networks; `latentset models`: Table 2's columns for Table 3's settings."""
 
 import json
 from pathlib import Path
+from statistics import median
 
 import pytest
 from pydantic import TypeAdapter
@@ -9,6 +10,8 @@ from typer.testing import CliRunner
 
 from latentset.cli.main import app
 from latentset.datasets.errors import RecipeError
+from latentset.paper.network_cost import LEAST, measure_size, measure_times
+from latentset.paper.recipes import load_recipe
 from latentset.paper.table3_settings import SETTINGS, Setting
 from latentset.train.models.networks import (
     AnyNetwork,
@@ -17,8 +20,6 @@ from latentset.train.models.networks import (
     Network,
     ResNetNetwork,
 )
-from latentset.train.models.sizes import measure
-from latentset.train.recipe.recipe_file import load_recipe
 
 GROUPS = {
     "Input": ["ŷ", "ŷ & σ̂*"],
@@ -80,7 +81,7 @@ def test_each_can_be_named_on_the_command_line(setting: Setting, tmp_path: Path)
 def test_counts_are_table_2s(
     network: Network, parameters: int, giga_mult_adds: float, pass_megabytes: float
 ) -> None:
-    size = measure(network)
+    size = measure_size(network)
 
     assert size.parameters == parameters
     assert round(size.mult_adds / 1e9, 3) == giga_mult_adds
@@ -107,11 +108,19 @@ def test_counts_of_ablations(setting: dict[str, object], parameters: int) -> Non
         {"kind": "fa-cresnet", "num_classes": 23, "channels": 192, **setting}
     )
 
-    assert measure(network).parameters == by_hand == parameters
+    assert measure_size(network).parameters == by_hand == parameters
+
+
+def test_time_is_measured() -> None:
+    network = CResNetNetwork(kind="cresnet", channels=4, num_classes=2, width=2, depths=(1, 1, 1))
+    larger = network.model_copy(update={"width": 8})
+    small, large = measure_times([(network, 8), (larger, 32)])
+    assert min(len(small), len(large)) >= LEAST
+    assert 1e-4 < median(small) < median(large) < 10
 
 
 def test_the_documents_table_is_the_commands() -> None:
-    text = (Path(__file__).parents[3] / "docs" / "models.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
     table = [row for row in rows if len(row) == 6 and row[2].startswith("`model.")]
 
@@ -123,7 +132,7 @@ def test_the_documents_table_is_the_commands() -> None:
             continue  # counting all takes its time
         given = {"kind": "fa-cresnet", "num_classes": 23, "channels": 192, "n": (3, 4, 5)}
         adapter: TypeAdapter[Network] = TypeAdapter(AnyNetwork)
-        size = measure(adapter.validate_python(given | setting.model))
+        size = measure_size(adapter.validate_python(given | setting.model))
         assert table[location][3:] == [
             f"{size.parameters:,}",
             f"{size.mult_adds / 1e9:.3f} G",

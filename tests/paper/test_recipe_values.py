@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from latentset.paper.experiments import data_sets, experiments
+from latentset.paper.recipes import load_recipe
 from latentset.train.recipe.recipe import Data
-from latentset.train.recipe.recipe_file import load_recipe
 
 VALUES = tomllib.loads("""
 [minc2500.pixels]

@@ -4,14 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from latentset.paper.report.groups import group_runs
 from latentset.paper.report.results import gather, write_tables
-from latentset.paper.report.runs import find_runs
+from latentset.paper.report.runs import find_runs, group_runs
 from latentset.paper.report.stores import Stores
 from latentset.paper.report.table1 import write_table1
 from latentset.paper.report.table3 import write_table3
 
-RESULTS = Path(__file__).parents[3] / "docs" / "results"
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
 REPORTS = sorted(path.parent for path in RESULTS.rglob("runs"))
 
 

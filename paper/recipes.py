@@ -1,0 +1,168 @@
+"""Recipes by name: a TOML file, a file that ships, or an experiment of the paper."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from latentset.datasets.errors import RecipeError
+from latentset.paper import published
+from latentset.paper.experiments import (
+    ORIGINALS,
+    Experiment,
+    compose,
+    data_sets,
+    experiments,
+    published_top1,
+    shipped_folder,
+    standard,
+    sweeps,
+)
+from latentset.paper.table3_settings import SETTINGS
+from latentset.train.recipe.recipe import Recipe
+from latentset.train.recipe.recipe_file import (
+    parse_recipe,
+    read_tables,
+    set_key,
+    suggest,
+    toml_text,
+)
+from latentset.train.run.run_files import chosen_weights
+
+TABLE3_NAME = re.compile(r"([^/]+)/table3/(.+)-((?:msssim|mse)-\d+)")
+"""How recipes of Table 3 are named: data set, setting, loss and quality."""
+
+
+def load_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and set keys of it.
+
+    Args:
+        name: Path of a TOML file, or name of a recipe that ships, such as
+            ``trashnet/fa-cresnet-slim``.
+        settings: ``key=value`` each, the key with dots (``schedule.epochs=3``), the value in TOML;
+            a value that is no TOML is text. An empty value is the empty text.
+
+    Raises:
+        RecipeError: There is no such recipe, it is no TOML, or a key or value is not valid.
+    """
+    tables = _find(name)
+    for setting in settings:
+        set_key(tables, setting)
+    return parse_recipe(tables, name)
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that ship, sorted: the paper's experiments, and files."""
+    return sorted([*experiments(), *recipe_files()])
+
+
+def recipe_files() -> dict[str, Path]:
+    """The recipes that ship as files, by name."""
+    root = shipped_folder()
+    found = sorted(root.glob("*/*.toml"))
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in found}
+
+
+def _find(name: str) -> dict[str, Any]:
+    path, shipped = Path(name), name.removesuffix(".toml")
+    if not path.is_file() and shipped in experiments():
+        return compose(experiments()[shipped])
+    found = path if path.is_file() else recipe_files().get(shipped)
+    if found is None:
+        raise _no_recipe(name, "the path of a TOML file, or a name that `latentset recipes` lists")
+    return read_tables(found, name)
+
+
+def _no_recipe(name: str, expected: str) -> RecipeError:
+    hint, found = suggest(name, recipe_names()), TABLE3_NAME.fullmatch(name)
+    settings = {setting.name for setting in SETTINGS}
+    if found and found[1] in data_sets() and found[2] in settings:
+        run = standard(Experiment(*found.groups())).name
+        hint = f"; that setting is FA-cResNet as it is, {run}" if run in experiments() else hint
+    return RecipeError(f"no recipe {name!r}: expected {expected}{hint}")
+
+
+def recipe_text(name: str) -> str:
+    """A recipe that ships as the text of its file.
+
+    TOML with a comment at its head: what it is, how to run it, the paper's figure.
+
+    Raises:
+        RecipeError: No recipe of this name ships.
+    """
+    if name in recipe_files():
+        return recipe_files()[name].read_text(encoding="utf-8")
+    if name not in experiments():
+        raise _no_recipe(name, "a name that `latentset recipes` lists")
+    experiment = experiments()[name]
+    header = "\n".join(f"# {line}".rstrip() for line in _header(experiment))
+    return f"{header}\n\n{toml_text(compose(experiment))}"
+
+
+def recipe_lines() -> Iterator[tuple[str, str, str]]:
+    """List the recipes that ship: name, what it reproduces, the paper's top-1.
+
+    Those that differ in their codec alone are one line.
+    """
+    groups: dict[tuple[str, str, str], list[Experiment]] = {}
+    for experiment in experiments().values():
+        loss = experiment.codec.partition("-")[0]
+        key = experiment.data_set, experiment.setting, loss
+        groups.setdefault(key, []).append(experiment)
+    for (_, _, loss), members in groups.items():
+        first = members[0]
+        name = first.name
+        if len(members) > 1:
+            qualities = ",".join(e.codec.partition("-")[2] for e in members)
+            name = name.removesuffix(first.codec) + f"{loss}-{{{qualities}}}"
+        items = dict.fromkeys(item for e in members for item in e.items)
+        figures = [top1 for e in members if (top1 := published_top1(e)) is not None]
+        whole = len(figures) == len(members)
+        yield name, ", ".join(items), " ".join(f"{f:.1f}" for f in figures) if whole else ""
+    for name in recipe_files():
+        yield name, "", ""
+
+
+def _header(experiment: Experiment) -> Iterator[str]:
+    data_set, codec = data_sets()[experiment.data_set], experiment.codec_name
+    what = f"latents of {codec}"
+    if experiment.learns_pixels:
+        what = "the originals" if codec == ORIGINALS else f"images decoded by {codec}"
+    items = experiment.items
+    where = f" (the paper's {' and '.join(items)})" if items else ""
+    yield f"{experiment.title} on {data_set.title}: {what}{where}."
+    yield ""
+    yield from (f"  {command}" for command in experiment.store_commands)
+    train = f"  latentset train {experiment.name} --store {experiment.store_name}"
+    if anchor2 := experiment.anchor2:
+        chosen = chosen_weights(parse_recipe(compose(anchor2), anchor2.name))
+        yield f"{train} \\"
+        yield "      --set weights.adopt=ANCHOR2"
+        yield ""
+        yield f"ANCHOR2: {chosen} of a run of {anchor2.name}. All at once, in order:"
+    else:
+        yield train
+        yield ""
+        yield "With all others of its table, in order:"
+    table = next(
+        name
+        for name, swept in sweeps().items()
+        if experiment in swept or any(experiment == e.anchor2 for e in swept)
+    )
+    yield f"  latentset sweep {table} --store STORE --store … --out runs"
+    yield ""
+    yield from _expectation(experiment)
+
+
+def _expectation(experiment: Experiment) -> Iterator[str]:
+    figure = published.top1(experiment.setting, experiment.codec)
+    if experiment.data_set == published.DATA_SET and figure is not None:
+        yield f"Expected: top-1 {figure:.1f} % on the test split (the paper's figure)."
+    elif figure is not None and experiment.data_set != "imagenet":
+        yield "Expected: the paper has no figure for this data set and these slim networks; for"
+        yield f"MINC-2500 and the full ones it has {figure:.1f} %. docs/results.md has ours,"
+        yield "of those that were run."
+    else:
+        yield "Expected: a point that the paper draws and gives no number for."
+    if experiment.setting == "cresnet":
+        yield "The paper does not say how cResNet was trained: here in FA-cResNet's two phases."

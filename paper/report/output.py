@@ -1,0 +1,84 @@
+"""Files of the report: CSV, Markdown, pictures made without a display; the same bytes each time."""
+
+import csv
+import io
+import textwrap
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from latentset.datasets.storage.atomic import atomic_file, write_atomically
+
+NOTHING = "–"
+"""Cell of what was not measured, or is not in the paper."""
+
+MARKS = {"anchor1": "s", "anchor2": "D", "cresnet": "^", "fa-cresnet": "o"}
+COLOURS = {
+    "anchor1": "#777777",
+    "anchor2": "#1f77b4",
+    "cresnet": "#ff7f0e",
+    "fa-cresnet": "#d62728",
+}
+"""Mark and colour of each setting."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A table or figure of the report, as it was written."""
+
+    files: tuple[str, ...] = ()
+    """Names of its files; none where it was left out."""
+    remark: str = ""
+    """What was left out of it, or why all of it was; empty where it is whole."""
+    caption: str = ""
+    """What must be known to read it, beside its files."""
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write these columns of rows as CSV; numbers in full, nothing where there is None."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue())
+
+
+def markdown(
+    titles: Sequence[str], rows: Sequence[Sequence[str]], *, left: Collection[str] = ()
+) -> str:
+    """Write a table in Markdown, all columns but those titled ``left`` aligned right."""
+    rule = ["---" if title in left else "---:" for title in titles]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (titles, rule, *rows))
+
+
+def number(value: float | None, digits: int) -> str:
+    """A cell of a number with so many digits after the point, or of none."""
+    return NOTHING if value is None else f"{value:,.{digits}f}"
+
+
+def new_figure(width: float, height: float) -> Any:
+    """Make an empty matplotlib figure, inches, of 150 dots an inch."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def write_caption(figure: Any, caption: str) -> None:
+    """Write a caption, where there is one, below a figure."""
+    if caption:
+        width = int(figure.get_figwidth() * 20)
+        figure.supxlabel(textwrap.fill(caption, width), fontsize=7)
+
+
+def save_picture(figure: Any, path: Path) -> None:
+    """Write a figure as SVG, without date and random names, or as PNG."""
+    import matplotlib as mpl
+
+    kind = path.suffix.removeprefix(".")
+    metadata = {"Date": None} if kind == "svg" else {}
+    with mpl.rc_context({"svg.hashsalt": "latentset"}), atomic_file(path) as partial:
+        figure.savefig(partial, format=kind, metadata=metadata)
