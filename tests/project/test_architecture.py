@@ -37,28 +37,6 @@ MAY_IMPORT = {
 MIRRORED = ("metadata", "writer", "reader", "verify")
 """Modules that the two formats, datasets/store/zarr and datasets/store/hdf5, have both."""
 
-KNOWN_BREACHES: dict[str, set[str]] = {
-    "import cycles": {"pipeline.codec.load.codec <-> pipeline.codec.load.selfcheck"},
-    "forbidden imports": {
-        "train.models.sizes -> paper.table3_settings",
-        "train.recipe.recipe_file -> paper.experiments",
-        "train.recipe.recipe_file -> paper.table3_settings",
-        "train.recipe.recipe_text -> paper.commands",
-        "train.recipe.recipe_text -> paper.experiments",
-        "train.recipe.recipe_text -> paper.published",
-    },
-    "long modules": {"pipeline.codec.train.training: 401 lines"},
-    "module names used twice": {"engine", "export", "images", "job", "shard", "tables", "timing"},
-    "class names used twice": {"CodecTime", "CodecTimes", "Cost", "Quality"},
-    "imported tests": {
-        "tests.pipeline.codec.train.test_crops -> tests.pipeline.codec.train.test_training",
-        "tests.pipeline.decode.test_resume -> tests.pipeline.encode.test_resume",
-        "tests.pipeline.encode.test_originals -> tests.pipeline.encode.test_resume",
-        "tests.pipeline.encode.test_retry_killed -> tests.pipeline.encode.test_retry",
-    },
-}
-"""By rule, what breaks it today. This is to become empty: add nothing."""
-
 
 @dataclass(frozen=True)
 class Module:
@@ -211,7 +189,7 @@ def product() -> Modules:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_the_product_keeps_the_rules(rule: str, product: Modules) -> None:
-    assert set(RULES[rule](product)) - KNOWN_BREACHES.get(rule, set()) == set()
+    assert set(RULES[rule](product)) == set()
 
 
 def test_every_part_has_its_rule(product: Modules) -> None:
@@ -229,7 +207,7 @@ def find_imported_tests(modules: Modules) -> Iterator[str]:
 
 def test_no_test_imports_another() -> None:
     found = set(find_imported_tests(read_modules(("tests", "benchmarks"))))
-    assert found - KNOWN_BREACHES.get("imported tests", set()) == set()
+    assert found == set()
 
 
 @pytest.mark.parametrize(
