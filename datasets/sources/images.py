@@ -81,11 +81,8 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         ImageError: Status "missing", "unreadable", "empty" or "too_large".
     """
-    with _open_file(path) as file:
-        try:
-            return file.read()
-        except OSError as error:
-            _refuse(error)
+    with _open_file(path) as file, _refusing_damage():
+        return file.read()
 
 
 def decode_image(data: bytes) -> npt.NDArray[np.uint8]:
@@ -96,14 +93,9 @@ def decode_image(data: bytes) -> npt.NDArray[np.uint8]:
     """
     if not data:
         raise ImageError("the file is empty", "empty")
-    with _pillow_silenced(), _open_image(io.BytesIO(data)) as image:
+    with _pillow_silenced(), _open_image(io.BytesIO(data)) as image, _refusing_damage():
         _check_header(image)
-        try:
-            return np.array(image.convert("RGB"))
-        except MemoryError:
-            raise
-        except Exception as error:  # Pillow's readers raise whatever damage makes them raise
-            _refuse(error)
+        return np.array(image.convert("RGB"))
 
 
 def read_size(path: Path) -> tuple[int, int]:
@@ -111,10 +103,10 @@ def read_size(path: Path) -> tuple[int, int]:
 
     A truncated file often has a sound header: only decoding reveals it.
     """
-    with _open_file(path) as file, _pillow_silenced(), _open_image(file) as image:
-        _check_header(image)
-        width, height = image.size
-        return height, width
+    with _pillow_silenced(), _open_file(path) as file, _open_image(file) as image:
+        with _refusing_damage():
+            _check_header(image)
+        return image.height, image.width
 
 
 def decoder_version() -> str:
@@ -127,7 +119,7 @@ def decoder_version() -> str:
 @contextmanager
 def _open_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a regular, non-empty file; a pipe named .jpg would otherwise block for ever."""
-    try:
+    with _refusing_damage():
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
             raise ImageError("not a regular file", "unreadable")
@@ -138,8 +130,6 @@ def _open_file(path: Path) -> Iterator[IO[bytes]]:
                 f"the file has {found.st_size} bytes, more than {MAX_FILE_BYTES}", "too_large"
             )
         file = path.open("rb")
-    except OSError as error:
-        _refuse(error)
     with file:
         yield file
 
@@ -160,7 +150,7 @@ def _open_image(file: IO[bytes]) -> Iterator[Image.Image]:
         ) from None
     except MemoryError:
         raise
-    except Exception as error:  # Pillow's readers raise whatever damage makes them raise
+    except Exception as error:  # as in _refusing_damage
         head = _read_head(file)
         promised = int.from_bytes(head[4:8], "little") + 8
         if head[:4] == b"RIFF" and file.seek(0, os.SEEK_END) < promised:
@@ -188,14 +178,19 @@ def _check_header(image: Image.Image) -> None:
         raise ImageError(
             f"{height}x{width} pixels (height x width): a side is below {MIN_SIDE}", "too_small"
         )
-    try:
-        animated = image.format in _ANIMATED_FORMATS and getattr(image, "is_animated", False)
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's readers raise whatever damage makes them raise
-        _refuse(error)
-    if animated:
+    if image.format in _ANIMATED_FORMATS and getattr(image, "is_animated", False):
         raise ImageError(f"an animation ({image.format}), not one picture", "animated")
+
+
+@contextmanager
+def _refusing_damage() -> Iterator[None]:
+    """Word all errors: Pillow's readers raise whatever damage makes them raise."""
+    try:
+        yield
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:
+        _refuse(error)
 
 
 def _refuse(error: Exception) -> NoReturn:

@@ -3,12 +3,12 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from latentset.datasets.errors import LatentSetError, MissingEnvironmentError, StoreError
-from latentset.datasets.storage.folder import cannot, unreachable
+from latentset.datasets.storage.access import changing, reading
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
 """The extra of setup.cfg for each kind of URL."""
@@ -60,46 +60,34 @@ class Bucket:
     def _put(self, path: str, content: bytes, mode: str) -> bool:
         target = f"{self.url}/{path}"
         self._refuse_web("write", target)
-        try:
-            with _as_os_errors(target):
-                self._service().pipe_file(target, content, mode=mode)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            raise cannot("write", target, error) from error
+        with changing("write", target):
+            try:
+                with _as_os_errors(target):
+                    self._service().pipe_file(target, content, mode=mode)
+            except FileExistsError:
+                return False
         return True
 
     def remove(self, path: str) -> None:
         target = f"{self.url}/{path}"
         self._refuse_web("remove", target)
-        try:
-            with _as_os_errors(target):
-                self._service().rm_file(target)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise cannot("remove", target, error) from error
+        with changing("remove", target), suppress(FileNotFoundError), _as_os_errors(target):
+            self._service().rm_file(target)
 
     def size(self, path: str) -> int | None:
-        try:
-            with _as_os_errors(f"{self.url}/{path}"):
-                found: int = self._service().info(f"{self.url}/{path}")["size"]
-                return found
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise unreachable(f"{self.url}/{path}", error) from error
+        target = f"{self.url}/{path}"
+        with reading(target), suppress(FileNotFoundError), _as_os_errors(target):
+            found: int = self._service().info(target)["size"]
+            return found
+        return None
 
     def sizes(self) -> dict[str, int] | None:
         if self.protocol in ("http", "https"):
             return None
         service = self._service()
         prefix = service._strip_protocol(self.url) + "/"  # the one way to fsspec's own names
-        try:
-            with _as_os_errors(self.url):
-                found = service.find(self.url, detail=True)
-        except OSError as error:
-            raise unreachable(self.url, error) from error
+        with reading(self.url), _as_os_errors(self.url):
+            found = service.find(self.url, detail=True)
         return {
             name.removeprefix(prefix): item["size"]
             for name, item in found.items()

@@ -24,8 +24,8 @@ from latentset.datasets.errors import (
     StoreError,
     StoreFormatError,
 )
+from latentset.datasets.storage.access import cannot, reading
 from latentset.datasets.storage.atomic import PARTIAL, try_lock
-from latentset.datasets.storage.folder import cannot, unreachable
 from latentset.datasets.storage.location import Folder, Location
 from latentset.datasets.store.digests import sha256_of
 from latentset.datasets.store.findings import Report, silent
@@ -201,10 +201,8 @@ def _leave_note(note: Conversion, target: Location) -> None:
                 "into what the same conversion started"
             )
         job.create(NOTE, content)
-    try:
+    with reading(f"{job}/{NOTE}"):  # missing: another has just finished
         found = job.read(NOTE)
-    except OSError as error:  # missing: another has just finished
-        raise unreachable(f"{job}/{NOTE}", error) from error
     if found != content:
         raise StoreError(
             f"{target} is what another conversion started, of another store or into another "

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latentset.datasets.errors import StoreCorruptError, StoreError
-from latentset.datasets.storage.folder import unreachable
+from latentset.datasets.storage.access import unreachable
 from latentset.datasets.storage.location import Location
 from latentset.datasets.store.arrays import array_form
 from latentset.datasets.store.formats import Format

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TypeGuard
 
 from latentset.datasets.errors import StoreError
+from latentset.datasets.storage.access import reading
 from latentset.datasets.storage.atomic import PARTIAL
-from latentset.datasets.storage.folder import unreachable
 from latentset.datasets.storage.location import Bucket, Folder, Location
 from latentset.datasets.store.header import ATTRIBUTE
 from latentset.datasets.store.manifest import MANIFEST, parse_manifest
@@ -72,12 +73,10 @@ def _is_store(location: Location) -> bool:
 
 def _read(location: Location, path: str) -> bytes | None:
     """Read a small object; None if it is missing, or if only what is below may be read."""
-    try:
+    absent = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+    with reading(f"{location}/{path}"), suppress(*absent):
         return location.read(path)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError):
-        return None
-    except OSError as error:
-        raise unreachable(f"{location}/{path}", error) from error
+    return None
 
 
 def is_free(location: Location) -> bool:

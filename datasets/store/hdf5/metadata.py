@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from latentset.datasets.errors import StoreCorruptError, StoreFormatError
-from latentset.datasets.storage.folder import unreachable
+from latentset.datasets.storage.access import reading
 from latentset.datasets.store.header import FormatVersion, Sha256
 
 MANIFEST_ATTRIBUTE = "manifest"
@@ -52,12 +52,10 @@ def read_user_block(path: Path) -> Sha256:
         StoreCorruptError: It was altered or cut off.
         StoreUnreachableError: It cannot be read.
     """
-    try:
+    with reading(path):
         with path.open("rb") as file:
             block = file.read(USER_BLOCK + len(SIGNATURE))
         size = path.stat().st_size
-    except OSError as error:
-        raise unreachable(path, error) from error
     block, signature = block[:USER_BLOCK], block[USER_BLOCK:]
     try:
         line = json.loads(block.split(b"\n")[0])

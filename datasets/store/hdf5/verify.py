@@ -12,7 +12,7 @@ from latentset.datasets.errors import (
     StoreFormatError,
     StoreUnreachableError,
 )
-from latentset.datasets.storage.folder import unreachable
+from latentset.datasets.storage.access import unreachable
 from latentset.datasets.storage.location import Folder
 from latentset.datasets.store.consistency import Placement, check_values
 from latentset.datasets.store.digests import Digest

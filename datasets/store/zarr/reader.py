@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pyarrow as pa
 import zarr
 
 from latentset.datasets.errors import StoreCorruptError, StoreFormatError, StoreIncompleteError
-from latentset.datasets.storage.folder import unreachable
+from latentset.datasets.storage.access import reading, unreachable
 from latentset.datasets.storage.location import Bucket, Location
 from latentset.datasets.store.arrays import DTYPES
 from latentset.datasets.store.digests import sha256_of
@@ -118,12 +119,9 @@ def manifest_problems(header: Header, manifest: Manifest) -> Iterator[str]:
 
 
 def _read(location: Location, path: str) -> bytes | None:
-    try:
+    with reading(f"{location}/{path}"), suppress(FileNotFoundError, NotADirectoryError):
         return location.read(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise unreachable(f"{location}/{path}", error) from error
+    return None
 
 
 def _check_objects(location: Location, header: Header, manifest: Manifest) -> pa.Table:

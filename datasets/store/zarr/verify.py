@@ -10,8 +10,8 @@ from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.storage import MemoryStore
 
 from latentset.datasets.errors import StoreError, StoreFormatError, StoreUnreachableError
+from latentset.datasets.storage.access import unreachable
 from latentset.datasets.storage.atomic import PARTIAL
-from latentset.datasets.storage.folder import unreachable
 from latentset.datasets.storage.location import Location
 from latentset.datasets.store.arrays import array_form
 from latentset.datasets.store.consistency import Placement, check_values

@@ -89,7 +89,7 @@ def test_a_complete_store_is_no_folder_for_others(
     run(mixed, tmp_path / "done.zarr")
     before = content(tmp_path / "done.zarr")
     inside = {tmp_path / "done.zarr" / name: name for name in ("standin", "standin:other")}
-    with pytest.raises(StoreError, match=r"lies inside"):
+    with pytest.raises(StoreError, match=r"is inside"):
         run_all(mixed, inside)
     assert content(tmp_path / "done.zarr") == before
 
