@@ -15,14 +15,7 @@ from urllib.request import url2pathname
 import fsspec
 from fsspec.callbacks import Callback
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
 from latentset.datasets.errors import CodecError, CodecNotFoundError, FetchError
 from latentset.datasets.storage.atomic import atomic_file, write_atomically
@@ -133,14 +126,8 @@ def _accept(found: Path, path: Path, name: str, origin: str) -> str:
 
 
 def _download(url: str, path: Path, name: str, console: Console) -> None:
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    bar = Progress(
-        *columns,
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
+    columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
+    bar = Progress(*columns, console=console, disable=not console.is_terminal)
     task = bar.add_task(name, total=None)
 
     def show(size: int | None, value: int, **_: object) -> None:

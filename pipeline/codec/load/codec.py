@@ -191,10 +191,7 @@ class Codec:
         return [slice(None)] if self._together else [slice(k, k + 1) for k in range(count)]
 
     def rate_bits(self, latents: Latents) -> NDArray[np.float64]:
-        """Return the bits of each image, float64 (N,), by the codec's own tables.
-
-        Real strings are a few bytes longer: they end on whole bytes.
-        """
+        """Return the bits of each image, float64 (N,); real strings end on whole bytes."""
         y_bits, z_bits = self.symbol_bits(latents)
         return y_bits + z_bits
 

@@ -10,14 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from latentset.datasets.errors import TrainingError
 from latentset.datasets.storage.atomic import write_atomically
@@ -285,15 +278,8 @@ class TrainingProgress:
 
     def __init__(self, console: Console, settings: TrainingSettings, first: int) -> None:
         self._console, self._settings, self._first = console, settings, first
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
+        columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
+        self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
         self._task = self.bar.add_task("training", total=settings.steps, completed=first)
         self._started = time.monotonic()
 
