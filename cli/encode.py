@@ -104,7 +104,7 @@ def encode(
 ) -> None:
     """Encode images into a store, or resume where an earlier run of the command stopped."""
     from latentset.datasets.sources import open_source
-    from latentset.datasets.sources.images import ResizeRule
+    from latentset.datasets.sources.resize import ResizeRule
     from latentset.datasets.storage.location import Folder, open_location
     from latentset.pipeline.encode.encode import EncodeOptions, encode_all
     from latentset.pipeline.jobs.progress import choose_view

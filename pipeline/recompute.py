@@ -16,12 +16,8 @@ from latentset.datasets.errors import (
     StoreError,
 )
 from latentset.datasets.sources import resolve_inside
-from latentset.datasets.sources.images import (
-    ResizeRule,
-    decode_image,
-    decoder_version,
-    read_bytes,
-)
+from latentset.datasets.sources.images import decode_image, decoder_version, read_bytes
+from latentset.datasets.sources.resize import ResizeRule
 from latentset.datasets.store import Store
 from latentset.datasets.store.header import Header
 from latentset.datasets.store.objects import sha256_of

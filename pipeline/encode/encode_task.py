@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from latentset.datasets.errors import ImageFailedError
-from latentset.datasets.sources.images import ResizeRule
+from latentset.datasets.sources.resize import ResizeRule
 from latentset.datasets.store.samples import OK
 from latentset.datasets.store.scales import number_scales
 from latentset.pipeline.encode.encoders import LatentEncoder, PixelEncoder, ShardEncoder

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from latentset.datasets.errors import ImageError, SourceError
 from latentset.datasets.sources import resolve_inside
-from latentset.datasets.sources.images import ResizeRule, decode_image, read_bytes
+from latentset.datasets.sources.images import decode_image, read_bytes
+from latentset.datasets.sources.resize import ResizeRule
 from latentset.datasets.store.objects import sha256_of
 from latentset.datasets.store.samples import OK
 from latentset.pipeline.jobs.shard import Sample, group_by_size
