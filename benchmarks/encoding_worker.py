@@ -33,13 +33,13 @@ def setup(number: int, codec_path: str, jpegs: str, folder: str) -> measure.Work
     from latentset.datasets.store.header import ARRAYS, format_version_of
     from latentset.datasets.store.scales import number_scales
     from latentset.datasets.store.zarr.writer import ShardBuffer, shard_objects, write_objects
-    from latentset.pipeline.encode.engine import TENSORFLOW, load_once
-    from latentset.pipeline.encode.job import SHARD_BYTES
-    from latentset.pipeline.encode.shard import ShardTarget, Task, encode_shard, read_software
-    from latentset.pipeline.jobs.plan import PlanFile, make_plan, read_facts, write_plan
+    from latentset.pipeline.encode.encode_task import EncodeTask, encode_shard
+    from latentset.pipeline.jobs.coder import TENSORFLOW, load_once, read_software
+    from latentset.pipeline.jobs.options import SHARD_BYTES
+    from latentset.pipeline.jobs.plan import make_plan, read_facts, write_plan
     from latentset.pipeline.jobs.record import record_path
     from latentset.pipeline.jobs.settings import Settings, describe_source
-    from latentset.pipeline.jobs.target import make_target
+    from latentset.pipeline.jobs.target import look_at
 
     source = open_source(Path(jpegs))
     info = number_scales(TENSORFLOW.load(codec_path, self_check=True).info)
@@ -54,17 +54,17 @@ def setup(number: int, codec_path: str, jpegs: str, folder: str) -> measure.Work
         target_shard_bytes=SHARD_BYTES,
         software=software,
     )
-    target = make_target(Path(folder) / f"{number}.zarr", codec_path, settings)
+    target = look_at(Path(folder) / f"{number}.zarr", codec_path, settings)
     paths = source.samples.column("path").to_pylist()
     facts = read_facts(str(source.root), paths)
-    write_plan(target.job, make_plan(source, settings, facts, rows_of(info)))
-    plan = PlanFile(target.job)
-    task = Task(
-        targets=(ShardTarget(target.objects, target.job, plan.table_sha256, "zarr", codec_path),),
+    plan = write_plan(target.job, make_plan(source, settings, facts, rows_of(info)))
+    task = EncodeTask(
+        targets=(target.for_tasks(plan),),
         source=source.root,
         batch=32,
         fail=True,
         engine=TENSORFLOW,
+        leases=(),
     )
     done = 0
 
@@ -83,12 +83,12 @@ def setup(number: int, codec_path: str, jpegs: str, folder: str) -> measure.Work
     rows = plan.rows(0)
     buffer = ShardBuffer(plan.header, 0)
 
-    def place(rows: list[dict[str, Any]]) -> None:
+    def place(rows: list[Any]) -> None:
         for k, row in enumerate(rows):
             arrays = (
                 a[k % len(images)] for a in (latents.y_hat, latents.scale_index, latents.z_hat)
             )
-            buffer.put(row["first_row"], row["z_first_row"], *arrays)
+            buffer.put(row.first_row, row.z_first_row, *arrays)
 
     place(rows)
     objects = shard_objects(plan.header, 0, buffer.rows())

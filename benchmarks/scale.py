@@ -40,8 +40,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 if TYPE_CHECKING:
-    from latentset.pipeline.encode.shard import ShardDone, Task
+    from latentset.pipeline.encode.encode_task import EncodeTask
     from latentset.pipeline.jobs.plan import FileFacts
+    from latentset.pipeline.jobs.shard import ShardDone
 
 IMAGENET = 1_281_167
 CLASSES = 1000
@@ -123,12 +124,12 @@ def shard_of_zeros(job: Any, plan_sha256: str) -> dict[str, bytes]:
     return shard_objects(header, 0, ShardBuffer(header, 0).rows())
 
 
-def make_up_shard(task: "Task", index: int, report: Callable[[int], None]) -> "ShardDone":
+def make_up_shard(task: "EncodeTask", index: int, report: Callable[[int], None]) -> "ShardDone":
     """Stand in for ``encode_shard``."""
     from latentset.datasets.store.zarr.writer import write_objects
-    from latentset.pipeline.encode.shard import ShardDone
     from latentset.pipeline.jobs.plan import open_plan_once
     from latentset.pipeline.jobs.record import ShardRecord, write_record
+    from latentset.pipeline.jobs.shard import ShardDone
 
     (target,) = task.targets
     plan = open_plan_once(target.job, target.plan_sha256)
@@ -138,9 +139,8 @@ def make_up_shard(task: "Task", index: int, report: Callable[[int], None]) -> "S
         for path, content in shard_of_zeros(target.job, target.plan_sha256).items()
     }
     report(len(rows) // 2)
-    digests = [hashlib.sha256(row["path"].encode()) for row in rows]
-    for lease in task.leases:
-        lease.check()
+    digests = [hashlib.sha256(row.path.encode()) for row in rows]
+    task.check_leases()
     record = ShardRecord(
         fingerprint=plan.fingerprint,
         plan_sha256=target.plan_sha256,
@@ -149,7 +149,7 @@ def make_up_shard(task: "Task", index: int, report: Callable[[int], None]) -> "S
         status=("ok",) * len(rows),
         reason=("",) * len(rows),
         rate_bpp=tuple(0.2 + digest.digest()[0] / 1000 for digest in digests),
-        source_bytes=tuple(row["source_bytes"] for row in rows),
+        source_bytes=tuple(row.source_bytes for row in rows),
         source_sha256=tuple(digest.hexdigest() for digest in digests),
     )
     write_record(target.job, record)
@@ -159,14 +159,18 @@ def make_up_shard(task: "Task", index: int, report: Callable[[int], None]) -> "S
 
 def dask_setup(worker: object) -> None:
     """Replace what the workers run; ``dask worker --preload`` calls this in each."""
-    from latentset.pipeline.encode import passes
+    from latentset.pipeline.encode import encode_task
+    from latentset.pipeline.jobs import tasks
 
-    replaced = {"read_facts": make_up_facts, "encode_shard": make_up_shard, "REPORT_EVERY_S": 0.0}
-    if missing := replaced.keys() - vars(passes).keys():
-        raise SystemExit(
-            f"{passes.__name__} has no {', '.join(missing)} any more: see to this script"
-        )
-    vars(passes).update(replaced)
+    replaced = (
+        (tasks, "read_facts", make_up_facts),
+        (encode_task, "encode_shard", make_up_shard),
+        (tasks, "REPORT_EVERY_S", 0.0),
+    )
+    for module, name, value in replaced:
+        if not hasattr(module, name):
+            raise SystemExit(f"{module.__name__} has no {name} any more: see to this script")
+        setattr(module, name, value)
 
 
 # What is measured.
@@ -291,8 +295,8 @@ def run(folder: Path, count: int, workers: int, resize: str) -> None:
     """Run the job, and say what it took and wrote."""
     from latentset.datasets.sources.resize import ResizeRule
     from latentset.datasets.sources.source import make_source
-    from latentset.pipeline.encode.engine import Engine
-    from latentset.pipeline.encode.job import encode
+    from latentset.pipeline.encode.encode import EncodeOptions, encode
+    from latentset.pipeline.jobs.coder import Engine
 
     stages, file, store = Stages(), folder / "scheduler.json", folder / "store"
     file.unlink(missing_ok=True)
@@ -315,15 +319,13 @@ def run(folder: Path, count: int, workers: int, resize: str) -> None:
             )
         )
         stages.enter("settings, and connection")
-        result = encode(
-            source,
-            store,
-            "made-up",
+        options = EncodeOptions(
             resize=ResizeRule.parse(resize),
             scheduler=address,
             view=stages,
             engine=Engine(load, read_environment),
         )
+        result = encode(source, store, "made-up", options)
         stages.enter("")
         crew_peak = max(peak_mib(pid) for pid in children(workers))
         print(

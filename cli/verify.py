@@ -76,7 +76,7 @@ def verify(
 def _prepare(
     store: str, source: Path, codec: str | None, count: int, seed: int
 ) -> "Prepared | None":
-    """Look at images and codec; None if the store cannot be opened, as verify will tell."""
+    """Look at images and codec; None if the store cannot be opened, which verify reports."""
     from latentset.datasets.errors import CodecError, LatentSetError, SourceError, StoreError
     from latentset.datasets.store import open_store
     from latentset.datasets.store.summary import printable
@@ -145,7 +145,7 @@ def _conclude(findings: "Findings", recomputed: "Recomputed | None") -> tuple[st
         count = len(recomputed.explained)
         return (
             "yellow",
-            f"is as it was written. {count} of its samples came out otherwise here by symbols at a "
+            f"is as it was written. {count} of its samples differ here by symbols at a "
             "rounding boundary, which is no damage: other software or another CPU computes here "
             "(above). To compare exactly, run it where the store was made.",
             2,

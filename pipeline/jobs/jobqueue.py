@@ -19,6 +19,7 @@ from typing import Any
 
 import dask.config
 import distributed
+from distributed.deploy.spec import ProcessInterface
 
 from latentset.datasets.errors import JobError, MissingEnvironmentError
 
@@ -271,10 +272,17 @@ def start_queue(kind: str, maximum: int) -> Iterator[Queue]:
 
 def _submit_first(queue: Queue) -> None:
     """Submit one job and wait until the queue has taken it: later ones are submitted unseen."""
+    cluster = queue.cluster
+
+    async def submit() -> None:
+        cluster.worker_spec.update(cluster.new_worker_spec())
+        await cluster
+
     try:
-        queue.cluster.scale(jobs=1)
-        queue.cluster.sync(queue.cluster.scale_down, ())
+        cluster.sync(submit)
     except (RuntimeError, OSError, ValueError) as error:
+        for job in cluster.workers.values():
+            cluster.sync(ProcessInterface.close, job)  # else the cluster cannot be closed
         text = " ".join((str(error).rpartition("stderr:")[2].strip() or str(error)).split())
         raise JobError(
             f"{queue.kind} refused the job: {text}. Set queue, account, memory and walltime as "

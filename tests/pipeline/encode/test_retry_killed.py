@@ -213,7 +213,7 @@ def test_a_damaged_hdf5_file_is_not_copied(run: Run, mixed: Source, tmp_path: Pa
     damaged = bytearray(store.read_bytes())
     damaged[offset + 10] ^= 1
     store.write_bytes(damaged)
-    with pytest.raises(StoreCorruptError, match="An object was altered"):
+    with pytest.raises(StoreCorruptError, match=r"An object was altered|HDF5 cannot read it"):
         run(mixed, store, retry_failed=True)
     assert store.read_bytes() == damaged
 
