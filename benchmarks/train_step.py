@@ -23,7 +23,7 @@ import measure
 import torch
 
 from latentset.datasets.store import Store, open_store
-from latentset.train.data.reader import Batch, LatentReader
+from latentset.train.data.batches import Batch, LatentReader
 from latentset.train.data.split import select_split
 from latentset.train.models.build import build_network
 from latentset.train.recipe.recipe import Recipe, resolve

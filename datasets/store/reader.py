@@ -68,7 +68,7 @@ class Store:
         return array_form(self.header, name).shape
 
     def array(self, name: ArrayName) -> Any:
-        """Open an array for reading, slowly; see train/data/reader.py for a fast way.
+        """Open an array for reading, slowly; see train/data/batches.py for a fast way.
 
         Args:
             name: One of the header's ``arrays``.

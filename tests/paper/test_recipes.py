@@ -16,7 +16,7 @@ from latentset.cli.train import recipes
 from latentset.datasets.errors import RecipeError
 from latentset.datasets.store import Store, open_store
 from latentset.paper.experiments import sweeps
-from latentset.train.data.reader import LatentReader
+from latentset.train.data.batches import LatentReader
 from latentset.train.data.split import select_split
 from latentset.train.models.build import build_network
 from latentset.train.models.networks import PixelNetwork
