@@ -73,8 +73,8 @@ def classifying(number: int, folder: str, threads: int) -> measure.Works:
     from torchvision.models import resnet50
 
     from latentset.datasets.store import open_store
+    from latentset.train.data.batches import Batch, LatentReader
     from latentset.train.data.crop import gather, gather_index
-    from latentset.train.data.reader import Batch, LatentReader
     from latentset.train.data.split import Split, select_split, split_names
     from latentset.train.models.fa_cresnet import FACResNet
     from latentset.train.models.networks import FACResNetNetwork

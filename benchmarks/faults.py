@@ -35,7 +35,7 @@ from latentset.datasets.storage.location import Folder
 from latentset.datasets.store import open_store
 from latentset.datasets.store.convert import convert
 from latentset.datasets.store.verify import verify
-from latentset.train.data.reader import LatentReader
+from latentset.train.data.batches import LatentReader
 from latentset.train.data.split import select_split
 from latentset.train.recipe.recipe import Data
 

@@ -223,7 +223,7 @@ def _read_huggingface(target: Path, compressed: bool) -> measure.Work:
 
 def _read_latentset(target: Path, compressed: bool) -> measure.Work:
     from latentset.datasets.store import open_store
-    from latentset.train.data.reader import LatentReader
+    from latentset.train.data.batches import LatentReader
     from latentset.train.data.split import select_split, split_names
     from latentset.train.recipe.recipe import Data
 

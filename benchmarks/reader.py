@@ -26,7 +26,7 @@ import numpy as np
 
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.header import ArrayName
-from latentset.train.data.reader import LatentReader
+from latentset.train.data.batches import LatentReader
 from latentset.train.data.split import Split, select_split, split_names
 from latentset.train.recipe.recipe import Data
 from tests.makers.synthetic import write_synthetic_store

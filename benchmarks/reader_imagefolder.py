@@ -22,8 +22,8 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from latentset.datasets.store import open_store
+from latentset.train.data.batches import LatentReader
 from latentset.train.data.crop import gather, gather_index
-from latentset.train.data.reader import LatentReader
 from latentset.train.data.split import select_split, split_names
 from latentset.train.recipe.recipe import Data
 

@@ -50,7 +50,7 @@ def main() -> None:
     torch_mib = resident_mib()
     print(f"{'with torch imported':44s} {torch_mib:8,.0f} MiB")
     from latentset.datasets.store import open_store
-    from latentset.train.data.reader import LatentReader
+    from latentset.train.data.batches import LatentReader
     from latentset.train.data.split import select_split, split_names
     from latentset.train.recipe.recipe import Data
 

@@ -23,7 +23,7 @@ import measure
 import torch
 
 from latentset.datasets.store import Store, open_store
-from latentset.train.data.reader import Batch, LatentReader
+from latentset.train.data.batches import Batch, LatentReader
 from latentset.train.data.split import select_split
 from latentset.train.models.build import build_network
 from latentset.train.recipe.recipe import Recipe, resolve
@@ -89,14 +89,6 @@ class Step:
             torch.cuda.synchronize()
 
 
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Send a batch; pinned memory goes while the host goes on."""
-    return Batch(
-        {name: rows.to(device, non_blocking=True) for name, rows in batch.rows.items()},
-        *(tensor.to(device, non_blocking=True) for tensor in batch[1:4]),
-    )
-
-
 def make_recipe(store: Store, options: argparse.Namespace, batch: int, mode: str) -> Recipe:
     """FA-cResNet on this store."""
     tables = {
@@ -124,12 +116,12 @@ def run(store: Store, options: argparse.Namespace, batch: int, mode: str) -> Non
     )
     if len(reader) == 0:
         raise SystemExit(f"{store.location}: its split train does not fill a batch of {batch}")
-    kept = [to_device(b, device) for b in islice(reader.batches(0), KEPT)]
+    kept = [b.to(device) for b in islice(reader.batches(0), KEPT)]
 
     def from_store() -> Iterator[Batch]:
         for epoch in count():
             for each in reader.batches(epoch):
-                yield to_device(each, device)
+                yield each.to(device)
 
     def steps(batches: Iterator[Batch]) -> int:
         samples = sum(step.learn(each) for each in islice(batches, options.steps))

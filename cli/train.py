@@ -143,6 +143,6 @@ def export(
     ],
 ) -> None:
     """Write a trained classifier for use without this library."""
-    from latentset.train.run.export import export_classifier
+    from latentset.train.run.classifier_export import export_classifier
 
     typer.echo(export_classifier(checkpoint, store, out))

@@ -17,7 +17,7 @@ from latentset.datasets.errors import RecipeError
 from latentset.datasets.store import Store, open_store
 from latentset.paper.experiments import sweeps
 from latentset.paper.recipes import load_recipe, recipe_lines, recipe_names, recipe_text
-from latentset.train.data.reader import LatentReader
+from latentset.train.data.batches import LatentReader
 from latentset.train.data.split import select_split
 from latentset.train.models.build import build_network
 from latentset.train.models.networks import PixelNetwork

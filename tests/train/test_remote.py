@@ -10,7 +10,7 @@ import torch
 from latentset.datasets.errors import StoreCorruptError
 from latentset.datasets.storage.location import open_location
 from latentset.datasets.store import Store, open_store
-from latentset.train.data.reader import Batch, LatentReader
+from latentset.train.data.batches import Batch, LatentReader
 from latentset.train.data.split import select_split
 from latentset.train.recipe.recipe import Data, Recipe
 from latentset.train.run.fit import fit

@@ -46,9 +46,9 @@ def random_resized_boxes(
 ) -> Boxes:
     """Draw a box inside each grid as torchvision's ``RandomResizedCrop.get_params`` does.
 
-    ``samples`` are rows of the store's table: the key of a box's randomness. ``scale`` bounds the
-    part of the grid's area, ``ratio`` width over height. ``flip`` mirrors half of the boxes.
-    (The paper does not mirror latents: an analysis transform does not commute with mirroring.)
+    ``samples``, rows of the store's table, are the keys of randomness. ``scale`` bounds the part of
+    the grid's area, ``ratio`` width over height. ``flip`` mirrors half of the boxes (not in the
+    paper: an analysis transform does not commute with mirroring).
     """
     draws = np.arange(2 * ATTEMPTS + 3)
     uniform = random_uniform(CROP, seed, epoch, samples[:, None], draws)
@@ -92,10 +92,7 @@ def central_boxes(height: Int64s, width: Int64s, share: float) -> Boxes:
 
 
 def gather_index(windows: Tensor, size: int) -> Tensor:
-    """Compute which row of a batch each location of the crops shows: int64 (B, S, S).
-
-    windows: int64 (B, 8), as in ``reader.Batch``; size: side of the crops, S.
-    """
+    """Which row of a batch each location of the crops, of side S, shows: int64 (B, S, S)."""
     first, _, grid_width, top, left, height, width, flip = windows.unbind(1)
     y = top[:, None] + _nearest(height, size)  # (B, S)
     x = _nearest(width, size)

@@ -9,8 +9,8 @@ from torchvision.transforms.v2 import functional as tv
 from latentset.datasets.errors import RecipeError
 from latentset.datasets.store import Header
 from latentset.datasets.store.header import ArrayName
+from latentset.train.data.batches import Batch
 from latentset.train.data.crop import gather, gather_index
-from latentset.train.data.reader import Batch
 from latentset.train.recipe.recipe import Recipe
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -83,9 +83,8 @@ class LatentInput(Input):
 class PixelInput(Input):
     """Crops of images, as torchvision makes them of images, normalised.
 
-    Source: sections 5.2 and 5.3: resize to 256x256, bilinear; random resized crop to 224x224;
-    mirroring. The box is one of the resized image; both resizes are bilinear with
-    antialiasing and round to uint8, as torchvision's do.
+    Source: sections 5.2 and 5.3: resize to 256x256, random resized crop to 224x224, mirroring. Both
+    resizes are bilinear with antialiasing and round to uint8, as torchvision's do.
     """
 
     names: tuple[ArrayName, ...] = ("pixels",)

@@ -58,9 +58,6 @@ def fc_bottleneck(channels: int, r: int) -> nn.Sequential:
 
     Between them are C // r values, but at least 2: layer norm makes a constant of a single one, and
     the paper's own r = 16 would leave none of sigma_hat's 4 channels where a CAU follows them.
-
-    Raises:
-        RecipeError: ``r`` is below 1, or there is only one channel.
     """
     if r < 1 or channels < 2:
         raise RecipeError(

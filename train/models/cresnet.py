@@ -119,11 +119,7 @@ class Head(nn.Module):
 
 
 def residual_head(blocks: Blocks, channels: int, sigma_features: int) -> Head:
-    """A head of two parallel residual blocks (section 5.5; section 5.3 gives their channels).
-
-    Raises:
-        RecipeError: Blocks of this kind cannot give so many channels.
-    """
+    """A head of two parallel residual blocks (section 5.5; section 5.3 gives their channels)."""
     if sigma_features % blocks.expansion:
         raise RecipeError(
             "sigma_features of a head of residual blocks must be a multiple of "

@@ -1,14 +1,38 @@
-"""FA: the feature adaptation module."""
+"""FA, the feature adaptation module, and those that differ from it in one thing (Table 3)."""
 
 from collections.abc import Callable
+from functools import partial
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latentset.train.models.blocks import MakeFA, initialise_convolutions
 from latentset.train.models.cau import CAU
-from latentset.train.models.feu import FEU
+from latentset.train.models.cau_variants import (
+    BiasCAU,
+    MaxAverageCAU,
+    OneLayerCAU,
+    ScaleCAU,
+    SharedPoolingCAU,
+)
+from latentset.train.models.feu import FEU, conv_block
+from latentset.train.models.networks import Attention, FeatureAdaptation
+from latentset.train.models.pooling import AveragePooling, MaxPooling
 
 MakeCAU = Callable[[int], nn.Module]
 """From a number of channels C to a module, float (B, C, H, W) -> the same shape."""
+
+CAUS: dict[Attention, Callable[[int], MakeCAU]] = {
+    "affine": lambda r: partial(CAU, r=r),
+    "scale": lambda r: partial(ScaleCAU, r=r),
+    "bias": lambda r: partial(BiasCAU, r=r),
+    "max": lambda r: partial(CAU, r=r, pooling=MaxPooling),
+    "avg": lambda r: partial(CAU, r=r, pooling=AveragePooling),
+    "max-avg": lambda r: partial(MaxAverageCAU, r=r),
+    "shared": lambda r: partial(SharedPoolingCAU, r=r),
+    "one-fc": lambda _: OneLayerCAU,
+}
+"""What makes the CAU that a recipe's ``cau`` names, of its reduction ratio r."""
 
 
 class FA(nn.Module):
@@ -39,3 +63,94 @@ def fa_near_identity(in_channels: int, out_channels: int, n: int, *, r: int = 16
     fa = FA(in_channels, out_channels, n, cau=lambda _: cau)
     fa.feu.begin_near_identity()
     return fa
+
+
+class FASkip(FA):
+    """An FA module whose CAU stands in the FEU's skip: FA(f) = ReLU(blocks(f) + skip(CAU(f))).
+
+    Source: section 5.7, "CAU Position" skip; Table 3. Where the skip has a projection, the CAU
+    stands before it, as in the position "pre"; the paper does not say.
+    """
+
+    def forward(self, f: Tensor) -> Tensor:
+        """Float (B, in_channels, H, W) -> (B, out_channels, H, W), at least 0."""
+        return F.relu(self.feu.blocks(f) + self.feu.skip(self.cau(f)), inplace=True)
+
+
+class FAInner(nn.Module):
+    """An FA module whose CAU precedes the FEU's addition: FA(f) = ReLU(CAU(blocks(f)) + skip(f)).
+
+    Source: section 5.7, "CAU Position" inner; Table 3. The CAU has the channels that leave; of the
+    4 of sigma_hat's branch its bottleneck keeps 2 (``fc_bottleneck``).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, n: int, *, cau: MakeCAU = CAU) -> None:
+        super().__init__()
+        self.cau = cau(out_channels)
+        self.feu = FEU(in_channels, out_channels, n)
+
+    def forward(self, f: Tensor) -> Tensor:
+        """Float (B, in_channels, H, W) -> (B, out_channels, H, W), at least 0."""
+        return F.relu(self.cau(self.feu.blocks(f)) + self.feu.skip(f), inplace=True)
+
+
+class FAPost(nn.Module):
+    """An FA module whose CAU follows the FEU: FA(f) = CAU(FEU(f)).
+
+    Source: section 5.7, "CAU Position" post; Table 3. The paper says "after the residual addition",
+    not on which side of its ReLU: here after it, as in the SE-POST of squeeze-and-excitation
+    networks (Hu et al., the paper's reference 19). What leaves may be negative. The CAU has the
+    channels that leave, as in ``FAInner``.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, n: int, *, cau: MakeCAU = CAU) -> None:
+        super().__init__()
+        self.feu = FEU(in_channels, out_channels, n)
+        self.cau = cau(out_channels)
+
+    def forward(self, f: Tensor) -> Tensor:
+        """Float (B, in_channels, H, W) -> (B, out_channels, H, W)."""
+        adapted: Tensor = self.cau(self.feu(f))
+        return adapted
+
+
+class CAUOnly(nn.Module):
+    """An FA module that is a CAU alone: FA(f) = CAU(f), or adjust(CAU(f)) where C != out.
+
+    Source: section 5.7, "FA Module" CAU; Table 3. A CAU cannot change the number of channels, as
+    both branches of the head must, and the paper does not say what then does: here adjust, one 1x1
+    convolutional block, with which it adjusts channels elsewhere too (section 4).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, cau: MakeCAU = CAU) -> None:
+        super().__init__()
+        self.cau = cau(in_channels)
+        self.adjust: nn.Module = nn.Identity()
+        if in_channels != out_channels:
+            self.adjust = conv_block(in_channels, out_channels, kernel_size=1)
+            initialise_convolutions(self.adjust)
+
+    def forward(self, f: Tensor) -> Tensor:
+        """Float (B, in_channels, H, W) -> (B, out_channels, H, W)."""
+        adapted: Tensor = self.adjust(self.cau(f))
+        return adapted
+
+
+def make_fa(network: FeatureAdaptation) -> MakeFA:
+    """Choose what makes the FA modules that a recipe names."""
+    if network.near_identity:
+        return partial(fa_near_identity, r=network.r)
+    cau = CAUS[network.cau](network.r)
+    match network.fa:
+        case "pre":
+            return partial(FA, cau=cau)
+        case "skip":
+            return partial(FASkip, cau=cau)
+        case "inner":
+            return partial(FAInner, cau=cau)
+        case "post":
+            return partial(FAPost, cau=cau)
+        case "cau":
+            return lambda in_channels, out_channels, _: CAUOnly(in_channels, out_channels, cau=cau)
+        case "feu":
+            return FEU

@@ -7,7 +7,7 @@ from torch import nn
 
 from latentset.train.models.blocks import Blocks, MakeFA
 from latentset.train.models.cresnet import CompressedNet, Head, residual_head
-from latentset.train.models.fa_variants import make_fa
+from latentset.train.models.fa import make_fa
 from latentset.train.models.networks import (
     FACResNetNetwork,
     FACResNetPostNetwork,

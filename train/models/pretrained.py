@@ -18,11 +18,9 @@ class PretrainableModel(nn.Module, ABC):
     """A network whose tensors are partly a ResNet's (pretrained) and partly its own (new).
 
     Source: section 4.2, equations 8 to 13: adopt, train the new modules alone, then finetune all.
-
-    Frozen, the pretrained modules take no gradient and stay in evaluation mode, whatever
-    ``train()`` sets, so that the statistics of their batch norms stay the same as well.
-
-    Every network ends in a fully connected layer of torchvision's name, ``fc``.
+    Frozen, the pretrained modules take no gradient and stay in evaluation mode, so that the
+    statistics of their batch norms stay the same as well. Every network ends in a fully connected
+    layer of torchvision's name, ``fc``.
     """
 
     fc: nn.Linear
@@ -48,8 +46,7 @@ class PretrainableModel(nn.Module, ABC):
     def exclude(self, names: Sequence[str]) -> None:
         """Count modules (``fc``) as new although a ResNet has them: they are never frozen.
 
-        ``load_pretrained`` does it for its own ``exclude``. Not saved with the weights, like the
-        phase: a run that is resumed calls it again, before it freezes and makes its optimiser.
+        Not saved with the weights, like the phase: a run that is resumed calls it again.
         """
         self._excluded = tuple(dict.fromkeys((*self._excluded, *_module_names(self, names))))
 
@@ -121,11 +118,9 @@ def load_pretrained(
 ) -> PretrainedReport:
     """Copy a trained ResNet's weights into all tensors of a model that are not new.
 
-    ``state_dict`` has torchvision's names (``PixelResNet``'s too), and the model's depths, width
-    and classes; ``exclude=("fc.",)`` where the ResNet was trained on other classes: such modules
-    count as new. After an error the model is as it was.
-
-    TrainingError where a tensor is missing, has another shape, or has no place in the model.
+    ``state_dict`` has torchvision's names (``PixelResNet``'s too); ``exclude=("fc.",)`` where it is
+    of other classes: such modules count as new. A tensor that is missing, has another shape, or has
+    no place in the model is an error, after which the model is as it was.
 
     Source: section 4.2, equation 6: layer2 to layer4 and the fully connected layer.
     """

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from latentset.train.models.blocks import Blocks, MakeFA, initialise_convolutions
-from latentset.train.models.fa_variants import make_fa
+from latentset.train.models.fa import make_fa
 from latentset.train.models.networks import FAResNetNetwork, PixelNetwork, ResNetNetwork
 from latentset.train.models.pretrained import PretrainableModel
 

@@ -46,7 +46,7 @@ Accelerator = Literal["auto", "cpu", "cuda"]
 EvalCrop = Literal["whole", "central"]
 """What evaluation sees of a sample: its whole grid, or the central square."""
 
-Share = Annotated[float, Field(gt=0, le=1)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
 class Data(Table):
@@ -66,14 +66,14 @@ class Data(Table):
     """Side of the network's input: positions of latents, or pixels."""
     resize: PositiveInt = 256
     """Pixels only: side of the square that an image is resized to before the crop."""
-    crop_scale: tuple[Share, Share] = (0.08, 1.0)
+    crop_scale: tuple[Fraction, Fraction] = (0.08, 1.0)
     """Least and greatest part of the grid's area in a random crop."""
     crop_ratio: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
     """Least and greatest aspect ratio of a random crop."""
     flip: bool = False
     """Mirror half of the crops. The paper mirrors images, not latents."""
     eval_crop: EvalCrop = "whole"
-    eval_share: Share = 0.875
+    eval_share: Fraction = 0.875
     """Side of the central square over the grid's shorter side."""
     read_ahead: PositiveInt = 4
     """Batches that are read ahead; bounds the memory."""
@@ -113,7 +113,7 @@ class Schedule(Table):
     """Of the new modules at the start, and of the pretrained ones without a rate of their own."""
     decay_epochs: tuple[PositiveInt, ...] = ()
     """Epochs after which that rate is multiplied by ``decay``."""
-    decay: Share = 0.1
+    decay: Fraction = 0.1
     adopted_learning_rate: PositiveFloat | None = None
     """Constant rate of the pretrained modules once they train."""
     momentum: NonNegativeFloat = 0.9
@@ -157,7 +157,7 @@ class Distill(Table):
 
     logits: str = ""
     """File of ``latentset evaluate RUN STORE --logits FILE``; no teacher where empty."""
-    weight: Share = 0.5
+    weight: Fraction = 0.5
     temperature: PositiveFloat = 2.0
 
 
@@ -242,12 +242,7 @@ class Recipe(Table):
 
 
 def resolve(recipe: Recipe, header: Header, where: str) -> Recipe:
-    """Check a recipe against a store, and fill in what it leaves open: channels, classes, codec.
-
-    Raises:
-        RecipeError: The store has other arrays than the network takes, or other channels, classes
-            or another codec than the recipe.
-    """
+    """Check a recipe against a store, and fill in what it leaves open: channels, classes, codec."""
     takes_pixels = "channels" not in type(recipe.model).model_fields
     if takes_pixels != (header.arrays == ("pixels",)):
         wanted = "pixels (latentset decode makes such a store)" if takes_pixels else "latents"

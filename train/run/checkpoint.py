@@ -22,7 +22,7 @@ from latentset.datasets.store import Store
 from latentset.train.models.networks import Table
 from latentset.train.recipe.recipe import Recipe, codec_name
 from latentset.train.run.classifier import Classifier
-from latentset.train.run.progress import Progress
+from latentset.train.run.epochs import Progress
 
 MOMENTUM = "momentum."
 """Prefix of the momentum's names in a saved state."""

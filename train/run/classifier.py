@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from latentset.datasets.store import Header
+from latentset.train.data.batches import Batch, LatentReader
 from latentset.train.data.inputs import Input, make_input
-from latentset.train.data.reader import Batch, LatentReader
 from latentset.train.models.pretrained import PretrainableModel
 from latentset.train.recipe.recipe import Device, Recipe
 
@@ -85,7 +85,7 @@ def predict(
 
 
 def score(logits: Tensor, labels: Tensor) -> Tensor:
-    """Count answers: float64 (4,): summed cross entropy in nats, top-1, top-5, samples."""
+    """Figures of predictions: float64 (4,): summed cross entropy in nats, top-1, top-5, samples."""
     ranked = logits.topk(min(TOP, logits.shape[1]), dim=1).indices == labels[:, None]
     losses = F.cross_entropy(logits, labels, reduction="none")
     right = logits.argmax(dim=1) == labels

@@ -12,7 +12,7 @@ from torch import Tensor
 from latentset.datasets.errors import RecipeError, TrainingError
 from latentset.datasets.storage.atomic import write_atomically
 from latentset.datasets.store import Store, open_store
-from latentset.train.data.reader import LatentReader
+from latentset.train.data.batches import LatentReader
 from latentset.train.data.split import select_split, split_names
 from latentset.train.models.build import build_network
 from latentset.train.models.networks import Table
@@ -82,12 +82,7 @@ def evaluate_checkpoint(
 
     By default on all splits that have samples, with the recipe's crop and accelerator.
     ``confusion`` and ``logits`` are files to write: a CSV matrix of all these splits together, and
-    every sample's logits for ``teacher``.
-
-    Raises:
-        TrainingError: The weights cannot be read, or are of another codec or other classes.
-        StoreError: The store cannot be used.
-        RecipeError: A split is empty.
+    every sample's logits for ``teacher``. A store of another codec or of other classes is refused.
     """
     classifier, record, checkpoint, opened = load_classifier(checkpoint, store)
     given = StoreRecord.of(opened)

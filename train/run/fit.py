@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from latentset.datasets.errors import RecipeError
 from latentset.datasets.storage.atomic import write_atomically
 from latentset.datasets.store import Store, open_store
-from latentset.train.data.reader import LatentReader
+from latentset.train.data.batches import LatentReader
 from latentset.train.data.split import Split, select_split
 from latentset.train.models.build import build_network
 from latentset.train.models.pretrained import PretrainableModel, load_pretrained
 from latentset.train.recipe.recipe import Recipe, resolve
 from latentset.train.run.checkpoint import StoreRecord, load_state, load_weights, save_weights
 from latentset.train.run.classifier import Classifier
+from latentset.train.run.epochs import Progress
 from latentset.train.run.evaluate import evaluate_split, write_confusion
-from latentset.train.run.loop import Run, train
-from latentset.train.run.progress import Progress
+from latentset.train.run.loop import Training, train
 from latentset.train.run.run_files import (
     CONFUSION,
     LAST,
@@ -161,7 +161,7 @@ def prepare_run(
     classifier: Classifier,
     store: Store,
     splits: Splits,
-) -> Run:
+) -> Training:
     """Connect the processes, put the network on its device, and load the state if there is one."""
     recipe, network = start.recipe, classifier.network
 
@@ -196,7 +196,9 @@ def prepare_run(
     progress = Progress(frozen_epochs=recipe.schedule.frozen_epochs)
     if (folder / RESUME).exists():
         progress = load_state(folder / RESUME, classifier, optimizer)
-    return Run(start, folder, console, world, device, classifier, optimizer, *readers, progress)
+    return Training(
+        start, folder, console, world, device, classifier, optimizer, *readers, progress
+    )
 
 
 def make_result(
@@ -239,7 +241,7 @@ def make_result(
     return result
 
 
-def print_start(run: Run, splits: Splits, *, resuming: bool) -> None:
+def print_start(run: Training, splits: Splits, *, resuming: bool) -> None:
     """Print what is trained from what, and where."""
     recipe, train, val = run.start.recipe, splits.train, splits.val
     parameters = sum(p.numel() for p in run.classifier.network.parameters())

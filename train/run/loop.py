@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
@@ -16,23 +16,25 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as ProgressBar
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.tensorboard import SummaryWriter
 
-from latentset.train.data.reader import Batch, LatentReader
+from latentset.train.data.batches import Batch, LatentReader
 from latentset.train.run.checkpoint import save_state, save_weights
 from latentset.train.run.classifier import Classifier, autocast, predict, score
+from latentset.train.run.epochs import EpochFigures, Progress
 from latentset.train.run.loss import classification_loss, mix, mixup_weight
-from latentset.train.run.progress import EpochFigures, Progress
 from latentset.train.run.run_files import BEST, LAST, RESUME
 from latentset.train.run.run_folder import Start, write_metrics
 from latentset.train.run.world import World
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 LOG_STEPS = 50
 """Steps between two losses in TensorBoard; an epoch that has fewer logs its last one."""
 
 
 @dataclass
-class Run:
+class Training:
     """All that training works with."""
 
     start: Start
@@ -45,7 +47,7 @@ class Run:
     train_reader: LatentReader
     val_reader: LatentReader | None
     progress: Progress
-    writer: SummaryWriter | None = None
+    writer: "SummaryWriter | None" = None
     """TensorBoard's, in the first process."""
 
     def __post_init__(self) -> None:
@@ -60,9 +62,12 @@ class Run:
         )
 
 
-def train(run: Run, epochs: int) -> None:
+def train(run: Training, epochs: int) -> None:
     """Train until ``epochs`` are done; Ctrl-C saves the state and raises KeyboardInterrupt."""
     if run.world.is_first:
+        # TensorBoard imports TensorFlow where that is installed.
+        from torch.utils.tensorboard import SummaryWriter
+
         run.writer = SummaryWriter(run.folder / "tensorboard")
     model: nn.Module | None = None
     with run.stop, run.bar, closing(run.writer) if run.writer else nullcontext():
@@ -75,7 +80,7 @@ def train(run: Run, epochs: int) -> None:
             raise KeyboardInterrupt
 
 
-def start_phase(run: Run, model: nn.Module | None) -> nn.Module:
+def start_phase(run: Training, model: nn.Module | None) -> nn.Module:
     """Set learning rates and what is frozen; return what computes gradients over all processes.
 
     Source: the paper's two phases: section 4.2, equations 8 to 13; section 5.3.
@@ -96,7 +101,7 @@ def start_phase(run: Run, model: nn.Module | None) -> nn.Module:
     return DistributedDataParallel(network) if run.world.world_size > 1 else network
 
 
-def train_epoch(run: Run, model: nn.Module) -> None:
+def train_epoch(run: Training, model: nn.Module) -> None:
     """Train the epoch in progress, from its start or from where it was interrupted."""
     recipe, progress, network = run.start.recipe, run.progress, run.classifier.network
     accumulate, batches = recipe.schedule.accumulate, len(run.train_reader)
@@ -179,7 +184,7 @@ def compute_loss(
     return loss, logits
 
 
-def validate(run: Run) -> tuple[float, float, float] | None:
+def validate(run: Training) -> tuple[float, float, float] | None:
     """Loss, top-1 and top-5 on the validation split; None where there is none."""
     if run.val_reader is None:
         return None
@@ -194,7 +199,7 @@ def validate(run: Run) -> tuple[float, float, float] | None:
     return loss / samples, top1 / samples, top5 / samples
 
 
-def finish_epoch(run: Run, validated: tuple[float, float, float] | None) -> None:
+def finish_epoch(run: Training, validated: tuple[float, float, float] | None) -> None:
     """Compute an epoch's figures, check, log and print them, and save weights and state."""
     recipe, progress = run.start.recipe, run.progress
     frozen = run.classifier.network.frozen
@@ -235,13 +240,13 @@ def finish_epoch(run: Run, validated: tuple[float, float, float] | None) -> None
     run.console.print(row.line(recipe.schedule.epochs), highlight=False, soft_wrap=True)
 
 
-def save(run: Run) -> None:
+def save(run: Training) -> None:
     """Save the state that the run resumes from, between two steps."""
     if run.world.is_first:
         save_state(run.folder / RESUME, run.classifier, run.optimizer, run.progress)
 
 
-def log(writer: SummaryWriter, figures: dict[str, float], step: int) -> None:
+def log(writer: "SummaryWriter", figures: dict[str, float], step: int) -> None:
     """Write figures to TensorBoard, by their tags."""
     for tag, value in figures.items():
         writer.add_scalar(tag, value, step)

@@ -11,7 +11,7 @@ from latentset.datasets.storage.atomic import write_atomically
 from latentset.train.models.networks import Table
 from latentset.train.recipe.recipe import Recipe, differences
 from latentset.train.run.checkpoint import Record, StoreRecord
-from latentset.train.run.progress import EpochFigures
+from latentset.train.run.epochs import EpochFigures
 from latentset.train.run.run_files import METRICS, RECIPE
 
 

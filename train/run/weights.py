@@ -54,9 +54,8 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 def find_weights(adopt: str, classes: tuple[str, ...] | None = None) -> FoundWeights:
     """Read the weights that a recipe's ``weights.adopt`` names.
 
-    ``classes`` are those of the store, for weights whose fc is used too; None where it is excluded.
-    Weights of other classes, or another order, are refused as far as files of our runs and
-    ImageNet's WNIDs show it.
+    ``classes`` are the store's, where fc is used too: weights of other classes, or another order,
+    are refused as far as files of our runs and ImageNet's WNIDs show it.
     """
     if adopt.startswith(FROM_RECIPE):
         name = adopt.removeprefix(FROM_RECIPE)
@@ -83,9 +82,8 @@ def find_weights(adopt: str, classes: tuple[str, ...] | None = None) -> FoundWei
 def load_torchvision(name: str) -> dict[str, Tensor]:
     """Load a ResNet's published weights, such as ``ResNet50_Weights.IMAGENET1K_V2``.
 
-    From the cache of torch.hub (``$TORCH_HOME/hub/checkpoints``), or torchvision's server; a
-    download is compared with the digest in its name, and only tensors are read. Not ``DEFAULT``,
-    which names other weights with each version.
+    From the cache of torch.hub (``$TORCH_HOME/hub/checkpoints``), or torchvision's server; only
+    tensors are read. Not ``DEFAULT``, which names other weights with each version.
 
     Source: section 5.2: on ImageNet, Anchor 1 is torchvision's pretrained ResNet-50.
     """
@@ -115,7 +113,7 @@ def load_torchvision(name: str) -> dict[str, Tensor]:
 
 
 def _check_imagenet(adopt: str, classes: tuple[str, ...]) -> None:
-    """Refuse classes that are not ImageNet's in torchvision's order, as far as their names show."""
+    """Refuse classes that are not ImageNet's in torchvision's order, as far as names show."""
     wnids = sorted(name for name in classes if WNID.fullmatch(name))
     if len(classes) == IMAGENET_CLASSES and list(classes) == wnids:
         return

@@ -1,4 +1,4 @@
-"""The processes that train together, as torchrun tells each of them, and the device of each."""
+"""The processes that train together, by the variables of torchrun, and the device of each."""
 
 import os
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ class World:
                 distributed.broadcast(buffer, 0)
 
     def disconnect(self) -> None:
-        """Leave the other processes; each goes on alone."""
+        """Leave the other processes."""
         if self.world_size > 1:
             distributed.destroy_process_group()
 

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from latentset.datasets.store import Store
+from latentset.train.data.batches import Batch, LatentReader
 from latentset.train.data.inputs import LatentInput, PixelInput, make_input
-from latentset.train.data.reader import Batch, LatentReader
 from latentset.train.data.split import select_split
 from latentset.train.models.build import build_network
 from latentset.train.models.cau import CAU

@@ -9,11 +9,11 @@ import torch
 
 from latentset.datasets.errors import RecipeError
 from latentset.datasets.store import Store, open_store
-from latentset.train.data.reader import LatentReader
+from latentset.train.data.batches import LatentReader
 from latentset.train.data.split import select_split
 from latentset.train.recipe.recipe import Recipe, resolve
+from latentset.train.run.classifier_export import export_classifier
 from latentset.train.run.evaluate import evaluate_checkpoint, evaluate_split, load_classifier
-from latentset.train.run.export import export_classifier
 from latentset.train.run.fit import fit
 from latentset.train.run.run_files import read_result
 from tests.makers.synthetic import write_synthetic_pixels

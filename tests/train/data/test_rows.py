@@ -12,7 +12,7 @@ from latentset.datasets.errors import StoreCorruptError
 from latentset.datasets.storage.location import Folder
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.convert import convert
-from latentset.train.data.reader import Batch, LatentReader
+from latentset.train.data.batches import Batch, LatentReader
 from latentset.train.data.rows import Hdf5Rows, UnreadableError, ZarrRows, open_rows
 from latentset.train.data.split import select_split
 from latentset.train.recipe.recipe import Data, Recipe

@@ -17,9 +17,8 @@ from latentset.train.models.cau_variants import (
     SharedPoolingCAU,
 )
 from latentset.train.models.cresnet import CResNet
-from latentset.train.models.fa import FA
+from latentset.train.models.fa import FA, CAUOnly, FAInner, FAPost, FASkip
 from latentset.train.models.fa_cresnet import FACResNet, FACResNetPost, FACResNetY
-from latentset.train.models.fa_variants import CAUOnly, FAInner, FAPost, FASkip
 from latentset.train.models.feu import FEU
 from latentset.train.models.networks import AnyNetwork, Network
 from latentset.train.models.pooling import AttentionPooling, AveragePooling, MaxPooling

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from latentset.train.models.fa_variants import CAUOnly, FAInner, FAPost, FASkip
+from latentset.train.models.fa import CAUOnly, FAInner, FAPost, FASkip
 from latentset.train.models.feu import FEU
 
 

@@ -24,7 +24,7 @@ from latentset.train.run.checkpoint import (
     save_weights,
 )
 from latentset.train.run.classifier import Classifier
-from latentset.train.run.progress import Progress
+from latentset.train.run.epochs import Progress
 
 MakeRecipe = Callable[..., Recipe]
 

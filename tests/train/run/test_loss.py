@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from latentset.datasets.store import Store
-from latentset.train.data.reader import LatentReader
+from latentset.train.data.batches import LatentReader
 from latentset.train.data.split import select_split
 from latentset.train.models.build import build_network
 from latentset.train.models.fa_cresnet import FACResNet

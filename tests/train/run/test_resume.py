@@ -24,8 +24,8 @@ from latentset.train.models.fa_cresnet import FACResNet
 from latentset.train.recipe.recipe import Device, Recipe
 from latentset.train.run import loop
 from latentset.train.run.checkpoint import read_progress, save_state
+from latentset.train.run.epochs import Progress
 from latentset.train.run.fit import fit
-from latentset.train.run.progress import Progress
 from latentset.train.run.run_files import read_result
 
 MakeRecipe = Callable[..., Recipe]
@@ -92,7 +92,10 @@ def test_killed_within_an_epoch(make_recipe: MakeRecipe, tmp_path: Path, seed: i
     assert_equal(tmp_path / "run", tmp_path / "whole")
 
 
-def test_ctrl_c_within_an_epoch_loses_no_step(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_within_an_epoch_loses_no_step(
+    make_recipe: MakeRecipe, tmp_path: Path, number: signal.Signals
+) -> None:
     recipe = make(make_recipe, schedule__ema_decay=0.9, schedule__accumulate=2)
     recipe = recipe.model_copy(update={"device": Device(accelerator="cpu", save_steps=1000)})
     fit(recipe, tmp_path / "whole")
@@ -102,8 +105,8 @@ def test_ctrl_c_within_an_epoch_loses_no_step(make_recipe: MakeRecipe, tmp_path:
         nonlocal seen
         if isinstance(module, FACResNet) and module.training:
             seen += 1
-            if seen == 9:  # the first of two parts of the fifth step
-                signal.raise_signal(signal.SIGINT)
+            if seen == 9:  # the first of two micro-batches of the fifth step
+                signal.raise_signal(number)
 
     handle = register_module_forward_pre_hook(press)
     try:

@@ -13,8 +13,8 @@ from latentset.datasets.errors import RecipeError, TrainingError
 from latentset.datasets.store import Store
 from latentset.datasets.store.header import ArrayName
 from latentset.train.recipe.recipe import Recipe
+from latentset.train.run.classifier_export import export_classifier
 from latentset.train.run.evaluate import evaluate_split, load_classifier
-from latentset.train.run.export import export_classifier
 from latentset.train.run.fit import fit
 from tests.makers.synthetic import write_synthetic_store
 

@@ -6,8 +6,8 @@ import pytest
 
 from latentset.datasets.errors import RecipeError
 from latentset.train.recipe.recipe import Recipe
+from latentset.train.run.epochs import EpochFigures, Progress
 from latentset.train.run.fit import fit
-from latentset.train.run.progress import EpochFigures, Progress
 
 MakeRecipe = Callable[..., Recipe]
 

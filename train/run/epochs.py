@@ -33,7 +33,7 @@ class EpochFigures(Table):
     samples_per_s: float
 
     def check(self, folder: object) -> None:
-        """Refuse a loss that is not finite: NaN in the network may show in validation first."""
+        """Refuse a loss that is not finite; NaN may show in validation first."""
         losses = [self.train_loss, self.val_loss]
         wrong = [loss for loss in losses if loss is not None and not math.isfinite(loss)]
         if wrong:
@@ -72,7 +72,7 @@ class Progress(BaseModel):
     batches: int = 0
     """Micro-batches done of the epoch in progress, always those of whole steps when saved."""
     sums: tuple[float, float] = (0.0, 0.0)
-    """Of that epoch so far, over all processes: loss of each sample, correct answers."""
+    """Of that epoch so far, over all processes: loss of each sample, correct predictions."""
     seconds: float = 0.0
     """Spent on that epoch so far."""
     frozen_epochs: int
@@ -90,8 +90,8 @@ class Progress(BaseModel):
     def finish_epoch(self, row: EpochFigures, plateau_epochs: int) -> bool:
         """Add an epoch's figures; return whether it is the best so far.
 
-        The first phase ends early once the loss on the validation split has not fallen for
-        ``plateau_epochs`` epochs (0 = never): the paper's "until the loss reaches its plateau".
+        The first phase ends early once the validation loss has not fallen for ``plateau_epochs``
+        epochs (0 = never): the paper's "until the loss reaches its plateau".
         """
         if plateau_epochs and self.epoch + 1 < self.frozen_epochs and row.val_loss is not None:
             if self.lowest_loss is None or row.val_loss < self.lowest_loss:

@@ -10,7 +10,7 @@ from latentset.datasets.errors import RecipeError, StoreCorruptError
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.arrays import DTYPES
 from latentset.datasets.store.header import ArrayName
-from latentset.train.data.reader import Batch, LatentReader
+from latentset.train.data.batches import Batch, LatentReader
 from latentset.train.data.split import select_split, split_names
 from latentset.train.recipe.recipe import Data
 from tests.makers.synthetic import write_synthetic_store
@@ -98,7 +98,7 @@ def test_reading_ahead_is_bounded(mixed_store: Store, monkeypatch: pytest.Monkey
             future.set_result(fn(*args))
             return future
 
-    monkeypatch.setattr("latentset.train.data.reader.ThreadPoolExecutor", Immediate)
+    monkeypatch.setattr("latentset.train.data.batches.ThreadPoolExecutor", Immediate)
     data = Data(batch_size=2, read_ahead=3)
     train = select_split(mixed_store, "train")
     batches = LatentReader(mixed_store, train, data, seed=0, training=True).batches(0)
