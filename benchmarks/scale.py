@@ -40,7 +40,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 if TYPE_CHECKING:
-    from latentset.pipeline.encode.encode_task import EncodeTask
+    from latentset.pipeline.jobs.progress import ProgressView
+from latentset.pipeline.encode.encode_task import EncodeTask
     from latentset.pipeline.jobs.plan import FileFacts
     from latentset.pipeline.jobs.shard import ShardDone
 
@@ -193,7 +194,7 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-class Stages:
+class Stages(ProgressView):
     """Seconds and peak memory of the client in each stage, by what the job shows."""
 
     def __init__(self) -> None:
