@@ -60,7 +60,7 @@ lint: environments
 		$(ENCODE_BENCHMARKS)
 	@echo "== mypy --strict, train and datasets"
 	$(TRAIN)/mypy .typing/latentset/cli .typing/latentset/train .typing/latentset/paper .typing/latentset/datasets \
-		tests/makers/runs.py tests/makers/stores.py tests/makers/adopting.py tests/train tests/paper tests/datasets \
+		tests/makers/runs.py tests/makers/stores.py tests/train tests/paper tests/datasets \
 		$(filter-out $(ENCODE_BENCHMARKS),$(wildcard benchmarks/*.py))
 
 test-encode: environments
