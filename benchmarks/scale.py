@@ -39,9 +39,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from latentset.pipeline.jobs.progress import ProgressView
+
 if TYPE_CHECKING:
-    from latentset.pipeline.jobs.progress import ProgressView
-from latentset.pipeline.encode.encode_task import EncodeTask
+    from latentset.pipeline.encode.encode_task import EncodeTask
     from latentset.pipeline.jobs.plan import FileFacts
     from latentset.pipeline.jobs.shard import ShardDone
 
