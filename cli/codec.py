@@ -206,7 +206,7 @@ def time_command(
 
     from latentset.datasets.sources.images import read_image
     from latentset.datasets.sources.resize import ResizeRule
-    from latentset.pipeline.codec.codec_timing import CodecTimings, describe_machine, time_codec
+    from latentset.pipeline.codec.codec_timing import CodecTimes, describe_machine, time_codec
     from latentset.pipeline.codec.load.codec import load_codec
     from latentset.pipeline.codec.load.selfcheck import make_test_images
 
@@ -221,7 +221,7 @@ def time_command(
     else:
         pixels = read_image(image)
     loaded = [load_codec(name, threads=threads, cache=cache) for name in codecs]
-    times = CodecTimings(
+    times = CodecTimes(
         machine=describe_machine(threads),
         codecs={codec.info.name: time_codec(codec, pixels, repeat) for codec in loaded},
     )

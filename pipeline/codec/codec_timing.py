@@ -18,7 +18,7 @@ WARM_UP = 2
 """Runs of each that are not counted: TensorFlow prepares a graph in the first of a size."""
 
 
-class CodecTiming(BaseModel):
+class CodecTime(BaseModel):
     """Wall times of one codec for one image, medians, in ms; batch 1."""
 
     model_config = ConfigDict(frozen=True)
@@ -37,18 +37,18 @@ class CodecTiming(BaseModel):
     """Number of runs."""
 
 
-class CodecTimings(BaseModel):
+class CodecTimes(BaseModel):
     """The file of `latentset codec time --json`."""
 
     model_config = ConfigDict(frozen=True)
 
     machine: str
     """See ``describe_machine``."""
-    codecs: dict[str, CodecTiming]
+    codecs: dict[str, CodecTime]
     """By the codec's name."""
 
 
-def time_codec(codec: Codec, pixels: NDArray[np.uint8], repeat: int) -> CodecTiming:
+def time_codec(codec: Codec, pixels: NDArray[np.uint8], repeat: int) -> CodecTime:
     """Measure a codec on one image, uint8 (H, W, 3): medians of ``repeat`` runs, taken in turns."""
     batch, size = pixels[np.newaxis], (pixels.shape[0], pixels.shape[1])
     strings = codec.sender(pixels)
@@ -66,7 +66,7 @@ def time_codec(codec: Codec, pixels: NDArray[np.uint8], repeat: int) -> CodecTim
             run()
             times[name].append(1000 * (time.perf_counter() - start))
     medians = {name: round(statistics.median(t[WARM_UP:]), 3) for name, t in times.items()}
-    return CodecTiming(**medians, image=size, repeat=repeat)
+    return CodecTime(**medians, image=size, repeat=repeat)
 
 
 def describe_machine(threads: int) -> str:
