@@ -73,8 +73,9 @@ def decode(
             result = JobResult(target.before, was_complete=True)
         else:
             workers = stack.enter_context(connect(options))
+            plan = find_plan(target.job, view.say) or _plan(target, latents)
             task = DecodeTask(
-                targets=(),
+                targets=(target.for_tasks(plan),),
                 batch=options.batch,
                 engine=options.engine,
                 leases=leases,
@@ -82,7 +83,6 @@ def decode(
                 manifest_sha256=digest_of(latents),
                 originals=originals,
             )
-            plan = find_plan(target.job, view.say) or _plan(target, latents)
             (result,) = make_stores(workers, decode_shard, task, [target], [plan], view, "decoding")
     _report_new(latents, result.store, view)  # a retry may have come since
     return result

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
 from latentset.datasets.errors import JobError
 from latentset.datasets.sources import Source
 from latentset.datasets.storage.location import open_location
+from latentset.datasets.storage.lock import Lease
 from latentset.datasets.store.arrays import RowForm, rows_of
 from latentset.datasets.store.header import (
     ARRAYS,
@@ -26,6 +27,7 @@ from latentset.pipeline.jobs.coder import IMAGES, NO_CODEC
 from latentset.pipeline.jobs.options import JobOptions
 from latentset.pipeline.jobs.plan import FileFacts, PlanFile, find_plan, make_plan, write_plan
 from latentset.pipeline.jobs.settings import Settings, describe_source
+from latentset.pipeline.jobs.shard import check_leases
 from latentset.pipeline.jobs.target import Target, choose_container, lock_targets, look_at
 from latentset.pipeline.jobs.tasks import JobResult, load_codecs, make_stores, read_headers
 
@@ -82,8 +84,8 @@ def encode_all(
         open_targets = [t for t in targets if options.retry_failed or not t.is_complete]
         locked, leases = lock_targets(open_targets, options.view.say, stack)
         locked = [finish_retry(target, options.view.say) for target in locked]
-        task = EncodeTask(
-            targets=(),
+        make_task = partial(
+            EncodeTask,
             batch=options.batch,
             engine=options.engine,
             leases=leases,
@@ -97,7 +99,10 @@ def encode_all(
         }
         if missing := [target for target in locked if not target.is_complete]:
             form = max((rows_of(t.settings.content) for t in targets), key=lambda row: row.bytes)
-            plans = _plan(workers, missing, source, form, task, options)
+            plans = _plan(workers, missing, source, form, leases, options)
+            task = make_task(
+                targets=tuple(t.for_tasks(p) for t, p in zip(missing, plans, strict=True))
+            )
             if task.fail:
                 refuse_planned(plans[0])
             made = make_stores(
@@ -108,7 +113,7 @@ def encode_all(
             for target in locked:
                 result = done[target.store]
                 done[target.store] = retry_failed(
-                    workers, target, result, source, task, options.view
+                    workers, target, result, source, make_task, leases, options.view
                 )
     return [done[target.store] for target in targets]
 
@@ -172,7 +177,7 @@ def _plan(
     targets: Sequence[Target],
     source: Source,
     form: RowForm,
-    task: EncodeTask,
+    leases: Sequence[Lease],
     options: EncodeOptions,
 ) -> list[PlanFile]:
     """Open the plans of earlier runs of the same job, and make those that are missing."""
@@ -181,7 +186,7 @@ def _plan(
     if None in found.values():
         paths = source.samples["path"].to_pylist()
         facts = read_headers(workers(), source.root, paths, options.view)
-        task.check_leases()
+        check_leases(leases)
     plans = [
         found[t.store] or write_plan(t.job, make_plan(source, t.settings, facts, form))
         for t in targets

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from latentset.datasets.errors import JobError
 from latentset.datasets.sources import Source
 from latentset.datasets.storage.location import Folder, Location
+from latentset.datasets.storage.lock import Lease
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.header import Header
 from latentset.datasets.store.layout import append_rows, fits
@@ -47,7 +48,7 @@ from latentset.pipeline.jobs.plan import (
 )
 from latentset.pipeline.jobs.progress import ProgressView
 from latentset.pipeline.jobs.settings import Settings
-from latentset.pipeline.jobs.shard import ShardTarget
+from latentset.pipeline.jobs.shard import ShardTarget, check_leases
 from latentset.pipeline.jobs.target import Target, look_at
 from latentset.pipeline.jobs.tasks import JobResult, Retried, read_headers, run_shards
 
@@ -78,7 +79,8 @@ def retry_failed(
     target: Target,
     done: JobResult,
     source: Source,
-    task: EncodeTask,
+    make_task: Callable[..., EncodeTask],
+    leases: Sequence[Lease],
     view: ProgressView,
 ) -> JobResult:
     """Try the failed samples of a complete store again, whose lock is held.
@@ -88,11 +90,12 @@ def retry_failed(
         target: The store and its job.
         done: What the job has done so far; its store is open.
         source: The images.
-        task: What tasks carry; its targets are replaced.
+        make_task: Makes the task of ``targets``.
+        leases: The locks of the job.
         view: Where to show progress.
 
     Raises:
-        ImageFailedError: An image cannot be encoded and ``task.fail`` is set.
+        ImageFailedError: An image cannot be encoded and the task is to fail then.
         JobError: The store is of an earlier format version.
         StoreError: An object cannot be written.
         StoreCorruptError: The store was altered.
@@ -109,13 +112,13 @@ def retry_failed(
         )
     retry, paths = target.job / "retry", source.samples["path"].take(failed).to_pylist()
     facts = read_headers(workers(), source.root, paths, view)
-    task.check_leases()
+    check_leases(leases)
     plan = write_plan(retry, _plan(store, target.settings, source, failed, facts))
+    staged = retry / "objects"
+    task = make_task(targets=(ShardTarget(staged, retry, plan.table_sha256, target.codec),))
     if task.fail:
         refuse_planned(plan)
-    staged = retry / "objects"
-    made = ShardTarget(staged, retry, plan.table_sha256, target.codec)
-    run_shards(workers(), encode_shard, replace(task, targets=(made,)), plan, view, "encoding")
+    run_shards(workers(), encode_shard, task, plan, view, "encoding")
     change = decide(store, plan, read_records(staged, retry, plan))
     task.check_leases()
     if not change.samples.equals(store.samples):

@@ -58,8 +58,13 @@ class ShardTask:
 
     def check_leases(self) -> None:
         """Stop if another job has taken a store over."""
-        for lease in self.leases:
-            lease.check()
+        check_leases(self.leases)
+
+
+def check_leases(leases: Sequence[Lease]) -> None:
+    """Stop if another job has taken one of these stores over."""
+    for lease in leases:
+        lease.check()
 
 
 @dataclass(frozen=True)

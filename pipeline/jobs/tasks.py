@@ -5,7 +5,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -107,12 +107,8 @@ def make_stores(
     view: ProgressView,
     what: str,
 ) -> list[JobResult]:
-    """Run a task for every shard of planned stores, and finish the stores.
-
-    ``task`` gets its targets here.
-    """
+    """Run a task for every shard of planned stores, and finish the stores."""
     task.check_leases()
-    task = replace(task, targets=tuple(t.for_tasks(p) for t, p in zip(targets, plans, strict=True)))
     for target, plan in zip(targets, plans, strict=True):
         write_objects(target.objects, metadata_objects(plan.header))
     started = time.monotonic()

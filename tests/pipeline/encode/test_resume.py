@@ -21,7 +21,7 @@ from latentset.datasets.storage.location import Folder
 from latentset.datasets.store import open_store
 from latentset.pipeline.jobs.record import read_record
 from latentset.pipeline.jobs.tasks import JobResult
-from tests.makers import CLIENT
+from tests.makers import PYTHONPATH
 from tests.makers.commands import TIMEOUT_S, client, records_of, wait_for
 
 Run = Callable[..., JobResult]
@@ -203,7 +203,7 @@ def test_a_running_scheduler_with_workers_of_two_threads(
     run: Run, mixed: Source, content: Content, tmp_path: Path
 ) -> None:
     file = tmp_path / "scheduler.json"
-    environment = {**os.environ, "PYTHONPATH": str(CLIENT.parent)}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
     dask = [sys.executable, "-m", "dask"]
     local = ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"]
     scratch = ["--local-directory", str(tmp_path)]
