@@ -4,6 +4,7 @@ They are read from the source, so that imports inside functions and for type che
 """
 
 import ast
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -195,6 +196,14 @@ def test_the_product_keeps_the_rules(rule: str, product: Modules) -> None:
 def test_every_part_has_its_rule(product: Modules) -> None:
     for name, module in product.items():
         assert module.is_package or any(is_below(name, part) for part in MAY_IMPORT), name
+
+
+def test_the_documents_name_files_that_exist() -> None:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    path = re.compile(rf"\b(?:{'|'.join((*PARTS, 'tests', 'benchmarks'))})/[\w/]+\.(?:py|md)\b")
+    named = {(page.name, name) for page in pages for name in path.findall(page.read_text("utf-8"))}
+    assert len(named) > 20
+    assert not [(page, name) for page, name in named if not (ROOT / name).exists()]
 
 
 def find_imported_tests(modules: Modules) -> Iterator[str]:
