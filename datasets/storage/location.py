@@ -5,15 +5,17 @@ what was written is there after a crash: on a file system because it is renamed 
 flushed, in object storage because that is what such a service promises.
 """
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote
 
 from latentset.datasets.errors import StoreError
+from latentset.datasets.storage.access import reading
 from latentset.datasets.storage.bucket import Bucket
 from latentset.datasets.storage.folder import Folder
 
-__all__ = ["Bucket", "Folder", "Location", "open_location"]
+__all__ = ["Bucket", "Folder", "Location", "open_location", "read_if_there"]
 
 
 class Location(Protocol):
@@ -81,6 +83,13 @@ def open_location(location: "Path | str | Location") -> Location:
             raise StoreError(f"{text} names no location: expected {scheme}://NAME/…")
         return Bucket(f"{scheme}://{names.rstrip('/')}")
     return _folder(text)
+
+
+def read_if_there(location: Location, path: str) -> bytes | None:
+    """Read an object; None where there is none, StoreUnreachableError on trouble."""
+    with reading(f"{location}/{path}"), suppress(FileNotFoundError, NotADirectoryError):
+        return location.read(path)
+    return None
 
 
 def _folder(path: str) -> Folder:

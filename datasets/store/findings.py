@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
@@ -78,6 +79,14 @@ class Findings:
             text = text.replace(f"{self.where}: ", "")
             if text not in self.problems:
                 self.problems.append(text)
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Add the StoreError that is raised inside, which ends there."""
+        try:
+            yield
+        except StoreError as error:
+            self.add(error)
 
     def block(self, obstacle: StoreError | str) -> None:
         """Note what could not be checked, once."""

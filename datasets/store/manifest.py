@@ -69,6 +69,18 @@ class Manifest(Frozen):
             raise ValueError("shards: expected 0, 1, 2, …")
         return self
 
+    @property
+    def listed(self) -> dict[str, StoredObject]:
+        """The objects by path."""
+        return {item.path: item for item in self.objects}
+
+    def check_counts(self, samples: pa.Table, where: str) -> None:
+        """Raise a StoreCorruptError if a samples table has other counts."""
+        if (counted := count_samples(samples)) != self.samples:
+            raise StoreCorruptError(
+                f"{where}: expected {self.samples}, as in the manifest, got {counted}"
+            )
+
     def to_bytes(self) -> bytes:
         """The object ``manifest.json``, with its own digest."""
         blank = self.model_copy(update={"sha256": _NO_DIGEST})

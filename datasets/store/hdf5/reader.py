@@ -28,7 +28,7 @@ from latentset.datasets.store.hdf5.metadata import (
 )
 from latentset.datasets.store.hdf5.table import read_samples
 from latentset.datasets.store.header import ATTRIBUTE, ArrayName, Header, parse_header
-from latentset.datasets.store.manifest import Manifest, count_samples, parse_manifest
+from latentset.datasets.store.manifest import Manifest, parse_manifest
 from latentset.datasets.store.samples import SAMPLES_GROUP, check_samples, samples_schema
 from latentset.datasets.store.store import Store
 
@@ -117,11 +117,7 @@ def read_table(path: Path, header: Header, manifest: Manifest) -> pa.Table:
     with open_file(path) as file:
         samples = read_samples(file, header, path)
     check_samples(samples, header, str(path))
-    if (counted := count_samples(samples)) != manifest.samples:
-        raise StoreCorruptError(
-            f"{path}: {SAMPLES_GROUP}: expected {manifest.samples} (as in the manifest), got "
-            f"{counted}"
-        )
+    manifest.check_counts(samples, f"{path}: {SAMPLES_GROUP}")
     return samples
 
 

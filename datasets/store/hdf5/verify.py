@@ -49,32 +49,25 @@ def verify_hdf5(location: Folder, findings: Findings, report: Report) -> None:
         return
     except OSError as error:
         raise unreachable(path, error) from error
-    try:
+    with findings.collecting():
         findings.samples = read_table(path, header, manifest)
-    except StoreError as error:
-        findings.add(error)
     placement = findings.check_samples()
     store = Hdf5Store(location, header, samples_schema(header).empty_table(), manifest)
-    try:
+    with findings.collecting():
         _check_objects(store, manifest, findings)
-    except StoreError as error:
-        findings.add(error)
     datasets: dict[ArrayName, ChunkedDataset] = {}
     for name in header.arrays:
-        try:
+        with findings.collecting():
             datasets[name] = store.dataset(name)
-        except StoreError as error:
-            findings.add(error)
     digests = _check_shards(store, datasets, placement, findings, report)
-    for item in manifest.objects:
-        for name, digest in digests.items():
-            if item.path == name and digest.describe(name) != item:
-                findings.add(f"{name} differs from its sha256 in the manifest")
+    for name, digest in digests.items():
+        if digest.describe(name) != manifest.listed[name]:
+            findings.add(f"{name} differs from its sha256 in the manifest")
 
 
 def _check_objects(store: Hdf5Store, manifest: Manifest, findings: Findings) -> None:
     """The columns' digests, and that the file holds nothing else."""
-    path, listed = store.path, {item.path: item for item in manifest.objects}
+    path, listed = store.path, manifest.listed
     findings.objects = len(listed)
     with open_file(path) as file:
         extra = [

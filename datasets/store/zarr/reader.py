@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -10,13 +9,13 @@ import pyarrow as pa
 import zarr
 
 from latentset.datasets.errors import StoreCorruptError, StoreFormatError, StoreIncompleteError
-from latentset.datasets.storage.access import reading, unreachable
-from latentset.datasets.storage.location import Bucket, Location
+from latentset.datasets.storage.access import unreachable
+from latentset.datasets.storage.location import Bucket, Location, read_if_there
 from latentset.datasets.store.arrays import DTYPES
-from latentset.datasets.store.digests import sha256_of
+from latentset.datasets.store.digests import StoredObject, sha256_of
 from latentset.datasets.store.formats import is_hdf5_name
 from latentset.datasets.store.header import ATTRIBUTE, ArrayName, Header, parse_header
-from latentset.datasets.store.manifest import MANIFEST, Manifest, count_samples, parse_manifest
+from latentset.datasets.store.manifest import MANIFEST, Manifest, parse_manifest
 from latentset.datasets.store.samples import SAMPLES, parse_samples, samples_schema
 from latentset.datasets.store.store import Store
 from latentset.datasets.store.zarr.metadata import check_array_metadata, least_shard_bytes
@@ -49,7 +48,7 @@ class ZarrStore(Store):
 def open_zarr(location: Location, allow_incomplete: bool) -> ZarrStore:
     """Open a store of Zarr objects; raises as ``open_store`` does."""
     header = read_header(location)
-    content = _read(location, MANIFEST)
+    content = read_if_there(location, MANIFEST)
     if content is None:
         if allow_incomplete:
             return ZarrStore(location, header, samples_schema(header).empty_table(), None)
@@ -68,7 +67,7 @@ def read_header(location: Location) -> Header:
         StoreFormatError: There is no store, or it is of a version that this reader does not know.
         StoreUnreachableError: The location cannot be read.
     """
-    content = _read(location, "zarr.json")
+    content = read_if_there(location, "zarr.json")
     if content is None and isinstance(location, Bucket) and is_hdf5_name(location.name):
         raise StoreFormatError(
             f"{location}: expected a store of Zarr objects; one in HDF5 is read from a file system "
@@ -112,48 +111,41 @@ def manifest_problems(header: Header, manifest: Manifest) -> Iterator[str]:
             f"got {len(manifest.shards)}"
         )
         return
-    listed = {item.path for item in manifest.objects}
+    listed = manifest.listed
     for path in required_objects(header):
         if path not in listed:
             yield f"{MANIFEST} does not list {path}"
 
 
-def _read(location: Location, path: str) -> bytes | None:
-    with reading(f"{location}/{path}"), suppress(FileNotFoundError, NotADirectoryError):
-        return location.read(path)
-    return None
+def check_size(location: Location, item: StoredObject, size: int | None) -> None:
+    """Raise a StoreCorruptError if an object has another size than listed, or none (None)."""
+    if size is None:
+        raise StoreCorruptError(f"{location}: {item.path} is missing")
+    if size != item.bytes:
+        raise StoreCorruptError(f"{location}: {item.path}: expected {item.bytes} bytes, got {size}")
 
 
 def _check_objects(location: Location, header: Header, manifest: Manifest) -> pa.Table:
     """Check every object's size, and the small ones' digests; return the samples."""
-
-    def refuse(problem: str) -> StoreCorruptError:
-        return StoreCorruptError(f"{location}: {problem}")
-
     for problem in manifest_problems(header, manifest):
-        raise refuse(problem)
-    listed = {item.path: item for item in manifest.objects}
-    sizes = location.sizes()
-    if sizes is not None:
-        for item in manifest.objects:
-            if (size := sizes.get(item.path)) is None:
-                raise refuse(f"{item.path}: is missing")
-            if size != item.bytes:
-                raise refuse(f"{item.path}: expected {item.bytes} bytes, got {size}")
+        raise StoreCorruptError(f"{location}: {problem}")
+    listed, sizes = manifest.listed, location.sizes()
+    for item in manifest.objects if sizes is not None else ():
+        check_size(location, item, sizes.get(item.path))
     content: dict[str, bytes] = {}
     for name in required_objects(header)[: 2 + len(header.arrays)]:
-        found = _read(location, name)
+        found = read_if_there(location, name)
         if found is None:
-            raise refuse(f"{name}: is missing")
+            raise StoreCorruptError(f"{location}: {name} is missing")
         if sha256_of(found) != listed[name].sha256:
-            raise refuse(f"{name} differs from its sha256 in {MANIFEST}")
+            raise StoreCorruptError(f"{location}: {name} differs from its sha256 in {MANIFEST}")
         content[name] = found
     for array in header.arrays:
         check_array_metadata(content[f"{array}/zarr.json"], header, array, str(location))
         for k in range(header.layout.shards):
-            if listed[f"{array}/c/{k}/0"].bytes < least_shard_bytes(header, array):
-                raise refuse(f"{array}/c/{k}/0: is too small for the index of its chunks")
+            path = f"{array}/c/{k}/0"
+            if listed[path].bytes < least_shard_bytes(header, array):
+                raise StoreCorruptError(f"{location}: {path} is too small for its chunks' index")
     samples = parse_samples(content[SAMPLES], header, str(location))
-    if (counted := count_samples(samples)) != manifest.samples:
-        raise refuse(f"{SAMPLES}: expected {manifest.samples} (as in {MANIFEST}), got {counted}")
+    manifest.check_counts(samples, f"{location}: {SAMPLES}")
     return samples

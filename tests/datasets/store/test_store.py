@@ -175,7 +175,7 @@ def test_a_manifest_that_leads_out_of_the_store_is_refused(store: Path) -> None:
 @pytest.mark.parametrize("name", ["y_hat/c/0/0", "z_hat/c/1/0", "scale_index/zarr.json"])
 def test_a_missing_object_is_refused(store: Path, name: str) -> None:
     (store / name).unlink()
-    with pytest.raises(StoreCorruptError, match=f"{name}: is missing"):
+    with pytest.raises(StoreCorruptError, match=f"{name} is missing"):
         open_store(store)
 
 
