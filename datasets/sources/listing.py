@@ -21,7 +21,6 @@ from latentset.datasets.errors import SourceError
 from latentset.datasets.sources.source import (
     SPLIT_NAMES,
     Source,
-    is_inside,
     make_source,
     refuse_repetition,
     resolve_inside,
@@ -122,8 +121,8 @@ def _check_links(location: Path, root: Path, paths: pa.ChunkedArray) -> None:
     leaving = f"a link leads out of the root {root}"
     linked: list[str] = []
     for folder in pc.unique(pc.replace_substring_regex(paths, r"[^/]*$", "")).to_pylist():
-        target = os.path.realpath(root / folder)
-        if not is_inside(str(root), target):
+        target = Path(os.path.realpath(root / folder))
+        if not target.is_relative_to(root):
             _refuse_rows(location, pc.starts_with(paths, folder), paths, leaving)
         try:
             with os.scandir(target) as entries:

@@ -30,7 +30,6 @@ Outcome = Literal["sound", "damaged", "not checked"]
 """All was read and is right; something is wrong; or something could not be read, or is not there
 yet, and nothing that could be read is wrong."""
 
-Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -120,16 +119,19 @@ class Findings:
         ]
 
 
-def in_parallel(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """Call ``function`` with each item in threads; results in order, computed a few ahead."""
+def check_shards(
+    check: Callable[[int], Result], shards: Sequence[int], report: Report
+) -> Iterator[Result]:
+    """Call ``check`` with each shard in threads; results in order, computed a few ahead."""
+    report("checking", 0, len(shards))
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="verify") as threads:
         pending: list[Future[Result]] = []
-        for item in items:
-            pending.append(threads.submit(function, item))
-            if len(pending) > WORKERS:
+        for k in range(len(shards) + WORKERS):
+            if k < len(shards):
+                pending.append(threads.submit(check, shards[k]))
+            if k >= WORKERS:
                 yield pending.pop(0).result()
-        while pending:
-            yield pending.pop(0).result()
+                report("checking", k - WORKERS + 1, len(shards))
 
 
 def name_rows(name: ArrayName, first: int, stop: int, placement: Placement | None) -> str:

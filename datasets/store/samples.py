@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from latentset.datasets.errors import StoreCorruptError, StoreFormatError
+from latentset.datasets.errors import StoreCorruptError, StoreFormatError, expect
 from latentset.datasets.store.header import Header
 
 SAMPLES = "samples.parquet"
@@ -94,16 +94,9 @@ def parse_samples(content: bytes, header: Header, where: str) -> pa.Table:
     for field in schema:
         if field.name not in found.names:
             raise StoreFormatError(f"{where}: {SAMPLES}: column {field.name!r} is missing")
-        kind = found.field(field.name).type
-        if kind != field.type:
-            raise StoreFormatError(
-                f"{where}: {SAMPLES}: column {field.name!r}: expected {field.type}, got {kind}"
-            )
-    if rows != header.source.samples:
-        raise StoreCorruptError(
-            f"{where}: {SAMPLES}: expected {header.source.samples} rows (the header's "
-            f"source.samples), got {rows}"
-        )
+        kind, what = found.field(field.name).type, f"{where}: {SAMPLES}: column {field.name!r}"
+        expect(what, field.type, kind, StoreFormatError)
+    expect(f"{where}: {SAMPLES}: rows (source.samples)", header.source.samples, rows)
     _refuse_swollen(rows, content, where, "rows")
     try:
         # Texts as dictionaries: one that is stored once and used a million times stays small.

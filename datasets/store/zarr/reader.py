@@ -1,20 +1,23 @@
 """Opening a store of Zarr objects, after the checks that cost little (docs/store-spec.md, 6)."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import zarr
 
-from latentset.datasets.errors import StoreCorruptError, StoreFormatError, StoreIncompleteError
+from latentset.datasets.errors import (
+    StoreCorruptError,
+    StoreFormatError,
+    StoreIncompleteError,
+    expect,
+)
 from latentset.datasets.storage.access import unreachable
 from latentset.datasets.storage.location import Bucket, Location, read_if_there
 from latentset.datasets.store.arrays import DTYPES
 from latentset.datasets.store.digests import StoredObject, sha256_of
 from latentset.datasets.store.formats import is_hdf5_name
-from latentset.datasets.store.header import ATTRIBUTE, ArrayName, Header, parse_header
+from latentset.datasets.store.header import ATTRIBUTE, ArrayName, Header, parse_header, parse_object
 from latentset.datasets.store.manifest import MANIFEST, Manifest, parse_manifest
 from latentset.datasets.store.samples import SAMPLES, parse_samples, samples_schema
 from latentset.datasets.store.store import Store
@@ -37,11 +40,8 @@ class ZarrStore(Store):
             raise StoreCorruptError(
                 f"{self.location}: {name}/zarr.json: zarr cannot open it: {error}"
             ) from error
-        if array.shape != expected or array.dtype != np.dtype(DTYPES[name]):
-            raise StoreCorruptError(
-                f"{self.location}: {name}: expected {DTYPES[name]} {expected}, "
-                f"got {array.dtype} {array.shape}"
-            )
+        found = f"{array.dtype} {array.shape}"
+        expect(f"{self.location}: {name}", f"{DTYPES[name]} {expected}", found)
         return array
 
 
@@ -79,11 +79,8 @@ def read_header(location: Location) -> Header:
             f"{what}: no {location.name}/zarr.json is there; expected a store's folder or address; "
             "look at the spelling"
         )
-    try:
-        document = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise StoreFormatError(f"{what}: zarr.json cannot be read: {error}") from error
-    if not isinstance(document, dict) or document.get("node_type") != "group":
+    document = parse_object(content, f"{what}: zarr.json", StoreFormatError)
+    if document.get("node_type") != "group":
         raise StoreFormatError(f"{what}: zarr.json: expected a Zarr v3 group")
     attributes = document.get("attributes")
     value = attributes.get(ATTRIBUTE) if isinstance(attributes, dict) else None
@@ -121,8 +118,7 @@ def check_size(location: Location, item: StoredObject, size: int | None) -> None
     """Raise a StoreCorruptError if an object has another size than listed, or none (None)."""
     if size is None:
         raise StoreCorruptError(f"{location}: {item.path} is missing")
-    if size != item.bytes:
-        raise StoreCorruptError(f"{location}: {item.path}: expected {item.bytes} bytes, got {size}")
+    expect(f"{location}: {item.path}", f"{item.bytes} bytes", f"{size} bytes")
 
 
 def _check_objects(location: Location, header: Header, manifest: Manifest) -> pa.Table:
@@ -130,8 +126,9 @@ def _check_objects(location: Location, header: Header, manifest: Manifest) -> pa
     for problem in manifest_problems(header, manifest):
         raise StoreCorruptError(f"{location}: {problem}")
     listed, sizes = manifest.listed, location.sizes()
-    for item in manifest.objects if sizes is not None else ():
-        check_size(location, item, sizes.get(item.path))
+    if sizes is not None:
+        for item in manifest.objects:
+            check_size(location, item, sizes.get(item.path))
     content: dict[str, bytes] = {}
     for name in required_objects(header)[: 2 + len(header.arrays)]:
         found = read_if_there(location, name)
@@ -145,7 +142,8 @@ def _check_objects(location: Location, header: Header, manifest: Manifest) -> pa
         for k in range(header.layout.shards):
             path = f"{array}/c/{k}/0"
             if listed[path].bytes < least_shard_bytes(header, array):
-                raise StoreCorruptError(f"{location}: {path} is too small for its chunks' index")
+                what = f"{path}: is too small for the index of its chunks"
+                raise StoreCorruptError(f"{location}: {what}")
     samples = parse_samples(content[SAMPLES], header, str(location))
     manifest.check_counts(samples, f"{location}: {SAMPLES}")
     return samples

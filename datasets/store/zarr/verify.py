@@ -15,7 +15,7 @@ from latentset.datasets.storage.location import Location, read_if_there
 from latentset.datasets.store.arrays import array_form
 from latentset.datasets.store.consistency import Placement, check_values
 from latentset.datasets.store.digests import StoredObject, sha256_of
-from latentset.datasets.store.findings import Findings, Report, in_parallel, name_rows
+from latentset.datasets.store.findings import Findings, Report, check_shards, name_rows
 from latentset.datasets.store.header import ArrayName, Header
 from latentset.datasets.store.manifest import MANIFEST, Manifest, parse_manifest
 from latentset.datasets.store.samples import SAMPLES, parse_samples
@@ -82,10 +82,8 @@ def verify_zarr(location: Location, findings: Findings, report: Report) -> None:
             problems += _check_shard(findings.header, metadata, placement, index, read)
         return problems
 
-    report("checking", 0, len(shards))
-    for done, problems in enumerate(in_parallel(check, sorted(shards))):
+    for problems in check_shards(check, sorted(shards), report):
         findings.add(*problems)
-        report("checking", done + 1, len(shards))
     findings.objects += len(findings.manifest.objects)
     findings.bytes += sum(item.bytes for item in findings.manifest.objects)
 
