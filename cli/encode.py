@@ -200,7 +200,6 @@ def summarise_result(result: "JobResult", done: str) -> None:
     if result.was_complete and retried is None:
         console.print(f"{escape(str(location))} is complete already; nothing to do.")
         return
-    summary = summarise(result.store)
     rows = []
     if not result.was_complete:
         rows.append((f"{done} in this run", f"{result.encoded} images in {result.seconds:.1f} s"))
@@ -211,6 +210,8 @@ def summarise_result(result: "JobResult", done: str) -> None:
     if retried is not None:
         now = f"{retried.repaired} have latents now, {retried.samples - retried.repaired} failed"
         rows.append(("tried again", f"{retried.samples} images: {now}"))
-    console.print(make_table(f"{location.name} is complete", [*summary.brief(), *rows]))
+    console.print(
+        make_table(f"{location.name} is complete", [*summarise(result.store, brief=True), *rows])
+    )
     for line in failed_lines(result.store, _FAILED_SHOWN):
         console.print(escape(line), highlight=False)

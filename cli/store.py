@@ -29,7 +29,7 @@ def inspect(
     except StoreIncompleteError:
         opened = open_store(store, allow_incomplete=True)
     console = Console()
-    console.print(make_table(opened.location.name, summarise(opened).rows()))
+    console.print(make_table(opened.location.name, summarise(opened)))
     for line in failed_lines(opened, _FAILED_SHOWN):
         console.print(escape(line), highlight=False)
 

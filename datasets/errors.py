@@ -114,6 +114,14 @@ class TrainingError(LatentSetError, RuntimeError): ...
 class MissingEnvironmentError(LatentSetError, ImportError): ...
 
 
+def expect(
+    what: str, expected: object, found: object, error: type[StoreError] = StoreCorruptError
+) -> None:
+    """Raise an error of the usual wording unless two values are equal."""
+    if found != expected:
+        raise error(f"{what}: expected {expected}, got {found}")
+
+
 def describe_invalid(error: Exception) -> str:
     """Why a file's content was refused, for the end of a message.
 

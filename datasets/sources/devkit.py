@@ -28,7 +28,7 @@ def read_ground_truth(devkit: Path) -> tuple[list[str], set[str]]:
         MissingEnvironmentError: scipy is not installed.
     """
     if devkit.suffix == ".txt":
-        wnids = _decode(_read(devkit), devkit).split()
+        wnids = _read(devkit).decode("ascii", "replace").split()
         for line, wnid in enumerate(wnids, start=1):
             if not WNID.fullmatch(wnid):
                 raise SourceError(
@@ -37,10 +37,13 @@ def read_ground_truth(devkit: Path) -> tuple[list[str], set[str]]:
                     " meta.mat has their meaning"
                 )
         return wnids, set(wnids)
-    truth, meta = _read_archive(devkit) if devkit.is_file() else _read_folder(devkit)
+    if devkit.is_file():
+        truth, meta = _read_archive(devkit)
+    else:
+        truth, meta = _read(devkit / _TRUTH), _read(devkit / _META)
     wnid_of = _read_meta(meta, devkit)
     try:
-        numbers = [int(text) for text in _decode(truth, devkit).split()]
+        numbers = [int(text) for text in truth.split()]
         return [wnid_of[number] for number in numbers], set(wnid_of.values())
     except (ValueError, KeyError) as error:
         raise SourceError(f"{devkit}: {_TRUTH} has an entry that is no class: {error}") from error
@@ -69,10 +72,6 @@ def _read_meta(meta: bytes, devkit: Path) -> dict[int, str]:
     return wnid_of
 
 
-def _read_folder(devkit: Path) -> tuple[bytes, bytes]:
-    return _read(devkit / _TRUTH), _read(devkit / _META)
-
-
 def _read_archive(devkit: Path) -> tuple[bytes, bytes]:
     found: dict[str, bytes] = {}
     try:
@@ -93,16 +92,7 @@ def _read_archive(devkit: Path) -> tuple[bytes, bytes]:
 def _read(path: Path) -> bytes:
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise SourceError(
-                f"{path}: more than {_MAX_BYTES} bytes, too many for a list of classes"
-            )
+            raise SourceError(f"{path}: expected a list of classes of at most {_MAX_BYTES} bytes")
         return path.read_bytes()
     except OSError as error:
         raise SourceError(f"{path}: {error.strerror}; expected the ground truth there") from error
-
-
-def _decode(text: bytes, path: Path) -> str:
-    try:
-        return text.decode("ascii")
-    except UnicodeDecodeError as error:
-        raise SourceError(f"{path}: the ground truth is not a text") from error

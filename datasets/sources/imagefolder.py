@@ -22,7 +22,6 @@ from latentset.datasets.errors import SourceError
 from latentset.datasets.sources.source import (
     SPLIT_NAMES,
     Source,
-    is_inside,
     make_source,
     resolve_root,
     samples_table,
@@ -69,14 +68,12 @@ def find_split_folders(root: Path, folders: Sequence[str]) -> dict[str, str]:
             )
         return {}
     splits: dict[str, str] = {}
-    for split in ("train", "val", "test"):
-        found = [name for name in named if SPLIT_NAMES[name] == split]
-        if len(found) > 1:
+    for name in sorted(named, key=lambda name: ("train", "val", "test").index(SPLIT_NAMES[name])):
+        first = splits.setdefault(SPLIT_NAMES[name], name)
+        if first != name:
             raise SourceError(
-                f"{root}: the folders {' and '.join(found)} are both the split {split}"
+                f"{root}: the folders {first} and {name} are both the split {SPLIT_NAMES[name]}"
             )
-        if found:
-            splits[split] = found[0]
     return splits
 
 
@@ -136,21 +133,19 @@ def scan_folder(root: Path, folder: str) -> tuple[list[str], list[str]]:
             if entry.name.startswith("."):
                 continue
             if entry.is_symlink():
-                check_link(root, f"{folder}/{entry.name}".lstrip("/"))
+                link = f"{folder}/{entry.name}".lstrip("/")
+                target = Path(os.path.realpath(entry))
+                if not target.is_relative_to(root):
+                    raise SourceError(
+                        f"{root}: the link {link!r} leads out of the source; put what it points to"
+                        " in its location, or give a list (CSV or Parquet) with a root above both"
+                    )
+                if Path(os.path.realpath(root / folder)).is_relative_to(target):
+                    raise SourceError(
+                        f"{root}: the link {link!r} leads back to a folder above itself"
+                    )
             if entry.is_dir():
                 folders.append(entry.name)
             elif entry.name.lower().endswith(EXTENSIONS):
                 images.append(entry.name)
     return sorted(folders), sorted(images)
-
-
-def check_link(root: Path, link: str) -> None:
-    """Refuse a link that leads out of the root, or back to a folder above itself."""
-    target = os.path.realpath(root / link)
-    if not is_inside(str(root), target):
-        raise SourceError(
-            f"{root}: the link {link!r} leads out of the source; put what it points to in its"
-            " location, or give a list (CSV or Parquet) with a root above both"
-        )
-    if is_inside(target, os.path.realpath((root / link).parent)):
-        raise SourceError(f"{root}: the link {link!r} leads back to a folder above itself")

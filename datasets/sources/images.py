@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import IO, Literal, NoReturn, get_args
+from typing import IO, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -94,7 +94,6 @@ def decode_image(data: bytes) -> npt.NDArray[np.uint8]:
     if not data:
         raise ImageError("the file is empty", "empty")
     with _pillow_silenced(), _open_image(io.BytesIO(data)) as image, _refusing_damage():
-        _check_header(image)
         return np.array(image.convert("RGB"))
 
 
@@ -104,8 +103,6 @@ def read_size(path: Path) -> tuple[int, int]:
     A truncated file often has a sound header: only decoding reveals it.
     """
     with _pillow_silenced(), _open_file(path) as file, _open_image(file) as image:
-        with _refusing_damage():
-            _check_header(image)
         return image.height, image.width
 
 
@@ -136,26 +133,30 @@ def _open_file(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _open_image(file: IO[bytes]) -> Iterator[Image.Image]:
-    try:
-        image = Image.open(file, formats=_known_formats())
-    except UnidentifiedImageError:
-        head = _read_head(file)
-        for signature, name in _SIGNATURES.items():
-            if head.startswith(signature):
-                raise ImageError(
-                    f"begins like a {name} file, but its header is cut off or damaged", "unreadable"
-                ) from None
-        raise ImageError(
-            f"not an image of a known format: begins with {head!r}", "not_an_image"
-        ) from None
-    except MemoryError:
-        raise
-    except Exception as error:  # as in _refusing_damage
-        head = _read_head(file)
-        promised = int.from_bytes(head[4:8], "little") + 8
-        if head[:4] == b"RIFF" and file.seek(0, os.SEEK_END) < promised:
-            raise ImageError("cut off: shorter than its header says", "truncated") from error
-        _refuse(error)
+    """Open an image and check what its header says."""
+    with _refusing_damage():
+        try:
+            image = Image.open(file, formats=_known_formats())
+        except Exception as error:
+            file.seek(0)
+            head = file.read(16)
+            if isinstance(error, UnidentifiedImageError):
+                for signature, name in _SIGNATURES.items():
+                    if head.startswith(signature):
+                        what = f"begins like a {name} file, but its header is cut off or damaged"
+                        raise ImageError(what, "unreadable") from None
+                what = f"not an image of a known format: begins with {head!r}"
+                raise ImageError(what, "not_an_image") from None
+            promised = int.from_bytes(head[4:8], "little") + 8
+            if head[:4] == b"RIFF" and file.seek(0, os.SEEK_END) < promised:
+                raise ImageError("cut off: shorter than its header says", "truncated") from error
+            raise
+        width, height = image.size
+        if min(width, height) < MIN_SIDE:
+            what = f"{height}x{width} pixels (height x width): a side is below {MIN_SIDE}"
+            raise ImageError(what, "too_small")
+        if image.format in _ANIMATED_FORMATS and getattr(image, "is_animated", False):
+            raise ImageError(f"an animation ({image.format}), not one picture", "animated")
     with image:
         yield image
 
@@ -167,44 +168,27 @@ def _known_formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _read_head(file: IO[bytes]) -> bytes:
-    file.seek(0)
-    return file.read(16)
-
-
-def _check_header(image: Image.Image) -> None:
-    width, height = image.size
-    if min(width, height) < MIN_SIDE:
-        raise ImageError(
-            f"{height}x{width} pixels (height x width): a side is below {MIN_SIDE}", "too_small"
-        )
-    if image.format in _ANIMATED_FORMATS and getattr(image, "is_animated", False):
-        raise ImageError(f"an animation ({image.format}), not one picture", "animated")
-
-
 @contextmanager
 def _refusing_damage() -> Iterator[None]:
-    """Word all errors: Pillow's readers raise whatever damage makes them raise."""
+    """Turn what the system or Pillow raises into a status and a text, the same everywhere.
+
+    Pillow's readers raise whatever damage makes them raise.
+    """
     try:
         yield
     except (ImageError, MemoryError):
         raise
-    except Exception as error:
-        _refuse(error)
-
-
-def _refuse(error: Exception) -> NoReturn:
-    """Turn what the system or Pillow raised into a status and a text, the same everywhere."""
-    if isinstance(error, Image.DecompressionBombError):
+    except Image.DecompressionBombError as error:
         raise ImageError(f"too many pixels: {error}", "too_large") from error
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ImageError("no such file", "missing") from error
-    if isinstance(error, OSError) and error.errno is not None:
-        raise ImageError(f"cannot be read: {error.strerror}", "unreadable") from error
-    text = re.sub(r" at 0x[0-9a-fA-F]+", "", f"{type(error).__name__}: {error}")[:200]
-    if isinstance(error, EOFError) or "truncated" in text.lower():
-        raise ImageError(f"cut off: {text}", "truncated") from error
-    raise ImageError(f"damaged: {text}", "unreadable") from error
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise ImageError(f"cannot be read: {error.strerror}", "unreadable") from error
+        text = re.sub(r" at 0x[0-9a-fA-F]+", "", f"{type(error).__name__}: {error}")[:200]
+        if isinstance(error, EOFError) or "truncated" in text.lower():
+            raise ImageError(f"cut off: {text}", "truncated") from error
+        raise ImageError(f"damaged: {text}", "unreadable") from error
 
 
 _silencing = threading.Lock()

@@ -21,7 +21,6 @@ from latentset.datasets.errors import SourceError
 from latentset.datasets.sources.source import (
     SPLIT_NAMES,
     Source,
-    is_inside,
     make_source,
     refuse_repetition,
     resolve_inside,
@@ -76,25 +75,17 @@ def _read_table(location: Path) -> pa.Table:
                 _check_columns(location, file.schema_arrow.names)
                 table = file.read()
         return table.cast(pa.schema([(name, pa.string()) for name in table.column_names]))
-    except pa.ArrowInvalid as error:
-        raise SourceError(f"{location}: cannot be read as a list: {error}") from error
-    except pa.ArrowNotImplementedError as error:
-        raise SourceError(f"{location}: a column is neither text nor numbers: {error}") from error
-    except OSError as error:
-        raise SourceError(f"{location}: cannot be read: {error}") from error
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(
+            f"{location}: cannot be read as a list, whose columns are text or numbers: {error}"
+        ) from error
 
 
 def _check_columns(location: Path, names: list[str]) -> None:
-    if len(set(names)) < len(names) or not set(names) <= set(_COLUMNS):
+    if len(set(names)) < len(names) or not {"path", "label"} <= set(names) <= set(_COLUMNS):
         raise SourceError(
             f"{location}: the columns are {', '.join(names)[:200]}; expected path, label and, if"
-            " wanted, split, each once: remove the others"
-        )
-    missing = [name for name in ("path", "label") if name not in names]
-    if missing:
-        raise SourceError(
-            f"{location}: the column {missing[0]} is missing; expected path, label and, if wanted,"
-            " split (a label may be left empty)"
+            " wanted, split, each once: remove the others (a label may be empty)"
         )
 
 
@@ -130,8 +121,8 @@ def _check_links(location: Path, root: Path, paths: pa.ChunkedArray) -> None:
     leaving = f"a link leads out of the root {root}"
     linked: list[str] = []
     for folder in pc.unique(pc.replace_substring_regex(paths, r"[^/]*$", "")).to_pylist():
-        target = os.path.realpath(root / folder)
-        if not is_inside(str(root), target):
+        target = Path(os.path.realpath(root / folder))
+        if not target.is_relative_to(root):
             _refuse_rows(location, pc.starts_with(paths, folder), paths, leaving)
         try:
             with os.scandir(target) as entries:

@@ -39,34 +39,32 @@ def open_minc2500(location: Path, number: int = 1) -> Source:
         raise SourceError(f"MINC-2500 has the splits 1 to 5, but {number} was asked for")
     root = resolve_root(location)
     classes = _read_categories(root)
-    present: dict[str, set[str]] = {}
+    present = {
+        f"images/{category}/{name}"
+        for category in classes
+        if (root / "images" / category).is_dir()
+        for name in scan_folder(root, f"images/{category}")[1]
+    }
     listed_in: dict[str, str] = {}
     tables = []
     for split, stem in SPLIT_FILES.items():
         name = f"labels/{stem}{number}.txt"
         of_class: dict[str, list[str]] = {category: [] for category in classes}
         for line_number, path in _read_lines(root, name):
-            where = f"{root / name}, line {line_number}"
             folder, _, category = path.rpartition("/")[0].partition("/")
             if folder != "images" or category not in of_class:
-                raise SourceError(
-                    f"{where}: expected images/CLASS/FILE with a class of categories.txt,"
-                    f" found {path!r}"
+                wrong = f"expected images/CLASS/FILE with a class of categories.txt, found {path!r}"
+            elif path in listed_in:
+                wrong = f"{path} is already listed in {listed_in[path]}; expected each image once"
+            elif path not in present:
+                wrong = (
+                    f"{path} is listed, but no such image is there; unpack minc-2500.tar.gz again"
                 )
-            if path in listed_in:
-                raise SourceError(
-                    f"{where}: {path} is already listed in {listed_in[path]}; an image belongs"
-                    " to one split, once"
-                )
-            if category not in present:
-                present[category] = _list_class(root, category)
-            if path not in present[category]:
-                raise SourceError(
-                    f"{where}: {path} is listed, but no such image is there; unpack"
-                    " minc-2500.tar.gz again"
-                )
-            listed_in[path] = name
-            of_class[category].append(path)
+            else:
+                listed_in[path] = name
+                of_class[category].append(path)
+                continue
+            raise SourceError(f"{root / name}, line {line_number}: {wrong}")
         tables += [
             samples_table(sorted(paths), label, split)
             for label, paths in enumerate(of_class.values())
@@ -92,10 +90,3 @@ def _read_lines(root: Path, name: str) -> list[tuple[int, str]]:
         raise SourceError(f"{root / name}: not a text file in UTF-8") from error
     lines = ((number, line.strip()) for number, line in enumerate(text.splitlines(), start=1))
     return [(number, line) for number, line in lines if line]
-
-
-def _list_class(root: Path, category: str) -> set[str]:
-    folder = f"images/{category}"
-    if not (root / folder).is_dir():
-        raise SourceError(f"{root}: the folder {folder} is missing, a class of categories.txt")
-    return {f"{folder}/{name}" for name in scan_folder(root, folder)[1]}

@@ -17,8 +17,6 @@ most of which would describe the padding."""
 MAX_SIDE = 2**15
 """Pixels. No rule asks for more."""
 
-_SIDES = {"none": 0, "short": 1, "exact": 2}
-
 
 class ResizeRule(BaseModel):
     """How an image is resized before it is encoded; the same rule for all of a store.
@@ -38,8 +36,8 @@ class ResizeRule(BaseModel):
 
     @model_validator(mode="after")
     def _check_sides(self) -> Self:
-        sides = (self.height is not None) + (self.width is not None)
-        if sides != _SIDES[self.kind] or (sides == 1 and self.height is None):
+        given = (self.height is not None, self.width is not None)
+        if given != (self.kind != "none", self.kind == "exact"):
             raise ValueError(f"{self.kind!r} with height {self.height} and width {self.width}")
         return self
 

@@ -111,13 +111,8 @@ def resolve_inside(root: Path, path: str) -> Path:
     relative = PurePosixPath(path)
     if relative.is_absolute() or ".." in relative.parts or "\x00" in path:
         raise SourceError(f"path {path!r} is not below the source's root {root}")
-    base = os.path.realpath(root)
-    target = os.path.realpath(Path(base) / relative)
-    if not is_inside(base, target):
+    base = Path(os.path.realpath(root))
+    target = Path(os.path.realpath(base / relative))
+    if not target.is_relative_to(base):
         raise SourceError(f"path {path!r} leads by a link out of the source's root {root}")
-    return Path(target)
-
-
-def is_inside(root: str, target: str) -> bool:
-    """Whether a path is the root or below it; both without links."""
-    return target == root or target.startswith(root.rstrip(os.sep) + os.sep)
+    return target

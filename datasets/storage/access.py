@@ -9,13 +9,19 @@ from latentset.datasets.errors import LatentSetError, StoreError, StoreUnreachab
 
 @contextmanager
 def changing(what: str, target: object) -> Iterator[None]:
-    """Turn an OSError inside into the StoreError of :func:`cannot`."""
+    """Turn an OSError inside, where ``what`` (``write``, ``remove``) failed, into a StoreError."""
     try:
         yield
     except LatentSetError:
         raise
     except OSError as error:
-        raise cannot(what, target, error) from error
+        match error.errno:
+            case errno.ENAMETOOLONG | errno.ENOTDIR | errno.EISDIR | errno.ELOOP | errno.EINVAL:
+                advice = "Name another location"
+            case _:
+                advice = "Make room or give permission, then run the same command again: it resumes"
+        text = f"cannot {what} {target}: {error.strerror or error}. {advice}"
+        raise StoreError(text) from error
 
 
 @contextmanager
@@ -27,16 +33,6 @@ def reading(target: object) -> Iterator[None]:
         raise
     except OSError as error:
         raise unreachable(target, error) from error
-
-
-def cannot(what: str, target: object, error: OSError) -> StoreError:
-    """Word the error of a location where ``what`` (``write``, ``remove``) failed."""
-    match error.errno:
-        case errno.ENAMETOOLONG | errno.ENOTDIR | errno.EISDIR | errno.ELOOP | errno.EINVAL:
-            advice = "Name another location"
-        case _:
-            advice = "Make room or give permission, then run the same command again: it resumes"
-    return StoreError(f"cannot {what} {target}: {error.strerror or error}. {advice}")
 
 
 def unreachable(target: object, error: OSError) -> StoreUnreachableError:

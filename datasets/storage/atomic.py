@@ -25,9 +25,9 @@ def atomic_file(target: Path) -> Iterator[Path]:
     """
     with _partial_file(target) as partial:
         yield partial
-        _flush(partial)
+        flush(partial)
         partial.replace(target)
-        flush_folder(target.parent)
+        flush(target.parent)
 
 
 def write_atomically(target: Path, content: bytes | str) -> None:
@@ -40,12 +40,12 @@ def create_atomically(target: Path, content: bytes) -> bool:
     """The same unless there is a file (False); of several callers one creates it."""
     with _partial_file(target) as partial:
         partial.write_bytes(content)
-        _flush(partial)
+        flush(partial)
         try:
             target.hardlink_to(partial)
         except FileExistsError:
             return False
-    flush_folder(target.parent)
+    flush(target.parent)
     return True
 
 
@@ -61,14 +61,9 @@ def _partial_file(target: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
-def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def flush_folder(folder: Path) -> None:
-    """Flush a folder to the device, so that the names in it survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def flush(path: Path) -> None:
+    """Flush a file, or a folder's names, to the device, so that they survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

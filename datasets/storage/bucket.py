@@ -1,4 +1,4 @@
-# ruff: noqa: D102 (the protocol Location documents the methods)
+# ruff: noqa: D102 (Folder documents the methods)
 """Object storage, or a web server that is read from, as a location for objects (location.py)."""
 
 import os
@@ -46,6 +46,11 @@ class Bucket:
         """Scheme of the URL: ``s3``, ``gs``, ``http``, ``https``."""
         return self.url.partition("://")[0]
 
+    @property
+    def is_web(self) -> bool:
+        """Whether it is a web server, which is only read from."""
+        return self.protocol in ("http", "https")
+
     def read(self, path: str) -> bytes:
         with _as_os_errors(f"{self.url}/{path}"):
             content: bytes = self._service().cat_file(f"{self.url}/{path}")
@@ -58,19 +63,14 @@ class Bucket:
         return self._put(path, content, "create")
 
     def _put(self, path: str, content: bytes, mode: str) -> bool:
-        target = f"{self.url}/{path}"
-        self._refuse_web("write", target)
-        with changing("write", target):
-            try:
-                with _as_os_errors(target):
-                    self._service().pipe_file(target, content, mode=mode)
-            except FileExistsError:
-                return False
-        return True
+        target = self._changeable("write", path)
+        with changing("write", target), suppress(FileExistsError), _as_os_errors(target):
+            self._service().pipe_file(target, content, mode=mode)
+            return True
+        return False
 
     def remove(self, path: str) -> None:
-        target = f"{self.url}/{path}"
-        self._refuse_web("remove", target)
+        target = self._changeable("remove", path)
         with changing("remove", target), suppress(FileNotFoundError), _as_os_errors(target):
             self._service().rm_file(target)
 
@@ -82,7 +82,8 @@ class Bucket:
         return None
 
     def sizes(self) -> dict[str, int] | None:
-        if self.protocol in ("http", "https"):
+        """As Folder; None for a web server, which cannot list what it holds."""
+        if self.is_web:
             return None
         service = self._service()
         prefix = service._strip_protocol(self.url) + "/"  # the one way to fsspec's own names
@@ -141,7 +142,7 @@ class Bucket:
 
     def _require_parts(self) -> None:
         """Refuse a web server that cannot serve parts of files: chunks are inside of shards."""
-        if self.protocol in ("http", "https"):
+        if self.is_web:
             with _as_os_errors(self.url):
                 found = self._service().cat_file(f"{self.url}/zarr.json", start=0, end=1)
             if len(found) != 1:
@@ -151,12 +152,14 @@ class Bucket:
                     "serves parts (nginx, Apache, Caddy, object storage), or copy the store"
                 )
 
-    def _refuse_web(self, what: str, target: str) -> None:
-        if self.protocol in ("http", "https"):
+    def _changeable(self, what: str, path: str) -> str:
+        target = f"{self.url}/{path}"
+        if self.is_web:
             raise StoreError(
                 f"cannot {what} {target}: a web server is only read from; "
                 "name a folder, s3://… or gs://…"
             )
+        return target
 
     def _service(self) -> Any:
         import fsspec

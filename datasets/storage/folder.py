@@ -1,4 +1,3 @@
-# ruff: noqa: D102 (the protocol Location documents the methods)
 """A folder of a file system as a location for objects (location.py)."""
 
 import os
@@ -24,33 +23,41 @@ class Folder:
 
     @property
     def name(self) -> str:
+        """Last part of the location."""
         return self.path.name
 
     def __truediv__(self, name: str) -> "Folder":
+        """The location below that is called ``name``."""
         return Folder(self.path / name)
 
     def beside(self, suffix: str) -> "Folder":
+        """The location of the same parent that is called like this one with ``suffix`` appended."""
         return Folder(self.path.with_name(self.path.name + suffix))
 
     def read(self, path: str) -> bytes:
+        """Read an object; FileNotFoundError where there is none, OSError on trouble."""
         return (self.path / path).read_bytes()
 
     def write(self, path: str, content: bytes) -> None:
+        """Write an object, in place of an earlier one; StoreError where that fails."""
         target = self.path / path
         with changing("write", target):
             write_atomically(target, content)
 
     def create(self, path: str, content: bytes) -> bool:
+        """Write an object unless there is one (False), in one step; StoreError on trouble."""
         target = self.path / path
         with changing("write", target):
             return create_atomically(target, content)
 
     def remove(self, path: str) -> None:
+        """Remove an object, if it is there; StoreError where that fails."""
         target = self.path / path
         with changing("remove", target):
             target.unlink(missing_ok=True)
 
     def size(self, path: str) -> int | None:
+        """Bytes of an object; None if there is none, StoreUnreachableError on trouble."""
         target = self.path / path
         with reading(target):
             try:
@@ -59,6 +66,7 @@ class Folder:
                 return None
 
     def sizes(self) -> dict[str, int]:
+        """Bytes of every object, by path; StoreUnreachableError on trouble."""
         with reading(self.path):
             return dict(_list(str(self.path), "")) if self.path.is_dir() else {}
 
@@ -68,16 +76,19 @@ class Folder:
             return self.path.is_file()
 
     def sweep(self) -> None:
+        """Remove what writers that were killed left behind."""
         for path in self.path.rglob(f".*{PARTIAL}*"):
             with changing("remove", path):
                 path.unlink(missing_ok=True)
 
     def zarr_store(self) -> Any:
+        """A store of zarr-python, for reading."""
         from zarr.storage import LocalStore
 
         return LocalStore(self.path, read_only=True)
 
     def kvstore(self, path: str) -> dict[str, Any]:
+        """TensorStore's specification of the objects below ``path``."""
         return {"driver": "file", "path": f"{(self.path / path).resolve()}/"}
 
 

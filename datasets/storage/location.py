@@ -5,64 +5,23 @@ what was written is there after a crash: on a file system because it is renamed 
 flushed, in object storage because that is what such a service promises.
 """
 
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
 from urllib.parse import unquote
 
 from latentset.datasets.errors import StoreError
+from latentset.datasets.storage.access import reading
 from latentset.datasets.storage.bucket import Bucket
 from latentset.datasets.storage.folder import Folder
 
-__all__ = ["Bucket", "Folder", "Location", "open_location"]
+__all__ = ["Bucket", "Folder", "Location", "open_location", "read_if_there"]
 
 
-class Location(Protocol):
-    """Objects by relative path (with ``/``). Locations are small values: they travel to workers."""
-
-    @property
-    def name(self) -> str:
-        """Last part of the location."""
-
-    def __hash__(self) -> int: ...
-
-    def __truediv__(self, name: str) -> "Location":
-        """The location below that is called ``name``."""
-
-    def beside(self, suffix: str) -> "Location":
-        """The location of the same parent that is called like this one with ``suffix`` appended."""
-
-    def read(self, path: str) -> bytes:
-        """Read an object; FileNotFoundError where there is none, OSError on trouble."""
-
-    def write(self, path: str, content: bytes) -> None:
-        """Write an object, in place of an earlier one; StoreError where that fails."""
-
-    def create(self, path: str, content: bytes) -> bool:
-        """Write an object unless there is one (False), in one step; StoreError on trouble."""
-
-    def remove(self, path: str) -> None:
-        """Remove an object, if it is there; StoreError where that fails."""
-
-    def size(self, path: str) -> int | None:
-        """Bytes of an object; None if there is none, StoreUnreachableError on trouble."""
-
-    def sizes(self) -> dict[str, int] | None:
-        """Bytes of every object, by path; None where a location cannot list what it holds.
-
-        StoreUnreachableError on trouble.
-        """
-
-    def sweep(self) -> None:
-        """Remove what writers that were killed left behind."""
-
-    def zarr_store(self) -> Any:
-        """A store of zarr-python, for reading."""
-
-    def kvstore(self, path: str) -> dict[str, Any]:
-        """TensorStore's specification of the objects below ``path``."""
+Location = Folder | Bucket
+"""Objects by relative path (with ``/``). Locations are small values: they travel to workers."""
 
 
-def open_location(location: "Path | str | Location") -> Location:
+def open_location(location: Path | str | Location) -> Location:
     """The location that a path, ``file://…``, ``s3://…``, ``gs://…`` or ``http(s)://…`` names.
 
     Nothing need be there.
@@ -70,7 +29,7 @@ def open_location(location: "Path | str | Location") -> Location:
     Raises:
         StoreError: The URL names no location, or the path is impossible.
     """
-    if isinstance(location, (Folder, Bucket)):
+    if isinstance(location, Location):
         return location
     text = str(location)
     if text.startswith("file://"):
@@ -81,6 +40,13 @@ def open_location(location: "Path | str | Location") -> Location:
             raise StoreError(f"{text} names no location: expected {scheme}://NAME/…")
         return Bucket(f"{scheme}://{names.rstrip('/')}")
     return _folder(text)
+
+
+def read_if_there(location: Location, path: str) -> bytes | None:
+    """Read an object; None where there is none, StoreUnreachableError on trouble."""
+    with reading(f"{location}/{path}"), suppress(FileNotFoundError, NotADirectoryError):
+        return location.read(path)
+    return None
 
 
 def _folder(path: str) -> Folder:

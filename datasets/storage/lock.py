@@ -73,10 +73,6 @@ class Claim(BaseModel):
     beats: NonNegativeInt = 0
     released: bool = False
 
-    def describe(self) -> str:
-        """Who holds the lock, for messages."""
-        return f"process {self.pid} of {self.user} on {self.host}, since {self.since}"
-
     def to_bytes(self) -> bytes:
         """The object."""
         return self.model_dump_json(indent=1).encode() + b"\n"
@@ -156,7 +152,9 @@ def _update(lease: Lease, claim: Claim) -> None:
 def _take(location: Location, mine: Claim, log: Callable[[str], None]) -> int:
     last = 0
     while True:
-        last = max(last, _last(location))
+        # One by one: a listing may fail on files that are being written at the time.
+        while _read(location, last + 1) is not None:
+            last += 1
         if last:
             _wait_until_free(location, last, log)
         last += 1
@@ -176,7 +174,7 @@ def _wait_until_free(location: Location, number: int, log: Callable[[str], None]
     if claim is not None and (running := _is_running(claim)) is not None:
         if running:
             raise _refused(location, claim)
-        log(f"an earlier run ({claim.describe()}) has died; taking its lock over")
+        log(f"an earlier run ({_describe(claim)}) has died; taking its lock over")
         return
     log(
         f"a job holds the lock ({_describe(claim)}); watching for {WATCH_S:.0f} s whether it is "
@@ -207,7 +205,10 @@ def _refused(location: Location, claim: Claim | None) -> JobError:
 
 
 def _describe(claim: Claim | None) -> str:
-    return claim.describe() if claim is not None else "its claim cannot be read"
+    """Who holds the lock, for messages."""
+    if claim is None:
+        return "its claim cannot be read"
+    return f"process {claim.pid} of {claim.user} on {claim.host}, since {claim.since}"
 
 
 def _is_running(claim: Claim) -> bool | None:
@@ -269,24 +270,15 @@ def _path(number: int) -> str:
     return f"{number:06d}.json"
 
 
-def _last(location: Location) -> int:
-    """The highest number of a claim; 0 if there is none.
-
-    Asked for one by one: a listing may fail on files that are being written at the time.
-    """
-    number = 0
-    with _readable(location):
-        while location.size(_path(number + 1)) is not None:
-            number += 1
-    return number
-
-
 def _read(location: Location, number: int) -> bytes | None:
-    with _readable(location):
-        try:
-            return location.read(_path(number))
-        except FileNotFoundError:
-            return None
+    try:
+        return location.read(_path(number))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise JobError(
+            f"{location}: the lock cannot be read: {error}. Run the same command again when it can"
+        ) from error
 
 
 def _parse(content: bytes | None) -> Claim | None:
@@ -294,13 +286,3 @@ def _parse(content: bytes | None) -> Claim | None:
         return Claim.model_validate_json(content) if content is not None else None
     except ValidationError:
         return None
-
-
-@contextmanager
-def _readable(location: Location) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise JobError(
-            f"{location}: the lock cannot be read: {error}. Run the same command again when it can"
-        ) from error

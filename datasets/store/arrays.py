@@ -58,16 +58,11 @@ class RowForm:
     """Rows of a chunk where samples differ in size, at most."""
 
 
-def latent_rows(channels: int) -> RowForm:
-    """The form of a row of ``y_hat``."""
-    return RowForm(2 * channels, MIXED_CHUNK_ROWS)
-
-
 def rows_of(content: CodecInfo | PixelInfo) -> RowForm:
     """The form of a row of a store's first array."""
     if isinstance(content, PixelInfo):
         return RowForm(content.channels, MIXED_CHUNK_PIXELS)
-    return latent_rows(content.channels)
+    return RowForm(2 * content.channels, MIXED_CHUNK_ROWS)
 
 
 class ImageSizes:

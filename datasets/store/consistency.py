@@ -3,7 +3,8 @@
 Each rule yields lines about what is wrong; none stops at the first.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from latentset.datasets.errors import LatentSetError
 from latentset.datasets.store.arrays import DTYPES, ImageSizes, array_form
 from latentset.datasets.store.header import ArrayName, Header
-from latentset.datasets.store.manifest import Manifest, count_samples
+from latentset.datasets.store.manifest import Manifest, ShardSummary, count_samples
 from latentset.datasets.store.samples import OK, SAMPLES
 
 SPLITS = ("train", "val", "test", "")
@@ -26,10 +27,10 @@ _NAMED = 3
 """Samples that a line names; of the others it gives the number."""
 
 
-def name_samples(ids: Sequence[str]) -> str:
-    """Name a few samples: ``a/1, a/2, a/3 and 4 more``."""
-    rest = len(ids) - _NAMED
-    return ", ".join(ids[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+def name_samples(ids: pa.ChunkedArray, rows: NDArray[Any]) -> str:
+    """Name the samples in some rows of the table: ``a/1, a/2, a/3 and 4 more``."""
+    named = ", ".join(str(ids[k]) for k in rows[:_NAMED].tolist())
+    return named + (f" and {rows.size - _NAMED} more" if rows.size > _NAMED else "")
 
 
 class Placement:
@@ -44,61 +45,50 @@ class Placement:
         self._ids = ok.column("id")
         self._header = header
         self._shard = ok.column("shard").to_numpy()
-        self._first = {
-            "y": ok.column("first_row").to_numpy(),
-            "z": ok.column("z_first_row").to_numpy(),
-        }
-        self._count = {
-            "y": height * width,
-            "z": z_height * z_width,
-        }
+        self._y = ok.column("first_row").to_numpy(), height * width
+        self._z = ok.column("z_first_row").to_numpy(), z_height * z_width
 
     def overlaps(self) -> Iterator[str]:
         """Samples whose rows overlap (section 2.5)."""
-        for kind, column in (("y", "first_row"), ("z", "z_first_row")):
-            order = np.argsort(self._first[kind], kind="stable")
-            first, count = self._first[kind][order], self._count[kind][order]
-            wrong = order[1:][first[1:] < first[:-1] + count[:-1]]
+        for column, (begin, count) in (("first_row", self._y), ("z_first_row", self._z)):
+            order = np.argsort(begin, kind="stable")
+            first = begin[order]
+            wrong = order[1:][first[1:] < first[:-1] + count[order][:-1]]
             if wrong.size:
-                yield f"{SAMPLES}: {column}: rows shared with another sample: {self._name(wrong)}"
+                whose = name_samples(self._ids, wrong)
+                yield f"{SAMPLES}: {column}: rows shared with another sample: {whose}"
 
     def rows_in_use(self, name: ArrayName, index: int) -> NDArray[np.bool_]:
         """Whether each row of a shard belongs to a sample."""
-        kind, rows = self._kind(name), array_form(self._header, name).shard_rows
-        mine = self._shard == index
-        first = self._first[kind][mine] - index * rows
+        begin, count = self._rows(name)
+        rows, mine = array_form(self._header, name).shard_rows, self._shard == index
+        first = begin[mine] - index * rows
         steps = np.zeros(rows + 1, np.int64)
         np.add.at(steps, first, 1)
-        np.add.at(steps, first + self._count[kind][mine], -1)
+        np.add.at(steps, first + count[mine], -1)
         return np.cumsum(steps)[:rows] > 0
 
     def owners(self, name: ArrayName, first: int, stop: int) -> str:
         """Name a few samples that have rows in a range; empty if none has."""
-        kind = self._kind(name)
-        begin = self._first[kind]
-        return self._name(np.flatnonzero((begin < stop) & (begin + self._count[kind] > first)))
+        begin, count = self._rows(name)
+        return name_samples(self._ids, np.flatnonzero((begin < stop) & (begin + count > first)))
 
-    @staticmethod
-    def _kind(name: ArrayName) -> str:
-        return "z" if name == "z_hat" else "y"
-
-    def _name(self, rows: NDArray[Any]) -> str:
-        return name_samples([str(self._ids[k]) for k in rows.tolist()[: _NAMED + 1]]) + (
-            f" ({rows.size} in all)" if rows.size > _NAMED + 1 else ""
-        )
+    def _rows(self, name: ArrayName) -> tuple[NDArray[Any], NDArray[Any]]:
+        """First row of each sample, and how many it has."""
+        return self._z if name == "z_hat" else self._y
 
 
 def check_table(samples: pa.Table, header: Header, manifest: Manifest) -> Iterator[str]:
     """What is wrong in a table that ``samples.check_samples`` has checked."""
     ok = pc.equal(samples.column("status"), OK).to_numpy()
-    ids = samples.column("id").to_pylist()
+    ids = samples.column("id")
 
     def blame(what: str, wrong: Any) -> Iterator[str]:
         found = np.flatnonzero(np.asarray(wrong))
         if found.size:
-            yield f"{SAMPLES}: {what}: {name_samples([ids[k] for k in found])}"
+            yield f"{SAMPLES}: {what}: {name_samples(ids, found)}"
 
-    if pc.count_distinct(samples.column("id")).as_py() != samples.num_rows:
+    if pc.count_distinct(ids).as_py() != samples.num_rows:
         yield f"{SAMPLES}: ids are not unique"
     splits = pc.is_in(samples.column("split"), value_set=pa.array(SPLITS)).to_numpy()
     yield from blame("split is none of train, val, test, empty", ~splits)
@@ -108,12 +98,8 @@ def check_table(samples: pa.Table, header: Header, manifest: Manifest) -> Iterat
     yield from blame("rate_bpp of a sample without latents", ~ok & ~np.isnan(rate))
     digest = pc.match_substring_regex(samples.column("source_sha256"), "^[0-9a-f]{64}$").to_numpy()
     yield from blame("source_sha256 is no digest", ok & ~digest)
-    for column, value in (
-        ("latent_height", 0),
-        ("latent_width", 0),
-        ("first_row", -1),
-        ("z_first_row", -1),
-    ):
+    absent = {"latent_height": 0, "latent_width": 0, "first_row": -1, "z_first_row": -1}
+    for column, value in absent.items():
         differs = samples.column(column).to_numpy() != value
         yield from blame(f"{column} of a sample without latents is not {value}", ~ok & differs)
     latents = header.pixels.latents if header.pixels else None
@@ -138,23 +124,18 @@ def _wrong_size(samples: pa.Table, header: Header) -> NDArray[np.bool_]:
     sizes = np.stack([samples.column(name).to_numpy() for name in names], axis=1)
     different, inverse = np.unique(sizes, axis=0, return_inverse=True)
     of_image = ImageSizes(header.content, header.resize)
-    wrong = np.zeros(len(different), bool)
+    wrong = np.ones(len(different), bool)
     for k, (height, width, *grid) in enumerate(different.tolist()):
-        if height < 1 or width < 1:
-            wrong[k] = True
-            continue
-        try:
-            wrong[k] = of_image.grid(height, width) != tuple(grid)
-        except LatentSetError:
-            wrong[k] = True
+        if height >= 1 and width >= 1:
+            with suppress(LatentSetError):
+                wrong[k] = of_image.grid(height, width) != tuple(grid)
     of_each: NDArray[np.bool_] = wrong[inverse.reshape(-1)]
     return of_each
 
 
 def _check_counts(samples: pa.Table, ok: NDArray[np.bool_], manifest: Manifest) -> Iterator[str]:
     """Over all and per shard, as the manifest has them."""
-    counted = count_samples(samples)
-    if counted != manifest.samples:
+    if (counted := count_samples(samples)) != manifest.samples:
         yield f"{SAMPLES}: expected {manifest.samples}, as in the manifest, got {counted}"
     shard = samples.column("shard").to_numpy()
     count = len(manifest.shards)
@@ -164,13 +145,10 @@ def _check_counts(samples: pa.Table, ok: NDArray[np.bool_], manifest: Manifest) 
     total = np.bincount(shard[~outside], minlength=count)
     good = np.bincount(shard[ok & ~outside], minlength=count)
     for k, summary in enumerate(manifest.shards):
-        found = (int(total[k]), int(good[k]), int(total[k] - good[k]))
-        if found != (summary.samples, summary.ok, summary.failed):
-            counts = f"{summary.samples} samples, {summary.ok} ok and {summary.failed} failed"
-            yield (
-                f"shard {k}: expected {counts}, as in the manifest; the samples table has "
-                f"{found[0]}, {found[1]} and {found[2]}"
-            )
+        failed = int(total[k] - good[k])
+        found = ShardSummary(index=k, samples=int(total[k]), ok=int(good[k]), failed=failed)
+        if found != summary:
+            yield f"{SAMPLES}: shard: expected {summary}, as in the manifest, got {found}"
 
 
 def check_values(

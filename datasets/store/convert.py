@@ -24,7 +24,7 @@ from latentset.datasets.errors import (
     StoreError,
     StoreFormatError,
 )
-from latentset.datasets.storage.access import cannot, reading
+from latentset.datasets.storage.access import changing, reading
 from latentset.datasets.storage.atomic import PARTIAL, try_lock
 from latentset.datasets.storage.location import Folder, Location
 from latentset.datasets.store.digests import sha256_of
@@ -83,10 +83,7 @@ def convert(source: Store, target: Location, format: Format, report: Report = si
             written = open_store(target)
             differences = compare(source, written, report)
             if differences:
-                if isinstance(target, Folder) and target.is_file():
-                    Folder(target.path.parent).remove(target.name)
-                else:
-                    target.remove(MANIFEST)
+                target.remove("" if format == "hdf5" else MANIFEST)  # "": the file itself
                 raise StoreCorruptError(
                     f"{target} differs from {source.location}, and was removed: "
                     + "; ".join(differences),
@@ -221,12 +218,11 @@ def _held(target: Location) -> Iterator[None]:
         f"another latentset convert is at work on {target}: wait until it has finished, then look "
         "at what it made"
     )
-    try:
-        file = path.open("r+b")  # NFS gives the lock only to those who may write
-    except FileNotFoundError as error:
-        raise refused from error
-    except OSError as error:
-        raise cannot("write", path, error) from error
+    with changing("write", path):
+        try:
+            file = path.open("r+b")  # NFS gives the lock only to those who may write
+        except FileNotFoundError as error:
+            raise refused from error
     with file:
         # The note may have been there when the file was opened, and its job have finished since.
         current = try_lock(file) and path.exists()

@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
@@ -29,7 +30,6 @@ Outcome = Literal["sound", "damaged", "not checked"]
 """All was read and is right; something is wrong; or something could not be read, or is not there
 yet, and nothing that could be read is wrong."""
 
-Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -79,6 +79,14 @@ class Findings:
             if text not in self.problems:
                 self.problems.append(text)
 
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Add the StoreError that is raised inside, which ends there."""
+        try:
+            yield
+        except StoreError as error:
+            self.add(error)
+
     def block(self, obstacle: StoreError | str) -> None:
         """Note what could not be checked, once."""
         if str(obstacle) not in self.obstacles:
@@ -111,16 +119,19 @@ class Findings:
         ]
 
 
-def in_parallel(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """Call ``function`` with each item in threads; results in order, computed a few ahead."""
+def check_shards(
+    check: Callable[[int], Result], shards: Sequence[int], report: Report
+) -> Iterator[Result]:
+    """Call ``check`` with each shard in threads; results in order, computed a few ahead."""
+    report("checking", 0, len(shards))
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="verify") as threads:
         pending: list[Future[Result]] = []
-        for item in items:
-            pending.append(threads.submit(function, item))
-            if len(pending) > WORKERS:
+        for k in range(len(shards) + WORKERS):
+            if k < len(shards):
+                pending.append(threads.submit(check, shards[k]))
+            if k >= WORKERS:
                 yield pending.pop(0).result()
-        while pending:
-            yield pending.pop(0).result()
+                report("checking", k - WORKERS + 1, len(shards))
 
 
 def name_rows(name: ArrayName, first: int, stop: int, placement: Placement | None) -> str:

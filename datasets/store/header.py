@@ -5,6 +5,7 @@ JSON object, whose fields the specification describes; a field that is not known
 because a reader that skips what it does not understand may take the numbers for something else.
 """
 
+import json
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import (
@@ -20,7 +21,12 @@ from pydantic import (
     model_validator,
 )
 
-from latentset.datasets.errors import StoreFormatError, describe_invalid
+from latentset.datasets.errors import (
+    StoreCorruptError,
+    StoreError,
+    StoreFormatError,
+    describe_invalid,
+)
 
 FormatVersion = Literal["0.1", "1.0", "1.1", "1.2"]
 """The versions of docs/store-spec.md that this package reads. It writes the lowest that has what a
@@ -302,6 +308,19 @@ def format_version_of(arrays: tuple[ArrayName, ...], *since_1_2: object) -> Form
     if any(since_1_2):
         return "1.2"
     return "1.1" if arrays == PIXEL_ARRAYS else "1.0"
+
+
+def parse_object(
+    content: bytes, what: str, error: type[StoreError] = StoreCorruptError
+) -> dict[str, Any]:
+    """Parse a JSON object that somebody else may have written; ``what`` names it in messages."""
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError) as why:
+        raise error(f"{what}: no JSON: {why}") from why
+    if not isinstance(document, dict):
+        raise error(f"{what}: expected a JSON object")
+    return document
 
 
 def parse_header(value: Any, where: str) -> Header:

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import NonNegativeInt, ValidationError, model_validator
 
-from latentset.datasets.errors import StoreCorruptError, describe_invalid
+from latentset.datasets.errors import StoreCorruptError, describe_invalid, expect
 from latentset.datasets.store.digests import StoredObject, sha256_of
 from latentset.datasets.store.header import FormatVersion, Frozen, Sha256
 from latentset.datasets.store.samples import OK
@@ -69,6 +69,15 @@ class Manifest(Frozen):
             raise ValueError("shards: expected 0, 1, 2, …")
         return self
 
+    @property
+    def listed(self) -> dict[str, StoredObject]:
+        """The objects by path."""
+        return {item.path: item for item in self.objects}
+
+    def check_counts(self, samples: pa.Table, where: str) -> None:
+        """Raise a StoreCorruptError if a samples table has other counts."""
+        expect(f"{where}: counts, as in the manifest", self.samples, count_samples(samples))
+
     def to_bytes(self) -> bytes:
         """The object ``manifest.json``, with its own digest."""
         blank = self.model_copy(update={"sha256": _NO_DIGEST})
@@ -92,9 +101,5 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
         return manifest
     digest = manifest.sha256 or _NO_DIGEST
     found = sha256_of(content.replace(digest.encode(), _NO_DIGEST.encode(), 1))
-    if found != digest:
-        raise StoreCorruptError(
-            f"{where}: {MANIFEST}: expected the sha256 that it gives of itself, {digest}, got "
-            f"{found}. It was torn or altered"
-        )
+    expect(f"{where}: {MANIFEST}: the sha256 that it gives of itself", digest, found)
     return manifest

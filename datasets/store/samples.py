@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from latentset.datasets.errors import StoreCorruptError, StoreFormatError
+from latentset.datasets.errors import StoreCorruptError, StoreFormatError, expect
 from latentset.datasets.store.header import Header
 
 SAMPLES = "samples.parquet"
@@ -94,16 +94,9 @@ def parse_samples(content: bytes, header: Header, where: str) -> pa.Table:
     for field in schema:
         if field.name not in found.names:
             raise StoreFormatError(f"{where}: {SAMPLES}: column {field.name!r} is missing")
-        kind = found.field(field.name).type
-        if kind != field.type:
-            raise StoreFormatError(
-                f"{where}: {SAMPLES}: column {field.name!r}: expected {field.type}, got {kind}"
-            )
-    if rows != header.source.samples:
-        raise StoreCorruptError(
-            f"{where}: {SAMPLES}: expected {header.source.samples} rows (the header's "
-            f"source.samples), got {rows}"
-        )
+        kind, what = found.field(field.name).type, f"{where}: {SAMPLES}: column {field.name!r}"
+        expect(what, field.type, kind, StoreFormatError)
+    expect(f"{where}: {SAMPLES}: rows (source.samples)", header.source.samples, rows)
     _refuse_swollen(rows, content, where, "rows")
     try:
         # Texts as dictionaries: one that is stored once and used a million times stays small.
@@ -141,14 +134,11 @@ def _text_bytes(table: pa.Table) -> int:
 def check_samples(table: pa.Table, header: Header, where: str) -> None:
     """Check that every sample with latents is inside the arrays and inside one shard.
 
+    The table has as many rows as the header says.
+
     Raises:
         StoreCorruptError: A row does not fit the header.
     """
-    if table.num_rows != header.source.samples:
-        raise StoreCorruptError(
-            f"{where}: {SAMPLES}: expected {header.source.samples} rows (the header's "
-            f"source.samples), got {table.num_rows}"
-        )
     outside = pc.match_substring_regex(table.column("path"), r"(^/)|((^|/)\.\.(/|$))")
     _refuse(table, outside.to_numpy(), "path leads out of the source", where)
     labels = table.column("label").to_numpy()

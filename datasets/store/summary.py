@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from latentset.datasets.store.arrays import ImageSizes
-from latentset.datasets.store.header import Header
 from latentset.datasets.store.samples import OK, SAMPLES
 from latentset.datasets.store.store import Store
 
@@ -25,27 +23,11 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _BRIEF = {"samples", "images", "rate", "PSNR", "MS-SSIM", "store", "against images"}
 
 
-@dataclass(frozen=True)
-class Summary:
-    """Values by name: samples and sizes; bit rate and bytes; codec, resize rule, provenance."""
-
-    content: dict[str, str]
-    size: dict[str, str]
-    origin: dict[str, str]
-
-    def brief(self) -> list[tuple[str, str]]:
-        """Rows for the end of a job."""
-        return [row for row in (*self.content.items(), *self.size.items()) if row[0] in _BRIEF]
-
-    def rows(self) -> list[tuple[str, str]]:
-        """All rows."""
-        return [*self.content.items(), *self.size.items(), *self.origin.items()]
-
-
-def summarise(store: Store) -> Summary:
-    """Summarise a store, complete or not."""
+def summarise(store: Store, brief: bool = False) -> list[tuple[str, str]]:
+    """Names and values of a store, complete or not; ``brief`` ones are for the end of a job."""
     ok = store.samples.filter(pc.equal(store.samples.column("status"), OK))
-    return Summary(_content(store, ok), _size(store, ok), _origin(store))
+    rows = {**_content(store, ok), **_size(store, ok), **_origin(store)}
+    return [row for row in rows.items() if not brief or row[0] in _BRIEF]
 
 
 def make_table(title: str, rows: Iterable[tuple[str, str]]) -> Table:
@@ -138,7 +120,10 @@ def _size(store: Store, ok: pa.Table) -> dict[str, str]:
     for name in (*store.header.arrays, SAMPLES):
         rows[f"  {name}"] = f"{format_bytes(stored[name])} ({stored[name] / total:.1%})"
     if rate.size:
-        coded = float((rate * _encoded_pixels(store, ok)).sum()) / 8
+        of_image = ImageSizes(store.header.content, store.header.resize)
+        sizes = zip(ok.column("height").to_pylist(), ok.column("width").to_pylist(), strict=True)
+        pixels = np.array([np.prod(of_image.coded(h, w)) for h, w in sizes], np.float64)
+        coded = float((rate * pixels).sum()) / 8
         rows["codec's own strings" if store.header.codec else "files"] = (
             f"{format_bytes(coded)} by rate_bpp; the store is {total / coded:.2f} times that"
         )
@@ -148,16 +133,26 @@ def _size(store: Store, ok: pa.Table) -> dict[str, str]:
     return rows
 
 
-def _encoded_pixels(store: Store, ok: pa.Table) -> Any:
-    of_image = ImageSizes(store.header.content, store.header.resize)
-    sizes = zip(ok.column("height").to_pylist(), ok.column("width").to_pylist(), strict=True)
-    return np.array([np.prod(of_image.coded(h, w)) for h, w in sizes], np.float64)
-
-
 def _origin(store: Store) -> dict[str, str]:
     header = store.header
     made, layout = header.provenance, header.layout
-    rows = _describe_content(header)
+    rows: dict[str, str] = {}
+    pixels, codec = header.pixels, header.codec
+    if pixels is not None:
+        rows["pixels"] = "of the images" if pixels.latents is None else "decoded"
+        if pixels.latents is not None:
+            rows["latents of"] = f"images, resized by {pixels.latents.resize}"
+            rows["latents' fingerprint"] = pixels.latents.fingerprint
+    if codec is not None:
+        table = codec.scale_table
+        rows["codec"] = f"{codec.name} ({codec.form}), sha256 {codec.sha256}"
+        rows["channels"] = f"{codec.channels} of y_hat, {codec.z_channels} of z_hat"
+        rows["scale table"] = f"{len(table)} values, {min(table):.4g} to {max(table):.4g}"
+        rows["scale index"] = (
+            f"exact integers of z_hat up to {codec.h_s_exact_to}: the same on every CPU"
+            if codec.h_s_exact_to
+            else "computed with fractions: near a rounding boundary it depends on the device"
+        )
     rows["resize"] = header.resize
     rows["layout"] = (
         f"{layout.shards} shards of {layout.shard_rows} rows, chunks of {layout.chunk_rows}"
@@ -171,30 +166,8 @@ def _origin(store: Store) -> dict[str, str]:
     rows["decoder"] = made.decoder
     rows["created"] = made.created
     rows["format version"] = header.format_version
-    if header.codec is not None:
+    if codec is not None:
         rows["vector instructions"] = made.cpu_isa or "native: the best of each CPU"
     if store.fingerprint:
         rows["fingerprint"] = store.fingerprint
-    return rows
-
-
-def _describe_content(header: Header) -> dict[str, str]:
-    rows: dict[str, str] = {}
-    pixels, codec = header.pixels, header.codec
-    if pixels is not None:
-        rows["pixels"] = "of the images" if pixels.latents is None else "decoded"
-        if pixels.latents is not None:
-            rows["latents of"] = f"images, resized by {pixels.latents.resize}"
-            rows["latents' fingerprint"] = pixels.latents.fingerprint
-    if codec is None:
-        return rows
-    table = codec.scale_table
-    rows["codec"] = f"{codec.name} ({codec.form}), sha256 {codec.sha256}"
-    rows["channels"] = f"{codec.channels} of y_hat, {codec.z_channels} of z_hat"
-    rows["scale table"] = f"{len(table)} values, {min(table):.4g} to {max(table):.4g}"
-    rows["scale index"] = (
-        f"exact integers of z_hat up to {codec.h_s_exact_to}: the same on every CPU"
-        if codec.h_s_exact_to
-        else "computed with fractions: near a rounding boundary it depends on the device"
-    )
     return rows

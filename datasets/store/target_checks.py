@@ -1,15 +1,13 @@
 """Where a store may be made: where nothing is, not inside of another store, not below a file."""
 
-import json
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import TypeGuard
 
 from latentset.datasets.errors import StoreError
 from latentset.datasets.storage.access import reading
 from latentset.datasets.storage.atomic import PARTIAL
 from latentset.datasets.storage.location import Bucket, Folder, Location
-from latentset.datasets.store.header import ATTRIBUTE
+from latentset.datasets.store.header import ATTRIBUTE, parse_object
 from latentset.datasets.store.manifest import MANIFEST, parse_manifest
 
 _FREE = "name a location beside it"
@@ -20,7 +18,11 @@ def refuse_nested(location: Location) -> None:
 
     The target itself may be a store.
     """
-    if _is_writable(location) and "/" not in location.url.partition("://")[2]:
+    if (
+        isinstance(location, Bucket)
+        and not location.is_web
+        and "/" not in location.url.partition("://")[2]
+    ):
         raise StoreError(  # what is beside it, its .job, would be another bucket
             f"{location} is a whole bucket: expected a name in it, for instance "
             f"{location}/store.zarr"
@@ -43,32 +45,24 @@ def _above(location: Location) -> Iterator[Location]:
     if isinstance(location, Folder):
         for folder in location.path.resolve().parents:
             yield Folder(folder)
-    elif _is_writable(location):
+    elif not location.is_web:
         scheme, _, names = location.url.partition("://")
         while "/" in names:
             names = names.rpartition("/")[0]
             yield Bucket(f"{scheme}://{names}")
 
 
-def _is_writable(location: Location) -> TypeGuard[Bucket]:
-    """Whether it is in object storage."""
-    return isinstance(location, Bucket) and location.protocol not in ("http", "https")
-
-
 def _is_store(location: Location) -> bool:
     """Whether a header or a manifest of ours is right in a location."""
-    header = _read(location, "zarr.json")
-    try:
-        document = json.loads(header) if header else None
-        if isinstance(document, dict) and ATTRIBUTE in (document.get("attributes") or {}):
+    header = _read(location, "zarr.json") or b""
+    with suppress(StoreError, TypeError):  # somebody else's, or a header that was damaged
+        document = parse_object(header, str(location))
+        if ATTRIBUTE in (document.get("attributes") or {}):
             return True
-    except (ValueError, RecursionError, TypeError):
-        pass  # somebody else's, or a header that was damaged
     manifest = _read(location, MANIFEST)
-    try:
+    with suppress(StoreError):
         return manifest is not None and bool(parse_manifest(manifest, str(location)))
-    except StoreError:
-        return False
+    return False
 
 
 def _read(location: Location, path: str) -> bytes | None:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from latentset.datasets.errors import JobError
-from latentset.datasets.storage.atomic import flush_folder
+from latentset.datasets.storage.atomic import flush
 from latentset.datasets.storage.location import Location
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.convert import convert
@@ -65,7 +65,7 @@ def pack_hdf5(target: Target, check: Callable[[], None], say: Callable[[str], No
     target.job.sweep()
     convert(open_store(target.objects), made, "hdf5", lambda *_: check())
     Path(str(made)).replace(path)
-    flush_folder(path.parent)
+    flush(path.parent)
     discard(target.objects)
 
 

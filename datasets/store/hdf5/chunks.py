@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from latentset.datasets.errors import StoreCorruptError, StoreFormatError
+from latentset.datasets.errors import StoreCorruptError, StoreFormatError, expect
 from latentset.datasets.store.arrays import DTYPES
 from latentset.datasets.store.hdf5.filters import CHECKSUM_BYTES, LEVEL, decode_chunk, most_stored
 from latentset.datasets.store.header import ArrayName
@@ -62,12 +62,10 @@ class ChunkedDataset:
         self.dtype = self._check_type(identifier, dtype)
         settings = identifier.get_create_plist()
         self._check_storage(settings)
-        if identifier.shape != shape:
-            raise self._corrupt(f"expected shape {shape}, got {identifier.shape}")
+        expect(f"{self._where}: shape", shape, identifier.shape)
         chunks = settings.get_chunk()
         expected = (*shape[:-1], chunks[-1] if chunk is None else chunk)
-        if chunks != expected:
-            raise self._corrupt(f"expected chunks of {expected}, got {chunks}")
+        expect(f"{self._where}: chunks", expected, chunks)
         self.chunk = int(chunks[-1])
         self._chunk_shape = chunks
         self._chunk_bytes = int(np.prod([int(n) for n in chunks], dtype=object))
@@ -81,13 +79,11 @@ class ChunkedDataset:
     def _open(self, group: h5py.Group, name: str) -> h5py.h5d.DatasetID:
         try:
             # Soft and external links could lead elsewhere, into other files even.
-            if group.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
-                raise StoreFormatError(f"{self._where}: expected a dataset, got a link")
-            return h5py.h5d.open(group.id, name.encode())
+            if group.id.links.get_info(name.encode()).type == h5py.h5l.TYPE_HARD:
+                return h5py.h5d.open(group.id, name.encode())
         except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-            if isinstance(error, StoreFormatError):
-                raise
             raise self._corrupt(f"cannot be opened: {error}") from error
+        raise StoreFormatError(f"{self._where}: expected a dataset, got a link")
 
     def _check_type(
         self, identifier: h5py.h5d.DatasetID, dtype: np.dtype[Any] | None
@@ -107,11 +103,8 @@ class ChunkedDataset:
             raise StoreFormatError(f"{self._where}: expected chunks inside the file")
         filters = [settings.get_filter(k)[0] for k in range(settings.get_nfilters())]
         expected = [h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_FLETCHER32]
-        if filters != expected:
-            raise StoreFormatError(
-                f"{self._where}: expected the filters deflate and fletcher32 (HDF5's numbers "
-                f"{expected}), got {filters}"
-            )
+        what = f"{self._where}: HDF5's numbers of the filters deflate and fletcher32"
+        expect(what, expected, filters, StoreFormatError)
 
     def _find_chunks(
         self, identifier: h5py.h5d.DatasetID, file_bytes: int
@@ -166,8 +159,7 @@ class ChunkedDataset:
             content = os.pread(self._descriptor, size, int(self._offsets[k]))
         except OSError as error:
             raise self._corrupt(f"chunk {k} cannot be read: {error.strerror}") from error
-        if len(content) != size:
-            raise self._corrupt(f"chunk {k}: expected {size} bytes, got {len(content)}")
+        expect(f"{self._where}: bytes of chunk {k}", size, len(content))
         return content
 
     def read_chunk(self, k: int) -> NDArray[Any]:

@@ -4,7 +4,6 @@ Nothing in the file is followed out of it or believed about sizes: links, extern
 storage, other filters and chunks beyond the end of the file are refused before memory is taken.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -16,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latentset.datasets.errors import StoreCorruptError, StoreError
+from latentset.datasets.errors import StoreCorruptError, StoreError, expect
 from latentset.datasets.storage.location import Folder
 from latentset.datasets.store.arrays import array_form
 from latentset.datasets.store.digests import describe_object
@@ -27,8 +26,8 @@ from latentset.datasets.store.hdf5.metadata import (
     read_user_block,
 )
 from latentset.datasets.store.hdf5.table import read_samples
-from latentset.datasets.store.header import ATTRIBUTE, ArrayName, Header, parse_header
-from latentset.datasets.store.manifest import Manifest, count_samples, parse_manifest
+from latentset.datasets.store.header import ATTRIBUTE, ArrayName, Header, parse_header, parse_object
+from latentset.datasets.store.manifest import Manifest, parse_manifest
 from latentset.datasets.store.samples import SAMPLES_GROUP, check_samples, samples_schema
 from latentset.datasets.store.store import Store
 
@@ -103,12 +102,14 @@ def read_texts(path: Path) -> tuple[Header, Manifest]:
     with open_file(path) as file:
         text = read_attribute(file, ATTRIBUTE, path)
         manifest = parse_manifest(read_attribute(file, MANIFEST_ATTRIBUTE, path), str(path))
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise StoreCorruptError(f"{path}: its header is no JSON: {error}") from error
-    header = parse_header(value, str(path))
-    _check_manifest(path, header, manifest, text)
+    header = parse_header(parse_object(text, f"{path}: its header"), str(path))
+    what = f"{path}: its manifest"
+    expect(f"{what}: shards (layout.shards)", header.layout.shards, len(manifest.shards))
+    columns = [f"{SAMPLES_GROUP}/{name}" for name in samples_schema(header).names]
+    expected = sorted([ATTRIBUTE, *header.arrays, *columns])
+    expect(f"{what}: objects", expected, list(manifest.listed))
+    if describe_object(ATTRIBUTE, text) not in manifest.objects:
+        raise StoreCorruptError(f"{path}: its header differs from its sha256 in the manifest")
     return header, manifest
 
 
@@ -117,11 +118,7 @@ def read_table(path: Path, header: Header, manifest: Manifest) -> pa.Table:
     with open_file(path) as file:
         samples = read_samples(file, header, path)
     check_samples(samples, header, str(path))
-    if (counted := count_samples(samples)) != manifest.samples:
-        raise StoreCorruptError(
-            f"{path}: {SAMPLES_GROUP}: expected {manifest.samples} (as in the manifest), got "
-            f"{counted}"
-        )
+    manifest.check_counts(samples, f"{path}: {SAMPLES_GROUP}")
     return samples
 
 
@@ -136,20 +133,3 @@ def open_file(path: Path) -> Iterator[h5py.File]:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise StoreCorruptError(f"{path}: HDF5 cannot read it: {error}. It was altered") from error
-
-
-def _check_manifest(path: Path, header: Header, manifest: Manifest, header_text: bytes) -> None:
-    if header.layout.shards != len(manifest.shards):
-        raise StoreCorruptError(
-            f"{path}: its manifest: expected {header.layout.shards} shards (the header's "
-            f"layout.shards), got {len(manifest.shards)}"
-        )
-    columns = [f"{SAMPLES_GROUP}/{name}" for name in samples_schema(header).names]
-    expected = sorted([ATTRIBUTE, *header.arrays, *columns])
-    found = [item.path for item in manifest.objects]
-    if found != expected:
-        raise StoreCorruptError(
-            f"{path}: its manifest: expected objects {', '.join(expected)}, got {', '.join(found)}"
-        )
-    if describe_object(ATTRIBUTE, header_text) not in manifest.objects:
-        raise StoreCorruptError(f"{path}: its header differs from its sha256 in the manifest")

@@ -12,11 +12,11 @@ from latentset.datasets.errors import (
     StoreFormatError,
     StoreUnreachableError,
 )
-from latentset.datasets.storage.access import unreachable
+from latentset.datasets.storage.access import reading
 from latentset.datasets.storage.location import Folder
 from latentset.datasets.store.consistency import Placement, check_values
 from latentset.datasets.store.digests import Digest
-from latentset.datasets.store.findings import Findings, Report, in_parallel, name_rows
+from latentset.datasets.store.findings import Findings, Report, check_shards, name_rows
 from latentset.datasets.store.hdf5.chunks import ChunkedDataset
 from latentset.datasets.store.hdf5.metadata import (
     MANIFEST_ATTRIBUTE,
@@ -27,7 +27,6 @@ from latentset.datasets.store.hdf5.metadata import (
 from latentset.datasets.store.hdf5.reader import Hdf5Store, open_file, read_table, read_texts
 from latentset.datasets.store.hdf5.table import find_columns
 from latentset.datasets.store.header import ATTRIBUTE, ArrayName
-from latentset.datasets.store.manifest import Manifest
 from latentset.datasets.store.samples import SAMPLES_GROUP, samples_schema
 
 
@@ -36,8 +35,9 @@ def verify_hdf5(location: Folder, findings: Findings, report: Report) -> None:
     path = location.path
     try:
         expected = read_user_block(path)
-        findings.bytes = total = path.stat().st_size
-        found = digest_after_user_block(path, lambda done: report("digest", done, total))
+        with reading(path):
+            findings.bytes = total = path.stat().st_size
+            found = digest_after_user_block(path, lambda done: report("digest", done, total))
         if found != expected:
             findings.add(f"the file differs from the sha256 in its first {USER_BLOCK} bytes")
         findings.header, findings.manifest = header, manifest = read_texts(path)
@@ -47,36 +47,23 @@ def verify_hdf5(location: Folder, findings: Findings, report: Report) -> None:
         findings.add(error)
         findings.notes.append("with this problem nothing else in the file could be read")
         return
-    except OSError as error:
-        raise unreachable(path, error) from error
-    try:
+    with findings.collecting():
         findings.samples = read_table(path, header, manifest)
-    except StoreError as error:
-        findings.add(error)
     placement = findings.check_samples()
     store = Hdf5Store(location, header, samples_schema(header).empty_table(), manifest)
-    try:
-        _check_objects(store, manifest, findings)
-    except StoreError as error:
-        findings.add(error)
-    datasets: dict[ArrayName, ChunkedDataset] = {}
-    for name in header.arrays:
-        try:
-            datasets[name] = store.dataset(name)
-        except StoreError as error:
-            findings.add(error)
-    digests = _check_shards(store, datasets, placement, findings, report)
-    for item in manifest.objects:
-        for name, digest in digests.items():
-            if item.path == name and digest.describe(name) != item:
-                findings.add(f"{name} differs from its sha256 in the manifest")
+    digests: dict[str, Digest] = {}
+    with findings.collecting():
+        _check_columns(store, findings, digests)
+    _check_shards(store, placement, findings, digests, report)
+    findings.objects = len(manifest.objects)
+    for name, digest in digests.items():
+        if digest.describe(name) != manifest.listed[name]:
+            findings.add(f"{name} differs from its sha256 in the manifest")
 
 
-def _check_objects(store: Hdf5Store, manifest: Manifest, findings: Findings) -> None:
-    """The columns' digests, and that the file holds nothing else."""
-    path, listed = store.path, {item.path: item for item in manifest.objects}
-    findings.objects = len(listed)
-    with open_file(path) as file:
+def _check_columns(store: Hdf5Store, findings: Findings, digests: dict[str, Digest]) -> None:
+    """Digest the columns, and check that the file holds nothing else than a store."""
+    with open_file(store.path) as file:
         extra = [
             *(f"attribute {name}" for name in file.attrs.keys() - {ATTRIBUTE, MANIFEST_ATTRIBUTE}),
             *(file.keys() - {SAMPLES_GROUP, *store.header.arrays}),
@@ -85,26 +72,27 @@ def _check_objects(store: Hdf5Store, manifest: Manifest, findings: Findings) -> 
                 for name in file[SAMPLES_GROUP].keys() - set(samples_schema(store.header).names)
             ),
         ]
-        for name in sorted(extra):
-            findings.add(f"{name} is not listed in the manifest")
-        for name, dataset in find_columns(file, store.header, path):
+        findings.add(*(f"{name} is not listed in the manifest" for name in sorted(extra)))
+        for name, dataset in find_columns(file, store.header, store.path):
             digest = Digest()
             for k in range(dataset.chunks):
                 digest.update(dataset.stored_chunk(k))
-            described = digest.describe(f"{SAMPLES_GROUP}/{name}")
-            if described != listed[described.path]:
-                findings.add(f"{described.path} differs from its sha256 in the manifest")
+            digests[f"{SAMPLES_GROUP}/{name}"] = digest
 
 
 def _check_shards(
     store: Hdf5Store,
-    datasets: dict[ArrayName, ChunkedDataset],
     placement: Placement | None,
     findings: Findings,
+    digests: dict[str, Digest],
     report: Report,
-) -> dict[ArrayName, Digest]:
+) -> None:
     shards = store.header.layout.shards
-    digests = {name: Digest() for name in datasets}
+    datasets: dict[ArrayName, ChunkedDataset] = {}
+    for name in store.header.arrays:
+        with findings.collecting():
+            datasets[name] = store.dataset(name)
+            digests[name] = Digest()
 
     def check(index: int) -> tuple[list[str], dict[ArrayName, list[bytes]]]:
         problems: list[str] = []
@@ -121,14 +109,11 @@ def _check_shards(
         problems += check_values(store.header, placement, index, rows)
         return problems, stored
 
-    report("checking", 0, shards)
-    for done, (problems, stored) in enumerate(in_parallel(check, range(shards))):
+    for problems, stored in check_shards(check, range(shards), report):
         findings.add(*problems)
         for name, pieces in stored.items():
             for piece in pieces:
                 digests[name].update(piece)
-        report("checking", done + 1, shards)
-    return digests
 
 
 def _read_chunks(

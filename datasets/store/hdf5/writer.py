@@ -7,8 +7,7 @@ zlib.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import h5py
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latentset.datasets.errors import StoreError
+from latentset.datasets.errors import StoreError, expect
 from latentset.datasets.storage.atomic import PARTIAL, atomic_file
 from latentset.datasets.store.arrays import array_form
 from latentset.datasets.store.digests import Digest, describe_object
@@ -91,8 +90,7 @@ def write_hdf5(
     return manifest
 
 
-@contextmanager
-def _new_file(path: Path) -> Iterator[h5py.File]:
+def _new_file(path: Path) -> h5py.File:
     """Make an HDF5 file all of whose metadata have checksums.
 
     The format of HDF5 1.10 is the oldest that has them, and is read by everything since 2016.
@@ -103,9 +101,7 @@ def _new_file(path: Path) -> Iterator[h5py.File]:
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
     access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
-    name = os.fsencode(path)
-    with h5py.File(h5py.h5f.create(name, h5py.h5f.ACC_TRUNC, creation, access)) as file:
-        yield file
+    return h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, creation, access))
 
 
 def _fill(
@@ -129,16 +125,12 @@ def _fill(
         for name, form in forms.items() if index < count else ():
             starts = range(index * form.shard_rows, (index + 1) * form.shard_rows, form.chunk_rows)
             chunks = list(shard[name])
-            if len(chunks) != len(starts):
-                raise StoreError(
-                    f"shard {index}: {name}: expected {len(starts)} chunks, got {len(chunks)}"
-                )
+            expect(f"shard {index}: {name}: chunks", len(starts), len(chunks), StoreError)
             for first, stored in zip(starts, chunks, strict=True):
                 datasets[name].write_direct_chunk((0, first), stored)
                 digests[name].update(stored)
         written += 1
-    if written != count:
-        raise StoreError(f"expected {count} shards (the header's layout.shards), got {written}")
+    expect("shards (the header's layout.shards)", count, written, StoreError)
     objects = [digest.describe(name) for name, digest in digests.items()]
     objects += write_samples(file, samples, header)
     text = header.model_dump_json().encode()

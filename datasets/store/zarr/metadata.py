@@ -9,7 +9,7 @@ from typing import Any
 
 from latentset.datasets.errors import StoreCorruptError
 from latentset.datasets.store.arrays import array_form
-from latentset.datasets.store.header import ArrayName, Header
+from latentset.datasets.store.header import ArrayName, Header, parse_object
 
 _INDEX_ENTRY_BYTES = 16
 _OTHER_FIELDS = {"codecs", "attributes", "dimension_names"}
@@ -24,12 +24,7 @@ def check_array_metadata(content: bytes, header: Header, name: ArrayName, where:
     """
     form = array_form(header, name)
     where = f"{where}: {name}/zarr.json"
-    try:
-        document = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise StoreCorruptError(f"{where} is no JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise StoreCorruptError(f"{where}: expected an object")
+    document = parse_object(content, where)
     expected = {
         "zarr_format": 3,
         "node_type": "array",
@@ -58,20 +53,25 @@ def check_array_metadata(content: bytes, header: Header, name: ArrayName, where:
 
 def _check_codecs(codecs: Any, chunk: list[int], where: str) -> None:
     """``sharding_indexed`` alone, and in it transpose, bytes, compressors, checksum."""
-    sharding = codecs[0] if isinstance(codecs, list) and len(codecs) == 1 else None
-    configuration = _configuration(sharding, "sharding_indexed")
-    inner = configuration.get("codecs")
-    index = configuration.get("index_codecs")
-    if configuration.get("chunk_shape") != chunk:
-        raise StoreCorruptError(
-            f"{where}: codecs: expected sharding_indexed with chunk_shape {chunk}, got "
-            f"{json.dumps(codecs):.200}"
-        )
+    match codecs:
+        case [
+            {
+                "name": "sharding_indexed",
+                "configuration": {"chunk_shape": shape, "codecs": inner, "index_codecs": index},
+            }
+        ] if shape == chunk:
+            pass
+        case _:
+            raise StoreCorruptError(
+                f"{where}: codecs: expected sharding_indexed with chunk_shape {chunk}, got "
+                f"{json.dumps(codecs):.200}"
+            )
     for what, found, allowed in (
         ("index_codecs", index, _INDEX_CODECS),
         ("codecs", inner, _CODECS),
     ):
-        names = [_name(codec) for codec in found] if isinstance(found, list) else []
+        codecs = found if isinstance(found, list) else []
+        names = [codec.get("name") if isinstance(codec, dict) else codec for codec in codecs]
         order = [allowed.index(name) for name in names if name in allowed]
         # Each at most once and in this order, so that a chain cannot grow without end.
         if len(order) != len(names) or order != sorted(set(order)) or names[-1:] != ["crc32c"]:
@@ -79,18 +79,6 @@ def _check_codecs(codecs: Any, chunk: list[int], where: str) -> None:
                 f"{where}: {what}: expected some of {', '.join(allowed)}, in this order and with "
                 f"crc32c at the end; got {json.dumps(found):.200}"
             )
-
-
-def _name(codec: Any) -> str:
-    name = codec.get("name") if isinstance(codec, dict) else codec
-    return name if isinstance(name, str) else ""
-
-
-def _configuration(codec: Any, name: str) -> dict[str, Any]:
-    if _name(codec) != name or not isinstance(codec, dict):
-        return {}
-    found = codec.get("configuration")
-    return found if isinstance(found, dict) else {}
 
 
 def least_shard_bytes(header: Header, name: ArrayName) -> int:

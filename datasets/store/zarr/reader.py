@@ -1,22 +1,24 @@
 """Opening a store of Zarr objects, after the checks that cost little (docs/store-spec.md, 6)."""
 
-import json
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import zarr
 
-from latentset.datasets.errors import StoreCorruptError, StoreFormatError, StoreIncompleteError
-from latentset.datasets.storage.access import reading, unreachable
-from latentset.datasets.storage.location import Bucket, Location
+from latentset.datasets.errors import (
+    StoreCorruptError,
+    StoreFormatError,
+    StoreIncompleteError,
+    expect,
+)
+from latentset.datasets.storage.access import unreachable
+from latentset.datasets.storage.location import Bucket, Location, read_if_there
 from latentset.datasets.store.arrays import DTYPES
-from latentset.datasets.store.digests import sha256_of
+from latentset.datasets.store.digests import StoredObject, sha256_of
 from latentset.datasets.store.formats import is_hdf5_name
-from latentset.datasets.store.header import ATTRIBUTE, ArrayName, Header, parse_header
-from latentset.datasets.store.manifest import MANIFEST, Manifest, count_samples, parse_manifest
+from latentset.datasets.store.header import ATTRIBUTE, ArrayName, Header, parse_header, parse_object
+from latentset.datasets.store.manifest import MANIFEST, Manifest, parse_manifest
 from latentset.datasets.store.samples import SAMPLES, parse_samples, samples_schema
 from latentset.datasets.store.store import Store
 from latentset.datasets.store.zarr.metadata import check_array_metadata, least_shard_bytes
@@ -38,18 +40,15 @@ class ZarrStore(Store):
             raise StoreCorruptError(
                 f"{self.location}: {name}/zarr.json: zarr cannot open it: {error}"
             ) from error
-        if array.shape != expected or array.dtype != np.dtype(DTYPES[name]):
-            raise StoreCorruptError(
-                f"{self.location}: {name}: expected {DTYPES[name]} {expected}, "
-                f"got {array.dtype} {array.shape}"
-            )
+        found = f"{array.dtype} {array.shape}"
+        expect(f"{self.location}: {name}", f"{DTYPES[name]} {expected}", found)
         return array
 
 
 def open_zarr(location: Location, allow_incomplete: bool) -> ZarrStore:
     """Open a store of Zarr objects; raises as ``open_store`` does."""
     header = read_header(location)
-    content = _read(location, MANIFEST)
+    content = read_if_there(location, MANIFEST)
     if content is None:
         if allow_incomplete:
             return ZarrStore(location, header, samples_schema(header).empty_table(), None)
@@ -68,7 +67,7 @@ def read_header(location: Location) -> Header:
         StoreFormatError: There is no store, or it is of a version that this reader does not know.
         StoreUnreachableError: The location cannot be read.
     """
-    content = _read(location, "zarr.json")
+    content = read_if_there(location, "zarr.json")
     if content is None and isinstance(location, Bucket) and is_hdf5_name(location.name):
         raise StoreFormatError(
             f"{location}: expected a store of Zarr objects; one in HDF5 is read from a file system "
@@ -80,11 +79,8 @@ def read_header(location: Location) -> Header:
             f"{what}: no {location.name}/zarr.json is there; expected a store's folder or address; "
             "look at the spelling"
         )
-    try:
-        document = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise StoreFormatError(f"{what}: zarr.json cannot be read: {error}") from error
-    if not isinstance(document, dict) or document.get("node_type") != "group":
+    document = parse_object(content, f"{what}: zarr.json", StoreFormatError)
+    if document.get("node_type") != "group":
         raise StoreFormatError(f"{what}: zarr.json: expected a Zarr v3 group")
     attributes = document.get("attributes")
     value = attributes.get(ATTRIBUTE) if isinstance(attributes, dict) else None
@@ -112,48 +108,42 @@ def manifest_problems(header: Header, manifest: Manifest) -> Iterator[str]:
             f"got {len(manifest.shards)}"
         )
         return
-    listed = {item.path for item in manifest.objects}
+    listed = manifest.listed
     for path in required_objects(header):
         if path not in listed:
             yield f"{MANIFEST} does not list {path}"
 
 
-def _read(location: Location, path: str) -> bytes | None:
-    with reading(f"{location}/{path}"), suppress(FileNotFoundError, NotADirectoryError):
-        return location.read(path)
-    return None
+def check_size(location: Location, item: StoredObject, size: int | None) -> None:
+    """Raise a StoreCorruptError if an object has another size than listed, or none (None)."""
+    if size is None:
+        raise StoreCorruptError(f"{location}: {item.path} is missing")
+    expect(f"{location}: {item.path}", f"{item.bytes} bytes", f"{size} bytes")
 
 
 def _check_objects(location: Location, header: Header, manifest: Manifest) -> pa.Table:
     """Check every object's size, and the small ones' digests; return the samples."""
-
-    def refuse(problem: str) -> StoreCorruptError:
-        return StoreCorruptError(f"{location}: {problem}")
-
     for problem in manifest_problems(header, manifest):
-        raise refuse(problem)
-    listed = {item.path: item for item in manifest.objects}
-    sizes = location.sizes()
+        raise StoreCorruptError(f"{location}: {problem}")
+    listed, sizes = manifest.listed, location.sizes()
     if sizes is not None:
         for item in manifest.objects:
-            if (size := sizes.get(item.path)) is None:
-                raise refuse(f"{item.path}: is missing")
-            if size != item.bytes:
-                raise refuse(f"{item.path}: expected {item.bytes} bytes, got {size}")
+            check_size(location, item, sizes.get(item.path))
     content: dict[str, bytes] = {}
     for name in required_objects(header)[: 2 + len(header.arrays)]:
-        found = _read(location, name)
+        found = read_if_there(location, name)
         if found is None:
-            raise refuse(f"{name}: is missing")
+            raise StoreCorruptError(f"{location}: {name} is missing")
         if sha256_of(found) != listed[name].sha256:
-            raise refuse(f"{name} differs from its sha256 in {MANIFEST}")
+            raise StoreCorruptError(f"{location}: {name} differs from its sha256 in {MANIFEST}")
         content[name] = found
     for array in header.arrays:
         check_array_metadata(content[f"{array}/zarr.json"], header, array, str(location))
         for k in range(header.layout.shards):
-            if listed[f"{array}/c/{k}/0"].bytes < least_shard_bytes(header, array):
-                raise refuse(f"{array}/c/{k}/0: is too small for the index of its chunks")
+            path = f"{array}/c/{k}/0"
+            if listed[path].bytes < least_shard_bytes(header, array):
+                what = f"{path}: is too small for the index of its chunks"
+                raise StoreCorruptError(f"{location}: {what}")
     samples = parse_samples(content[SAMPLES], header, str(location))
-    if (counted := count_samples(samples)) != manifest.samples:
-        raise refuse(f"{SAMPLES}: expected {manifest.samples} (as in {MANIFEST}), got {counted}")
+    manifest.check_counts(samples, f"{location}: {SAMPLES}")
     return samples

@@ -9,19 +9,18 @@ from numpy.typing import NDArray
 from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.storage import MemoryStore
 
-from latentset.datasets.errors import StoreError, StoreFormatError, StoreUnreachableError
-from latentset.datasets.storage.access import unreachable
+from latentset.datasets.errors import StoreError, StoreFormatError
 from latentset.datasets.storage.atomic import PARTIAL
-from latentset.datasets.storage.location import Location
+from latentset.datasets.storage.location import Location, read_if_there
 from latentset.datasets.store.arrays import array_form
 from latentset.datasets.store.consistency import Placement, check_values
 from latentset.datasets.store.digests import StoredObject, sha256_of
-from latentset.datasets.store.findings import Findings, Report, in_parallel, name_rows
+from latentset.datasets.store.findings import Findings, Report, check_shards, name_rows
 from latentset.datasets.store.header import ArrayName, Header
-from latentset.datasets.store.manifest import MANIFEST, parse_manifest
+from latentset.datasets.store.manifest import MANIFEST, Manifest, parse_manifest
 from latentset.datasets.store.samples import SAMPLES, parse_samples
 from latentset.datasets.store.zarr.metadata import check_array_metadata, least_shard_bytes
-from latentset.datasets.store.zarr.reader import manifest_problems, read_header
+from latentset.datasets.store.zarr.reader import check_size, manifest_problems, read_header
 from latentset.datasets.store.zarr.writer import metadata_objects
 
 Problems = list[str | StoreError]
@@ -35,9 +34,18 @@ def verify_zarr(location: Location, findings: Findings, report: Report) -> None:
         findings.header = read_header(location)
     except StoreFormatError as error:
         no_header = error
-    content = _read_manifest(location, no_header, findings)
+    content = read_if_there(location, MANIFEST)
     if content is None:
+        if no_header is not None:
+            raise no_header
+        findings.is_complete = False
+        command = findings.header.command if findings.header else "latentset encode"
+        findings.block(
+            f"{MANIFEST} is missing: the job that makes the store was interrupted or is still "
+            f"running: run the same {command} again. If this is a copy, fetch it again"
+        )
         return
+    findings.objects, findings.bytes = 1, len(content)
     sizes = location.sizes()
     try:
         findings.manifest = parse_manifest(content, findings.where)
@@ -51,8 +59,8 @@ def verify_zarr(location: Location, findings: Findings, report: Report) -> None:
         findings.add(no_header)
     if findings.manifest.sha256 is None:
         findings.notes.append("format version 0.1: the manifest has no digest of its own")
-    _check_listing(findings, sizes)
-    shards, others = _divide(findings)
+    _check_listing(findings, findings.manifest, sizes)
+    shards, others = _divide(findings.header, findings.manifest)
     contents = {}
     for item in others:
         found: Problems = []
@@ -74,42 +82,15 @@ def verify_zarr(location: Location, findings: Findings, report: Report) -> None:
             problems += _check_shard(findings.header, metadata, placement, index, read)
         return problems
 
-    report("checking", 0, len(shards))
-    for done, problems in enumerate(in_parallel(check, sorted(shards))):
+    for problems in check_shards(check, sorted(shards), report):
         findings.add(*problems)
-        report("checking", done + 1, len(shards))
     findings.objects += len(findings.manifest.objects)
     findings.bytes += sum(item.bytes for item in findings.manifest.objects)
 
 
-def _read_manifest(
-    location: Location, no_header: StoreFormatError | None, findings: Findings
-) -> bytes | None:
-    """Read the manifest; without one the store is not complete, or there is none at all."""
-    try:
-        content = location.read(MANIFEST)
-    except (FileNotFoundError, NotADirectoryError):
-        if no_header is not None:
-            raise no_header from None
-        findings.is_complete = False
-        command = findings.header.command if findings.header else "latentset encode"
-        findings.block(
-            f"{MANIFEST} is missing: the job that makes the store was interrupted or is still "
-            f"running: run the same {command} again. If this is a copy, fetch it again"
-        )
-        return None
-    except OSError as error:
-        raise unreachable(f"{location}/{MANIFEST}", error) from error
-    findings.objects += 1
-    findings.bytes += len(content)
-    return content
-
-
-def _check_listing(findings: Findings, sizes: dict[str, int] | None) -> None:
+def _check_listing(findings: Findings, manifest: Manifest, sizes: dict[str, int] | None) -> None:
     """Objects that are missing from the manifest, or extra."""
-    manifest, header = findings.manifest, findings.header
-    if manifest is None:
-        return
+    header = findings.header
     if header is not None:
         findings.add(*manifest_problems(header, manifest))
         if header.format_version != manifest.format_version:
@@ -122,19 +103,18 @@ def _check_listing(findings: Findings, sizes: dict[str, int] | None) -> None:
             "this location cannot list what it holds: extra objects are not found"
         )
         return
-    for path in sorted(sizes.keys() - {item.path for item in manifest.objects} - {MANIFEST}):
+    for path in sorted(sizes.keys() - manifest.listed.keys() - {MANIFEST}):
         left = " (left behind by a writer that was killed)" if PARTIAL in path else ""
         findings.add(f"{path} is not listed in {MANIFEST}{left}")
 
 
 def _divide(
-    findings: Findings,
+    header: Header | None, manifest: Manifest
 ) -> tuple[dict[int, dict[ArrayName, StoredObject]], list[StoredObject]]:
     """The objects of each shard, and all others."""
-    manifest, header = findings.manifest, findings.header
-    listed = {item.path: item for item in manifest.objects} if manifest else {}
+    listed = manifest.listed
     shards: dict[int, dict[ArrayName, StoredObject]] = {}
-    for index in range(len(manifest.shards) if manifest else 0):
+    for index in range(len(manifest.shards)):
         for name in header.arrays if header else ():
             item = listed.pop(f"{name}/c/{index}/0", None)
             if item is not None:
@@ -148,22 +128,13 @@ def _read_checked(
     """Read an object and compare it with the manifest; its bytes, also where they differ."""
     try:
         size = location.size(item.path) if sizes is None else sizes.get(item.path)
-        if size is None:
-            raise FileNotFoundError
-        if size != item.bytes:
-            problems.append(f"{item.path}: expected {item.bytes} bytes, got {size}")
-            return None
-        content = location.read(item.path)
-    except FileNotFoundError:
-        problems.append(f"{item.path} is missing")
-        return None
-    except StoreUnreachableError as error:
+        check_size(location, item, size)
+        content = read_if_there(location, item.path)
+        check_size(location, item, None if content is None else len(content))
+    except StoreError as error:
         problems.append(error)
         return None
-    except OSError as error:
-        problems.append(unreachable(f"{location}/{item.path}", error))
-        return None
-    if sha256_of(content) != item.sha256:
+    if content is not None and sha256_of(content) != item.sha256:
         problems.append(f"{item.path} differs from its sha256 in {MANIFEST}")
     return content
 
@@ -176,18 +147,13 @@ def _check_metadata(findings: Findings, contents: dict[str, bytes]) -> dict[str,
     metadata = metadata_objects(header)
     for name in header.arrays:
         path = f"{name}/zarr.json"
-        if path in contents:
-            try:
+        with findings.collecting():
+            if path in contents:
                 check_array_metadata(contents[path], header, name, findings.where)
-            except StoreError as error:
-                findings.add(error)
-            else:
                 metadata[path] = contents[path]
-    if SAMPLES in contents:
-        try:
+    with findings.collecting():
+        if SAMPLES in contents:
             findings.samples = parse_samples(contents[SAMPLES], header, findings.where)
-        except StoreError as error:
-            findings.add(error)
     return metadata
 
 
@@ -206,8 +172,8 @@ def _check_shard(
             continue
         key, make = f"{name}/zarr.json", default_buffer_prototype().buffer.from_bytes
         objects: dict[str, Buffer] = {key: make(metadata[key]), path: make(content)}
-        count = array_form(header, name).shard_rows
-        first, stop = index * count, (index + 1) * count
+        form = array_form(header, name)
+        first, stop = index * form.shard_rows, (index + 1) * form.shard_rows
         try:
             array = zarr.open_array(MemoryStore(objects), path=name, mode="r", zarr_format=3)
         except (ValueError, TypeError, KeyError, RuntimeError) as error:
@@ -216,22 +182,10 @@ def _check_shard(
         try:
             rows[name] = np.asarray(array[first:stop])
         except (ValueError, RuntimeError, OSError):
-            yield from _find_bad_chunks(array, header, placement, name, first, stop)
+            for start in range(first, stop, form.chunk_rows):
+                try:
+                    np.asarray(array[start : start + form.chunk_rows])
+                except (ValueError, RuntimeError, OSError) as error:
+                    bad = name_rows(name, start, start + form.chunk_rows, placement)
+                    yield f"{bad} cannot be decoded: {error}"
     yield from check_values(header, placement, index, rows)
-
-
-def _find_bad_chunks(
-    array: "zarr.Array[Any]",
-    header: Header,
-    placement: Placement | None,
-    name: ArrayName,
-    first: int,
-    stop: int,
-) -> Iterator[str]:
-    step = array_form(header, name).chunk_rows
-    for start in range(first, stop, step):
-        try:
-            np.asarray(array[start : start + step])
-        except (ValueError, RuntimeError, OSError) as error:
-            rows = name_rows(name, start, start + step, placement)
-            yield f"{rows} cannot be decoded: {error}"

@@ -135,7 +135,7 @@ def test_links(plant: Plant) -> None:
             "columns are path, label, lable; expected .* remove the others",
         ),
         ("path,label,path\na,0,b\n", "columns are path, label, path; expected .* each once"),
-        ("path,split\na,train\n", "the column label is missing"),
+        ("path,split\na,train\n", "columns are path, split; expected path, label"),
         ("a.jpg,0\nb.jpg,1\n", "columns are a.jpg, 0; expected path, label"),
         ("path,label,split\na,0,train\nb,0,tests\n", "row 2: found 'tests', but a split is train"),
         ("path,label,split\na,0,Train\n", "row 1: found 'Train', but a split is train"),

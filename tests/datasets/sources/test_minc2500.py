@@ -105,7 +105,7 @@ def test_errors_name_the_line(
 
 def test_class_folder_missing(plant: Plant) -> None:
     root = plant([path for path in IMAGES if "carpet" not in path], LABELS)
-    with pytest.raises(SourceError, match="the folder images/carpet is missing"):
+    with pytest.raises(SourceError, match="is listed, but no such image is there; unpack"):
         open_minc2500(root)
 
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentset.datasets.errors import StoreError
-from latentset.datasets.store.arrays import latent_rows
+from latentset.datasets.store.arrays import MIXED_CHUNK_ROWS, RowForm
 from latentset.datasets.store.header import Layout
 from latentset.datasets.store.layout import Assignment, append_rows, assign_rows, fits
 
@@ -15,7 +15,10 @@ def assign(
     rows: list[int], z_rows: list[int], channels: int = 8, shard_bytes: int = 64 * KIB
 ) -> Assignment:
     return assign_rows(
-        np.array(rows, np.int64), np.array(z_rows, np.int64), latent_rows(channels), shard_bytes
+        np.array(rows, np.int64),
+        np.array(z_rows, np.int64),
+        RowForm(2 * channels, MIXED_CHUNK_ROWS),
+        shard_bytes,
     )
 
 
@@ -73,7 +76,7 @@ def test_a_shard_has_a_bounded_number_of_samples() -> None:
 def test_rows_follow_the_specification(sizes: list[int], shard_kib: int) -> None:
     rows = np.array(sizes, np.int64)
     z_rows = -(-rows // 16)
-    placed = assign_rows(rows, z_rows, latent_rows(8), shard_kib * KIB)
+    placed = assign_rows(rows, z_rows, RowForm(2 * 8, MIXED_CHUNK_ROWS), shard_kib * KIB)
     layout = placed.layout
     assert layout.shard_rows % layout.chunk_rows == 0
     taken: set[int] = set()

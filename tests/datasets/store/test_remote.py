@@ -70,7 +70,7 @@ def test_what_is_no_store_is_said_to_be_none(s3: str, tmp_path: Path, serve: Ser
 def test_a_shard_that_is_missing_is_noticed_where_places_can_be_listed(s3: str, made: Path) -> None:
     url = upload(made, s3)
     open_location(url).remove("y_hat/c/0/0")
-    with pytest.raises(StoreCorruptError, match="y_hat/c/0/0: is missing"):
+    with pytest.raises(StoreCorruptError, match="y_hat/c/0/0 is missing"):
         open_store(url)
 
 

@@ -127,7 +127,7 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreFormatError, match="no attribute 'latentset'"):
         open_store(tmp_path)
     (tmp_path / "zarr.json").write_text("{")
-    with pytest.raises(StoreFormatError, match=r"zarr\.json cannot be read"):
+    with pytest.raises(StoreFormatError, match=r"zarr\.json: no JSON"):
         open_store(tmp_path)
 
 
@@ -145,7 +145,7 @@ def test_a_manifest_with_one_letter_changed_is_refused(store: Path) -> None:
     fingerprint = json.loads(text)["fingerprint"]
     other = fingerprint[:-1] + ("0" if fingerprint[-1] != "0" else "1")
     (store / "manifest.json").write_text(text.replace(fingerprint, other))
-    with pytest.raises(StoreCorruptError, match="expected the sha256 that it gives of itself"):
+    with pytest.raises(StoreCorruptError, match="the sha256 that it gives of itself: expected"):
         open_store(store)
 
 
@@ -175,7 +175,7 @@ def test_a_manifest_that_leads_out_of_the_store_is_refused(store: Path) -> None:
 @pytest.mark.parametrize("name", ["y_hat/c/0/0", "z_hat/c/1/0", "scale_index/zarr.json"])
 def test_a_missing_object_is_refused(store: Path, name: str) -> None:
     (store / name).unlink()
-    with pytest.raises(StoreCorruptError, match=f"{name}: is missing"):
+    with pytest.raises(StoreCorruptError, match=f"{name} is missing"):
         open_store(store)
 
 
@@ -246,7 +246,7 @@ def test_samples_table_of_another_length_is_refused(
     change_samples: ChangeSamples, store: Path
 ) -> None:
     change_samples(store, lambda rows: rows.pop())
-    with pytest.raises(StoreCorruptError, match=r"expected 12 rows \(the header's"):
+    with pytest.raises(StoreCorruptError, match=r"rows \(source\.samples\): expected 12"):
         open_store(store)
 
 

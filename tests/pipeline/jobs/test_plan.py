@@ -8,7 +8,7 @@ import pytest
 from latentset.datasets.errors import JobError
 from latentset.datasets.sources import Source, open_source
 from latentset.datasets.storage.location import Folder
-from latentset.datasets.store.arrays import latent_rows
+from latentset.datasets.store.arrays import MIXED_CHUNK_ROWS, RowForm
 from latentset.datasets.store.scales import number_scales
 from latentset.pipeline.jobs.plan import (
     FileFacts,
@@ -19,7 +19,7 @@ from latentset.pipeline.jobs.plan import (
 )
 from latentset.pipeline.jobs.settings import Settings, Software, describe_source
 
-ROWS = latent_rows(6)
+ROWS = RowForm(2 * 6, MIXED_CHUNK_ROWS)
 """Of the stand-in's channels."""
 
 

@@ -183,7 +183,7 @@ def test_a_nul_in_a_text_is_refused(source: Store, tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [6, 8])
 def test_a_wrong_number_of_shards_leaves_nothing(count: int, source: Store, tmp_path: Path) -> None:
     given = [*shards(source), *shards(source)][:count]
-    with pytest.raises(StoreError, match=f"expected 7 shards .*, got {count}"):
+    with pytest.raises(StoreError, match=f"shards .*: expected 7, got {count}"):
         write(source, tmp_path / "store.h5", shards=given)
     assert list(tmp_path.iterdir()) == []
 
@@ -204,7 +204,7 @@ def test_what_was_there_stays_until_the_new_is_whole(file: Path, source: Store) 
 def test_a_shard_that_lacks_a_chunk_is_refused(source: Store, tmp_path: Path) -> None:
     given = [{name: list(chunks) for name, chunks in shard.items()} for shard in shards(source)]
     given[2]["y_hat"].pop()
-    with pytest.raises(StoreError, match=r"shard 2: y_hat: expected \d+ chunks, got \d+"):
+    with pytest.raises(StoreError, match=r"shard 2: y_hat: chunks: expected \d+, got \d+"):
         write(source, tmp_path / "store.h5", shards=given)
     assert list(tmp_path.iterdir()) == []
 

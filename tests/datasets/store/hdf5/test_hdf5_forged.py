@@ -88,7 +88,7 @@ FORGERIES: dict[str, tuple[str, Callable[[h5py.File], object]]] = {
         ),
     ),
     "another filter": (
-        r"expected the filters deflate and fletcher32 .*, got \[32000, 3\]",
+        r"filters deflate and fletcher32: expected .*, got \[32000, 3\]",
         replace(
             "y_hat",
             lambda f, v: f.create_dataset(
@@ -97,11 +97,11 @@ FORGERIES: dict[str, tuple[str, Callable[[h5py.File], object]]] = {
         ),
     ),
     "other chunks": (
-        r"expected chunks of \(8, 16\), got \(8, 32\)",
+        r"chunks: expected \(8, 16\), got \(8, 32\)",
         replace("y_hat", lambda f, v: _create(f, v, (8, 32))),
     ),
     "another shape": (
-        r"expected shape \(8, \d+\), got \(8, 1000000000000\)",
+        r"shape: expected \(8, \d+\), got \(8, 1000000000000\)",
         replace("y_hat", lambda f, v: _create(f, v, (8, 16), (8, 10**12))),
     ),
     "another type": (
