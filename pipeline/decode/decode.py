@@ -67,7 +67,7 @@ def decode(
     originals = originals.absolute() if originals is not None else None
     target = _describe_target(latents, open_location(pixels), codec, originals, options)
     with ExitStack() as stack:
-        if not target.is_complete:
+        if not target.is_finished:
             (target,), leases = lock_targets([target], view.say, stack)
         if target.before is not None and target.is_complete:
             result = JobResult(target.before, was_complete=True)

@@ -81,7 +81,7 @@ def encode_all(
     with ExitStack() as stack:
         workers = cache(lambda: stack.enter_context(connect(options)))
         targets = _describe_targets(source, stores, options, workers)
-        open_targets = [t for t in targets if options.retry_failed or not t.is_complete]
+        open_targets = [t for t in targets if options.retry_failed or not t.is_finished]
         locked, leases = lock_targets(open_targets, options.view.say, stack)
         locked = [finish_retry(target, options.view.say) for target in locked]
         make_task = partial(

@@ -67,6 +67,13 @@ _LOCAL_HINT = (
 
 _dask: Any = distributed  # it says that it is typed, but most of it is not
 
+_LOST = (
+    CommClosedError,
+    CancelledError,
+    getattr(distributed.client, "ClosedClientError", CommClosedError),  # older versions lack it
+)
+"""How Dask says that the scheduler is gone."""
+
 
 class Workers:
     """Workers that run functions.
@@ -114,18 +121,19 @@ class Workers:
         Raises:
             JobError: Workers or the scheduler were lost. What a call raises is raised as well.
         """
-        futures = self._client.map(
-            function, *arguments, pure=False, batch_size=TASKS_A_MESSAGE, **shared
-        )
+        futures: list[Any] = []
         try:
             with _connection():
+                futures = self._client.map(
+                    function, *arguments, pure=False, batch_size=TASKS_A_MESSAGE, **shared
+                )
                 done: SimpleQueue[Any] = SimpleQueue()
                 for future in futures:
                     future.add_done_callback(done.put)
                 for _ in futures:
                     yield self._next(done)
         finally:
-            with suppress(CommClosedError, CancelledError, RuntimeError):
+            with suppress(Exception):  # the scheduler may be gone, and why is being raised
                 self._client.cancel(futures, force=True)
 
     def _next(self, done: "SimpleQueue[Any]") -> Any:
@@ -167,11 +175,12 @@ class Workers:
     @contextmanager
     def subscribed(self, topic: str, receive: Callable[[Any], None]) -> Iterator[None]:
         """Call ``receive`` with what workers :func:`publish`, in another thread."""
-        self._client.subscribe_topic(topic, lambda event: receive(event[1]))
+        with _connection():
+            self._client.subscribe_topic(topic, lambda event: receive(event[1]))
         try:
             yield
         finally:
-            with suppress(CommClosedError, CancelledError, RuntimeError):
+            with suppress(Exception):
                 self._client.unsubscribe_topic(topic)
 
 
@@ -190,7 +199,7 @@ def _connection() -> Iterator[None]:
             f"workers died again and again at the same task: {error}. Often they ran out of "
             "memory: use fewer --workers or a smaller --batch, and run the same command again"
         ) from error
-    except (CommClosedError, CancelledError) as error:
+    except _LOST as error:
         raise JobError(
             f"the connection to the Dask scheduler was lost: {error!r}. "
             "Finished shards are kept: run the same command again"

@@ -44,6 +44,11 @@ class Target:
         return self.before is not None and self.before.manifest is not None
 
     @property
+    def is_finished(self) -> bool:
+        """It is complete, and a kill has not left the Zarr store of an HDF5 file behind."""
+        return self.is_complete and not (self.is_hdf5 and Path(str(self.objects)).exists())
+
+    @property
     def lock_at(self) -> Location:
         """The lock of jobs that work on the store."""
         return self.store.beside(".job") / "lock"
@@ -107,7 +112,11 @@ def lock_targets(
     # In one order for all jobs, so that two with the same stores do not refuse each other.
     ordered = sorted(targets, key=lambda target: str(target.store))
     leases = tuple(stack.enter_context(hold(target.lock_at, say)) for target in ordered)
-    return [look_at(t.store, t.codec, t.settings) for t in targets], leases
+    locked = [look_at(t.store, t.codec, t.settings) for t in targets]
+    for target in locked:
+        if target.is_complete and not target.is_finished:
+            discard(target.objects)
+    return locked, leases
 
 
 def discard(*locations: Location) -> None:
