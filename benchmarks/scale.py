@@ -130,8 +130,7 @@ def make_up_shard(task: "EncodeTask", index: int, report: Callable[[int], None])
     """Stand in for ``encode_shard``."""
     from latentset.datasets.store.zarr.writer import write_objects
     from latentset.pipeline.jobs.plan import open_plan_once
-    from latentset.pipeline.jobs.record import ShardRecord, write_record
-    from latentset.pipeline.jobs.shard import ShardDone
+    from latentset.pipeline.jobs.shard import ShardDone, ShardRecord, record_path
 
     (target,) = task.targets
     plan = open_plan_once(target.job, target.plan_sha256)
@@ -154,7 +153,7 @@ def make_up_shard(task: "EncodeTask", index: int, report: Callable[[int], None])
         source_bytes=tuple(row.source_bytes for row in rows),
         source_sha256=tuple(digest.hexdigest() for digest in digests),
     )
-    write_record(target.job, record)
+    target.job.write(record_path(index), record.model_dump_json().encode() + b"\n")
     report(len(rows))
     return ShardDone(index, len(rows), (False,))
 

@@ -76,15 +76,10 @@ _LOST = (
 
 
 class Workers:
-    """Workers that run functions.
+    """Workers that run functions; a job stops after ``limit_s`` seconds without any.
 
-    Args:
-        client: A Dask client.
-        limit_s: Seconds without a worker after which to stop.
-        say: Called from time to time when there is none.
-        hint: Says what to do about it.
-        check: Raises an error if waiting is in vain.
-        progress: Called when there is a result.
+    Before that ``say`` is called from time to time, with ``hint()`` about what to do. ``check``
+    raises an error if waiting is in vain, and ``progress`` is called when there is a result.
     """
 
     def __init__(
@@ -116,10 +111,8 @@ class Workers:
         """Run a function once for each item, and yield results as they come, in any order.
 
         Use it in ``contextlib.closing``: when it is closed early, what has not started is
-        cancelled. ``shared`` is given to every call.
-
-        Raises:
-            JobError: Workers or the scheduler were lost. What a call raises is raised as well.
+        cancelled. ``shared`` is given to every call. What a call raises is raised, and a JobError
+        where workers or the scheduler were lost.
         """
         futures: list[Any] = []
         try:
@@ -213,10 +206,6 @@ def connect(options: JobOptions) -> Iterator[Workers]:
     Local workers are processes of one thread each, as many as cores: two processes of one thread
     encode faster than one of two. They are started afresh ("spawn"), so that they import TensorFlow
     with the right environment, and end when the client does, however it ends.
-
-    Raises:
-        JobError: There is no scheduler at that address, or no worker came.
-        MissingEnvironmentError: A queue was asked for, and dask-jobqueue is not installed.
     """
     say = options.view.say
     with _silenced(), ExitStack() as stack:

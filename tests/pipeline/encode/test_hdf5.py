@@ -97,9 +97,10 @@ def test_after_a_kill_before_the_clean_up_the_zarr_store_is_removed(
     def kill(*folders: Path) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(finish, "flush_folder", kill)
-        run(uniform, store)
+        with pytest.raises(KeyboardInterrupt):
+            run(uniform, store)
     assert zarr_of(store).exists()
     assert run(uniform, store).was_complete
     assert not zarr_of(store).exists()
