@@ -56,7 +56,7 @@ def setup(number: int, codec_path: str, jpegs: str, folder: str) -> measure.Work
     )
     target = look_at(Path(folder) / f"{number}.zarr", codec_path, settings)
     paths = source.samples.column("path").to_pylist()
-    facts = read_facts(str(source.root), paths)
+    facts = read_facts(paths, str(source.root))
     plan = make_plan(target.job, source, settings, facts, rows_of(info))
     task = EncodeTask(
         targets=(target.for_tasks(plan),),

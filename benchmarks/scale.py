@@ -104,7 +104,7 @@ def list_samples(count: int) -> pa.Table:
     )
 
 
-def make_up_facts(root: str, paths: Sequence[str]) -> "list[FileFacts]":
+def make_up_facts(paths: Sequence[str], root: str) -> "list[FileFacts]":
     """Stand in for ``read_facts``."""
     from latentset.pipeline.jobs.plan import FileFacts
 
@@ -155,16 +155,16 @@ def make_up_shard(task: "EncodeTask", index: int, report: Callable[[int], None])
     )
     target.job.write(record_path(index), record.model_dump_json().encode() + b"\n")
     report(len(rows))
-    return ShardDone(index, len(rows), (False,))
+    return ShardDone(len(rows), (False,))
 
 
 def dask_setup(worker: object) -> None:
     """Replace what the workers run; ``dask worker --preload`` calls this in each."""
     from latentset.pipeline.encode import encode_task
-    from latentset.pipeline.jobs import tasks
+    from latentset.pipeline.jobs import plan, tasks
 
     replaced = (
-        (tasks, "read_facts", make_up_facts),
+        (plan, "read_facts", make_up_facts),
         (encode_task, "encode_shard", make_up_shard),
         (tasks, "REPORT_EVERY_S", 0.0),
     )

@@ -56,7 +56,7 @@ def decode_shard(task: DecodeTask, index: int, report: Callable[[int], None]) ->
     plan = open_plan_once(target.job, target.plan_sha256)
     rows, header = plan.rows(index), plan.header
     if find_record(target, plan, index) is not None:
-        return ShardDone(index, len(rows), (True,))
+        return ShardDone(len(rows), (True,))
     latents = open_latents_once(task.latents, task.manifest_sha256)
     # The plan has the samples of the latents, in their order.
     first = plan.first(index)
@@ -97,7 +97,7 @@ def decode_shard(task: DecodeTask, index: int, report: Callable[[int], None]) ->
             report(count)
         task.check_leases()
         write_shard(target, plan, index, buffer.rows(), samples, rate_bpp)
-    return ShardDone(index, len(rows), (False,))
+    return ShardDone(len(rows), (False,))
 
 
 def _decode(

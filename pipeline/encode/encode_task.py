@@ -77,7 +77,7 @@ def encode_shard(task: EncodeTask, index: int, report: Callable[[int], None]) ->
         if task.fail and records[0] is not None:
             for row, status, reason in zip(rows, records[0].status, records[0].reason, strict=True):
                 refuse_failed(row.path, status, reason)
-        return ShardDone(index, len(rows), reused)
+        return ShardDone(len(rows), reused)
 
     samples = [Sample(row) for row in rows]
     with enough_memory(index):
@@ -107,7 +107,7 @@ def encode_shard(task: EncodeTask, index: int, report: Callable[[int], None]) ->
         task.check_leases()
         for target, plan, encoder in shards:
             write_shard(target, plan, index, encoder.buffer.rows(), samples, encoder.rate_bpp)
-    return ShardDone(index, len(rows), reused)
+    return ShardDone(len(rows), reused)
 
 
 def refuse_failed(path: str, status: str, reason: str) -> None:

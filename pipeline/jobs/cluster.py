@@ -107,8 +107,10 @@ class Workers:
                 self._look()
                 sleep(min(1.0, POLL_S))
 
-    def map(self, function: Callable[..., Any], *arguments: Any, **shared: Any) -> Generator[Any]:
-        """Run a function once for each item, and yield results as they come, in any order.
+    def map(
+        self, function: Callable[..., Any], *arguments: Any, **shared: Any
+    ) -> Generator[tuple[int, Any]]:
+        """Run a function once for each item; yield its number and the result, in any order.
 
         Use it in ``contextlib.closing``: when it is closed early, what has not started is
         cancelled. ``shared`` is given to every call. What a call raises is raised, and a JobError
@@ -120,17 +122,19 @@ class Workers:
                 futures = self._client.map(
                     function, *arguments, pure=False, batch_size=TASKS_A_MESSAGE, **shared
                 )
+                numbers = {future.key: k for k, future in enumerate(futures)}
                 done: SimpleQueue[Any] = SimpleQueue()
                 for future in futures:
                     future.add_done_callback(done.put)
                 for _ in futures:
-                    yield self._next(done)
+                    key, result = self._next(done)
+                    yield numbers[key], result
         finally:
             with suppress(Exception):  # the scheduler may be gone, and why is being raised
                 self._client.cancel(futures, force=True)
 
-    def _next(self, done: "SimpleQueue[Any]") -> Any:
-        """Wait for the next result, as long as there is hope."""
+    def _next(self, done: "SimpleQueue[Any]") -> tuple[str, Any]:
+        """Wait for the next result and its key, as long as there is hope."""
         self._progress()
         self._since = self._said = monotonic()
         while True:
@@ -143,7 +147,7 @@ class Workers:
             try:
                 result = future.result(timeout=POLL_S)
                 future.release()
-                return result
+                return future.key, result
             except TimeoutError:
                 # Its worker died with the result, and the task runs again.
                 if future.status == "error":

@@ -102,7 +102,7 @@ class FileFacts:
     reason: str = ""
 
 
-def read_facts(root: str, paths: Sequence[str]) -> list[FileFacts]:
+def read_facts(paths: Sequence[str], root: str) -> list[FileFacts]:
     """Read the headers of images below ``root``; a task of its own where there are many."""
 
     def read(path: str) -> FileFacts:

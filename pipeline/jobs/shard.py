@@ -123,7 +123,6 @@ def check_leases(leases: Sequence[Lease]) -> None:
 class ShardDone:
     """What a task returns to the client."""
 
-    index: int
     samples: int
     reused: tuple[bool, ...]
     """For each store: the shard was recorded already, and is unaltered."""

@@ -70,7 +70,7 @@ def load_codecs(
     count = workers.count()
     loaded = workers.map(_load_all, range(count), count=count, engine=engine, codecs=codecs)
     with closing(loaded) as results:
-        found: list[tuple[Software, Mapping[str, CodecInfo]]] = list(results)
+        found: dict[int, tuple[Software, Mapping[str, CodecInfo]]] = dict(results)
     return found[0]
 
 
@@ -84,7 +84,7 @@ def read_headers(
     done = 0
     view.begin("planning", len(paths))
     try:
-        with closing(workers.map(_read_part, range(len(parts)), parts, root=str(root))) as results:
+        with closing(workers.map(read_facts, parts, root=str(root))) as results:
             for index, facts in results:
                 read[index] = facts
                 done += len(facts)
@@ -154,11 +154,12 @@ def run_shards(
                 workers.map(_run_task, plan.shards, work=work, task=task, topic=topic)
             ) as results,
         ):
-            for done in results:
+            for k, done in results:
+                index = plan.shards[k]
                 with lock:
-                    finished[done.index] = done
-                    images[done.index] = 0 if all(done.reused) else done.samples
-                    skipped += done.samples - images[done.index]
+                    finished[index] = done
+                    images[index] = 0 if all(done.reused) else done.samples
+                    skipped += done.samples - images[index]
                     view.update(sum(images.values()), plan.samples - skipped)
     finally:
         view.end()
@@ -176,10 +177,6 @@ def _load_all(
         codec: load_once(engine, codec, self_check=k % count == index).info
         for k, codec in enumerate(codecs)
     }
-
-
-def _read_part(index: int, paths: list[str], root: str) -> tuple[int, list[FileFacts]]:
-    return index, read_facts(root, paths)
 
 
 def _run_task(index: int, work: ShardWork, task: ShardTask, topic: str) -> ShardDone:

@@ -34,7 +34,7 @@ def settings_for(source: Source, standin: Any, resize: str = "none", **changes: 
 
 def test_facts_are_read_from_headers(mixed: Source) -> None:
     (mixed.root / "a" / "bad.jpg").write_text("text")
-    found = read_facts(str(mixed.root), ["a/000.png", "b/001.png", "a/bad.jpg", "a/none.png"])
+    found = read_facts(["a/000.png", "b/001.png", "a/bad.jpg", "a/none.png"], str(mixed.root))
     size = (mixed.root / "a" / "000.png").stat().st_size
     assert found[0] == FileFacts(64, 64, size)
     assert (found[1].height, found[1].width) == (48, 100)
@@ -46,7 +46,7 @@ def test_a_path_out_of_the_source_is_never_followed(mixed: Source, tmp_path: Pat
     shutil.copy(mixed.root / "a" / "000.png", tmp_path / "secret.png")
     (mixed.root / "link.png").symlink_to(tmp_path / "secret.png")
     for path in ("../secret.png", str(tmp_path / "secret.png"), "link.png"):
-        (fact,) = read_facts(str(mixed.root), [path])
+        (fact,) = read_facts([path], str(mixed.root))
         assert fact.status == "unreadable"
         assert str(mixed.root) not in fact.reason  # the same text on every machine
 
@@ -69,7 +69,7 @@ def test_the_plan_says_what_becomes_of_every_sample(
 
 
 def test_the_plan_is_a_pure_function(mixed: Source, standin: Any, tmp_path: Path) -> None:
-    facts = read_facts(str(mixed.root), mixed.samples["path"].to_pylist())
+    facts = read_facts(mixed.samples["path"].to_pylist(), str(mixed.root))
     for name in ("one", "two"):
         make_plan(Folder(tmp_path / name), mixed, settings_for(mixed, standin), facts, ROWS)
     for file in ("plan.json", "plan.parquet"):
@@ -77,7 +77,7 @@ def test_the_plan_is_a_pure_function(mixed: Source, standin: Any, tmp_path: Path
 
 
 def test_a_plan_is_read_by_shards(mixed: Source, standin: Any, tmp_path: Path) -> None:
-    facts = read_facts(str(mixed.root), mixed.samples["path"].to_pylist())
+    facts = read_facts(mixed.samples["path"].to_pylist(), str(mixed.root))
     settings = settings_for(mixed, standin)
     plan = make_plan(Folder(tmp_path), mixed, settings, facts, ROWS)
     assert plan.fingerprint == settings.fingerprint
@@ -88,7 +88,7 @@ def test_a_plan_is_read_by_shards(mixed: Source, standin: Any, tmp_path: Path) -
 
 
 def test_an_altered_plan_is_refused(mixed: Source, standin: Any, tmp_path: Path) -> None:
-    facts = read_facts(str(mixed.root), mixed.samples["path"].to_pylist())
+    facts = read_facts(mixed.samples["path"].to_pylist(), str(mixed.root))
     make_plan(Folder(tmp_path), mixed, settings_for(mixed, standin), facts, ROWS)
     whole = (tmp_path / "plan.parquet").read_bytes()
     (tmp_path / "plan.parquet").write_bytes(whole + b"x")
