@@ -36,9 +36,9 @@ def setup(number: int, codec_path: str, jpegs: str, folder: str) -> measure.Work
     from latentset.pipeline.encode.encode_task import EncodeTask, encode_shard
     from latentset.pipeline.jobs.coder import TENSORFLOW, load_once, read_software
     from latentset.pipeline.jobs.options import SHARD_BYTES
-    from latentset.pipeline.jobs.plan import make_plan, read_facts, write_plan
-    from latentset.pipeline.jobs.record import record_path
+    from latentset.pipeline.jobs.plan import make_plan, read_facts
     from latentset.pipeline.jobs.settings import Settings, describe_source
+    from latentset.pipeline.jobs.shard import record_path
     from latentset.pipeline.jobs.target import look_at
 
     source = open_source(Path(jpegs))
@@ -56,8 +56,8 @@ def setup(number: int, codec_path: str, jpegs: str, folder: str) -> measure.Work
     )
     target = look_at(Path(folder) / f"{number}.zarr", codec_path, settings)
     paths = source.samples.column("path").to_pylist()
-    facts = read_facts(str(source.root), paths)
-    plan = write_plan(target.job, make_plan(source, settings, facts, rows_of(info)))
+    facts = read_facts(paths, str(source.root))
+    plan = make_plan(target.job, source, settings, facts, rows_of(info))
     task = EncodeTask(
         targets=(target.for_tasks(plan),),
         source=source.root,

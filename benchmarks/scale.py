@@ -104,7 +104,7 @@ def list_samples(count: int) -> pa.Table:
     )
 
 
-def make_up_facts(root: str, paths: Sequence[str]) -> "list[FileFacts]":
+def make_up_facts(paths: Sequence[str], root: str) -> "list[FileFacts]":
     """Stand in for ``read_facts``."""
     from latentset.pipeline.jobs.plan import FileFacts
 
@@ -130,8 +130,7 @@ def make_up_shard(task: "EncodeTask", index: int, report: Callable[[int], None])
     """Stand in for ``encode_shard``."""
     from latentset.datasets.store.zarr.writer import write_objects
     from latentset.pipeline.jobs.plan import open_plan_once
-    from latentset.pipeline.jobs.record import ShardRecord, write_record
-    from latentset.pipeline.jobs.shard import ShardDone
+    from latentset.pipeline.jobs.shard import ShardDone, ShardRecord, record_path
 
     (target,) = task.targets
     plan = open_plan_once(target.job, target.plan_sha256)
@@ -154,18 +153,18 @@ def make_up_shard(task: "EncodeTask", index: int, report: Callable[[int], None])
         source_bytes=tuple(row.source_bytes for row in rows),
         source_sha256=tuple(digest.hexdigest() for digest in digests),
     )
-    write_record(target.job, record)
+    target.job.write(record_path(index), record.model_dump_json().encode() + b"\n")
     report(len(rows))
-    return ShardDone(index, len(rows), (False,))
+    return ShardDone(len(rows), (False,))
 
 
 def dask_setup(worker: object) -> None:
     """Replace what the workers run; ``dask worker --preload`` calls this in each."""
     from latentset.pipeline.encode import encode_task
-    from latentset.pipeline.jobs import tasks
+    from latentset.pipeline.jobs import plan, tasks
 
     replaced = (
-        (tasks, "read_facts", make_up_facts),
+        (plan, "read_facts", make_up_facts),
         (encode_task, "encode_shard", make_up_shard),
         (tasks, "REPORT_EVERY_S", 0.0),
     )

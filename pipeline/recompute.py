@@ -9,21 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentset.datasets.errors import (
-    CodecError,
     CpuIsaError,
     ImageError,
     SourceError,
     StoreError,
 )
 from latentset.datasets.sources import resolve_inside
-from latentset.datasets.sources.images import decode_image, decoder_version, read_bytes
+from latentset.datasets.sources.images import decode_image, read_bytes
 from latentset.datasets.sources.resize import ResizeRule
 from latentset.datasets.store import Store
 from latentset.datasets.store.digests import sha256_of
 from latentset.datasets.store.header import Header
 from latentset.datasets.store.samples import OK
 from latentset.pipeline.cpu_isa import CpuIsa
-from latentset.pipeline.jobs.coder import TENSORFLOW, Coder, Engine
+from latentset.pipeline.jobs.coder import TENSORFLOW, Coder, Engine, load_encoder_of, read_software
+from latentset.pipeline.jobs.settings import software_of
 
 _ARRAYS = ("z_hat", "y_hat", "scale_index")
 
@@ -36,11 +36,9 @@ class Recomputed:
     """What encoding again has found; lists have a line a sample."""
 
     samples: int = 0
-    """Samples that were encoded again."""
     symbols: int = 0
-    """Their symbols, of all arrays."""
+    """Of these samples, in all arrays."""
     differing: int = 0
-    """Symbols that differ."""
     problems: list[str] = field(default_factory=list)
     """Samples that differ for no known reason."""
     explained: list[str] = field(default_factory=list)
@@ -48,7 +46,7 @@ class Recomputed:
     not_compared: list[str] = field(default_factory=list)
     """Samples that could not be compared, and why."""
     software: list[str] = field(default_factory=list)
-    """What computes here and may not be what the store was made with: symbols may differ by it."""
+    """What computes here and may not be what the store was made with."""
 
     def rows(self) -> list[tuple[str, str]]:
         """Name and value for a table."""
@@ -67,7 +65,7 @@ class Prepared:
     """Rows of the samples table."""
     encoder: Coder
     software: list[str]
-    """What computes here and may not be what the store was made with."""
+    """As in :class:`Recomputed`."""
     on_cpus: bool
     """The store was encoded on a CPU, and so it is here."""
 
@@ -83,11 +81,6 @@ def prepare(
     """Choose ``count`` samples at random, and make sure that there are images and the codec.
 
     ``codec`` is None for the name in the header. Nothing outside ``source`` is read.
-
-    Raises:
-        CodecError: The codec is not the one that the store was made with.
-        SourceError: None of the images is there.
-        StoreError: The store holds pixels.
     """
     header = store.header
     good = np.flatnonzero(np.array(store.samples.column("status").to_pylist()) == OK)
@@ -104,14 +97,7 @@ def prepare(
             engine.fix_cpu_isa(header.provenance.cpu_isa or CpuIsa.native)
         except CpuIsaError as error:
             obstacle = f" ({error})"
-    name = codec or header.codec.name
-    encoder = engine.load(name, self_check=True)
-    if encoder.info.sha256 != header.codec.sha256:
-        raise CodecError(
-            f"{store.location} was encoded by {header.codec.name} with sha256 "
-            f"{header.codec.sha256}, but {name} has {encoder.info.sha256}: give the codec's file "
-            "with --codec"
-        )
+    encoder = load_encoder_of(store, header.codec, codec, engine)
     software = _changed_software(header, engine, obstacle)
     on_cpus = header.provenance.device == engine.environment()["device"] == "CPU"
     return Prepared(store, source, chosen, encoder, software, on_cpus)
@@ -157,20 +143,15 @@ def _read_image(source: Path, row: dict[str, Any]) -> bytes:
 
 def _changed_software(header: Header, engine: Engine, obstacle: str) -> list[str]:
     """Name what symbols may differ by; ``obstacle`` is why the CPU instructions are not those."""
-    made = header.provenance
-    now = {"cpu_isa": str(CpuIsa.native), **engine.environment(), "decoder": decoder_version()}
-    before = {
-        "tensorflow": made.tensorflow,
-        "onednn": "1" if made.onednn else "0",
-        "device": made.device,
-        "cpu_isa": made.cpu_isa or str(CpuIsa.native),
-        "decoder": made.decoder,
-    }
+    before, now = (
+        {"cpu_isa": str(CpuIsa.native), **software.model_dump(exclude={"tensorflow_compression"})}
+        for software in (software_of(header), read_software(engine))
+    )
     changed = [
-        f"not as when the store was made: {name}: {value} then, {now.get(name)} now"
+        f"not as when the store was made: {name}: {value} then, {now[name]} now"
         f"{obstacle if name == 'cpu_isa' else ''}"
         for name, value in before.items()
-        if now.get(name) != value
+        if now[name] != value
     ]
     if engine.fix_cpu_isa is not None and before["cpu_isa"] == now["cpu_isa"] == CpuIsa.native:
         changed.append(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from latentset.datasets.errors import CodecError, StoreError
+from latentset.datasets.errors import StoreError
 from latentset.datasets.sources import Source
 from latentset.datasets.storage.location import Location, open_location
 from latentset.datasets.store import Store, open_store
@@ -26,9 +26,9 @@ from latentset.pipeline.decode.decode_task import (
     read_original,
 )
 from latentset.pipeline.jobs.cluster import connect
-from latentset.pipeline.jobs.coder import Engine, read_software
+from latentset.pipeline.jobs.coder import load_encoder_of, read_software
 from latentset.pipeline.jobs.options import DEFAULTS, JobOptions
-from latentset.pipeline.jobs.plan import FileFacts, PlanFile, find_plan, make_plan, write_plan
+from latentset.pipeline.jobs.plan import FileFacts, Plan, find_plan, make_plan
 from latentset.pipeline.jobs.progress import ProgressView
 from latentset.pipeline.jobs.settings import Settings
 from latentset.pipeline.jobs.target import Target, choose_container, lock_targets, look_at
@@ -47,19 +47,14 @@ def decode(
 
     A script that calls this needs ``if __name__ == "__main__":``, as for every spawned process.
 
-    Args:
-        store: The latents.
-        pixels: What to make: a folder or file, ``s3://…``, ``gs://…``.
-        options: How.
-        codec: Name or path of the codec; None looks for the one that the store names.
-        originals: Root of the images that the latents were encoded from: each decoded image
-            is measured against its original. None measures nothing.
+    ``codec`` is a name or path; None takes the one that the store names. ``originals`` is the root
+    of the images that were encoded: each decoded image is measured against its original.
 
     Raises:
         StoreError: The latents cannot be read, or are none; or the target is something else, or
             cannot be written.
-        CodecError: The codec is not there, is another one, or cannot decode.
         SettingsChangedError: The target was started with other settings.
+        CodecError: The codec is not the one that encoded, or cannot decode.
         JobError: Another job is at work on the target, workers were lost or differ, or an image
             is not the one that was encoded.
     """
@@ -67,7 +62,7 @@ def decode(
     originals = originals.absolute() if originals is not None else None
     target = _describe_target(latents, open_location(pixels), codec, originals, options)
     with ExitStack() as stack:
-        if not target.is_complete:
+        if not target.is_finished:
             (target,), leases = lock_targets([target], view.say, stack)
         if target.before is not None and target.is_complete:
             result = JobResult(target.before, was_complete=True)
@@ -97,7 +92,10 @@ def _describe_target(
 ) -> Target:
     """Look at everything that the job needs before anything is written."""
     info = _require_latents(latents)
-    name = _find_codec(latents, info, codec, options.engine)
+    name = codec or info.name
+    if Path(name).is_file():
+        name = str(Path(name).absolute())
+    load_encoder_of(latents, info, name, options.engine).check_decoding()
     if is_same(pixels, latents.location):
         raise StoreError(f"{pixels} is the store of latents itself: name another PIXELS")
     if originals is not None:  # one image now; each is read when its turn comes
@@ -142,22 +140,7 @@ def _require_latents(latents: Store) -> CodecInfo:
     return header.codec
 
 
-def _find_codec(latents: Store, info: CodecInfo, codec: str | None, engine: Engine) -> str:
-    """Name or path of the codec, which is loaded to see whether it is the one and can decode."""
-    name = codec or info.name
-    if Path(name).is_file():
-        name = str(Path(name).absolute())
-    found = engine.load(name, self_check=True)
-    if found.info.sha256 != info.sha256:
-        raise CodecError(
-            f"{latents.location} was encoded by {info.name} with sha256 {info.sha256}, but "
-            f"{name} has {found.info.sha256}: give the codec's file with --codec"
-        )
-    found.check_decoding()
-    return name
-
-
-def _plan(target: Target, latents: Store) -> PlanFile:
+def _plan(target: Target, latents: Store) -> Plan:
     """Plan the samples of the latents, as if their files had just been read."""
     table, info = latents.samples, latents.header.source
     source = Source(
@@ -170,7 +153,7 @@ def _plan(target: Target, latents: Store) -> PlanFile:
     columns = zip(*(table.column(name).to_pylist() for name in names), strict=True)
     facts = [FileFacts(*values) for values in columns]
     form = rows_of(target.settings.content)
-    return write_plan(target.job, make_plan(source, target.settings, facts, form))
+    return make_plan(target.job, source, target.settings, facts, form)
 
 
 def _report_new(latents: Store, pixels: Store, view: ProgressView) -> None:

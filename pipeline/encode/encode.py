@@ -25,7 +25,7 @@ from latentset.pipeline.encode.retry import finish_retry, retry_failed
 from latentset.pipeline.jobs.cluster import Workers, connect
 from latentset.pipeline.jobs.coder import IMAGES, NO_CODEC
 from latentset.pipeline.jobs.options import JobOptions
-from latentset.pipeline.jobs.plan import FileFacts, PlanFile, find_plan, make_plan, write_plan
+from latentset.pipeline.jobs.plan import FileFacts, Plan, find_plan, make_plan
 from latentset.pipeline.jobs.settings import Settings, describe_source
 from latentset.pipeline.jobs.shard import check_leases
 from latentset.pipeline.jobs.target import Target, choose_container, lock_targets, look_at
@@ -81,7 +81,7 @@ def encode_all(
     with ExitStack() as stack:
         workers = cache(lambda: stack.enter_context(connect(options)))
         targets = _describe_targets(source, stores, options, workers)
-        open_targets = [t for t in targets if options.retry_failed or not t.is_complete]
+        open_targets = [t for t in targets if options.retry_failed or not t.is_finished]
         locked, leases = lock_targets(open_targets, options.view.say, stack)
         locked = [finish_retry(target, options.view.say) for target in locked]
         make_task = partial(
@@ -179,7 +179,7 @@ def _plan(
     form: RowForm,
     leases: Sequence[Lease],
     options: EncodeOptions,
-) -> list[PlanFile]:
+) -> list[Plan]:
     """Open the plans of earlier runs of the same job, and make those that are missing."""
     found = {target.store: find_plan(target.job, options.view.say) for target in targets}
     facts: list[FileFacts] = []
@@ -187,10 +187,7 @@ def _plan(
         paths = source.samples["path"].to_pylist()
         facts = read_headers(workers(), source.root, paths, options.view)
         check_leases(leases)
-    plans = [
-        found[t.store] or write_plan(t.job, make_plan(source, t.settings, facts, form))
-        for t in targets
-    ]
+    plans = [found[t.store] or make_plan(t.job, source, t.settings, facts, form) for t in targets]
     for target, plan in zip(targets, plans, strict=True):
         if not plan.same_images(plans[0]):
             raise JobError(

@@ -3,27 +3,48 @@
 A job may make several stores, one a codec: each image is read and decoded once for all.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from latentset.datasets.errors import ImageFailedError
+from latentset.datasets.errors import (
+    CodecError,
+    ImageError,
+    ImageFailedError,
+    JobError,
+    SourceError,
+    StoreError,
+)
+from latentset.datasets.sources import resolve_inside
+from latentset.datasets.sources.images import decode_image, read_bytes
 from latentset.datasets.sources.resize import ResizeRule
+from latentset.datasets.store.digests import sha256_of
 from latentset.datasets.store.samples import OK
-from latentset.datasets.store.scales import number_scales
-from latentset.pipeline.encode.encoders import LatentEncoder, PixelEncoder, ShardEncoder
-from latentset.pipeline.encode.reading import decode_batches
-from latentset.pipeline.jobs.coder import Engine, codec_differs, load_once, require_software
-from latentset.pipeline.jobs.plan import PlanFile, open_plan_once
+from latentset.datasets.store.zarr.writer import PixelBuffer, ShardBuffer
+from latentset.pipeline.jobs.coder import Coder, Engine, load_planned
+from latentset.pipeline.jobs.plan import Plan, PlannedSample, open_plan_once
 from latentset.pipeline.jobs.shard import (
     Sample,
     ShardDone,
     ShardTask,
     enough_memory,
     find_record,
+    group_by_size,
     write_shard,
+)
+
+AHEAD = 2
+"""Batches decoded ahead of the codec."""
+
+_GIVEN_UP = (
+    "The codec gives values that a store cannot hold; nothing was clipped or wrapped. Exclude the "
+    "sample from the source, or use another codec"
 )
 
 
@@ -40,16 +61,12 @@ class EncodeTask(ShardTask):
 def encode_shard(task: EncodeTask, index: int, report: Callable[[int], None]) -> ShardDone:
     """Encode one shard of every store, unless its record says that this was done.
 
-    Args:
-        task: What every task carries.
-        index: Number of the shard.
-        report: Called with the number of samples done so far.
+    ``report`` is called with the number of samples done so far.
 
     Raises:
         ImageFailedError: An image cannot be encoded and ``task.fail`` is set.
         JobError: The worker's software or codec is not the client's, a value does not fit, or
             another job has taken a store over.
-        StoreError: An object cannot be written.
     """
     plans = [open_plan_once(target.job, target.plan_sha256) for target in task.targets]
     pairs = list(zip(task.targets, plans, strict=True))
@@ -60,7 +77,7 @@ def encode_shard(task: EncodeTask, index: int, report: Callable[[int], None]) ->
         if task.fail and records[0] is not None:
             for row, status, reason in zip(rows, records[0].status, records[0].reason, strict=True):
                 refuse_failed(row.path, status, reason)
-        return ShardDone(index, len(rows), reused)
+        return ShardDone(len(rows), reused)
 
     samples = [Sample(row) for row in rows]
     with enough_memory(index):
@@ -68,7 +85,7 @@ def encode_shard(task: EncodeTask, index: int, report: Callable[[int], None]) ->
         rule = ResizeRule.parse(plans[0].header.resize)
         batches = decode_batches(samples, task.source, rule, task.batch)
         shards = [
-            (target, plan, _start_encoder(task.engine, target.codec, plan, index))
+            (target, plan, ShardEncoder(task.engine, target.codec, plan, index))
             for (target, plan), done in zip(pairs, reused, strict=True)
             if not done
         ]
@@ -89,8 +106,8 @@ def encode_shard(task: EncodeTask, index: int, report: Callable[[int], None]) ->
             report(count)
         task.check_leases()
         for target, plan, encoder in shards:
-            write_shard(target, plan, index, encoder.rows(), samples, encoder.rate_bpp)
-    return ShardDone(index, len(rows), reused)
+            write_shard(target, plan, index, encoder.buffer.rows(), samples, encoder.rate_bpp)
+    return ShardDone(len(rows), reused)
 
 
 def refuse_failed(path: str, status: str, reason: str) -> None:
@@ -102,19 +119,111 @@ def refuse_failed(path: str, status: str, reason: str) -> None:
         )
 
 
-def refuse_planned(plan: PlanFile) -> None:
+def refuse_planned(plan: Plan) -> None:
     """Stop a job in whose plan an image has failed already."""
     for row in plan.table().select(["path", "status", "reason"]).to_pylist():
         refuse_failed(**row)
 
 
-def _start_encoder(engine: Engine, name: str, plan: PlanFile, index: int) -> ShardEncoder:
-    """Start a shard; its codec is loaded if it has one, unless this worker has it."""
-    info = plan.header.codec
-    require_software(engine, plan.header)
-    if info is None:
-        return PixelEncoder(plan.header, index)
-    codec = load_once(engine, name, info.sha256)
-    if number_scales(codec.info) != info:
-        raise codec_differs(name, codec, info)
-    return LatentEncoder(plan.header, index, codec)
+def decode_batches(
+    samples: Sequence[Sample], source: Path, rule: ResizeRule, size: int
+) -> Iterator[list[Sample]]:
+    """Read, hash, decode and resize images in a thread while the codec works on earlier ones.
+
+    It starts at once. What is found is recorded in each sample; those that failed hold no pixels.
+    """
+
+    def encoded_size(sample: Sample) -> tuple[int, int]:
+        return sample.plan.encoded_height, sample.plan.encoded_width
+
+    batches = iter(group_by_size(samples, encoded_size, size))
+    thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
+    pending = [thread.submit(_decode, batch, source, rule) for batch in islice(batches, AHEAD)]
+
+    def take() -> Iterator[list[Sample]]:
+        try:
+            while pending:
+                ready = pending.pop(0).result()
+                following = next(batches, None)
+                if following is not None:
+                    pending.append(thread.submit(_decode, following, source, rule))
+                yield ready
+        finally:
+            thread.shutdown(cancel_futures=True)
+
+    return take()
+
+
+def _decode(batch: list[Sample], root: Path, rule: ResizeRule) -> list[Sample]:
+    """Read each file once: hash it, and decode and resize it from memory."""
+    for sample in batch:
+        plan = sample.plan
+        try:
+            content = read_bytes(resolve_inside(root, plan.path))
+            sample.source_bytes, sample.source_sha256 = len(content), sha256_of(content)
+            if plan.status != OK:
+                sample.fail(plan.status, plan.reason)
+                continue
+            planned, now = f"{plan.source_bytes} bytes", f"{len(content)}"
+            if len(content) == plan.source_bytes:
+                pixels = decode_image(content)
+                if pixels.shape[:2] == (plan.height, plan.width):
+                    sample.pixels = rule.apply(pixels)
+                    continue
+                planned = f"{plan.height}x{plan.width} pixels"
+                now = f"{pixels.shape[0]}x{pixels.shape[1]}"
+            sample.fail("changed", f"{planned} when planned, {now} when encoded")
+        except ImageError as error:
+            sample.fail(error.status, str(error))
+        except SourceError as error:
+            sample.fail("unreadable", str(error).replace(str(root), "SOURCE"))
+    return batch
+
+
+class ShardEncoder:
+    """Makes the rows of a shard of one store: latents by its codec, or the pixels themselves."""
+
+    def __init__(self, engine: Engine, codec: str, plan: Plan, index: int) -> None:
+        self._codec = load_planned(engine, codec, plan.header)
+        make = PixelBuffer if self._codec is None else ShardBuffer
+        self.buffer = make(plan.header, index)
+        self.rate_bpp: dict[str, float] = {}
+        """Bits a pixel of each sample so far, by its id; of the file where pixels are stored."""
+
+    def add(self, images: NDArray[np.uint8], samples: Sequence[PlannedSample]) -> None:
+        """Take resized images of one size (N, H, W, 3); JobError if a value cannot be stored."""
+        if isinstance(self.buffer, PixelBuffer):
+            for image, sample in zip(images, samples, strict=True):
+                self.buffer.put(sample.first_row, image)
+                self.rate_bpp[sample.id] = 8 * sample.source_bytes / (sample.height * sample.width)
+        elif self._codec is not None:
+            try:
+                latents = self._codec.encode(images)
+            except CodecError as error:
+                raise _describe_failure(self._codec, images, samples, error) from error
+            for k, sample in enumerate(samples):
+                y_hat, scale_index = latents.y_hat[k], latents.scale_index[k]
+                first, z_first = sample.first_row, sample.z_first_row
+                try:
+                    self.buffer.put(first, z_first, y_hat, scale_index, latents.z_hat[k])
+                except StoreError as error:
+                    raise JobError(f"sample {sample.id!r}: {error}. {_GIVEN_UP}") from error
+            for sample, bits in zip(samples, self._codec.rate_bits(latents), strict=True):
+                if not isfinite(bits):
+                    raise JobError(
+                        f"sample {sample.id!r}: expected a finite number of bits, got {bits}. "
+                        f"{_GIVEN_UP}"
+                    )
+                self.rate_bpp[sample.id] = float(bits) / (images.shape[1] * images.shape[2])
+
+
+def _describe_failure(
+    codec: Coder, images: NDArray[np.uint8], samples: Sequence[PlannedSample], error: CodecError
+) -> JobError:
+    """Find out at which sample of a batch the codec fails."""
+    for k, sample in enumerate(samples):
+        try:
+            codec.encode(images[k : k + 1])
+        except CodecError as alone:
+            return JobError(f"sample {sample.id!r}: {alone}. {_GIVEN_UP}")
+    return JobError(f"samples {samples[0].id!r} to {samples[-1].id!r}: {error}. {_GIVEN_UP}")

@@ -23,32 +23,33 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from latentset.datasets.errors import JobError
+from latentset.datasets.errors import JobError, StoreCorruptError
 from latentset.datasets.sources import Source
 from latentset.datasets.storage.location import Folder, Location
 from latentset.datasets.storage.lock import Lease
 from latentset.datasets.store import Store, open_store
-from latentset.datasets.store.header import Header
+from latentset.datasets.store.digests import StoredObject, read_object
 from latentset.datasets.store.layout import append_rows, fits
-from latentset.datasets.store.manifest import MANIFEST
-from latentset.datasets.store.samples import OK
-from latentset.pipeline.encode.amend import Change, decide, install, stage
+from latentset.datasets.store.manifest import (
+    MANIFEST,
+    Manifest,
+    ShardSummary,
+    count_samples,
+    parse_manifest,
+)
+from latentset.datasets.store.samples import OK, SAMPLES, SAMPLES_SCHEMA, samples_bytes
+from latentset.datasets.store.zarr.writer import metadata_objects, write_objects
 from latentset.pipeline.encode.encode_task import EncodeTask, encode_shard, refuse_planned
 from latentset.pipeline.jobs.cluster import Workers
-from latentset.pipeline.jobs.finish import pack_hdf5, read_records, unpack_hdf5
-from latentset.pipeline.jobs.plan import (
-    FileFacts,
-    Plan,
-    measure_samples,
-    plan_table,
-    write_plan,
-)
+from latentset.pipeline.jobs.finish import pack_hdf5, read_records, samples_of, unpack_hdf5
+from latentset.pipeline.jobs.plan import FileFacts, Plan, measure_samples, write_plan
 from latentset.pipeline.jobs.progress import ProgressView
 from latentset.pipeline.jobs.settings import Settings
-from latentset.pipeline.jobs.shard import ShardTarget, check_leases
+from latentset.pipeline.jobs.shard import ShardRecord, ShardTarget, check_leases
 from latentset.pipeline.jobs.target import Target, look_at
 from latentset.pipeline.jobs.tasks import JobResult, Retried, read_headers, run_shards
 
@@ -56,12 +57,7 @@ from latentset.pipeline.jobs.tasks import JobResult, Retried, read_headers, run_
 def finish_retry(target: Target, say: Callable[[str], None]) -> Target:
     """Finish the retry of an earlier run that was stopped while it changed the store.
 
-    Returns:
-        The target, whose lock is held, as it is now.
-
-    Raises:
-        StoreError: An object cannot be written.
-        StoreCorruptError: The store, or what is staged, was altered since.
+    Returns the target, whose lock is held, as it is now.
     """
     retry = target.job / "retry"
     if target.before is None:
@@ -85,20 +81,11 @@ def retry_failed(
 ) -> JobResult:
     """Try the failed samples of a complete store again, whose lock is held.
 
-    Args:
-        workers: Starts workers when it is first called.
-        target: The store and its job.
-        done: What the job has done so far; its store is open.
-        source: The images.
-        make_task: Makes the task of ``targets``.
-        leases: The locks of the job.
-        view: Where to show progress.
+    ``done`` is what the job has done so far; its store is open.
 
     Raises:
         ImageFailedError: An image cannot be encoded and the task is to fail then.
         JobError: The store is of an earlier format version.
-        StoreError: An object cannot be written.
-        StoreCorruptError: The store was altered.
     """
     store = done.store
     failed = np.flatnonzero(pc.not_equal(store.samples["status"], OK).to_numpy())
@@ -113,77 +100,140 @@ def retry_failed(
     retry, paths = target.job / "retry", source.samples["path"].take(failed).to_pylist()
     facts = read_headers(workers(), source.root, paths, view)
     check_leases(leases)
-    plan = write_plan(retry, _plan(store, target.settings, source, failed, facts))
+    plan = _plan(store, target.settings, retry, source, failed, facts)
     staged = retry / "objects"
     task = make_task(targets=(ShardTarget(staged, retry, plan.table_sha256, target.codec),))
     if task.fail:
         refuse_planned(plan)
     run_shards(workers(), encode_shard, task, plan, view, "encoding")
-    change = decide(store, plan, read_records(staged, retry, plan))
+    records = read_records(staged, plan)
+    samples = merge_samples(store.samples, samples_of(plan, records))
     task.check_leases()
-    if not change.samples.equals(store.samples):
-        _apply(target, staged, change, task, view)
+    if not samples.equals(store.samples):
+        if target.is_hdf5:
+            store = unpack_hdf5(target, task.check_leases)
+        stage(store, staged, samples, records)
+        install(target.objects, staged)
+        if target.is_hdf5:
+            pack_hdf5(target, task.check_leases, view.say)
     _remove(retry)
-    still = pc.sum(pc.not_equal(change.samples["status"], OK)).as_py() or 0
+    still = pc.sum(pc.not_equal(samples["status"], OK)).as_py() or 0
     retried = Retried(samples=plan.samples, repaired=failed.size - still)
     return replace(done, store=open_store(target.store), retried=retried)
-
-
-def _apply(
-    target: Target, staged: Location, change: Change, task: EncodeTask, view: ProgressView
-) -> None:
-    """Make the store what it is to become."""
-    store = unpack_hdf5(target, task.check_leases) if target.is_hdf5 else open_store(target.store)
-    if store.manifest is None:
-        raise JobError(f"{store.location} is not complete: run the same command again")
-    stage(store.manifest, staged, change)
-    install(target.objects, staged)
-    if target.is_hdf5:
-        pack_hdf5(target, task.check_leases, view.say)
 
 
 def _plan(
     store: Store,
     settings: Settings,
+    retry: Location,
     source: Source,
     failed: NDArray[np.int64],
     facts: list[FileFacts],
 ) -> Plan:
-    """Plan new shards for the failed samples."""
-    facts = _refuse_large(facts, settings, store.header)
-    # Those that cannot be encoded come last, so that no shard is added for them alone.
-    order = np.argsort(measure_samples(settings, facts)[1] == 0, kind="stable")
-    columns, rows, z_rows = measure_samples(settings, [facts[k] for k in order])
-    placed = append_rows(rows, z_rows, store.header.layout)
-    return Plan(
-        store.header.model_copy(update={"layout": placed.layout}),
-        settings.fingerprint,
-        plan_table(source.samples.take(failed[order]), columns, placed),
-        first_shard=store.header.layout.shards,
-    )
-
-
-def _refuse_large(
-    facts: Sequence[FileFacts], settings: Settings, header: Header
-) -> list[FileFacts]:
-    """Give samples that do not fit into a shard of the store a status."""
-    layout = header.layout
-    _, rows, z_rows = measure_samples(settings, facts)
-    reason = (
-        "its latents take {} rows of y_hat and {} of z_hat, and a shard of this store has "
-        f"{layout.shard_rows} and {layout.z_shard_rows}: encode the store anew"
-    )
-    if header.pixels is not None:
-        reason = (
-            "its pixels take {} rows, and a shard of this store has "
-            f"{layout.shard_rows}: encode the store anew"
+    """Plan new shards for the failed samples; those too large for a shard of the store fail."""
+    layout = store.header.layout
+    what, room = "pixels take {} rows", f"{layout.shard_rows}"
+    if store.header.pixels is None:
+        what, room = (
+            "latents take {} rows of y_hat and {} of z_hat",
+            f"{room} and {layout.z_shard_rows}",
         )
-    return [
-        fact
-        if fits(need, z_need, layout)
-        else replace(fact, status="too_large", reason=reason.format(need, z_need))
-        for fact, need, z_need in zip(facts, rows.tolist(), z_rows.tolist(), strict=True)
-    ]
+    reason = f"its {what}, and a shard of this store has {room}: encode the store anew"
+    _, rows, z_rows = measure_samples(settings, facts)
+    for k, (need, z_need) in enumerate(zip(rows.tolist(), z_rows.tolist(), strict=True)):
+        if not fits(need, z_need, layout):
+            facts[k] = replace(facts[k], status="too_large", reason=reason.format(need, z_need))
+            rows[k] = 0
+    # Those that cannot be encoded come last, so that no shard is added for them alone.
+    order = np.argsort(rows == 0, kind="stable")
+    columns, rows, z_rows = measure_samples(settings, [facts[k] for k in order])
+    placed = append_rows(rows, z_rows, layout)
+    header = store.header.model_copy(update={"layout": placed.layout})
+    samples = source.samples.take(failed[order])
+    return write_plan(retry, header, settings, samples, columns, placed, layout.shards)
+
+
+def merge_samples(before: pa.Table, retried: pa.Table) -> pa.Table:
+    """Replace the rows of retried samples.
+
+    One that failed again stays with the shard whose task met it first.
+    """
+    rows = pc.index_in(retried["id"], value_set=before["id"]).to_numpy()
+    ok = pc.equal(retried["status"], OK)
+    shard = pc.if_else(ok, retried["shard"], before["shard"].take(rows))
+    column = SAMPLES_SCHEMA.get_field_index("shard")
+    retried = retried.set_column(column, SAMPLES_SCHEMA.field(column), shard)
+    order = np.arange(before.num_rows)
+    order[rows] = before.num_rows + np.arange(retried.num_rows)
+    return pa.concat_tables([before, retried]).take(order).combine_chunks()
+
+
+def stage(store: Store, staged: Location, samples: pa.Table, records: list[ShardRecord]) -> None:
+    """Write beside the new shards of a complete Zarr store what else it gets, the manifest last."""
+    if store.manifest is None:
+        raise JobError(f"{store.location} is not complete: run the same command again")
+    shard, ok = samples["shard"].to_numpy(), pc.equal(samples["status"], OK).to_numpy()
+    # Shards at the end in which every sample failed again are excluded.
+    count = max(store.header.layout.shards, int(shard.max()) + 1)
+    records = [record for record in records if record.index < count]
+    layout = store.header.layout.model_copy(update={"shards": count})
+    header = store.header.model_copy(update={"layout": layout})
+    content = {SAMPLES: samples_bytes(samples, header)}
+    if records:
+        content |= metadata_objects(header)
+    written = write_objects(staged, content)
+    shards = [item for record in records for item in record.objects]
+    for path in {*(staged.sizes() or {})} - {item.path for item in (*shards, *written)}:
+        staged.remove(path)  # of an earlier attempt, or of an excluded shard
+    total, good = (np.bincount(of, minlength=count).tolist() for of in (shard, shard[ok]))
+    objects = {item.path: item for item in (*store.manifest.objects, *shards, *written)}
+    changed = Manifest(
+        format_version=store.manifest.format_version,
+        fingerprint=store.manifest.fingerprint,
+        samples=count_samples(samples),
+        shards=tuple(
+            ShardSummary(index=k, samples=total[k], ok=good[k], failed=total[k] - good[k])
+            for k in range(count)
+        ),
+        objects=tuple(objects[path] for path in sorted(objects)),
+    )
+    staged.write(MANIFEST, changed.to_bytes())
+
+
+def install(store: Location, staged: Location) -> None:
+    """Change a store; from the first step to the last it has no manifest.
+
+    Run again after a crash, it writes the same. StoreCorruptError if something was altered since.
+    """
+    content = staged.read(MANIFEST)
+    manifest = parse_manifest(content, str(staged))
+    new, there = staged.sizes() or {}, store.sizes() or {}
+    wanted = [item for item in manifest.objects if item.path in new]
+    kept = [item for item in manifest.objects if item.path not in new]
+    for item in kept:
+        if there.get(item.path) != item.bytes:
+            raise StoreCorruptError(
+                f"{store}: {item.path}: expected {item.bytes} bytes, got {there.get(item.path)}: "
+                "the failed samples cannot be added",
+                f"Remove {store.name} and {store.name}.job to encode it anew",
+            )
+    for item in wanted:
+        _read_staged(staged, item)  # before anything changes
+    store.remove(MANIFEST)
+    for item in wanted:
+        store.write(item.path, _read_staged(staged, item))
+    store.sweep()
+    store.write(MANIFEST, content)
+
+
+def _read_staged(staged: Location, item: StoredObject) -> bytes:
+    content = read_object(staged, item)
+    if content is None:
+        raise StoreCorruptError(
+            f"{staged}: {item.path} was altered or removed",
+            f"Remove {staged} and run the same command again",
+        )
+    return content
 
 
 def _remove(retry: Location) -> None:

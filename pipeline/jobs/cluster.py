@@ -67,17 +67,19 @@ _LOCAL_HINT = (
 
 _dask: Any = distributed  # it says that it is typed, but most of it is not
 
+_LOST = (
+    CommClosedError,
+    CancelledError,
+    getattr(distributed.client, "ClosedClientError", CommClosedError),  # older versions lack it
+)
+"""How Dask says that the scheduler is gone."""
+
 
 class Workers:
-    """Workers that run functions.
+    """Workers that run functions; a job stops after ``limit_s`` seconds without any.
 
-    Args:
-        client: A Dask client.
-        limit_s: Seconds without a worker after which to stop.
-        say: Called from time to time when there is none.
-        hint: Says what to do about it.
-        check: Raises an error if waiting is in vain.
-        progress: Called when there is a result.
+    Before that ``say`` is called from time to time, with ``hint()`` about what to do. ``check``
+    raises an error if waiting is in vain, and ``progress`` is called when there is a result.
     """
 
     def __init__(
@@ -105,31 +107,34 @@ class Workers:
                 self._look()
                 sleep(min(1.0, POLL_S))
 
-    def map(self, function: Callable[..., Any], *arguments: Any, **shared: Any) -> Generator[Any]:
-        """Run a function once for each item, and yield results as they come, in any order.
+    def map(
+        self, function: Callable[..., Any], *arguments: Any, **shared: Any
+    ) -> Generator[tuple[int, Any]]:
+        """Run a function once for each item; yield its number and the result, in any order.
 
         Use it in ``contextlib.closing``: when it is closed early, what has not started is
-        cancelled. ``shared`` is given to every call.
-
-        Raises:
-            JobError: Workers or the scheduler were lost. What a call raises is raised as well.
+        cancelled. ``shared`` is given to every call. What a call raises is raised, and a JobError
+        where workers or the scheduler were lost.
         """
-        futures = self._client.map(
-            function, *arguments, pure=False, batch_size=TASKS_A_MESSAGE, **shared
-        )
+        futures: list[Any] = []
         try:
             with _connection():
+                futures = self._client.map(
+                    function, *arguments, pure=False, batch_size=TASKS_A_MESSAGE, **shared
+                )
+                numbers = {future.key: k for k, future in enumerate(futures)}
                 done: SimpleQueue[Any] = SimpleQueue()
                 for future in futures:
                     future.add_done_callback(done.put)
                 for _ in futures:
-                    yield self._next(done)
+                    key, result = self._next(done)
+                    yield numbers[key], result
         finally:
-            with suppress(CommClosedError, CancelledError, RuntimeError):
+            with suppress(Exception):  # the scheduler may be gone, and why is being raised
                 self._client.cancel(futures, force=True)
 
-    def _next(self, done: "SimpleQueue[Any]") -> Any:
-        """Wait for the next result, as long as there is hope."""
+    def _next(self, done: "SimpleQueue[Any]") -> tuple[str, Any]:
+        """Wait for the next result and its key, as long as there is hope."""
         self._progress()
         self._since = self._said = monotonic()
         while True:
@@ -142,7 +147,7 @@ class Workers:
             try:
                 result = future.result(timeout=POLL_S)
                 future.release()
-                return result
+                return future.key, result
             except TimeoutError:
                 # Its worker died with the result, and the task runs again.
                 if future.status == "error":
@@ -167,11 +172,12 @@ class Workers:
     @contextmanager
     def subscribed(self, topic: str, receive: Callable[[Any], None]) -> Iterator[None]:
         """Call ``receive`` with what workers :func:`publish`, in another thread."""
-        self._client.subscribe_topic(topic, lambda event: receive(event[1]))
+        with _connection():
+            self._client.subscribe_topic(topic, lambda event: receive(event[1]))
         try:
             yield
         finally:
-            with suppress(CommClosedError, CancelledError, RuntimeError):
+            with suppress(Exception):
                 self._client.unsubscribe_topic(topic)
 
 
@@ -190,7 +196,7 @@ def _connection() -> Iterator[None]:
             f"workers died again and again at the same task: {error}. Often they ran out of "
             "memory: use fewer --workers or a smaller --batch, and run the same command again"
         ) from error
-    except (CommClosedError, CancelledError) as error:
+    except _LOST as error:
         raise JobError(
             f"the connection to the Dask scheduler was lost: {error!r}. "
             "Finished shards are kept: run the same command again"
@@ -204,10 +210,6 @@ def connect(options: JobOptions) -> Iterator[Workers]:
     Local workers are processes of one thread each, as many as cores: two processes of one thread
     encode faster than one of two. They are started afresh ("spawn"), so that they import TensorFlow
     with the right environment, and end when the client does, however it ends.
-
-    Raises:
-        JobError: There is no scheduler at that address, or no worker came.
-        MissingEnvironmentError: A queue was asked for, and dask-jobqueue is not installed.
     """
     say = options.view.say
     with _silenced(), ExitStack() as stack:

@@ -8,27 +8,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from latentset.datasets.errors import JobError
+from latentset.datasets.errors import CodecError, JobError
 from latentset.datasets.sources.images import decoder_version
+from latentset.datasets.store import Store
 from latentset.datasets.store.header import CodecInfo, Header
+from latentset.datasets.store.scales import number_scales
 from latentset.pipeline.cpu_isa import CpuIsa, fix_cpu_isa
 from latentset.pipeline.jobs.settings import Software, software_of
-
-
-class EncodedBatch(Protocol):
-    """Latents of N images of one size, as :class:`latentset.pipeline.codec.load.codec.Latents`."""
-
-    @property
-    def y_hat(self) -> NDArray[Any]:
-        """Integers (N, h, w, C)."""
-
-    @property
-    def scale_index(self) -> NDArray[Any]:
-        """Integers (N, h, w, C)."""
-
-    @property
-    def z_hat(self) -> NDArray[Any]:
-        """Integers (N, hz, wz, Cz)."""
 
 
 class Coder(Protocol):
@@ -38,8 +24,8 @@ class Coder(Protocol):
     def info(self) -> CodecInfo:
         """What the latents are."""
 
-    def encode(self, images: NDArray[np.uint8], /) -> EncodedBatch:
-        """Encode images (N, H, W, 3)."""
+    def encode(self, images: NDArray[np.uint8], /) -> Any:
+        """Encode images (N, H, W, 3) to ``y_hat``, ``scale_index`` and ``z_hat``."""
 
     def rate_bits(self, latents: Any, /) -> NDArray[np.float64]:
         """Bits of each image (N)."""
@@ -53,21 +39,14 @@ class Coder(Protocol):
         """Find what decodes, and compare it with the codec's own receiver."""
 
 
-class Loader(Protocol):
-    """Loads a codec by name or path, for one thread; one process a job checks it."""
-
-    def __call__(self, codec: str, /, *, self_check: bool) -> Coder:
-        """Load it."""
-
-
 @dataclass(frozen=True)
 class Engine:
     """How a process loads a codec and describes itself; sent to workers by name."""
 
-    load: Loader
+    load: Callable[..., Coder]
+    """Takes a codec's name or path, and ``self_check=``; one process a job checks it."""
     environment: Callable[[], Mapping[str, str]]
-    """Names what computes: ``tensorflow``, ``tensorflow_compression``, ``onednn``, ``device``, and
-    perhaps ``cpu_isa``."""
+    """Names what computes: the fields of ``Software`` but the decoder."""
     fix_cpu_isa: Callable[[str], None] | None = None
     """Chooses the vector instructions; called before the others."""
 
@@ -91,16 +70,12 @@ NO_CODEC = "none"
 """Given as the name of a codec: the images themselves are stored."""
 
 
-def _no_codec(codec: str, /, *, self_check: bool) -> Coder:
-    raise ValueError("images are stored without a codec")
-
-
 def _plain_environment() -> Mapping[str, str]:
     return {"tensorflow": "", "tensorflow_compression": "", "onednn": "0", "device": "CPU"}
 
 
-IMAGES = Engine(_no_codec, _plain_environment)
-"""The engine of jobs that store the images themselves: there is no TensorFlow."""
+IMAGES = Engine(_load_with_tensorflow, _plain_environment)
+"""The engine of jobs that store the images themselves: no codec is loaded, and no TensorFlow."""
 
 _loading = threading.Lock()
 _loaded: dict[tuple[Engine, str], Coder] = {}
@@ -117,39 +92,50 @@ def load_once(
         return found
 
 
-def codec_differs(name: str, codec: Coder, planned: CodecInfo) -> JobError:
-    """The error of a worker that has another codec than the client."""
-    return JobError(
-        f"this worker's codec {name} is {codec.info.sha256[:12]}…, but the job was planned with "
-        f"{planned.sha256[:12]}…: give every worker the same file"
-    )
+def load_planned(engine: Engine, name: str, header: Header) -> Coder | None:
+    """Load the codec of a plan on a worker, which must compute what the others do.
 
-
-def read_software(engine: Engine) -> Software:
-    """Describe what this process computes with."""
-    found = engine.environment()
-    return Software(
-        tensorflow=found["tensorflow"],
-        tensorflow_compression=found["tensorflow_compression"],
-        onednn=found["onednn"] == "1",
-        device=found["device"],
-        cpu_isa=found.get("cpu_isa"),
-        decoder=decoder_version(),
-    )
-
-
-def require_software(engine: Engine, header: Header) -> None:
-    """Make sure that this worker computes what the others do; before it computes anything.
+    None for images that are stored as they are.
 
     Raises:
-        JobError: It has other software, or cannot use the job's vector instructions.
+        JobError: It has other software or another codec, or cannot use the job's vector
+            instructions.
     """
     expected = software_of(header)
     if engine.fix_cpu_isa is not None:
         engine.fix_cpu_isa(expected.cpu_isa or CpuIsa.native)
-    found = read_software(engine)
-    if found != expected:
+    software = read_software(engine)
+    if software != expected:
         raise JobError(
-            f"this worker has {found}, but the job was planned with {expected}. "
+            f"this worker has {software}, but the job was planned with {expected}. "
             f"{header.noun.capitalize()} could differ: give every worker the client's environment"
         )
+    planned = header.codec
+    if planned is None:
+        return None
+    codec = load_once(engine, name, planned.sha256)
+    # Latents may have been encoded by an earlier version, which described the codec otherwise.
+    encodes = header.pixels is None
+    if codec.info.sha256 != planned.sha256 or (encodes and number_scales(codec.info) != planned):
+        raise JobError(
+            f"this worker's codec {name} is {codec.info.sha256[:12]}…, but the job was planned "
+            f"with {planned.sha256[:12]}…: give every worker the same file"
+        )
+    return codec
+
+
+def load_encoder_of(store: Store, info: CodecInfo, codec: str | None, engine: Engine) -> Coder:
+    """Load the codec that a store was encoded with, by its own name if ``codec`` is None."""
+    name = codec or info.name
+    found = engine.load(name, self_check=True)
+    if found.info.sha256 != info.sha256:
+        raise CodecError(
+            f"{store.location} was encoded by {info.name} with sha256 {info.sha256}, but "
+            f"{name} has {found.info.sha256}: give the codec's file with --codec"
+        )
+    return found
+
+
+def read_software(engine: Engine) -> Software:
+    """Describe what this process computes with."""
+    return Software.model_validate({**engine.environment(), "decoder": decoder_version()})

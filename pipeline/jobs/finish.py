@@ -14,8 +14,8 @@ from latentset.datasets.store.convert import convert
 from latentset.datasets.store.digests import describe_object
 from latentset.datasets.store.samples import OK, samples_schema
 from latentset.datasets.store.zarr.writer import finish_store, metadata_objects
-from latentset.pipeline.jobs.plan import PlanFile
-from latentset.pipeline.jobs.record import ShardRecord, read_record
+from latentset.pipeline.jobs.plan import Plan
+from latentset.pipeline.jobs.shard import ShardRecord, read_record
 from latentset.pipeline.jobs.target import Target, discard
 
 _RECORDED = {
@@ -26,19 +26,20 @@ _RECORDED = {
 
 
 def finish(
-    target: Target, plan: PlanFile, check: Callable[[], None], say: Callable[[str], None]
+    target: Target, plan: Plan, check: Callable[[], None], say: Callable[[str], None]
 ) -> None:
-    """Finish a store all of whose shards are done.
+    """Finish a store all of whose shards are done; JobError if one is not.
 
     ``check`` raises a JobError if this job does not hold the lock any more.
-
-    Raises:
-        JobError: A shard has no record, or its objects are not there.
-        StoreError: An object cannot be written.
     """
     check()
-    records = read_records(target.objects, target.job, plan)
-    _remove_strays(target, records)
+    records = read_records(target.objects, plan)
+    # Shards that were added to the store before it lost its manifest (``retry``).
+    recorded = {item.path for record in records for item in record.objects}
+    shards = tuple(f"{name}/c/" for name in target.settings.arrays)
+    for path in target.objects.sizes() or {}:
+        if path.startswith(shards) and path not in recorded:
+            target.objects.remove(path)
     finish_store(
         target.objects,
         header=plan.header,
@@ -75,27 +76,14 @@ def unpack_hdf5(target: Target, check: Callable[[], None]) -> Store:
     return convert(open_store(target.store), target.objects, "zarr", lambda *_: check())
 
 
-def _remove_strays(target: Target, records: list[ShardRecord]) -> None:
-    """Remove shards that were added to the store before it lost its manifest (``retry``)."""
-    recorded = {item.path for record in records for item in record.objects}
-    shards = tuple(f"{name}/c/" for name in target.settings.arrays)
-    for path in target.objects.sizes() or {}:
-        if path.startswith(shards) and path not in recorded:
-            target.objects.remove(path)
-
-
-def read_records(objects: Location, job: Location, plan: PlanFile) -> list[ShardRecord]:
-    """Read the records of all shards of a plan, in order, and look at their objects.
-
-    Raises:
-        JobError: A shard has no record, or its objects are not there.
-    """
+def read_records(objects: Location, plan: Plan) -> list[ShardRecord]:
+    """Read the records of all shards of a plan; JobError if one or its objects are not there."""
     sizes = objects.sizes() or {}
     records = []
     for index in plan.shards:
-        record = read_record(job, index, plan.fingerprint, plan.table_sha256)
+        record = read_record(plan, index)
         if record is None:
-            raise JobError(f"{job}: shard {index} has no record: run the same command again")
+            raise JobError(f"{plan.job}: shard {index} has no record: run the same command again")
         for item in record.objects:
             if sizes.get(item.path) != item.bytes:
                 raise JobError(
@@ -106,7 +94,7 @@ def read_records(objects: Location, job: Location, plan: PlanFile) -> list[Shard
     return records
 
 
-def samples_of(plan: PlanFile, records: list[ShardRecord]) -> pa.Table:
+def samples_of(plan: Plan, records: list[ShardRecord]) -> pa.Table:
     """Make the samples table of the plan and the records of all its shards, in order."""
     table, schema = plan.table(), samples_schema(plan.header)
     # Column by column and shard by shard: lists of a million Python objects cost much memory.
@@ -120,12 +108,8 @@ def samples_of(plan: PlanFile, records: list[ShardRecord]) -> pa.Table:
             f"expected results of {table.num_rows} samples, got {len(columns['status'])}"
         )
     ok = pc.equal(columns["status"], OK)
-    for name, absent in (
-        ("latent_height", 0),
-        ("latent_width", 0),
-        ("first_row", -1),
-        ("z_first_row", -1),
-    ):
+    absence = {"latent_height": 0, "latent_width": 0, "first_row": -1, "z_first_row": -1}
+    for name, absent in absence.items():
         kind = schema.field(name).type
         columns[name] = pc.if_else(ok, columns[name], pa.scalar(absent, kind))
     columns = {name: columns[name] for name in schema.names}

@@ -74,11 +74,7 @@ _SLURM_DAYS = MappingProxyType({1: (3600,), 2: (3600, 60), 3: (3600, 60, 1)})
 
 
 def walltime_seconds(kind: str, walltime: object) -> float:
-    """Read a walltime by the rules of a queueing system; infinite if it has no limit.
-
-    Raises:
-        JobError: It is not a time, or shorter than a minute.
-    """
+    """Read a walltime by the rules of a queueing system; infinite if it has no limit."""
     text = str(walltime).strip()
     if text.lower() in {"unlimited", "infinite"}:
         return math.inf
@@ -86,28 +82,20 @@ def walltime_seconds(kind: str, walltime: object) -> float:
     parts = rest.split(":")
     units = (_SLURM_DAYS if dash else QUEUES[kind].walltime).get(len(parts))
     if units is None or not all(part.isdecimal() for part in (*parts, days or "0")):
-        raise JobError(
-            f"jobqueue.{kind}.walltime: expected a time as {kind} writes it, got {text!r}. "
-            f"{where_configured(kind, 'walltime')}"
-        )
+        raise _misconfigured(kind, "walltime", f"expected a time as {kind} writes it, got {text!r}")
     seconds = sum(unit * int(part) for unit, part in zip(units, parts, strict=True))
     seconds += 86400 * int(days or "0")
     if seconds < 60:
-        raise JobError(
-            f"jobqueue.{kind}.walltime: expected at least a minute, got {text!r} ({seconds} s). "
-            f"{where_configured(kind, 'walltime')}"
-        )
+        text = f"expected at least a minute, got {text!r} ({seconds} s)"
+        raise _misconfigured(kind, "walltime", text)
     return seconds
 
 
 def lifetime_of(walltime_s: float) -> tuple[float, float]:
-    """Decide when a worker leaves of itself, so that the queue need not kill it.
+    """Seconds after which a worker leaves of itself, and by how much they vary.
 
     A worker counts from its own start, the queue from that of the job; and a worker that leaves
     may need half a minute to end. Workers that were started together do not leave together.
-
-    Returns:
-        Seconds of a worker's life, and how much it may be longer or shorter.
     """
     margin = min(180.0, walltime_s / 4)
     stagger = min(300.0, (walltime_s - margin) / 10)
@@ -120,24 +108,25 @@ def where_configured(kind: str, name: str) -> str:
     return f"Set it in ~/.config/dask/jobqueue.yaml or in {variable} (docs/cluster.md)"
 
 
+def _misconfigured(kind: str, name: str, text: str) -> JobError:
+    return JobError(f"jobqueue.{kind}.{name}: {text}. {where_configured(kind, name)}")
+
+
 @dataclass(frozen=True)
 class JobShape:
-    """What one job of the queue is, from dask-jobqueue's configuration."""
+    """What one job of the queue is, as dask-jobqueue is configured."""
 
     cores: int
     memory: str
-    """As configured."""
     processes: int
     """Workers."""
     walltime: str
-    """As the queue writes it."""
 
 
 def read_shape(kind: str) -> tuple[JobShape, list[str]]:
-    """Read what a job is from dask-jobqueue's configuration, and its arguments of ``dask worker``.
+    """Read what a job is from dask-jobqueue's configuration; JobError if something is wrong.
 
-    Raises:
-        JobError: Cores, memory or walltime are not configured, or not what they should be.
+    With it come the arguments of ``dask worker``.
     """
     found = {
         name: dask.config.get(f"jobqueue.{kind}.{name}", None)
@@ -145,17 +134,13 @@ def read_shape(kind: str) -> tuple[JobShape, list[str]]:
     }
     for name, example in (("cores", "16"), ("memory", "32GB"), ("walltime", "'04:00:00'")):
         if found[name] is None:
-            raise JobError(
-                f"jobqueue.{kind}.{name} is not configured: --cluster {kind} has to know what to "
-                f"ask for a job ({name}: {example}, for instance). {where_configured(kind, name)}"
-            )
+            text = f"not configured: what a job needs, {example} for instance"
+            raise _misconfigured(kind, name, text)
     cores = found["cores"]
     processes = cores if found["processes"] is None else found["processes"]
     if not (isinstance(cores, int) and isinstance(processes, int) and 1 <= processes <= cores):
-        raise JobError(
-            f"jobqueue.{kind}: expected at least one core and no more processes than cores, got "
-            f"cores {cores!r} and processes {processes!r}. {where_configured(kind, 'cores')}"
-        )
+        text = f"expected cores and 1 to as many processes, got {cores!r} and {processes!r}"
+        raise _misconfigured(kind, "cores", text)
     # The queue sees to memory. Dask would only stop giving work to a worker near its limit, for
     # good: a codec's memory is nothing that Dask can spill.
     arguments = ["--memory-limit", "0"]
@@ -171,7 +156,6 @@ class Queue:
     """Jobs that were asked of a queueing system, for messages."""
 
     kind: str
-    """One of ``QUEUES``."""
     shape: JobShape
     maximum: int
     """Workers that are asked for at most."""
@@ -221,11 +205,6 @@ def start_queue(kind: str, maximum: int) -> Iterator[Queue]:
     """Have a queueing system start ``maximum`` workers at most, more or fewer as there is work.
 
     The scheduler runs in this process; when it ends, however it ends, the workers leave.
-
-    Raises:
-        MissingEnvironmentError: dask-jobqueue is not installed.
-        JobError: The queue's commands are not here, its configuration lacks something, or it
-            refuses the first job.
     """
     try:
         import dask_jobqueue

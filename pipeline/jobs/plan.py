@@ -12,8 +12,7 @@ import os
 import platform
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -40,7 +39,7 @@ from latentset.datasets.sources.images import read_size
 from latentset.datasets.storage.location import Location
 from latentset.datasets.store.arrays import ImageSizes, RowForm
 from latentset.datasets.store.digests import sha256_of
-from latentset.datasets.store.header import Described, Frozen, Header, Layout, Provenance, Sha256
+from latentset.datasets.store.header import Described, Frozen, Header, Provenance, Sha256
 from latentset.datasets.store.layout import Assignment, assign_rows
 from latentset.datasets.store.samples import OK
 from latentset.datasets.version import __version__
@@ -86,6 +85,11 @@ PLAN_SCHEMA = pa.schema(
 
 _ROWS = ("latent_height", "latent_width", "first_row", "z_first_row")
 
+_MEASURED = (
+    *("height", "width", "encoded_height", "encoded_width", "latent_height", "latent_width"),
+    *("source_bytes", "status", "reason"),
+)
+
 
 @dataclass(frozen=True)
 class FileFacts:
@@ -95,12 +99,10 @@ class FileFacts:
     width: int = 0
     bytes: int = 0
     status: str = OK
-    """``ok``, or why it cannot be encoded."""
     reason: str = ""
-    """The same in words."""
 
 
-def read_facts(root: str, paths: Sequence[str]) -> list[FileFacts]:
+def read_facts(paths: Sequence[str], root: str) -> list[FileFacts]:
     """Read the headers of images below ``root``; a task of its own where there are many."""
 
     def read(path: str) -> FileFacts:
@@ -125,139 +127,18 @@ def read_facts(root: str, paths: Sequence[str]) -> list[FileFacts]:
         return facts + list(threads.map(read, paths[TRIED:]))
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is to be done."""
-
-    header: Header
-    """The header that the store gets."""
-    fingerprint: str
-    """Of the settings."""
-    table: pa.Table
-    """Of ``PLAN_SCHEMA``, one row a sample, by ascending shard."""
-    first_shard: int = 0
-    """The first shard that is planned; those before it exist already."""
-
-
 class PlanDocument(Frozen):
-    """``plan.json``; its fields are those of :class:`Plan`."""
+    """``plan.json``."""
 
     fingerprint: Sha256
     header: Header
     table_sha256: Sha256
     """Digest of ``plan.parquet``; records carry it, so that none outlives its plan."""
     first_shard: NonNegativeInt = 0
+    """The first shard that is planned; those before it exist already."""
 
 
-def make_plan(
-    source: Source, settings: Settings, facts: Sequence[FileFacts], form: RowForm
-) -> Plan:
-    """Decide what becomes of every sample and where it goes; JobError if none can be read.
-
-    ``facts`` are in the order of the source. ``form`` is that of the rows that divide the shards:
-    the store's own, or those of another codec of the same job.
-    """
-    columns, rows, z_rows = measure_samples(settings, facts)
-    try:
-        placed = assign_rows(rows, z_rows, form, settings.target_shard_bytes)
-    except StoreError as error:
-        raise JobError(
-            f"none of the {len(facts)} images below {source.root} can be encoded; the first, "
-            f"{source.samples.column('path')[0].as_py()}: {columns['status'][0]}: "
-            f"{columns['reason'][0]}"
-        ) from error
-    table = plan_table(source.samples, columns, placed)
-    return Plan(_make_header(settings, placed.layout), settings.fingerprint, table)
-
-
-def measure_samples(
-    settings: Settings, facts: Sequence[FileFacts]
-) -> tuple[dict[str, list[Any]], NDArray[np.int64], NDArray[np.int64]]:
-    """Compute the sizes of samples.
-
-    Returns:
-        The columns of the plan that follow from them; for each sample the positions of its
-        grid and those of its ``z_hat`` grid, 0 if it cannot be encoded.
-    """
-    of_image, content = ImageSizes(settings.content, settings.resize), settings.content
-    columns: dict[str, list[Any]] = defaultdict(list)
-    rows, z_rows = [], []
-    for fact in facts:
-        status, reason, encoded = fact.status, fact.reason, (0, 0)
-        if status == OK:
-            try:
-                encoded = of_image.image(fact.height, fact.width)
-            except ImageError as error:
-                status, reason = error.status, str(error)
-        grid = content.y_size(*encoded)
-        rows.append(math.prod(grid))
-        z_rows.append(math.prod(content.z_size(*encoded)))
-        for name, value in (
-            ("height", fact.height),
-            ("width", fact.width),
-            ("encoded_height", encoded[0]),
-            ("encoded_width", encoded[1]),
-            ("latent_height", grid[0]),
-            ("latent_width", grid[1]),
-            ("source_bytes", fact.bytes),
-            ("status", status),
-            ("reason", reason),
-        ):
-            columns[name].append(value)
-    return columns, np.array(rows, np.int64), np.array(z_rows, np.int64)
-
-
-def plan_table(samples: pa.Table, columns: Mapping[str, list[Any]], placed: Assignment) -> pa.Table:
-    """Make the table of a plan of listed samples, their measured columns, and their rows."""
-    given = {name: samples.column(name) for name in samples.column_names}
-    placement = {
-        "first_row": placed.first_row,
-        "z_first_row": placed.z_first_row,
-        "shard": placed.shard,
-    }
-    return pa.table({**columns, **placement, **given}, schema=PLAN_SCHEMA)
-
-
-def _make_header(settings: Settings, layout: Layout) -> Header:
-    # SOURCE_DATE_EPOCH: reproducible-builds.org
-    seconds = float(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
-    return Header(
-        **{name: getattr(settings, name) for name in Described.model_fields},
-        layout=layout,
-        provenance=Provenance(
-            latentset=__version__,
-            **settings.software.model_dump(),
-            python=platform.python_version(),
-            numpy=version_of("numpy"),
-            zarr=version_of("zarr"),
-            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)),
-        ),
-    )
-
-
-def write_plan(job: Location, plan: Plan) -> "PlanFile":
-    """Write a plan into the job's folder."""
-    sink = io.BytesIO()
-    shard = plan.table.column("shard").to_numpy()
-    shards = np.arange(plan.first_shard, plan.header.layout.shards + 1)
-    bounds = np.searchsorted(shard, shards)
-    with pq.ParquetWriter(sink, PLAN_SCHEMA, compression="zstd", store_schema=False) as writer:
-        for first, last in pairwise(bounds):
-            rows = plan.table.slice(int(first), int(last - first))
-            writer.write_table(rows, row_group_size=max(1, rows.num_rows))
-    content = sink.getvalue()
-    job.write("plan.parquet", content)
-    document = PlanDocument(
-        fingerprint=plan.fingerprint,
-        header=plan.header,
-        table_sha256=sha256_of(content),
-        first_shard=plan.first_shard,
-    )
-    job.write("plan.json", document.model_dump_json(indent=1).encode() + b"\n")
-    return PlanFile(job)
-
-
-class PlanFile:
+class Plan:
     """A plan on disk: validated when opened, read by shards; JobError if it is torn or altered."""
 
     def __init__(self, job: Location) -> None:
@@ -268,6 +149,7 @@ class PlanFile:
             raise JobError(f"{job}: the plan cannot be read: {describe_invalid(error)}") from error
         if sha256_of(content) != document.table_sha256:
             raise JobError(f"{job}: plan.parquet differs from its digest in plan.json")
+        self.job = job
         self.header = document.header
         self.fingerprint = document.fingerprint
         self.table_sha256 = document.table_sha256
@@ -287,9 +169,9 @@ class PlanFile:
             table = self._file.read_row_group(shard - self.shards.start)
         return [PlannedSample(**row) for row in table.to_pylist()]
 
-    def same_images(self, other: "PlanFile") -> bool:
+    def same_images(self, other: "Plan") -> bool:
         """Whether another codec's plan has the same images in the same shards."""
-        columns = [c for c in PLAN_SCHEMA.names if c not in _ROWS]
+        columns = [name for name in PLAN_SCHEMA.names if name not in _ROWS]
         return self is other or self.table().select(columns) == other.table().select(columns)
 
     def table(self) -> pa.Table:
@@ -298,21 +180,113 @@ class PlanFile:
             return self._file.read()
 
 
-def find_plan(job: Location, say: Callable[[str], None]) -> PlanFile | None:
+def make_plan(
+    job: Location, source: Source, settings: Settings, facts: Sequence[FileFacts], form: RowForm
+) -> Plan:
+    """Decide what becomes of every sample and where it goes; JobError if none can be read.
+
+    ``facts`` are in the order of the source. ``form`` is that of the rows that divide the shards:
+    the store's own, or those of another codec of the same job.
+    """
+    columns, rows, z_rows = measure_samples(settings, facts)
+    try:
+        placed = assign_rows(rows, z_rows, form, settings.target_shard_bytes)
+    except StoreError as error:
+        raise JobError(
+            f"none of the {len(facts)} images below {source.root} can be encoded; the first, "
+            f"{source.samples.column('path')[0].as_py()}: {columns['status'][0]}: "
+            f"{columns['reason'][0]}"
+        ) from error
+    # SOURCE_DATE_EPOCH: reproducible-builds.org
+    seconds = float(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
+    header = Header(
+        **{name: getattr(settings, name) for name in Described.model_fields},
+        layout=placed.layout,
+        provenance=Provenance(
+            latentset=__version__,
+            **settings.software.model_dump(),
+            python=platform.python_version(),
+            numpy=version_of("numpy"),
+            zarr=version_of("zarr"),
+            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)),
+        ),
+    )
+    return write_plan(job, header, settings, source.samples, columns, placed)
+
+
+def measure_samples(
+    settings: Settings, facts: Sequence[FileFacts]
+) -> tuple[dict[str, list[Any]], NDArray[np.int64], NDArray[np.int64]]:
+    """Compute the columns of the plan that follow from the sizes of samples.
+
+    With them come, for each sample, the positions of its grid and those of its ``z_hat`` grid, 0
+    if it cannot be encoded.
+    """
+    of_image, content = ImageSizes(settings.content, settings.resize), settings.content
+    columns: dict[str, list[Any]] = {name: [] for name in _MEASURED}
+    rows, z_rows = [], []
+    for fact in facts:
+        status, reason, encoded = fact.status, fact.reason, (0, 0)
+        if status == OK:
+            try:
+                encoded = of_image.image(fact.height, fact.width)
+            except ImageError as error:
+                status, reason = error.status, str(error)
+        grid = content.y_size(*encoded)
+        rows.append(math.prod(grid))
+        z_rows.append(math.prod(content.z_size(*encoded)))
+        values = (fact.height, fact.width, *encoded, *grid, fact.bytes, status, reason)
+        for name, value in zip(_MEASURED, values, strict=True):
+            columns[name].append(value)
+    return columns, np.array(rows, np.int64), np.array(z_rows, np.int64)
+
+
+def write_plan(
+    job: Location,
+    header: Header,
+    settings: Settings,
+    samples: pa.Table,
+    columns: dict[str, list[Any]],
+    placed: Assignment,
+    first_shard: int = 0,
+) -> Plan:
+    """Write a plan of listed samples, their measured columns and their rows."""
+    given = {name: samples.column(name) for name in samples.column_names}
+    placement = {name: getattr(placed, name) for name in ("first_row", "z_first_row", "shard")}
+    table = pa.table({**columns, **placement, **given}, schema=PLAN_SCHEMA)
+    sink = io.BytesIO()
+    bounds = np.searchsorted(placed.shard, np.arange(first_shard, header.layout.shards + 1))
+    with pq.ParquetWriter(sink, PLAN_SCHEMA, compression="zstd", store_schema=False) as writer:
+        for first, last in pairwise(bounds):
+            rows = table.slice(int(first), int(last - first))
+            writer.write_table(rows, row_group_size=max(1, rows.num_rows))
+    content = sink.getvalue()
+    job.write("plan.parquet", content)
+    document = PlanDocument(
+        fingerprint=settings.fingerprint,
+        header=header,
+        table_sha256=sha256_of(content),
+        first_shard=first_shard,
+    )
+    job.write("plan.json", document.model_dump_json(indent=1).encode() + b"\n")
+    return Plan(job)
+
+
+def find_plan(job: Location, say: Callable[[str], None]) -> Plan | None:
     """Open the plan of an earlier run of the same job, if there is one that is whole."""
     if job.size("plan.json") is None:
         return None
     try:
-        return PlanFile(job)
+        return Plan(job)
     except JobError:
         say("the plan of the earlier run cannot be read; planning again")
         return None
 
 
 @lru_cache(maxsize=4)
-def open_plan_once(job: Location, table_sha256: str) -> PlanFile:
+def open_plan_once(job: Location, table_sha256: str) -> Plan:
     """Open a plan, or take the one that this process has opened; JobError if it is another one."""
-    plan = PlanFile(job)
+    plan = Plan(job)
     if plan.table_sha256 != table_sha256:
         raise JobError(
             f"{job}: this worker sees another plan than the client: is the folder of the store "

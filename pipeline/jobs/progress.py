@@ -72,7 +72,7 @@ class Bar(ProgressView):
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._progress: Progress | None = None
+        self._progress = _progress(console)
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
@@ -87,14 +87,11 @@ class Bar(ProgressView):
 
     def update(self, done: int, total: int) -> None:
         """Move the bar."""
-        if self._progress is not None:
-            self._progress.update(TaskID(0), completed=done, total=total)
+        self._progress.update(TaskID(0), completed=done, total=total)
 
     def end(self) -> None:
         """Leave the bar as it is."""
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+        self._progress.stop()
 
 
 class Lines(ProgressView):

@@ -4,29 +4,84 @@ A task that is run twice writes the same bytes; one that finds its record and th
 writes nothing.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import (
+    AllowInfNan,
+    ConfigDict,
+    FiniteFloat,
+    NonNegativeInt,
+    ValidationError,
+    model_validator,
+)
 
 from latentset.datasets.errors import JobError
 from latentset.datasets.storage.location import Location
 from latentset.datasets.storage.lock import Lease
-from latentset.datasets.store.digests import are_unaltered
-from latentset.datasets.store.header import ArrayName
+from latentset.datasets.store.digests import StoredObject, are_unaltered
+from latentset.datasets.store.header import ArrayName, Frozen, Sha256
+from latentset.datasets.store.manifest import ShardSummary
 from latentset.datasets.store.samples import OK
 from latentset.datasets.store.zarr.writer import shard_objects, write_objects
 from latentset.pipeline.jobs.coder import Engine
-from latentset.pipeline.jobs.plan import PlanFile, PlannedSample
-from latentset.pipeline.jobs.record import ShardRecord, read_record, write_record
+from latentset.pipeline.jobs.plan import Plan, PlannedSample
 
 BATCH_PIXELS = 1 << 21
 """Pixels of a batch, whatever number of images was asked for (32 of 256x256): a bound on memory,
 of which the codec's first layer takes about 300 bytes a pixel."""
+
+
+Measure = Annotated[float, AllowInfNan(True)] | None
+"""A float that may be infinite, or nothing."""
+
+
+class ShardRecord(Frozen):
+    """``STORE.job/FINGERPRINT/shards/NNNNNN.json``.
+
+    The lists have one entry a sample, in the order of the plan.
+    """
+
+    fingerprint: Sha256
+    plan_sha256: Sha256
+    index: NonNegativeInt
+    objects: tuple[StoredObject, ...]
+    status: tuple[str, ...]
+    """``ok``, or why a sample has no latents."""
+    reason: tuple[str, ...]
+    rate_bpp: tuple[FiniteFloat | None, ...]
+    """Bits a pixel of the encoded image; None without latents."""
+    psnr_db: tuple[Measure, ...] = ()
+    """Of decoded images against the originals, dB; infinite where they are equal, None where it
+    was not measured. Empty in a store of anything else, as is ``ms_ssim``."""
+    ms_ssim: tuple[Measure, ...] = ()
+    source_bytes: tuple[NonNegativeInt, ...]
+    """Size of the image's file; 0 = could not be read."""
+    source_sha256: tuple[str, ...]
+    """Digest of the image's file; empty = could not be read."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        lists = (self.status, self.reason, self.rate_bpp, self.source_bytes, self.source_sha256)
+        measures = {len(items) for items in (self.psnr_db, self.ms_ssim)} - {0}
+        if len({len(items) for items in lists} | measures) != 1:
+            raise ValueError("lists differ in length")
+        return self
+
+    @property
+    def summary(self) -> ShardSummary:
+        """The shard's entry in the manifest."""
+        ok = Counter(self.status)[OK]
+        return ShardSummary(
+            index=self.index, samples=len(self.status), ok=ok, failed=len(self.status) - ok
+        )
 
 
 @dataclass(frozen=True)
@@ -36,11 +91,9 @@ class ShardTarget:
     objects: Location
     """Where its objects go."""
     job: Location
-    """The job's folder, ``STORE.job/FINGERPRINT``."""
+    """The folder of its plan and records, ``STORE.job/FINGERPRINT``."""
     plan_sha256: str
-    """Digest of the plan's table."""
     codec: str
-    """Name or path of the codec."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +105,6 @@ class ShardTask:
     batch: int
     """Images a batch, at most."""
     engine: Engine
-    """Runs the codecs."""
     leases: tuple[Lease, ...]
     """The locks of the stores, which must be this job's when something is written."""
 
@@ -71,29 +123,21 @@ def check_leases(leases: Sequence[Lease]) -> None:
 class ShardDone:
     """What a task returns to the client."""
 
-    index: int
-    """Number of the shard."""
     samples: int
-    """Its samples."""
     reused: tuple[bool, ...]
     """For each store: the shard was recorded already, and is unaltered."""
 
 
 @dataclass
 class Sample:
-    """A sample on its way through a task."""
+    """A sample on its way through a task; what it becomes is recorded (:class:`ShardRecord`)."""
 
     plan: PlannedSample
     status: str = OK
-    """``ok``, or why it is not stored."""
     reason: str = ""
-    """The same in words."""
     source_bytes: int = 0
-    """Size of its file; 0 = could not be read."""
     source_sha256: str = ""
-    """Digest of its file; empty = could not be read."""
     psnr_db: float | None = None
-    """Of the decoded image against the original, if that is measured; so is ``ms_ssim``."""
     ms_ssim: float | None = None
     pixels: NDArray[np.uint8] | None = field(default=None, repr=False)
     """The image to encode (H, W, 3), between decoding and encoding."""
@@ -121,9 +165,25 @@ def group_by_size(
     return batches
 
 
-def find_record(target: ShardTarget, plan: PlanFile, index: int) -> ShardRecord | None:
+def record_path(index: int) -> str:
+    """Path of a shard's record below the job's folder."""
+    return f"shards/{index:06d}.json"
+
+
+def read_record(plan: Plan, index: int) -> ShardRecord | None:
+    """Read a shard's record; None if none is there that is whole and belongs to this plan."""
+    try:
+        record = ShardRecord.model_validate_json(plan.job.read(record_path(index)))
+    except (OSError, ValidationError):
+        return None
+    expected = (plan.fingerprint, plan.table_sha256, index)
+    found = (record.fingerprint, record.plan_sha256, record.index)
+    return record if found == expected else None
+
+
+def find_record(target: ShardTarget, plan: Plan, index: int) -> ShardRecord | None:
     """Find the record of a shard that is done: its objects are as recorded."""
-    record = read_record(target.job, index, plan.fingerprint, target.plan_sha256)
+    record = read_record(plan, index)
     if record is None or not are_unaltered(target.objects, record.objects):
         return None
     return record
@@ -131,7 +191,7 @@ def find_record(target: ShardTarget, plan: PlanFile, index: int) -> ShardRecord 
 
 def write_shard(
     target: ShardTarget,
-    plan: PlanFile,
+    plan: Plan,
     index: int,
     rows: Mapping[ArrayName, NDArray[Any]],
     samples: Sequence[Sample],
@@ -147,7 +207,7 @@ def write_shard(
     objects = write_objects(target.objects, shard_objects(plan.header, index, rows))
     record = ShardRecord(
         fingerprint=plan.fingerprint,
-        plan_sha256=target.plan_sha256,
+        plan_sha256=plan.table_sha256,
         index=index,
         objects=tuple(objects),
         status=tuple(s.status for s in samples),
@@ -157,7 +217,7 @@ def write_shard(
         source_sha256=tuple(s.source_sha256 for s in samples),
         **measures,
     )
-    write_record(target.job, record)
+    plan.job.write(record_path(index), record.model_dump_json().encode() + b"\n")
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from latentset.datasets.storage.lock import Lease, hold
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.formats import Format, choose_format
 from latentset.datasets.store.target_checks import is_free, refuse_nested
-from latentset.pipeline.jobs.plan import PlanDocument, PlanFile
+from latentset.pipeline.jobs.plan import Plan, PlanDocument
 from latentset.pipeline.jobs.settings import Settings, refuse_changes, settings_of
 from latentset.pipeline.jobs.shard import ShardTarget
 
@@ -32,9 +32,8 @@ class Target:
 
     store: Location
     codec: str
-    """Name or path of the codec."""
+    """Name or path."""
     settings: Settings
-    """Everything that decides its bytes."""
     before: Store | None
     """What is there: nothing, a store that was started, or one that is complete."""
 
@@ -44,9 +43,9 @@ class Target:
         return self.before is not None and self.before.manifest is not None
 
     @property
-    def lock_at(self) -> Location:
-        """The lock of jobs that work on the store."""
-        return self.store.beside(".job") / "lock"
+    def is_finished(self) -> bool:
+        """It is complete, and a kill has not left the Zarr store of an HDF5 file behind."""
+        return self.is_complete and not (self.is_hdf5 and Path(str(self.objects)).exists())
 
     @property
     def job(self) -> Location:
@@ -63,9 +62,9 @@ class Target:
         """The Zarr store that tasks write: the store itself, or what HDF5 is converted from."""
         return self.job / "store.zarr" if self.is_hdf5 else self.store
 
-    def for_tasks(self, plan: PlanFile) -> ShardTarget:
+    def for_tasks(self, plan: Plan) -> ShardTarget:
         """What tasks need to know of it."""
-        return ShardTarget(self.objects, self.job, plan.table_sha256, self.codec)
+        return ShardTarget(self.objects, plan.job, plan.table_sha256, self.codec)
 
 
 def choose_container(store: Location, wanted: Format | None) -> Format:
@@ -80,12 +79,7 @@ def choose_container(store: Location, wanted: Format | None) -> Format:
 
 
 def look_at(store: Path | str | Location, codec: str, settings: Settings) -> Target:
-    """Look at a target.
-
-    Raises:
-        StoreError: Something else is there, a damaged store, or it cannot be written.
-        SettingsChangedError: It was started with other settings.
-    """
+    """Look at a target; StoreError if something else is there or the store is damaged."""
     location = open_location(store)
     refuse_nested(location)
     before = _open(location)
@@ -106,8 +100,14 @@ def lock_targets(
     """Lock stores, and look again: another job may have worked on one until its lock was free."""
     # In one order for all jobs, so that two with the same stores do not refuse each other.
     ordered = sorted(targets, key=lambda target: str(target.store))
-    leases = tuple(stack.enter_context(hold(target.lock_at, say)) for target in ordered)
-    return [look_at(t.store, t.codec, t.settings) for t in targets], leases
+    leases = tuple(
+        stack.enter_context(hold(target.store.beside(".job") / "lock", say)) for target in ordered
+    )
+    locked = [look_at(t.store, t.codec, t.settings) for t in targets]
+    for target in locked:
+        if target.is_complete and not target.is_finished:
+            discard(target.objects)
+    return locked, leases
 
 
 def discard(*locations: Location) -> None:

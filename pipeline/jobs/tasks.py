@@ -15,7 +15,7 @@ from latentset.datasets.store.zarr.writer import metadata_objects, write_objects
 from latentset.pipeline.jobs.cluster import Workers, publish
 from latentset.pipeline.jobs.coder import Engine, load_once, read_software
 from latentset.pipeline.jobs.finish import finish
-from latentset.pipeline.jobs.plan import FileFacts, PlanFile, read_facts
+from latentset.pipeline.jobs.plan import FileFacts, Plan, read_facts
 from latentset.pipeline.jobs.progress import ProgressView
 from latentset.pipeline.jobs.settings import Software
 from latentset.pipeline.jobs.shard import ShardDone, ShardTask
@@ -37,9 +37,8 @@ class Retried:
     """What a retry of failed samples has done."""
 
     samples: int
-    """Samples that were tried again."""
     repaired: int
-    """Of these, samples that have latents now."""
+    """Samples that have latents now."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,6 @@ class JobResult:
     """What a job has done for one store."""
 
     store: Store
-    """The complete store."""
     was_complete: bool
     """It was complete before; nothing was done, unless failed images were tried again."""
     encoded: int = 0
@@ -55,7 +53,7 @@ class JobResult:
     reused: int = 0
     """Images of shards that an earlier run had finished."""
     seconds: float = 0.0
-    """Time of this run from the first task to the last, loading the codec included."""
+    """From the first task to the last."""
     retried: Retried | None = None
     """None if no retry was asked for, or no image had failed."""
 
@@ -72,10 +70,8 @@ def load_codecs(
     count = workers.count()
     loaded = workers.map(_load_all, range(count), count=count, engine=engine, codecs=codecs)
     with closing(loaded) as results:
-        first: tuple[Software, Mapping[str, CodecInfo]] = next(results)
-        for _ in results:  # the others check the codecs
-            pass
-        return first
+        found: dict[int, tuple[Software, Mapping[str, CodecInfo]]] = dict(results)
+    return found[0]
 
 
 def read_headers(
@@ -88,7 +84,7 @@ def read_headers(
     done = 0
     view.begin("planning", len(paths))
     try:
-        with closing(workers.map(_read_part, range(len(parts)), parts, root=str(root))) as results:
+        with closing(workers.map(read_facts, parts, root=str(root))) as results:
             for index, facts in results:
                 read[index] = facts
                 done += len(facts)
@@ -103,7 +99,7 @@ def make_stores(
     work: ShardWork,
     task: ShardTask,
     targets: Sequence[Target],
-    plans: Sequence[PlanFile],
+    plans: Sequence[Plan],
     view: ProgressView,
     what: str,
 ) -> list[JobResult]:
@@ -112,17 +108,18 @@ def make_stores(
     for target, plan in zip(targets, plans, strict=True):
         write_objects(target.objects, metadata_objects(plan.header))
     started = time.monotonic()
-    tally = run_shards(workers, work, task, plans[0], view, what)
+    done = run_shards(workers, work, task, plans[0], view, what)
     seconds = time.monotonic() - started
     results = []
     for k, (target, plan) in enumerate(zip(targets, plans, strict=True)):
         finish(target, plan, task.check_leases, view.say)
+        reused = sum(shard.samples for shard in done if shard.reused[k])
         results.append(
             JobResult(
                 open_store(target.store),
                 was_complete=False,
-                encoded=tally.encoded[k],
-                reused=tally.reused[k],
+                encoded=plan.samples - reused,
+                reused=reused,
                 seconds=seconds,
             )
         )
@@ -133,69 +130,42 @@ def run_shards(
     workers: Workers,
     work: ShardWork,
     task: ShardTask,
-    plan: PlanFile,
+    plan: Plan,
     view: ProgressView,
     what: str,
-) -> "Tally":
+) -> list[ShardDone]:
     """Run a task for every shard of a plan; ``what`` they do is shown."""
-    tally = Tally(plan.samples, len(task.targets), view)
-    topic = f"latentset-{uuid.uuid4().hex}"
-    view.begin(what, tally.total)
+    lock, topic = threading.Lock(), f"latentset-{uuid.uuid4().hex}"
+    images: dict[int, int] = {}  # that are done, by shard
+    finished: dict[int, ShardDone] = {}
+    skipped = 0
+
+    def count_running(message: Mapping[str, int]) -> None:  # in the client's own thread
+        with lock:
+            if message["index"] not in finished:
+                images[message["index"]] = message["done"]
+                view.update(sum(images.values()), plan.samples - skipped)
+
+    view.begin(what, plan.samples)
     try:
         with (
-            workers.subscribed(topic, tally.update),
+            workers.subscribed(topic, count_running),
             closing(
                 workers.map(_run_task, plan.shards, work=work, task=task, topic=topic)
             ) as results,
         ):
-            for result in results:
-                tally.finish(result)
+            for k, done in results:
+                index = plan.shards[k]
+                with lock:
+                    finished[index] = done
+                    images[index] = 0 if all(done.reused) else done.samples
+                    skipped += done.samples - images[index]
+                    view.update(sum(images.values()), plan.samples - skipped)
     finally:
         view.end()
-    if tally.skipped:
-        view.say(f"{tally.skipped} of {tally.total} images were encoded by an earlier run")
-    return tally
-
-
-class Tally:
-    """Counts the images of a job that has ``total``, by messages of running tasks and results."""
-
-    def __init__(self, total: int, stores: int, view: ProgressView) -> None:
-        self._lock = threading.Lock()
-        self._view = view
-        self._done: dict[int, int] = {}
-        self._finished: set[int] = set()
-        self.skipped = 0
-        """Images of shards that are done in all stores."""
-        self.total = total
-        self.encoded = [0] * stores
-        """For each store, images that this run worked on."""
-        self.reused = [0] * stores
-        """For each store, images of shards that an earlier run had finished."""
-
-    def update(self, message: Mapping[str, int]) -> None:
-        """Count a running task's images; called in the client's own thread."""
-        with self._lock:
-            if message["index"] not in self._finished:
-                self._done[message["index"]] = message["done"]
-                self._show()
-
-    def finish(self, result: ShardDone) -> None:
-        """Count a finished task's images."""
-        with self._lock:
-            self._finished.add(result.index)
-            for k, reused in enumerate(result.reused):
-                counts = self.reused if reused else self.encoded
-                counts[k] += result.samples
-            if all(result.reused):
-                self.skipped += result.samples
-                self._done.pop(result.index, None)
-            else:
-                self._done[result.index] = result.samples
-            self._show()
-
-    def _show(self) -> None:
-        self._view.update(sum(self._done.values()), self.total - self.skipped)
+    if skipped:
+        view.say(f"{skipped} of {plan.samples} images were encoded by an earlier run")
+    return list(finished.values())
 
 
 def _load_all(
@@ -207,10 +177,6 @@ def _load_all(
         codec: load_once(engine, codec, self_check=k % count == index).info
         for k, codec in enumerate(codecs)
     }
-
-
-def _read_part(index: int, paths: list[str], root: str) -> tuple[int, list[FileFacts]]:
-    return index, read_facts(root, paths)
 
 
 def _run_task(index: int, work: ShardWork, task: ShardTask, topic: str) -> ShardDone:

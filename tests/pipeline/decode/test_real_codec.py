@@ -1,4 +1,4 @@
-"""The decode job with a codec that ships, from the command line, against its own receiver."""
+"""The decode job with a codec that ships, against its own receiver; once as a command."""
 
 import subprocess
 import sys
@@ -8,20 +8,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from latentset.datasets.sources import open_source
 from latentset.datasets.store import open_store
 from latentset.pipeline.codec.load.codec import load_codec
+from latentset.pipeline.decode.decode import decode
+from latentset.pipeline.encode.encode import EncodeOptions, encode
+from latentset.pipeline.jobs.options import JobOptions
 from latentset.pipeline.tensorflow_setup import CPU_ISA, tf
 
 CODEC = "demo-hyperprior-msssim-1"
 SIZES = ((176, 192), (165, 201))
 
 
-def latentset(*words: str) -> None:
-    program = "from latentset.cli.main import main; main()"
-    subprocess.run([sys.executable, "-c", program, *words], check=True, capture_output=True)
-
-
-def test_pixels_are_the_receivers_and_measured(tmp_path: Path) -> None:
+def test_pixels_are_the_receivers_and_measured(scheduler: str, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     root = tmp_path / "images"
     for k, (height, width) in enumerate(SIZES):
@@ -31,11 +30,13 @@ def test_pixels_are_the_receivers_and_measured(tmp_path: Path) -> None:
         coarse.resize((width, height), Image.Resampling.BICUBIC).save(path)
     latents, pixels = tmp_path / "latents", tmp_path / "pixels.h5"
     small = tmp_path / "small"
-    latentset("encode", str(root), str(latents), "--codec", CODEC, "--workers", "1")
-    given = ("--originals", str(root), "--workers", "1", "--codec", CODEC)
-    latentset("decode", str(latents), str(pixels), *given)
-    more = ("--resize", "exact:40x48", "--format", "hdf5", "--shard-mib", "2", "--batch", "1")
-    latentset("decode", str(latents), str(small), *given, *more)
+    encode(open_source(root), latents, CODEC, EncodeOptions(scheduler=scheduler))
+    decode(latents, pixels, JobOptions(scheduler=scheduler), codec=CODEC, originals=root)
+    command = [sys.executable, "-c", "from latentset.cli.main import main; main()"]
+    command += ["decode", str(latents), str(small), "--originals", str(root), "--workers", "1"]
+    command += ["--codec", CODEC, "--resize", "exact:40x48", "--format", "hdf5"]
+    command += ["--shard-mib", "2", "--batch", "1"]
+    subprocess.run(command, check=True, capture_output=True)
 
     codec = load_codec(CODEC)
     store, resized = open_store(pixels), open_store(small)

@@ -10,7 +10,7 @@ from PIL import Image
 from latentset.datasets.errors import JobError, StoreError
 from latentset.datasets.sources import Source, open_source
 from latentset.datasets.sources.images import decode_image
-from latentset.pipeline.encode import reading as decoding
+from latentset.pipeline.encode import encode_task as decoding
 from latentset.pipeline.jobs.tasks import JobResult
 
 Run = Callable[..., JobResult]

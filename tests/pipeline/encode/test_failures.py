@@ -252,7 +252,7 @@ def test_ctrl_c_ends_the_job_though_a_worker_stands_still(
 @pytest.mark.parametrize(
     "where",
     [
-        "latentset.pipeline.encode.reading.decode_image",
+        "latentset.pipeline.encode.encode_task.decode_image",
         "tests.makers.standin.StandIn.encode",
         "latentset.pipeline.jobs.shard.shard_objects",
     ],

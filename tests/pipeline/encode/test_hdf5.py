@@ -89,6 +89,23 @@ def test_a_file_that_is_complete_is_left_alone(run: Run, uniform: Source, tmp_pa
     assert (tmp_path / "store.h5").stat().st_mtime_ns == before
 
 
+def test_after_a_kill_before_the_clean_up_the_zarr_store_is_removed(
+    run: Run, uniform: Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store = tmp_path / "store.h5"
+
+    def kill(*folders: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finish, "flush_folder", kill)
+        with pytest.raises(KeyboardInterrupt):
+            run(uniform, store)
+    assert zarr_of(store).exists()
+    assert run(uniform, store).was_complete
+    assert not zarr_of(store).exists()
+
+
 def test_after_kill_9_the_same_command_finishes_the_same_file(
     run: Run, mixed: Source, tmp_path: Path
 ) -> None:

@@ -26,8 +26,8 @@ from latentset.datasets.store import open_store
 from latentset.pipeline.encode.encode import EncodeOptions, encode
 from latentset.pipeline.jobs.cluster import connect
 from latentset.pipeline.jobs.options import JobOptions
-from latentset.pipeline.jobs.plan import PlanFile
-from latentset.pipeline.jobs.record import record_path
+from latentset.pipeline.jobs.plan import Plan
+from latentset.pipeline.jobs.shard import record_path
 from latentset.pipeline.jobs.tasks import JobResult
 
 Run = Callable[..., JobResult]
@@ -176,7 +176,7 @@ def test_on_error_fail_stops_and_names_the_image(
     # One that is known from its header stops the job before the first task, one that turns out when
     # it is decoded stops its task.
     (job,) = (tmp_path / "store.job").glob("[0-9a-f]*")  # beside "lock"
-    (row,) = (r for r in PlanFile(Folder(job)).table().to_pylist() if r["id"] == f"a/{name}")
+    (row,) = (r for r in Plan(Folder(job)).table().to_pylist() if r["id"] == f"a/{name}")
     assert not (job / record_path(row["shard"])).exists()
     assert (tmp_path / "store" / "zarr.json").exists() == (name == "torn.png")
     # With the other setting the same store is finished, and then "fail" has nothing to do.
@@ -251,7 +251,7 @@ def test_malloc_keeps_memory_in_local_workers(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
     with connect(JobOptions(workers=1)) as workers:
         names = ["MALLOC_TRIM_THRESHOLD_", "OMP_NUM_THREADS"]
-        assert set(workers.map(os.getenv, names)) == {None, "1"}
+        assert {value for _, value in workers.map(os.getenv, names)} == {None, "1"}
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from PIL import Image
 from latentset.datasets.errors import JobError
 from latentset.datasets.sources import Source, open_source
 from latentset.datasets.storage.location import Folder
-from latentset.datasets.store import open_store
-from latentset.pipeline.jobs.record import read_record
+from latentset.pipeline.jobs.plan import Plan
+from latentset.pipeline.jobs.shard import read_record
 from latentset.pipeline.jobs.tasks import JobResult
 from tests.makers import PYTHONPATH
 from tests.makers.commands import TIMEOUT_S, client, records_of, wait_for
@@ -157,14 +157,16 @@ def test_a_record_of_another_plan_is_not_believed(run: Run, mixed: Source, tmp_p
     store = tmp_path / "store"
     run(mixed, store)
     job = job_of(store)
-    fingerprint = open_store(store).fingerprint
+    plan = Plan(Folder(job))
     text = (job / "shards/000001.json").read_text()
-    plan = text.partition('"plan_sha256":"')[2][:64]
-    assert read_record(Folder(job), 1, fingerprint, plan) is not None
-    assert read_record(Folder(job), 1, fingerprint, "0" * 64) is None
-    assert read_record(Folder(job), 1, "0" * 64, plan) is None
+    assert read_record(plan, 1) is not None
     (job / "shards/000002.json").write_text(text)
-    assert read_record(Folder(job), 2, fingerprint, plan) is None  # it is shard 1's
+    assert read_record(plan, 2) is None  # it is shard 1's
+    plan.table_sha256 = "0" * 64
+    assert read_record(plan, 1) is None
+    plan = Plan(Folder(job))
+    plan.fingerprint = "0" * 64
+    assert read_record(plan, 1) is None
 
 
 def test_a_image_that_vanishes_or_changes_gets_a_status(

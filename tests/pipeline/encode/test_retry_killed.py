@@ -21,7 +21,7 @@ from latentset.datasets.storage.location import Folder
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.hdf5.metadata import USER_BLOCK
 from latentset.datasets.store.header import Header
-from latentset.pipeline.encode import amend, retry
+from latentset.pipeline.encode import retry
 from latentset.pipeline.jobs.tasks import JobResult
 from tests.makers.commands import TIMEOUT_S, client, wait_for
 from tests.makers.spoiling import check, cut_off, no_image
@@ -51,15 +51,15 @@ def killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]
 
         return call
 
-    counting = False
+    counting, merge = False, retry.merge_samples
 
     def begin(*arguments: Any) -> Any:
         nonlocal counting
         counting = True
-        return amend.decide(*arguments)
+        return merge(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr("latentset.pipeline.encode.retry.decide", begin)
+        patch.setattr("latentset.pipeline.encode.retry.merge_samples", begin)
         patch.setattr(Folder, "write", counted(Folder.write))
         patch.setattr(Folder, "remove", counted(Folder.remove))
         yield steps
@@ -190,7 +190,7 @@ def test_what_was_altered_after_it_was_staged_is_not_installed(
     run(mixed, store)
     before = content(store)
     (mixed.root / "a" / "000.png").write_bytes(whole)
-    install = amend.install
+    install = retry.install
 
     def alter(location: Folder, staged: Folder) -> None:
         path = staged.path / "samples.parquet"

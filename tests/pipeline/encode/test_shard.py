@@ -10,10 +10,10 @@ from latentset.datasets.errors import JobError, StoreError
 from latentset.datasets.sources import Source
 from latentset.datasets.sources.images import decode_image
 from latentset.datasets.storage.location import Folder
-from latentset.pipeline.encode import reading as module
+from latentset.pipeline.encode import encode_task as module
 from latentset.pipeline.encode.encode_task import EncodeTask, encode_shard
 from latentset.pipeline.jobs import shard
-from latentset.pipeline.jobs.plan import PlanFile
+from latentset.pipeline.jobs.plan import Plan
 from latentset.pipeline.jobs.shard import ShardTarget
 from latentset.pipeline.jobs.tasks import JobResult
 
@@ -29,7 +29,7 @@ def task_of(run: Run, source: Source, standin: Any, folder: Path) -> EncodeTask:
     target = ShardTarget(
         objects=Folder(folder / "store"),
         job=Folder(job),
-        plan_sha256=PlanFile(Folder(job)).table_sha256,
+        plan_sha256=Plan(Folder(job)).table_sha256,
         codec="standin",
     )
     return EncodeTask(

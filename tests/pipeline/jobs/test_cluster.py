@@ -204,12 +204,12 @@ def test_without_the_queues_commands(
 @pytest.mark.parametrize(
     ("option", "value", "expected"),
     [
-        ("memory", None, "jobqueue.slurm.memory is not configured"),
-        ("cores", None, "jobqueue.slurm.cores is not configured"),
-        ("walltime", None, "jobqueue.slurm.walltime is not configured"),
+        ("memory", None, "jobqueue.slurm.memory: not configured"),
+        ("cores", None, "jobqueue.slurm.cores: not configured"),
+        ("walltime", None, "jobqueue.slurm.walltime: not configured"),
         ("walltime", "a day", "expected a time as slurm writes it, got 'a day'"),
         ("walltime", "00:30", "expected at least a minute, got '00:30' (30 s)"),
-        ("processes", 2, "no more processes than cores, got cores 1 and processes 2"),
+        ("processes", 2, "expected cores and 1 to as many processes, got 1 and 2"),
     ],
 )
 def test_what_is_not_configured_is_named(

@@ -10,13 +10,7 @@ from latentset.datasets.sources import Source, open_source
 from latentset.datasets.storage.location import Folder
 from latentset.datasets.store.arrays import MIXED_CHUNK_ROWS, RowForm
 from latentset.datasets.store.scales import number_scales
-from latentset.pipeline.jobs.plan import (
-    FileFacts,
-    PlanFile,
-    make_plan,
-    read_facts,
-    write_plan,
-)
+from latentset.pipeline.jobs.plan import FileFacts, Plan, make_plan, read_facts
 from latentset.pipeline.jobs.settings import Settings, Software, describe_source
 
 ROWS = RowForm(2 * 6, MIXED_CHUNK_ROWS)
@@ -40,7 +34,7 @@ def settings_for(source: Source, standin: Any, resize: str = "none", **changes: 
 
 def test_facts_are_read_from_headers(mixed: Source) -> None:
     (mixed.root / "a" / "bad.jpg").write_text("text")
-    found = read_facts(str(mixed.root), ["a/000.png", "b/001.png", "a/bad.jpg", "a/none.png"])
+    found = read_facts(["a/000.png", "b/001.png", "a/bad.jpg", "a/none.png"], str(mixed.root))
     size = (mixed.root / "a" / "000.png").stat().st_size
     assert found[0] == FileFacts(64, 64, size)
     assert (found[1].height, found[1].width) == (48, 100)
@@ -52,16 +46,19 @@ def test_a_path_out_of_the_source_is_never_followed(mixed: Source, tmp_path: Pat
     shutil.copy(mixed.root / "a" / "000.png", tmp_path / "secret.png")
     (mixed.root / "link.png").symlink_to(tmp_path / "secret.png")
     for path in ("../secret.png", str(tmp_path / "secret.png"), "link.png"):
-        (fact,) = read_facts(str(mixed.root), [path])
+        (fact,) = read_facts([path], str(mixed.root))
         assert fact.status == "unreadable"
         assert str(mixed.root) not in fact.reason  # the same text on every machine
 
 
-def test_the_plan_says_what_becomes_of_every_sample(mixed: Source, standin: Any) -> None:
+def test_the_plan_says_what_becomes_of_every_sample(
+    mixed: Source, standin: Any, tmp_path: Path
+) -> None:
     facts = [FileFacts(100, 200, 10), FileFacts(status="empty", reason="no bytes")]
     facts += [FileFacts(64, 64, 5)] * 38
-    plan = make_plan(mixed, settings_for(mixed, standin, "short:40"), facts, ROWS)
-    rows = plan.table.to_pylist()
+    settings = settings_for(mixed, standin, "short:40")
+    plan = make_plan(Folder(tmp_path), mixed, settings, facts, ROWS)
+    rows = plan.table().to_pylist()
     first = {k: rows[0][k] for k in ("height", "width", "encoded_height", "encoded_width")}
     assert first == {"height": 100, "width": 200, "encoded_height": 40, "encoded_width": 80}
     assert (rows[0]["latent_height"], rows[0]["latent_width"]) == (3, 5)
@@ -72,35 +69,31 @@ def test_the_plan_says_what_becomes_of_every_sample(mixed: Source, standin: Any)
 
 
 def test_the_plan_is_a_pure_function(mixed: Source, standin: Any, tmp_path: Path) -> None:
-    facts = read_facts(str(mixed.root), mixed.samples["path"].to_pylist())
+    facts = read_facts(mixed.samples["path"].to_pylist(), str(mixed.root))
     for name in ("one", "two"):
-        write_plan(
-            Folder(tmp_path / name),
-            make_plan(mixed, settings_for(mixed, standin), facts, ROWS),
-        )
+        make_plan(Folder(tmp_path / name), mixed, settings_for(mixed, standin), facts, ROWS)
     for file in ("plan.json", "plan.parquet"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
 def test_a_plan_is_read_by_shards(mixed: Source, standin: Any, tmp_path: Path) -> None:
-    facts = read_facts(str(mixed.root), mixed.samples["path"].to_pylist())
-    plan = make_plan(mixed, settings_for(mixed, standin), facts, ROWS)
-    write_plan(Folder(tmp_path), plan)
-    file = PlanFile(Folder(tmp_path))
-    assert file.fingerprint == plan.fingerprint
-    assert file.header == plan.header
-    shards = [file.rows(k) for k in range(plan.header.layout.shards)]
-    assert [asdict(row) for rows in shards for row in rows] == plan.table.to_pylist()
+    facts = read_facts(mixed.samples["path"].to_pylist(), str(mixed.root))
+    settings = settings_for(mixed, standin)
+    plan = make_plan(Folder(tmp_path), mixed, settings, facts, ROWS)
+    assert plan.fingerprint == settings.fingerprint
+    assert plan.header.source == settings.source
+    shards = [plan.rows(k) for k in range(plan.header.layout.shards)]
+    assert [asdict(row) for rows in shards for row in rows] == plan.table().to_pylist()
     assert all(row.shard == k for k, rows in enumerate(shards) for row in rows)
 
 
 def test_an_altered_plan_is_refused(mixed: Source, standin: Any, tmp_path: Path) -> None:
-    facts = read_facts(str(mixed.root), mixed.samples["path"].to_pylist())
-    write_plan(Folder(tmp_path), make_plan(mixed, settings_for(mixed, standin), facts, ROWS))
+    facts = read_facts(mixed.samples["path"].to_pylist(), str(mixed.root))
+    make_plan(Folder(tmp_path), mixed, settings_for(mixed, standin), facts, ROWS)
     whole = (tmp_path / "plan.parquet").read_bytes()
     (tmp_path / "plan.parquet").write_bytes(whole + b"x")
     with pytest.raises(JobError, match=r"plan\.parquet differs from its digest"):
-        PlanFile(Folder(tmp_path))
+        Plan(Folder(tmp_path))
 
 
 def test_the_fingerprint_changes_with_every_setting(mixed: Source, standin: Any) -> None:
