@@ -14,7 +14,7 @@ from latentset.train.data.crop import gather, gather_index
 from latentset.train.recipe.recipe import Recipe
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of red, green and blue over ImageNet, in [0, 1]: what torchvision's weights were trained with."""
+"""Of red, green and blue over ImageNet, in [0, 1]."""
 
 
 class Input(nn.Module, ABC):
@@ -59,7 +59,6 @@ class LatentInput(Input):
     """Crops of y_hat and of sigma_hat = scale_table[scale_index] (docs/store-spec.md, 3)."""
 
     names: tuple[ArrayName, ...] = ("y_hat", "scale_index")
-    scale_table: Tensor
 
     def __init__(self, size: int, channels_last: bool, scale_table: tuple[float, ...]) -> None:
         super().__init__()
@@ -67,7 +66,7 @@ class LatentInput(Input):
         # An index beyond the table shows as a loss that is not a number, not as a wrong sigma.
         table = torch.full((256,), float("nan"))
         table[: len(scale_table)] = torch.tensor(scale_table)
-        self.register_buffer("scale_table", table, persistent=False)
+        self.scale_table = nn.Buffer(table, persistent=False)
 
     def forward(self, batch: Batch) -> tuple[Tensor, ...]:
         """Make y_hat and sigma_hat, float32 (B, C, S, S) each."""
@@ -83,19 +82,16 @@ class LatentInput(Input):
 class PixelInput(Input):
     """Crops of images, as torchvision makes them of images, normalised.
 
-    Source: sections 5.2 and 5.3: resize to 256x256, random resized crop to 224x224, mirroring. Both
-    resizes are bilinear with antialiasing and round to uint8, as torchvision's do.
+    Source: sections 5.2 and 5.3. Both resizes are bilinear with antialiasing and round to uint8.
     """
 
     names: tuple[ArrayName, ...] = ("pixels",)
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, size: int, resize: int, channels_last: bool) -> None:
         super().__init__()
         self.size, self.resize, self.order = size, resize, _order(channels_last)
-        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
-            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+        self.mean = nn.Buffer(torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.std = nn.Buffer(torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
     def forward(self, batch: Batch) -> tuple[Tensor, ...]:
         """Make images, float32 (B, 3, S, S), normalised."""

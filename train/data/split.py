@@ -17,15 +17,13 @@ class Split:
     name: str
     ids: tuple[str, ...]
     samples: Int64s
-    """Rows of the store's samples table, ascending."""
+    """Rows of the samples table, ascending."""
     labels: Int64s
     """Index into the store's classes."""
     first_rows: Int64s
     """First row in ``y_hat`` and ``scale_index``."""
     heights: Int64s
-    """Rows of the latent grid."""
     widths: Int64s
-    """Columns of the latent grid."""
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -38,7 +38,6 @@ class Network(Table):
     depth: Depth = 50
     """The ResNet whose kind and number of blocks it has."""
     width: PositiveInt = 64
-    """Of the ResNet; less for a slim network."""
 
     @property
     def classes(self) -> int:
@@ -75,15 +74,14 @@ class SigmaFeatures(Table):
 
 
 class FeatureAdaptation(Table):
-    """FA modules of a network, but the depths n of their FEUs."""
+    """FA modules of a network."""
 
     r: PositiveInt = 16
     """Reduction ratio of the CAU; unused by cau = "one-fc" and fa = "feu"."""
     fa: Adaptation = "pre"
     cau: Attention = "affine"
     near_identity: bool = False
-    """Start with FA modules that change little, so that pretrained blocks see nearly what they were
-    trained on; else, as the paper says nothing of it, with PyTorch's default initialisation."""
+    """Start with FA modules that change little; else with PyTorch's default initialisation."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -17,10 +17,8 @@ _SHOWN = 8  # mismatches that an error names, of what may be hundreds
 class PretrainableModel(nn.Module, ABC):
     """A network whose tensors are partly a ResNet's (pretrained) and partly its own (new).
 
-    Source: section 4.2, equations 8 to 13: adopt, train the new modules alone, then finetune all.
-    Frozen, the pretrained modules take no gradient and stay in evaluation mode, so that the
-    statistics of their batch norms stay the same as well. Every network ends in a fully connected
-    layer of torchvision's name, ``fc``.
+    Source: section 4.2, equations 8 to 13. Frozen, the pretrained modules take no gradient and stay
+    in evaluation mode, so that the statistics of their batch norms stay the same.
     """
 
     fc: nn.Linear
@@ -34,20 +32,12 @@ class PretrainableModel(nn.Module, ABC):
         self.frozen = False
         self._excluded: tuple[str, ...] = ()
 
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return self.fc.out_features
-
     @abstractmethod
     def inserted_modules(self) -> tuple[nn.Module, ...]:
         """The modules that no ResNet has."""
 
     def exclude(self, names: Sequence[str]) -> None:
-        """Count modules (``fc``) as new although a ResNet has them: they are never frozen.
-
-        Not saved with the weights, like the phase: a run that is resumed calls it again.
-        """
+        """Count modules (``fc``) as new although a ResNet has them; not saved with the weights."""
         self._excluded = tuple(dict.fromkeys((*self._excluded, *_module_names(self, names))))
 
     def new_modules(self) -> tuple[nn.Module, ...]:
@@ -95,14 +85,13 @@ class PretrainableModel(nn.Module, ABC):
 
 @dataclass(frozen=True)
 class PretrainedReport:
-    """What became of each tensor when pretrained weights were loaded."""
+    """Names of tensors after pretrained weights were loaded."""
 
     loaded: tuple[str, ...]
-    """Tensors copied from the ResNet, by their common name."""
     excluded: tuple[str, ...]
-    """Tensors of the ResNet that have no place in the model, or were excluded."""
+    """The ResNet's that have no place in the model, or were excluded."""
     new: tuple[str, ...]
-    """Tensors of the model that the ResNet does not give, as they were initialised."""
+    """The model's, as they were initialised."""
 
     def __str__(self) -> str:
         """Three lines: how many tensors, and of which modules."""
@@ -118,9 +107,9 @@ def load_pretrained(
 ) -> PretrainedReport:
     """Copy a trained ResNet's weights into all tensors of a model that are not new.
 
-    ``state_dict`` has torchvision's names (``PixelResNet``'s too); ``exclude=("fc.",)`` where it is
-    of other classes: such modules count as new. A tensor that is missing, has another shape, or has
-    no place in the model is an error, after which the model is as it was.
+    ``state_dict`` has torchvision's names; ``exclude=("fc",)`` where it is of other classes. A
+    tensor that is missing, misshapen or has no place in the model is an error; then nothing is
+    copied.
 
     Source: section 4.2, equation 6: layer2 to layer4 and the fully connected layer.
     """
@@ -128,12 +117,8 @@ def load_pretrained(
     excluded = tuple(f"{name}." for name in _module_names(model, exclude))
     modules = set(model.new_modules())
     inserted = tuple(f"{name}." for name, module in model.named_modules() if module in modules)
-    wanted = {name: own[name] for name in own if not name.startswith((*inserted, *excluded))}
-    given = {
-        name: state_dict[name]
-        for name in state_dict
-        if not name.startswith((*model.replaced, *excluded))
-    }
+    wanted = {k: own[k] for k in own if not k.startswith((*inserted, *excluded))}
+    given = {k: state_dict[k] for k in state_dict if not k.startswith((*model.replaced, *excluded))}
     mismatches = _mismatches(wanted, given)
     if mismatches:
         more = len(mismatches) - _SHOWN

@@ -16,7 +16,7 @@ from latentset.train.data.batches import LatentReader
 from latentset.train.data.split import select_split, split_names
 from latentset.train.models.build import build_network
 from latentset.train.models.networks import Table
-from latentset.train.recipe.recipe import Accelerator, EvalCrop, Recipe
+from latentset.train.recipe.recipe import Accelerator, EvalCrop, Recipe, codec_name
 from latentset.train.run.checkpoint import Record, StoreRecord, load_weights
 from latentset.train.run.classifier import Classifier, predict, score
 from latentset.train.run.run_files import BEST, LAST
@@ -25,7 +25,7 @@ from latentset.train.run.world import select_device
 
 
 class SplitFigures(Table):
-    """How good a network is on one split."""
+    """Of a network on one split."""
 
     samples: int
     loss: float
@@ -54,15 +54,13 @@ class Evaluation(Table):
     """The result of ``latentset evaluate``."""
 
     checkpoint: str
-    """File of the weights."""
     recipe: str
-    """Its name."""
     epoch: int
     """Epochs that were trained."""
     codec: str
     store_fingerprint: str
     notes: tuple[str, ...]
-    """In what the store differs from the one that the network was trained from."""
+    """How the store differs from the one that the network was trained from."""
     crop: str
     """``whole`` or ``central``."""
     splits: dict[str, SplitFigures]
@@ -80,21 +78,17 @@ def evaluate_checkpoint(
 ) -> Evaluation:
     """Evaluate a file of weights, or a run's folder: its best weights, else its last.
 
-    By default on all splits that have samples, with the recipe's crop and accelerator.
     ``confusion`` and ``logits`` are files to write: a CSV matrix of all these splits together, and
     every sample's logits for ``teacher``. A store of another codec or of other classes is refused.
     """
-    classifier, record, checkpoint, opened = load_classifier(checkpoint, store)
-    given = StoreRecord.of(opened)
-    of_pixels = classifier.input.names == ("pixels",)
-    notes = compare_stores(record.store, given, str(store), of_pixels=of_pixels)
+    classifier, record, checkpoint, opened, notes = load_classifier(checkpoint, store)
     recipe = record.recipe
+    device, data = recipe.device, recipe.data
     if accelerator is not None:
-        device = recipe.device.model_copy(update={"accelerator": accelerator})
-        recipe = recipe.model_copy(update={"device": device})
+        device = device.model_copy(update={"accelerator": accelerator})
     if crop is not None:
-        data = recipe.data.model_copy(update={"eval_crop": crop})
-        recipe = recipe.model_copy(update={"data": data})
+        data = data.model_copy(update={"eval_crop": crop})
+    recipe = recipe.model_copy(update={"device": device, "data": data})
     found = {
         name: evaluate_split(classifier, recipe, opened, name)
         for name in splits or split_names(opened)
@@ -112,7 +106,7 @@ def evaluate_checkpoint(
         checkpoint=str(checkpoint),
         recipe=recipe.name,
         epoch=record.epoch,
-        codec=given.codec,
+        codec=codec_name(opened.header),
         store_fingerprint=opened.fingerprint,
         notes=notes,
         crop=recipe.data.eval_crop,
@@ -120,10 +114,12 @@ def evaluate_checkpoint(
     )
 
 
-def load_classifier(checkpoint: Path, store: Path | str) -> tuple[Classifier, Record, Path, Store]:
+def load_classifier(
+    checkpoint: Path, store: Path | str
+) -> tuple[Classifier, Record, Path, Store, tuple[str, ...]]:
     """Load saved weights into the network of their recipe, for a store.
 
-    Returns the classifier, the record of its weights, the file they are from, and the open store.
+    Returns the classifier, the record of its weights, their file, the store, and notes on it.
     """
     if checkpoint.is_dir():
         checkpoint = checkpoint / (BEST if (checkpoint / BEST).exists() else LAST)
@@ -142,7 +138,9 @@ def load_classifier(checkpoint: Path, store: Path | str) -> tuple[Classifier, Re
             f"{checkpoint}: its tensors are not those of the network in its own record: {error}. "
             "The file was altered: copy it again from its source, or train again"
         ) from error
-    return classifier, record, checkpoint, opened
+    of_pixels = classifier.input.names == ("pixels",)
+    notes = compare_stores(record.store, StoreRecord.of(opened), str(store), of_pixels=of_pixels)
+    return classifier, record, checkpoint, opened, notes
 
 
 def evaluate_split(
@@ -196,10 +194,7 @@ def write_confusion(path: Path, confusion: Tensor, classes: Sequence[str]) -> No
 def compare_stores(
     trained: StoreRecord, given: StoreRecord, location: str, *, of_pixels: bool
 ) -> tuple[str, ...]:
-    """Refuse a store that a network cannot be used with; return in what else it differs.
-
-    A network of pixels can be used whatever codec they went through.
-    """
+    """Refuse a store that a network cannot be used with; return in what else it differs."""
     if trained.codec_sha256 != given.codec_sha256 and not of_pixels:
         raise TrainingError(
             f"{location} is of another codec than the network was trained with: expected "

@@ -15,15 +15,12 @@ class World:
     """The processes of a run: one a GPU, or one in all."""
 
     rank: int = 0
-    """This process, from 0."""
     world_size: int = 1
-    """All processes."""
     local_rank: int = 0
-    """This process among those of its machine, from 0."""
 
     @classmethod
     def from_environment(cls) -> "World":
-        """Read the variables that torchrun sets; one process where they are not set."""
+        """Read the variables that torchrun sets, if any."""
         names = ("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")
         return cls(*(int(os.environ.get(name, default)) for name, default in names))
 

@@ -23,10 +23,11 @@ from latentset.datasets.errors import TrainingError
 from latentset.train.models.fa_cresnet import FACResNet
 from latentset.train.recipe.recipe import Device, Recipe
 from latentset.train.run import loop
-from latentset.train.run.checkpoint import read_progress, save_state
+from latentset.train.run.checkpoint import save_state
 from latentset.train.run.epochs import Progress
 from latentset.train.run.fit import fit
 from latentset.train.run.run_files import read_result
+from tests.makers.runs import read_progress
 
 MakeRecipe = Callable[..., Recipe]
 TIMED = ("seconds", "samples_per_s")

@@ -17,11 +17,11 @@ from latentset.datasets.errors import RecipeError
 from latentset.datasets.store import Store
 from latentset.train.recipe.recipe import Recipe
 from latentset.train.recipe.recipe_file import toml_text
-from latentset.train.run.checkpoint import read_progress
 from latentset.train.run.evaluate import evaluate_checkpoint
 from latentset.train.run.fit import fit
 from latentset.train.run.run_files import read_result
 from latentset.train.run.world import World
+from tests.makers.runs import read_progress
 from tests.makers.synthetic import write_synthetic_pixels, write_synthetic_store
 
 MakeRecipe = Callable[..., Recipe]
