@@ -17,11 +17,10 @@ from torch import Tensor
 from latentset.train.data.order import CROP, Int64s, random_uniform
 
 ATTEMPTS = 10
-"""Boxes tried before the fallback, as in torchvision."""
 
 
 class Boxes(NamedTuple):
-    """One box a sample, in positions of its latent grid: arrays (N,)."""
+    """One box a sample, in positions of its grid: arrays (N,)."""
 
     top: Int64s
     left: Int64s

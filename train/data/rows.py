@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from latentset.datasets.store.hdf5.reader import Hdf5Store
 
 CACHE_BYTES = 64 * 2**20
-"""Bound of TensorStore's cache, which keeps the shards' indexes; it seldom holds a chunk twice."""
+"""Bound of TensorStore's cache, for the shards' indexes."""
 
 
 class UnreadableError(StoreCorruptError):

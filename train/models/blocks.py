@@ -28,11 +28,11 @@ class Blocks:
     """The blocks of one ResNet."""
 
     kind: Any
-    """torchvision's BasicBlock (two 3x3 convolutions) or Bottleneck (1x1, 3x3, 1x1)."""
+    """torchvision's BasicBlock or Bottleneck."""
     depths: tuple[int, ...]
     """Blocks of layer1 to layer4."""
     width: int
-    """Planes of layer1's blocks, and channels that enter it; 64 in all published ones."""
+    """Planes of layer1's blocks, and channels that enter it."""
 
     @classmethod
     def of(cls, network: LatentNetwork | PixelNetwork) -> "Blocks":

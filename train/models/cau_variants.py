@@ -63,13 +63,12 @@ class SharedPoolingCAU(nn.Module):
 class MaxAverageCAU(nn.Module):
     """Computes weight and bias from the greatest value and the mean of each channel.
 
-    Source: section 5.7, "CAU Pooling Function" max&avg; Table 3. Not in the paper: both pass the
-    same layers, whose outputs are added, as in CBAM (Woo et al. 2018, equation 2).
+    Source: section 5.7, "CAU Pooling Function" max&avg; Table 3. Not in the paper: the sum of both,
+    as in CBAM (Woo et al. 2018, equation 2).
 
     ::
 
-        f~ = w * f + b,    w = sigmoid(FC_w(max f) + FC_w(mean f))
-                           b =         FC_b(max f) + FC_b(mean f),    FC = FC2(ReLU(LN(FC1(.))))
+        w = sigmoid(FC_w(max f) + FC_w(mean f)),  b = FC_b(max f) + FC_b(mean f)
     """
 
     def __init__(self, channels: int, r: int = 16) -> None:

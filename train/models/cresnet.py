@@ -35,7 +35,7 @@ class CompressedNet(PretrainableModel):
         self.head = head  # in place of layer2's first block; takes ``inputs``, in order
         self.layer2, self.layer3, self.layer4 = layers  # layer2: the other blocks, "1", "2", …
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(Blocks.of(network).features(4), network.classes)
+        self.fc = nn.Linear(Blocks.of(network).features(4), network.num_classes or 0)
 
     def inserted_modules(self) -> tuple[nn.Module, ...]:
         """The head, and every FA module between the pretrained blocks."""
@@ -63,7 +63,7 @@ class CResNet(CompressedNet):
         blocks = Blocks.of(network)
         super().__init__(
             network,
-            residual_head(blocks, network.latent_channels, network.sigma_features),
+            residual_head(blocks, network.channels or 0, network.sigma_features),
             blocks.rest(2),
             blocks.layer(3),
             blocks.layer(4),

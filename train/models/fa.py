@@ -32,11 +32,11 @@ CAUS: dict[Attention, Callable[..., nn.Module]] = {
     "shared": SharedPoolingCAU,
     "one-fc": OneLayerCAU,
 }
-"""What makes the CAU that a recipe's ``cau`` names, of channels and r."""
+"""By a recipe's ``cau``."""
 
 
 class FA(nn.Module):
-    """Adapts features, FA(f) = FEU(CAU(f)): attention realigns channels, convolutions enhance.
+    """Adapts features: FA(f) = FEU(CAU(f)).
 
     Source: section 4.1; figure 4b; the CAU's position "pre" of Table 3 (before the FEU's skip).
     """

@@ -26,7 +26,7 @@ class FACResNet(CompressedNet):
 
     def __init__(self, network: FACResNetNetwork, fa: MakeFA | None = None) -> None:
         blocks, fa, n = Blocks.of(network), fa or make_fa(network), network.n
-        channels, features = network.latent_channels, blocks.features(2)
+        channels, features = network.channels or 0, blocks.features(2)
         super().__init__(
             network,
             Head(
@@ -54,7 +54,7 @@ class FACResNetY(CompressedNet):
         blocks, fa, n = Blocks.of(network), fa or make_fa(network), network.n
         super().__init__(
             network,
-            fa(network.latent_channels, blocks.features(2), n[0]),
+            fa(network.channels or 0, blocks.features(2), n[0]),
             blocks.rest(2),
             blocks.layer(3, fa, n[1]),
             blocks.layer(4, fa, n[2]),
@@ -77,7 +77,7 @@ class FACResNetPost(CompressedNet):
 
     def __init__(self, network: FACResNetPostNetwork, fa: MakeFA | None = None) -> None:
         blocks, fa = Blocks.of(network), fa or make_fa(network)
-        head = residual_head(blocks, network.latent_channels, network.sigma_features)
+        head = residual_head(blocks, network.channels or 0, network.sigma_features)
         layers = []
         for i, n in zip((2, 3, 4), network.n, strict=True):
             layer = blocks.rest(2) if i == 2 else blocks.layer(i)

@@ -31,32 +31,21 @@ class Table(BaseModel):
 
 
 class Network(Table):
-    """Sizes of every network."""
+    """Sizes of every network; what is absent is the store's in a resolved recipe."""
 
     num_classes: PositiveInt | None = None
-    """The store's where absent."""
     depth: Depth = 50
     """The ResNet whose kind and number of blocks it has."""
     width: PositiveInt = 64
-
-    @property
-    def classes(self) -> int:
-        """Classes of a resolved recipe."""
-        return self.num_classes or 0
 
 
 class LatentNetwork(Network):
     """Sizes of every network of latents."""
 
     channels: PositiveInt | None = None
-    """Channels C of the codec; the store's where absent."""
+    """C of the codec."""
     depths: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     """Blocks of layer2 to layer4, for a slim network; those of ``depth`` where absent."""
-
-    @property
-    def latent_channels(self) -> int:
-        """Channels of a resolved recipe."""
-        return self.channels or 0
 
 
 class PixelNetwork(Network):
@@ -70,7 +59,7 @@ class SigmaFeatures(Table):
     """Sizes of a network that takes sigma_hat."""
 
     sigma_features: PositiveInt = 4
-    """Channels that sigma_hat's branch of the head gives."""
+    """Channels of sigma_hat's branch of the head."""
 
 
 class FeatureAdaptation(Table):

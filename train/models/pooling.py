@@ -9,8 +9,7 @@ class AttentionPooling(nn.Module):
 
     f_C(c) = sum_{i,j} k(i,j) f(c,i,j), k = softmax over all (i,j) of conv1x1(f)
 
-    Source: section 4.1, equation 5; GCNet's global context block. The convolution has a bias, as
-    Table 2's parameters show, though softmax cancels it.
+    Source: section 4.1, equation 5; GCNet's global context block; a bias, as Table 2 shows.
     """
 
     def __init__(self, channels: int) -> None:

@@ -25,7 +25,7 @@ class PretrainableModel(nn.Module, ABC):
     inputs: ClassVar[tuple[str, ...]]
     """What ``forward`` takes, in order: ("y_hat", "sigma_hat"), ("y_hat",) or ("pixels",)."""
     replaced: ClassVar[tuple[str, ...]] = ()
-    """How names of a ResNet's tensors begin that have no place in this network."""
+    """Prefixes of a ResNet's tensors that have no place here."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,11 +41,11 @@ class PretrainableModel(nn.Module, ABC):
         self._excluded = tuple(dict.fromkeys((*self._excluded, *_module_names(self, names))))
 
     def new_modules(self) -> tuple[nn.Module, ...]:
-        """The modules that are not pretrained; all others' tensors can be."""
+        """The modules that are not pretrained."""
         return (*self.inserted_modules(), *map(self.get_submodule, self._excluded))
 
     def new_parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters of the new modules, each once."""
+        """The parameters of the new modules."""
         parameters = (p for module in self.new_modules() for p in module.parameters())
         return iter(dict.fromkeys(parameters))
 
@@ -53,11 +53,6 @@ class PretrainableModel(nn.Module, ABC):
         """The parameters that are not in a new module."""
         new = {id(parameter) for parameter in self.new_parameters()}
         return (parameter for parameter in self.parameters() if id(parameter) not in new)
-
-    def pretrained_modules(self) -> Iterator[nn.Module]:
-        """The modules that hold no new module."""
-        new = {module for root in self.new_modules() for module in root.modules()}
-        return (module for module in self.modules() if new.isdisjoint(module.modules()))
 
     def freeze_pretrained(self) -> None:
         """Let only the new modules train: phase 1 (equations 8 to 10)."""
@@ -78,8 +73,9 @@ class PretrainableModel(nn.Module, ABC):
         """Set training or evaluation mode; frozen modules are always in evaluation mode."""
         super().train(mode)
         if self.frozen:
-            for module in self.pretrained_modules():
-                module.training = False
+            new = {module for root in self.new_modules() for module in root.modules()}
+            for module in self.modules():
+                module.training = mode and not new.isdisjoint(module.modules())
         return self
 
 
@@ -156,15 +152,9 @@ def _mismatches(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> li
         if kind != found or not finite:
             more = " that are not all finite" if kind == found else ""
             unusable.append(f"{name}: expected finite {kind} numbers, got {found} ones{more}")
-    return [
-        *missing,
-        *unusable,
-        *(
-            f"{name}: expected no such tensor, got {_shape(tensor)}"
-            for name, tensor in given.items()
-            if name not in wanted
-        ),
-    ]
+    extra = {name: _shape(given[name]) for name in given if name not in wanted}
+    unexpected = [f"{name}: expected no such tensor, got {got}" for name, got in extra.items()]
+    return missing + unusable + unexpected
 
 
 def _module_names(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
@@ -199,6 +189,5 @@ def _shape(value: object) -> str:
 
 
 def _modules(names: tuple[str, ...]) -> str:
-    """Name the top-level modules of some tensors, and an inserted FA module by its layer."""
     parts = (name.split(".") for name in names)
     return ", ".join(dict.fromkeys(".".join(p[:2]) if p[1] == "fa" else p[0] for p in parts))

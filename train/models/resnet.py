@@ -33,7 +33,7 @@ class PixelNet(PretrainableModel):
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
         self.layer1, self.layer2, self.layer3, self.layer4 = layers
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(blocks.features(4), network.classes)
+        self.fc = nn.Linear(blocks.features(4), network.num_classes or 0)
         initialise_convolutions(self.conv1)
 
     def forward(self, pixels: Tensor) -> Tensor:

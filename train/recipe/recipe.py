@@ -44,13 +44,13 @@ class Data(Table):
     """Any where absent."""
     train_split: str = "train"
     val_split: str = "val"
-    """Validated on after each epoch, to choose the best checkpoint; "" = none."""
+    """Chooses the best checkpoint; "" = none."""
     test_split: str = ""
-    """The chosen checkpoint is evaluated on it at the end; "" = none."""
+    """The chosen checkpoint is evaluated on it; "" = none."""
     batch_size: PositiveInt
     """Over all ranks."""
     size: PositiveInt = 28
-    """Side of the network's input: positions of latents, or pixels."""
+    """Side of the network's input."""
     resize: PositiveInt = 256
     """Pixels only: side of the square that an image is resized to before the crop."""
     crop_scale: tuple[Fraction, Fraction] = (0.08, 1.0)
@@ -62,7 +62,6 @@ class Data(Table):
     eval_share: Fraction = 0.875
     """Side of the central square over the grid's shorter side."""
     read_ahead: PositiveInt = 4
-    """Batches that are read ahead."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -148,11 +147,9 @@ class Device(Table):
     """What the run computes with."""
 
     accelerator: Accelerator = "auto"
-    """``auto``: the first CUDA device where there is one, else the CPU."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """``bf16``: mixed precision by autocast; weights stay in float32."""
+    """``bf16``: mixed precision by autocast."""
     channels_last: bool = False
-    """Memory order of feature maps; faster on tensor cores."""
     compile: bool = False
     deterministic: bool = False
     """Refuse operations whose result differs from run to run on a GPU."""
@@ -180,7 +177,6 @@ class Recipe(Table):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    """Of the initial weights, the order and the crops."""
     paper: Paper | None = None
     model: AnyNetwork
     data: Data
@@ -234,12 +230,12 @@ def resolve(recipe: Recipe, header: Header, where: str) -> Recipe:
     if not takes_pixels and header.codec is not None:
         facts["channels"] = header.codec.channels
     name = codec_name(header)
-    given = [("data.codec", recipe.data.codec, name, "codec")] + [
-        (f"model.{key}", getattr(recipe.model, key), value, f"number of {key.removeprefix('num_')}")
-        for key, value in facts.items()
-    ]
-    for key, expected, got, what in given:
-        if expected is not None and expected != got:
+    given = [("codec", "data.codec", recipe.data.codec, name)]
+    for key, got in facts.items():
+        what = f"number of {key.removeprefix('num_')}"
+        given.append((what, f"model.{key}", getattr(recipe.model, key), got))
+    for what, key, expected, got in given:
+        if expected not in (None, got):
             raise RecipeError(
                 f"{where} does not fit the recipe {recipe.name}: {what} ({key}): expected "
                 f"{expected}, got {got}; give the store that the recipe is for, or change the "
@@ -251,15 +247,12 @@ def resolve(recipe: Recipe, header: Header, where: str) -> Recipe:
 
 
 def codec_name(header: Header) -> str:
-    """Name of a store's codec; ``none`` where the store holds the images themselves."""
+    """Name of a store's codec; ``none`` where it holds the images themselves."""
     return "none" if header.codec is None else header.codec.name
 
 
 def differences(before: Recipe, after: Recipe) -> list[str]:
-    """List where two recipes would not train the same, ``key: before -> after`` a line.
-
-    Keys of :data:`WHERE_NOT_WHAT` do not count, nor do those of :data:`FILES` where both name one.
-    """
+    """List where two recipes would not train the same, ``key: before -> after`` a line."""
     old, new = _flatten(before), _flatten(after)
     return [
         f"{key}: {_shown(old.get(key))} -> {_shown(new.get(key))}"

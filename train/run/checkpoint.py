@@ -1,8 +1,8 @@
 """What a run saves: weights to publish, and the state to resume from. No pickle in either.
 
-Both are safetensors files, tensors and a table of texts: of a network and, as JSON in the entry
-``latentset``, its :class:`Record`; of the classifier (``network.…``, ``average.…``) and SGD
-(``momentum.…``) and, in ``progress``, its :class:`Progress`.
+Both are safetensors files: a network's tensors and, in the entry ``latentset``, its
+:class:`Record`; the classifier's and SGD's (``momentum.…``) and, in ``progress``, the
+:class:`Progress`.
 """
 
 from pathlib import Path

@@ -18,7 +18,6 @@ from latentset.train.recipe.recipe import Device, Recipe
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 TOP = 5
-"""k of the second accuracy."""
 
 
 class Classifier(nn.Module):

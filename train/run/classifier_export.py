@@ -44,7 +44,7 @@ class LatentProgram(nn.Module):
 
 
 class PixelProgram(nn.Module):
-    """From images to logits; mean and std: float32 (3, 1, 1), of [0, 1]."""
+    """From images to logits."""
 
     def __init__(self, network: nn.Module, mean: Tensor, std: Tensor) -> None:
         super().__init__()

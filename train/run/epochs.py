@@ -16,7 +16,6 @@ class EpochFigures(Table):
     epoch: int
     """From 1."""
     frozen: int
-    """1 while the pretrained weights are frozen, else 0."""
     lr_new: float
     lr_adopted: float
     train_loss: float
@@ -61,7 +60,7 @@ class Progress(BaseModel):
     batches: int = 0
     """Micro-batches done of the epoch in progress, always those of whole steps when saved."""
     sums: tuple[float, float] = (0.0, 0.0)
-    """Of that epoch so far, over all processes: loss of each sample, correct predictions."""
+    """Of that epoch over all processes: loss of each sample, correct predictions."""
     seconds: float = 0.0
     frozen_epochs: int
     """Epochs of the first phase: at first the schedule's; fewer where a plateau ends it."""
@@ -76,10 +75,9 @@ class Progress(BaseModel):
         return len(self.rows)
 
     def finish_epoch(self, row: EpochFigures, plateau_epochs: int) -> bool:
-        """Add an epoch's figures; return whether it is the best so far.
+        """Add an epoch's figures, and end the first phase at a plateau; return whether it is best.
 
-        The first phase ends early once the validation loss has not fallen for ``plateau_epochs``
-        epochs (0 = never): the paper's "until the loss reaches its plateau".
+        A plateau, as the paper calls it: the validation loss has not fallen for so many epochs.
         """
         if plateau_epochs and self.epoch + 1 < self.frozen_epochs and row.val_loss is not None:
             if self.lowest_loss is None or row.val_loss < self.lowest_loss:

@@ -31,10 +31,10 @@ class SplitFigures(Table):
     loss: float
     """Mean cross entropy, nats."""
     top1: float
-    """0 to 1, as the two that follow."""
+    """0 to 1."""
     top5: float
     per_class: dict[str, float | None]
-    """top1 of each class's samples; None for a class that has none in the split."""
+    """top1 of each class's samples, if any."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,11 @@ class Evaluation(Table):
     checkpoint: str
     recipe: str
     epoch: int
-    """Epochs that were trained."""
     codec: str
     store_fingerprint: str
     notes: tuple[str, ...]
     """How the store differs from the one that the network was trained from."""
     crop: str
-    """``whole`` or ``central``."""
     splits: dict[str, SplitFigures]
 
 
@@ -89,10 +87,8 @@ def evaluate_checkpoint(
     if crop is not None:
         data = data.model_copy(update={"eval_crop": crop})
     recipe = recipe.model_copy(update={"device": device, "data": data})
-    found = {
-        name: evaluate_split(classifier, recipe, opened, name)
-        for name in splits or split_names(opened)
-    }
+    names = splits or split_names(opened)
+    found = {name: evaluate_split(classifier, recipe, opened, name) for name in names}
     classes = opened.header.source.classes
     if confusion is not None:
         total = torch.stack([each.confusion for each in found.values()]).sum(dim=0)
@@ -165,18 +161,17 @@ def evaluate_split(
     samples, labels, logits = (torch.cat(column) for column in zip(*predictions, strict=True))
     loss, top1, top5, count = score(logits, labels).tolist()
     classes = store.header.source.classes
-    confusion = (
-        torch.bincount(labels * len(classes) + logits.argmax(dim=1), minlength=len(classes) ** 2)
-    ).view(len(classes), -1)
-    right, totals = confusion.diagonal().tolist(), confusion.sum(dim=1).tolist()
+    cells = labels * len(classes) + logits.argmax(dim=1)
+    confusion = cells.bincount(minlength=len(classes) ** 2).view(len(classes), -1)
+    counts = zip(confusion.diagonal().tolist(), confusion.sum(dim=1).tolist(), strict=True)
     figures = SplitFigures(
         samples=len(split),
         loss=loss / count,
         top1=top1 / count,
         top5=top5 / count,
         per_class={
-            cls: correct / total if total else None
-            for cls, correct, total in zip(classes, right, totals, strict=True)
+            cls: right / total if total else None
+            for cls, (right, total) in zip(classes, counts, strict=True)
         },
     )
     return SplitEvaluation(figures, confusion, samples, logits)

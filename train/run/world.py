@@ -46,7 +46,7 @@ class World:
             )
 
     def connect(self, device: torch.device) -> None:
-        """Wait for the other processes; from here on they exchange gradients and figures."""
+        """Wait for the other processes."""
         if self.world_size > 1:
             if device.type == "cuda":
                 torch.cuda.set_device(device)
