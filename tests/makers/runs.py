@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+
 from latentset.paper.recipes import load_recipe
 from latentset.train.models.networks import LatentNetwork
+from latentset.train.run.epochs import Progress
 
 NOWHERE = "f" * 64
 """Fingerprint of a store that is not there."""
@@ -81,6 +84,12 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     """Rows of a file that a report wrote."""
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def read_progress(path: Path) -> Progress:
+    """How far a run was when its state was saved."""
+    with safe_open(path, framework="pt") as file:
+        return Progress.model_validate_json(file.metadata()["progress"])
 
 
 LEARNT = ("epoch", "lr_new", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5")

@@ -1,13 +1,12 @@
 """Reading a store for training: true random order, batches read ahead.
 
-A batch is one call of ``rows.ArrayRows``, which decodes its chunks outside Python's lock and checks
-their checksums; a missing chunk is an error, not zeros. No worker processes, no shuffle buffer. A
-batch holds the integers that are stored, whole grids one after the other, and the boxes to cut out
-of them (``crop.gather_index``): the device does the rest.
+A batch is one call of ``rows.ArrayRows``, which decodes its chunks outside Python's lock. It holds
+the integers that are stored, whole grids one after the other, and the boxes to cut out of them: the
+device does the rest. No worker processes, no shuffle buffer.
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import NamedTuple
@@ -20,14 +19,13 @@ from latentset.datasets.errors import StoreCorruptError
 from latentset.datasets.store import Store
 from latentset.datasets.store.header import ArrayName
 from latentset.train.data.crop import Boxes, central_boxes, random_resized_boxes, whole_boxes
-from latentset.train.data.order import Int64s, count_batches, divide, epoch_order
+from latentset.train.data.order import Int64s, divide, epoch_order
 from latentset.train.data.rows import UnreadableError, open_rows
 from latentset.train.data.split import Split
 from latentset.train.recipe.recipe import Data
 
 READERS = 3
-"""Threads that prepare batches. They mostly wait for TensorStore, whose own threads decode;
-chunks of HDF5 they decode themselves."""
+"""Threads that prepare batches; TensorStore decodes with its own, HDF5 in these."""
 
 
 class Batch(NamedTuple):
@@ -36,14 +34,14 @@ class Batch(NamedTuple):
     rows: dict[str, Tensor]
     """By array name: integers (C, R), the grids of all samples one after the other."""
     windows: Tensor
-    """int64 (B, 8): first row within ``rows``, grid height, grid width; then the box: top, left,
-    height, width, flip."""
+    """int64 (B, 8): first row within ``rows``, grid height and width; the box's top, left, height,
+    width, flip."""
     labels: Tensor
-    """int64 (B,), class indices."""
+    """int64 (B,)."""
     samples: Tensor
     """int64 (B,), indices in the store's samples table."""
     teacher: Tensor | None = None
-    """Float (B, classes), a teacher's logits, where there is one."""
+    """Float (B, classes), a teacher's logits."""
 
     def apply(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         """Change every tensor."""
@@ -65,7 +63,7 @@ class LatentReader:
 
     In training: random order, random crops, no incomplete last batch; else the table's order, the
     evaluation's crops, every sample. Each rank reads its part of every global batch, divided into
-    ``micro_batches``. ``teacher``: float (samples of the store, classes), a teacher's logits.
+    ``micro_batches``. ``teacher``: float (samples of the store, classes).
     """
 
     def __init__(
@@ -96,27 +94,19 @@ class LatentReader:
 
     def __len__(self) -> int:
         """Number of micro-batches an epoch."""
-        batches = count_batches(
-            len(self.split),
-            self._data.batch_size,
-            drop_last=self._training,
-            world_size=self._world_size,
-        )
-        return batches * self._micro_batches
+        return sum(1 for _ in self._divide(np.arange(len(self.split)))) * self._micro_batches
+
+    def _divide(self, order: Int64s) -> Iterator[Int64s]:
+        size, rank, ranks = self._data.batch_size, self._rank, self._world_size
+        return divide(order, size, drop_last=self._training, rank=rank, world_size=ranks)
 
     def batches(self, epoch: int, first_batch: int = 0) -> Generator[Batch, None, None]:
         """Read an epoch (from 0), on the host; the first ``first_batch`` batches are not read."""
-        everything = np.arange(len(self.split))
-        order = epoch_order(self.split.samples, self._seed, epoch) if self._training else everything
-        divided = divide(
-            order,
-            self._data.batch_size,
-            drop_last=self._training,
-            rank=self._rank,
-            world_size=self._world_size,
-        )
+        order = np.arange(len(self.split))
+        if self._training:
+            order = epoch_order(self.split.samples, self._seed, epoch)
         count = self._micro_batches
-        all_batches = (batch[k::count] for batch in divided for k in range(count))
+        all_batches = (batch[k::count] for batch in self._divide(order) for k in range(count))
         left = islice(all_batches, first_batch, None)
         pool = ThreadPoolExecutor(READERS, thread_name_prefix="latentset-reader")
         ahead: deque[Future[Batch]] = deque()
@@ -141,13 +131,7 @@ class LatentReader:
             raise self._blame(error.name, positions) from error
         rows: dict[str, Tensor] = {name: torch.from_numpy(values) for name, values in read.items()}
         boxes = self._boxes(heights, widths, split.samples[positions], epoch)
-        windows = np.stack(
-            (
-                *(np.cumsum(counts) - counts, heights, widths),
-                *(boxes.top, boxes.left, boxes.height, boxes.width, boxes.flip),
-            ),
-            axis=1,
-        )
+        windows = np.stack([np.cumsum(counts) - counts, heights, widths, *boxes], axis=1)
         samples = torch.from_numpy(split.samples[positions])
         batch = Batch(
             rows,

@@ -1,15 +1,14 @@
 """Which part of a latent grid a classifier sees, and cutting it out on the device.
 
-Boxes are drawn on the host; rows of symbols go to the device whole, and there one gather cuts the
-box and resizes it to the network's input size, nearest neighbour, with one index for ``y_hat`` and
-``scale_index``. Grids of different sizes share a batch.
+Boxes are drawn on the host; rows of symbols go to the device whole, where one gather cuts and
+resizes all boxes of a batch.
 
 Source: paper section 5.3 (random resized crop to 28x28, nearest neighbour); boxes are those of
 torchvision's ``RandomResizedCrop``, resizing is that of its ``InterpolationMode.NEAREST``.
 """
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,12 +17,10 @@ from torch import Tensor
 from latentset.train.data.order import CROP, Int64s, random_uniform
 
 ATTEMPTS = 10
-"""Boxes tried before the fallback; torchvision's number."""
 
 
-@dataclass(frozen=True)
-class Boxes:
-    """One box a sample, in positions of its latent grid: arrays (N,)."""
+class Boxes(NamedTuple):
+    """One box a sample, in positions of its grid: arrays (N,)."""
 
     top: Int64s
     left: Int64s
@@ -46,23 +43,20 @@ def random_resized_boxes(
 ) -> Boxes:
     """Draw a box inside each grid as torchvision's ``RandomResizedCrop.get_params`` does.
 
-    ``samples``, rows of the store's table, are the keys of randomness. ``scale`` bounds the part of
-    the grid's area, ``ratio`` width over height. ``flip`` mirrors half of the boxes (not in the
-    paper: an analysis transform does not commute with mirroring).
+    ``samples`` are the keys of randomness, ``scale`` bounds the part of the grid's area, ``ratio``
+    width over height, ``flip`` mirrors half of the boxes.
     """
     draws = np.arange(2 * ATTEMPTS + 3)
     uniform = random_uniform(CROP, seed, epoch, samples[:, None], draws)
-    area = (height * width)[:, None] * _between(*scale, uniform[:, :ATTEMPTS])
-    aspect = np.exp(
-        _between(math.log(ratio[0]), math.log(ratio[1]), uniform[:, ATTEMPTS : 2 * ATTEMPTS])
-    )
+    areas, aspects, position = np.split(uniform, (ATTEMPTS, 2 * ATTEMPTS), axis=1)
+    area = (height * width)[:, None] * _between(*scale, areas)
+    aspect = np.exp(_between(math.log(ratio[0]), math.log(ratio[1]), aspects))
     widths = np.rint(np.sqrt(area * aspect)).astype(np.int64)
     heights = np.rint(np.sqrt(area / aspect)).astype(np.int64)
     fits = (widths > 0) & (widths <= width[:, None]) & (heights > 0) & (heights <= height[:, None])
     first = np.argmax(fits, axis=1)[:, None]
     box_height = np.take_along_axis(heights, first, axis=1)[:, 0]
     box_width = np.take_along_axis(widths, first, axis=1)[:, 0]
-    position = uniform[:, 2 * ATTEMPTS :]
     top = (position[:, 0] * (height - box_height + 1)).astype(np.int64)
     left = (position[:, 1] * (width - box_width + 1)).astype(np.int64)
 

@@ -14,14 +14,19 @@ from latentset.train.data.crop import gather, gather_index
 from latentset.train.recipe.recipe import Recipe
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of red, green and blue over ImageNet, in [0, 1]: what torchvision's weights were trained with."""
+"""Of red, green and blue over ImageNet, in [0, 1]."""
 
 
 class Input(nn.Module, ABC):
-    """Makes a network's tensors of a batch. A module: its tables move to the device with it."""
+    """Makes a network's tensors of a batch."""
 
     names: tuple[ArrayName, ...]
     """The arrays of the store that are read."""
+
+    def __init__(self, size: int, channels_last: bool) -> None:
+        super().__init__()
+        self.size = size
+        self.order = torch.channels_last if channels_last else torch.contiguous_format
 
     @abstractmethod
     def forward(self, batch: Batch) -> tuple[Tensor, ...]:
@@ -45,10 +50,6 @@ class YHatInput(Input):
 
     names: tuple[ArrayName, ...] = ("y_hat",)
 
-    def __init__(self, size: int, channels_last: bool) -> None:
-        super().__init__()
-        self.size, self.order = size, _order(channels_last)
-
     def forward(self, batch: Batch) -> tuple[Tensor, ...]:
         """Make y_hat, float32 (B, C, S, S)."""
         y_hat = gather(batch.rows["y_hat"], gather_index(batch.windows, self.size))
@@ -59,43 +60,36 @@ class LatentInput(Input):
     """Crops of y_hat and of sigma_hat = scale_table[scale_index] (docs/store-spec.md, 3)."""
 
     names: tuple[ArrayName, ...] = ("y_hat", "scale_index")
-    scale_table: Tensor
 
     def __init__(self, size: int, channels_last: bool, scale_table: tuple[float, ...]) -> None:
-        super().__init__()
-        self.size, self.order = size, _order(channels_last)
+        super().__init__(size, channels_last)
         # An index beyond the table shows as a loss that is not a number, not as a wrong sigma.
         table = torch.full((256,), float("nan"))
         table[: len(scale_table)] = torch.tensor(scale_table)
-        self.register_buffer("scale_table", table, persistent=False)
+        self.scale_table = nn.Buffer(table, persistent=False)
 
     def forward(self, batch: Batch) -> tuple[Tensor, ...]:
         """Make y_hat and sigma_hat, float32 (B, C, S, S) each."""
         index = gather_index(batch.windows, self.size)
         y_hat = gather(batch.rows["y_hat"], index)
         sigma_hat = self.scale_table[gather(batch.rows["scale_index"], index).to(torch.int32)]
-        return (
-            y_hat.to(torch.float32, memory_format=self.order),
-            sigma_hat.contiguous(memory_format=self.order),
-        )
+        y_hat = y_hat.to(torch.float32, memory_format=self.order)
+        return y_hat, sigma_hat.contiguous(memory_format=self.order)
 
 
 class PixelInput(Input):
     """Crops of images, as torchvision makes them of images, normalised.
 
-    Source: sections 5.2 and 5.3: resize to 256x256, random resized crop to 224x224, mirroring. Both
-    resizes are bilinear with antialiasing and round to uint8, as torchvision's do.
+    Source: sections 5.2 and 5.3. Both resizes are bilinear with antialiasing and round to uint8.
     """
 
     names: tuple[ArrayName, ...] = ("pixels",)
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, size: int, resize: int, channels_last: bool) -> None:
-        super().__init__()
-        self.size, self.resize, self.order = size, resize, _order(channels_last)
-        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
-            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+        super().__init__(size, channels_last)
+        self.resize = resize
+        self.mean = nn.Buffer(torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.std = nn.Buffer(torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
     def forward(self, batch: Batch) -> tuple[Tensor, ...]:
         """Make images, float32 (B, 3, S, S), normalised."""
@@ -112,7 +106,3 @@ class PixelInput(Input):
             crops.append(crop.flip(2) if flip else crop)
         x = (torch.stack(crops).to(torch.float32) / 255 - self.mean) / self.std
         return (x.contiguous(memory_format=self.order),)
-
-
-def _order(channels_last: bool) -> torch.memory_format:
-    return torch.channels_last if channels_last else torch.contiguous_format

@@ -1,9 +1,8 @@
 """Random numbers that depend on what they are for and on nothing else.
 
 The order of an epoch and every sample's crop are pure functions of (seed, epoch, sample), the same
-for any batch size, number of ranks, machine and version of NumPy, and known in the middle of an
-epoch. So they come from a keyed hash, the finaliser of SplitMix64 (Steele, Lea, Flood: Fast
-splittable pseudorandom number generators, 2014), chained over the key.
+for any batch size, world size, machine and version of NumPy: a keyed hash, the finaliser of
+SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014), chained.
 """
 
 from collections.abc import Iterator
@@ -22,10 +21,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def random_bits(*key: int | Int64s) -> UInt64s:
-    """Hash a key of non-negative integers, or int64 arrays that broadcast, to 64 random bits.
-
-    uint64 of the broadcast shape (at least one-dimensional), uniform over all its values.
-    """
+    """Hash a key of non-negative integers, or arrays that broadcast, to uint64 of that shape."""
     bits = np.zeros(1, np.uint64)
     for number in key:
         bits = bits + _GOLDEN + np.atleast_1d(np.asarray(number)).astype(np.uint64)
@@ -41,10 +37,7 @@ def random_uniform(*key: int | Int64s) -> npt.NDArray[np.float64]:
 
 
 def epoch_order(samples: Int64s, seed: int, epoch: int) -> Int64s:
-    """Order samples, int64 (N,) rows of the store's table, for one epoch (from 0).
-
-    Returns int64 (N,), the positions 0…N-1 of ``samples`` in the epoch's order.
-    """
+    """Positions 0…N-1 of samples, int64 (N,) rows of the store's table, in one epoch's order."""
     return np.argsort(random_bits(ORDER, seed, epoch, samples), kind="stable")
 
 
@@ -53,9 +46,8 @@ def divide(
 ) -> Iterator[Int64s]:
     """Divide an epoch's order, int64 (N,), into the batches of one rank; N >= ``world_size``.
 
-    All ranks cut the same global batches and each takes its part, at least one sample; all have the
-    same number of batches, as they wait for each other at each. With ``drop_last`` a smaller last
-    global batch is dropped; otherwise one without a sample for each rank joins the one before it.
+    Each rank takes its part, at least one sample, of the same global batches. With ``drop_last`` a
+    smaller last one is dropped; otherwise one without a sample for each rank joins the one before.
     """
     end = len(order) - len(order) % batch_size if drop_last else len(order)
     firsts = list(range(0, end, batch_size))
@@ -63,11 +55,3 @@ def divide(
         firsts.pop()
     for first, last in pairwise([*firsts, end]):
         yield order[first:last][rank::world_size]
-
-
-def count_batches(samples: int, batch_size: int, *, drop_last: bool, world_size: int = 1) -> int:
-    """Count what :func:`divide` yields to each rank."""
-    whole, rest = divmod(samples, batch_size)
-    if drop_last:
-        return whole
-    return max(1, whole + (rest >= world_size))

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from latentset.datasets.store.hdf5.reader import Hdf5Store
 
 CACHE_BYTES = 64 * 2**20
-"""Bound of TensorStore's cache. It is there for the shards' indexes (without it each read of a
-chunk reads its shard's index again); in random order it seldom holds a chunk twice."""
+"""Bound of TensorStore's cache, for the shards' indexes."""
 
 
 class UnreadableError(StoreCorruptError):
@@ -32,16 +31,12 @@ class ArrayRows(Protocol):
     """Arrays of a store with one row a latent position. Several threads may read."""
 
     def read(self, firsts: Sequence[int], counts: Sequence[int]) -> dict[ArrayName, NDArray[Any]]:
-        """Read runs of rows, one after the other: by array, integers (C, R), contiguous.
-
-        UnreadableError where a chunk is missing or does not match its checksum.
-        """
+        """Read runs of rows, joined: by array, integers (C, R); UnreadableError where it fails."""
 
 
 def open_rows(store: Store, names: Sequence[ArrayName]) -> ArrayRows:
     """Open arrays of a store that have one row a latent position."""
-    formats: dict[str, type[ZarrRows | Hdf5Rows]] = {"zarr": ZarrRows, "hdf5": Hdf5Rows}
-    return formats[store.format](store, names)
+    return (ZarrRows if store.format == "zarr" else Hdf5Rows)(store, names)
 
 
 class ZarrRows:

@@ -17,15 +17,13 @@ class Split:
     name: str
     ids: tuple[str, ...]
     samples: Int64s
-    """Rows of the store's samples table, ascending."""
+    """Rows of the samples table, ascending."""
     labels: Int64s
     """Index into the store's classes."""
     first_rows: Int64s
     """First row in ``y_hat`` and ``scale_index``."""
     heights: Int64s
-    """Rows of the latent grid."""
     widths: Int64s
-    """Columns of the latent grid."""
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -34,11 +32,10 @@ class Split:
 def select_split(store: Store, name: str) -> Split:
     """Take the samples of one split that were encoded, in table order; refuse an empty one."""
     table = store.samples
-    names, statuses = table["split"].to_pylist(), table["status"].to_pylist()
-    chosen = np.array([s == name and t == "ok" for s, t in zip(names, statuses, strict=True)], bool)
-    if not chosen.any():
-        raise RecipeError(_nothing(store, name, names, statuses))
-    samples = np.flatnonzero(chosen).astype(np.int64)
+    pairs = list(zip(table["split"].to_pylist(), table["status"].to_pylist(), strict=True))
+    samples = np.array([k for k, pair in enumerate(pairs) if pair == (name, "ok")], np.int64)
+    if not samples.size:
+        raise RecipeError(_nothing(store, name, Counter(pairs)))
     part = table.take(samples)
     labels = part["label"].to_numpy().astype(np.int64)
     classes = len(store.header.source.classes)
@@ -70,15 +67,17 @@ def split_names(store: Store) -> tuple[str, ...]:
     return tuple(n for n in usual if n in found) + tuple(sorted(found.difference(usual)))
 
 
-def _nothing(store: Store, name: str, names: list[str], statuses: list[str]) -> str:
-    if name in names:
-        failed = Counter(t for s, t in zip(names, statuses, strict=True) if s == name)
-        found = ", ".join(f"{status} {count}" for status, count in failed.most_common())
+def _nothing(store: Store, name: str, pairs: Counter[tuple[str, str]]) -> str:
+    failed = [(status, count) for (split, status), count in pairs.most_common() if split == name]
+    if failed:
+        found = ", ".join(f"{status} {count}" for status, count in failed)
         return (
             f"{store.location}: split {name!r} has no sample that was encoded (status: {found}); "
             "latentset inspect shows why"
         )
-    counts = Counter(names)
+    counts: Counter[str] = Counter()
+    for (split, _), count in pairs.items():
+        counts[split] += count
     found = ", ".join(f"{split or '(none)'} {count}" for split, count in sorted(counts.items()))
     return (
         f"{store.location}: empty split: expected samples of split {name!r}, got {found}; "

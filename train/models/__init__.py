@@ -9,8 +9,6 @@ PixelResNet    ResNet: pixels, Anchors 1 and 2                                  
 FAResNet       FA-ResNet: pixels, with feature adaptation                         resnet.py
 =============  =================================================================  =============
 
-A network takes its sizes as one value (networks.py), which names its FA modules (fa.py), their CAU
-(cau.py, cau_variants.py) and its poolings (pooling.py). docs/models.md says how Table 2 pins the
-networks down, what the paper leaves open, and which recipe makes which column of Table 3. A class
-that mentions no deviation from the paper has none that is known.
+networks.py holds their sizes, as a recipe gives them; docs/models.md says what the paper leaves
+open. A class that mentions no deviation from the paper has none that is known.
 """

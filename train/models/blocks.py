@@ -11,8 +11,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from latentset.train.models.networks import LatentNetwork, PixelNetwork
 
 MakeFA = Callable[[int, int, int], nn.Module]
-"""From channels that enter, channels that leave and n to a module that adapts features: float
-(B, in, H, W) -> float (B, out, H, W)."""
+"""From in, out and n to a module that adapts features, float (B, in, H, W) -> (B, out, H, W)."""
 
 PUBLISHED: Mapping[int, tuple[Any, tuple[int, ...]]] = {
     18: (BasicBlock, (2, 2, 2, 2)),
@@ -21,20 +20,19 @@ PUBLISHED: Mapping[int, tuple[Any, tuple[int, ...]]] = {
     101: (Bottleneck, (3, 4, 23, 3)),
     152: (Bottleneck, (3, 8, 36, 3)),
 }
-"""Of each published ResNet, by its depth: the kind of its blocks, and how many layer1 to layer4
-have. Source: torchvision.models.resnet18 … resnet152."""
+"""By depth, the kind and numbers of blocks of layer1 to layer4 in torchvision's ResNets."""
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """The blocks of one ResNet: of which kind, how many in each layer, how wide."""
+    """The blocks of one ResNet."""
 
     kind: Any
-    """torchvision's BasicBlock (two 3x3 convolutions) or Bottleneck (1x1, 3x3, 1x1)."""
+    """torchvision's BasicBlock or Bottleneck."""
     depths: tuple[int, ...]
     """Blocks of layer1 to layer4."""
     width: int
-    """Planes of layer1's blocks, and channels that enter it; 64 in all published ones."""
+    """Planes of layer1's blocks, and channels that enter it."""
 
     @classmethod
     def of(cls, network: LatentNetwork | PixelNetwork) -> "Blocks":
@@ -60,27 +58,24 @@ class Blocks:
     def layer(self, layer: int, fa: MakeFA | None = None, n: int = 0) -> nn.Sequential:
         """A whole layer, 1 to 4: (B, features(layer - 1), H, W) -> (B, features(layer), H/2, W/2).
 
-        In layer 1, H and W stay. Blocks have torchvision's names, "0", "1", …; an FA module of
-        depth n, after the first block (equation 10), is named "fa".
+        In layer 1, H and W stay. Blocks are named "0", "1", … as torchvision's; an FA module of
+        depth n, after the first block (equation 10), "fa".
         """
         stride, features = 1 if layer == 1 else 2, self.features(layer)
         modules = {"0": self.make(self.features(layer - 1), self.planes(layer), stride=stride)}
         if fa is not None:
             modules["fa"] = fa(features, features, n)
-        return nn.Sequential(OrderedDict(modules | self.rest(layer)))
+        modules.update(self.rest(layer).named_children())
+        return nn.Sequential(OrderedDict(modules))
 
-    def rest(self, layer: int) -> dict[str, nn.Module]:
-        """The blocks of a layer after its first one, which keep the shape, by name."""
-        return {
-            str(j): self.make(self.features(layer), self.planes(layer))
-            for j in range(1, self.depths[layer - 1])
-        }
+    def rest(self, layer: int) -> nn.Sequential:
+        """The blocks of a layer after its first one, "1", "2", …, which keep the shape."""
+        names = map(str, range(1, self.depths[layer - 1]))
+        features, planes = self.features(layer), self.planes(layer)
+        return nn.Sequential(OrderedDict((name, self.make(features, planes)) for name in names))
 
     def make(self, in_channels: int, planes: int, *, stride: int = 1) -> nn.Module:
-        """One block: (B, in_channels, H, W) -> (B, expansion*planes, H/stride, W/stride).
-
-        The skip has a projection where the shape changes.
-        """
+        """One block: (B, in_channels, H, W) -> (B, expansion*planes, H/stride, W/stride)."""
         out_channels = self.expansion * planes
         projection = None
         if stride != 1 or in_channels != out_channels:

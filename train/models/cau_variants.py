@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from latentset.train.models.cau import fc_bottleneck
+from latentset.train.models.cau import CAU, fc_bottleneck
 from latentset.train.models.pooling import AttentionPooling, AveragePooling, MaxPooling
 
 
@@ -63,14 +63,12 @@ class SharedPoolingCAU(nn.Module):
 class MaxAverageCAU(nn.Module):
     """Computes weight and bias from the greatest value and the mean of each channel.
 
-    Source: section 5.7, "CAU Pooling Function" max&avg; Table 3. How the two poolings are joined
-    the paper does not say: here as in CBAM's channel attention, which section 2.3 cites (Woo et
-    al. 2018, equation 2): the same layers see both, and their outputs are added.
+    Source: section 5.7, "CAU Pooling Function" max&avg; Table 3. Not in the paper: the sum of both,
+    as in CBAM (Woo et al. 2018, equation 2).
 
     ::
 
-        f~ = w * f + b,    w = sigmoid(FC_w(max f) + FC_w(mean f))
-                           b =         FC_b(max f) + FC_b(mean f),    FC = FC2(ReLU(LN(FC1(.))))
+        w = sigmoid(FC_w(max f) + FC_w(mean f)),  b = FC_b(max f) + FC_b(mean f)
     """
 
     def __init__(self, channels: int, r: int = 16) -> None:
@@ -88,28 +86,12 @@ class MaxAverageCAU(nn.Module):
         return w[:, :, None, None] * f + b[:, :, None, None]
 
 
-class OneLayerCAU(nn.Module):
-    """Computes weight and bias by one fully connected layer each, without a bottleneck.
+class OneLayerCAU(CAU):
+    """Computes weight and bias by one layer each: w = sigmoid(FC_w(f_C^w)), b = FC_b(f_C^b).
 
-    Source: section 5.7, "CAU Bottleneck Architecture" 1fc; Table 3.
-
-    ::
-
-        f~ = w * f + b,    w = sigmoid(FC_w(f_C^w)),  b = FC_b(f_C^b),    FC: C -> C
-
-    Layer norm and ReLU, which stand between two layers, are gone with the second; the paper does
-    not say so.
+    Source: section 5.7, "CAU Bottleneck Architecture" 1fc; Table 3. Not in the paper: layer norm
+    and ReLU are left out too. r is unused.
     """
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.pool_w = AttentionPooling(channels)
-        self.pool_b = AttentionPooling(channels)
-        self.fc_w = nn.Linear(channels, channels)
-        self.fc_b = nn.Linear(channels, channels)
-
-    def forward(self, f: Tensor) -> Tensor:
-        """Float (B, C, H, W) -> f~, of the same shape."""
-        w: Tensor = self.fc_w(self.pool_w(f)).sigmoid()  # (B, C)
-        b: Tensor = self.fc_b(self.pool_b(f))  # (B, C)
-        return w[:, :, None, None] * f + b[:, :, None, None]
+    def __init__(self, channels: int, r: int = 16) -> None:
+        super().__init__(channels, r, fc=lambda c, _: nn.Linear(c, c))

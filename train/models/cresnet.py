@@ -1,6 +1,5 @@
 """cResNet: a classifier of latents, on the trunk of a ResNet."""
 
-from collections import OrderedDict
 from typing import ClassVar
 
 import torch
@@ -24,39 +23,26 @@ class CompressedNet(PretrainableModel):
         y_hat, sigma_hat (C,H,W) -> head -> layer2[1:] -> layer3 /2 -> layer4 /2
           -> average -> fc -> logits
 
-    y_hat and sigma_hat enter as they are, symbols and standard deviations as floats: the paper
-    states no normalisation. The trunk's tensors have torchvision's names
-    (``layer3.0.conv1.weight``), so that a ResNet's weights are loaded by name.
+    y_hat and sigma_hat enter as floats: the paper states no normalisation. The trunk's tensors have
+    torchvision's names.
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("y_hat", "sigma_hat")
     replaced: ClassVar[tuple[str, ...]] = ("conv1.", "bn1.", "layer1.", "layer2.0.")
 
-    def __init__(
-        self,
-        network: LatentNetwork,
-        head: nn.Module,
-        layer2: nn.Module,
-        layer3: nn.Module,
-        layer4: nn.Module,
-    ) -> None:
+    def __init__(self, network: LatentNetwork, head: nn.Module, *layers: nn.Module) -> None:
         super().__init__()
         self.head = head  # in place of layer2's first block; takes ``inputs``, in order
-        self.layer2 = layer2  # the other blocks, named "1", "2", …
-        self.layer3 = layer3
-        self.layer4 = layer4
+        self.layer2, self.layer3, self.layer4 = layers  # layer2: the other blocks, "1", "2", …
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(Blocks.of(network).features(4), network.classes)
+        self.fc = nn.Linear(Blocks.of(network).features(4), network.num_classes or 0)
 
     def inserted_modules(self) -> tuple[nn.Module, ...]:
         """The head, and every FA module between the pretrained blocks."""
         return (self.head, *(m for name, m in self.named_modules() if name.endswith(".fa")))
 
     def forward(self, *latents: Tensor) -> Tensor:
-        """Latents, float (B, C, H, W) each, one for each name of ``inputs`` -> logits (B, classes).
-
-        y_hat: whole numbers; sigma_hat: at least 0.11; any H and W.
-        """
+        """Float (B, C, H, W) for each name of ``inputs`` -> logits (B, classes)."""
         f = self.head(*latents)  # (B, 2*e*width, H, W), e the expansion of the blocks: 1 or 4
         f = self.layer2(f)
         f = self.layer3(f)  # (B, 4*e*width, H/2, W/2)
@@ -68,20 +54,17 @@ class CompressedNet(PretrainableModel):
 class CResNet(CompressedNet):
     """The baseline: cResNet-39 with a plain residual block for each of its two inputs.
 
-    Source: sections 4, 5.3 and 5.5; the paper gives no figures that would pin its head down
-    further.
+    head = residual block C -> 512 of y_hat, C -> 4 of sigma_hat (stride 1); 516 -> 512
 
-    ::
-
-        head = residual block C -> 512 of y_hat, C -> 4 of sigma_hat (stride 1); 516 -> 512
+    Source: sections 4, 5.3 and 5.5.
     """
 
     def __init__(self, network: CResNetNetwork) -> None:
         blocks = Blocks.of(network)
         super().__init__(
             network,
-            residual_head(blocks, network.latent_channels, network.sigma_features),
-            nn.Sequential(OrderedDict(blocks.rest(2))),
+            residual_head(blocks, network.channels or 0, network.sigma_features),
+            blocks.rest(2),
             blocks.layer(3),
             blocks.layer(4),
         )
@@ -90,8 +73,7 @@ class CResNet(CompressedNet):
 class Head(nn.Module):
     r"""Two parallel branches, one for each input, whose outputs are joined and mapped.
 
-    Source: sections 4 and 5.3, equation 9 (its + is a concatenation); figure 4a. Takes the place of
-    the first block of layer2, at stride 1.
+    Source: sections 4 and 5.3, equation 9 (its + is a concatenation); figure 4a.
 
     ::
 

@@ -22,21 +22,21 @@ from latentset.train.models.pooling import AveragePooling, MaxPooling
 MakeCAU = Callable[[int], nn.Module]
 """From a number of channels C to a module, float (B, C, H, W) -> the same shape."""
 
-CAUS: dict[Attention, Callable[[int], MakeCAU]] = {
-    "affine": lambda r: partial(CAU, r=r),
-    "scale": lambda r: partial(ScaleCAU, r=r),
-    "bias": lambda r: partial(BiasCAU, r=r),
-    "max": lambda r: partial(CAU, r=r, pooling=MaxPooling),
-    "avg": lambda r: partial(CAU, r=r, pooling=AveragePooling),
-    "max-avg": lambda r: partial(MaxAverageCAU, r=r),
-    "shared": lambda r: partial(SharedPoolingCAU, r=r),
-    "one-fc": lambda _: OneLayerCAU,
+CAUS: dict[Attention, Callable[..., nn.Module]] = {
+    "affine": CAU,
+    "scale": ScaleCAU,
+    "bias": BiasCAU,
+    "max": partial(CAU, pooling=MaxPooling),
+    "avg": partial(CAU, pooling=AveragePooling),
+    "max-avg": MaxAverageCAU,
+    "shared": SharedPoolingCAU,
+    "one-fc": OneLayerCAU,
 }
-"""What makes the CAU that a recipe's ``cau`` names, of its reduction ratio r."""
+"""By a recipe's ``cau``."""
 
 
 class FA(nn.Module):
-    """Adapts features, FA(f) = FEU(CAU(f)): attention realigns channels, convolutions enhance.
+    """Adapts features: FA(f) = FEU(CAU(f)).
 
     Source: section 4.1; figure 4b; the CAU's position "pre" of Table 3 (before the FEU's skip).
     """
@@ -53,11 +53,7 @@ class FA(nn.Module):
 
 
 def fa_near_identity(in_channels: int, out_channels: int, n: int, *, r: int = 16) -> FA:
-    """An FA module that at first changes little, where channels stay the same.
-
-    Pretrained blocks behind it then see nearly what they were trained on. Not the paper's, which
-    says nothing of initialisation.
-    """
+    """An FA module that at first changes little, where channels stay the same (not the paper's)."""
     cau = CAU(in_channels, r)
     cau.begin_near_identity()
     fa = FA(in_channels, out_channels, n, cau=lambda _: cau)
@@ -68,8 +64,8 @@ def fa_near_identity(in_channels: int, out_channels: int, n: int, *, r: int = 16
 class FASkip(FA):
     """An FA module whose CAU stands in the FEU's skip: FA(f) = ReLU(blocks(f) + skip(CAU(f))).
 
-    Source: section 5.7, "CAU Position" skip; Table 3. Where the skip has a projection, the CAU
-    stands before it, as in the position "pre"; the paper does not say.
+    Source: section 5.7, "CAU Position" skip; Table 3. Not in the paper: the CAU precedes the skip's
+    projection.
     """
 
     def forward(self, f: Tensor) -> Tensor:
@@ -80,8 +76,7 @@ class FASkip(FA):
 class FAInner(nn.Module):
     """An FA module whose CAU precedes the FEU's addition: FA(f) = ReLU(CAU(blocks(f)) + skip(f)).
 
-    Source: section 5.7, "CAU Position" inner; Table 3. The CAU has the channels that leave; of the
-    4 of sigma_hat's branch its bottleneck keeps 2 (``fc_bottleneck``).
+    Source: section 5.7, "CAU Position" inner; Table 3.
     """
 
     def __init__(self, in_channels: int, out_channels: int, n: int, *, cau: MakeCAU = CAU) -> None:
@@ -97,10 +92,8 @@ class FAInner(nn.Module):
 class FAPost(nn.Module):
     """An FA module whose CAU follows the FEU: FA(f) = CAU(FEU(f)).
 
-    Source: section 5.7, "CAU Position" post; Table 3. The paper says "after the residual addition",
-    not on which side of its ReLU: here after it, as in the SE-POST of squeeze-and-excitation
-    networks (Hu et al., the paper's reference 19). What leaves may be negative. The CAU has the
-    channels that leave, as in ``FAInner``.
+    Source: section 5.7, "CAU Position" post; Table 3. Not in the paper: the CAU follows the ReLU
+    too, as in the SE-POST of squeeze-and-excitation networks (Hu et al., its reference 19).
     """
 
     def __init__(self, in_channels: int, out_channels: int, n: int, *, cau: MakeCAU = CAU) -> None:
@@ -117,9 +110,8 @@ class FAPost(nn.Module):
 class CAUOnly(nn.Module):
     """An FA module that is a CAU alone: FA(f) = CAU(f), or adjust(CAU(f)) where C != out.
 
-    Source: section 5.7, "FA Module" CAU; Table 3. A CAU cannot change the number of channels, as
-    both branches of the head must, and the paper does not say what then does: here adjust, one 1x1
-    convolutional block, with which it adjusts channels elsewhere too (section 4).
+    Source: section 5.7, "FA Module" CAU; Table 3. Not in the paper: adjust, one 1x1 convolutional
+    block, changes the number of channels.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, cau: MakeCAU = CAU) -> None:
@@ -140,17 +132,10 @@ def make_fa(network: FeatureAdaptation) -> MakeFA:
     """Choose what makes the FA modules that a recipe names."""
     if network.near_identity:
         return partial(fa_near_identity, r=network.r)
-    cau = CAUS[network.cau](network.r)
-    match network.fa:
-        case "pre":
-            return partial(FA, cau=cau)
-        case "skip":
-            return partial(FASkip, cau=cau)
-        case "inner":
-            return partial(FAInner, cau=cau)
-        case "post":
-            return partial(FAPost, cau=cau)
-        case "cau":
-            return lambda in_channels, out_channels, _: CAUOnly(in_channels, out_channels, cau=cau)
-        case "feu":
-            return FEU
+    if network.fa == "feu":
+        return FEU
+    cau = partial(CAUS[network.cau], r=network.r)
+    if network.fa == "cau":
+        return lambda in_channels, out_channels, _: CAUOnly(in_channels, out_channels, cau=cau)
+    positions = {"pre": FA, "skip": FASkip, "inner": FAInner, "post": FAPost}
+    return partial(positions[network.fa], cau=cau)

@@ -1,9 +1,6 @@
 """FA-cResNet: cResNet with feature adaptation, and the two ablations that move it or its input."""
 
-from collections import OrderedDict
 from typing import ClassVar
-
-from torch import nn
 
 from latentset.train.models.blocks import Blocks, MakeFA
 from latentset.train.models.cresnet import CompressedNet, Head, residual_head
@@ -29,7 +26,7 @@ class FACResNet(CompressedNet):
 
     def __init__(self, network: FACResNetNetwork, fa: MakeFA | None = None) -> None:
         blocks, fa, n = Blocks.of(network), fa or make_fa(network), network.n
-        channels, features = network.latent_channels, blocks.features(2)
+        channels, features = network.channels or 0, blocks.features(2)
         super().__init__(
             network,
             Head(
@@ -38,7 +35,7 @@ class FACResNet(CompressedNet):
                 features,
                 network.sigma_features,
             ),
-            nn.Sequential(OrderedDict(blocks.rest(2))),
+            blocks.rest(2),
             blocks.layer(3, fa, n[1]),
             blocks.layer(4, fa, n[2]),
         )
@@ -47,8 +44,8 @@ class FACResNet(CompressedNet):
 class FACResNetY(CompressedNet):
     """FA-cResNet that takes y_hat alone: head = FA C -> 512 of y_hat.
 
-    Source: section 5.7, "Input"; Table 3. Without a second branch there is nothing to concatenate,
-    and so no mapping after it; the paper does not say.
+    Source: section 5.7, "Input"; Table 3. Not in the paper: nothing is concatenated, so no mapping
+    follows.
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("y_hat",)
@@ -57,8 +54,8 @@ class FACResNetY(CompressedNet):
         blocks, fa, n = Blocks.of(network), fa or make_fa(network), network.n
         super().__init__(
             network,
-            fa(network.latent_channels, blocks.features(2), n[0]),
-            nn.Sequential(OrderedDict(blocks.rest(2))),
+            fa(network.channels or 0, blocks.features(2), n[0]),
+            blocks.rest(2),
             blocks.layer(3, fa, n[1]),
             blocks.layer(4, fa, n[2]),
         )
@@ -67,9 +64,8 @@ class FACResNetY(CompressedNet):
 class FACResNetPost(CompressedNet):
     """cResNet with an FA module after the last block of each of its layers.
 
-    Source: section 5.7, "FA Position" post; Table 3. That layer2's first block is then cResNet's,
-    the paper does not say: its FA modules stand there in FA-cResNet, and are moved to the layer's
-    end.
+    Source: section 5.7, "FA Position" post; Table 3. Not in the paper: layer2's first block is then
+    cResNet's.
 
     ::
 
@@ -81,10 +77,10 @@ class FACResNetPost(CompressedNet):
 
     def __init__(self, network: FACResNetPostNetwork, fa: MakeFA | None = None) -> None:
         blocks, fa = Blocks.of(network), fa or make_fa(network)
-        head = residual_head(blocks, network.latent_channels, network.sigma_features)
+        head = residual_head(blocks, network.channels or 0, network.sigma_features)
         layers = []
         for i, n in zip((2, 3, 4), network.n, strict=True):
-            layer = nn.Sequential(OrderedDict(blocks.rest(2))) if i == 2 else blocks.layer(i)
+            layer = blocks.rest(2) if i == 2 else blocks.layer(i)
             layer.add_module("fa", fa(blocks.features(i), blocks.features(i), n))
             layers.append(layer)
         super().__init__(network, head, *layers)

@@ -11,9 +11,7 @@ from latentset.train.models.blocks import initialise_convolutions
 class FEU(nn.Module):
     r"""Enhances features across channels and neighbours, by n 3x3 convolutions in a bottleneck.
 
-    Source: section 4.1; figure 4b. The factor 4, the convolutions without bias, the projection on
-    the skip and the ReLU after the sum are what Table 2's figures and "residual-block-like" pin
-    down.
+    Source: section 4.1; figure 4b; what they leave open follows from Table 2's figures.
 
     ::
 

@@ -31,33 +31,21 @@ class Table(BaseModel):
 
 
 class Network(Table):
-    """Sizes of every network."""
+    """Sizes of every network; what is absent is the store's in a resolved recipe."""
 
     num_classes: PositiveInt | None = None
-    """The store's where absent."""
     depth: Depth = 50
     """The ResNet whose kind and number of blocks it has."""
     width: PositiveInt = 64
-    """Of the ResNet; less for a slim network."""
-
-    @property
-    def classes(self) -> int:
-        """Classes of a resolved recipe."""
-        return self.num_classes or 0
 
 
 class LatentNetwork(Network):
     """Sizes of every network of latents."""
 
     channels: PositiveInt | None = None
-    """Channels C of the codec; the store's where absent."""
+    """C of the codec."""
     depths: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     """Blocks of layer2 to layer4, for a slim network; those of ``depth`` where absent."""
-
-    @property
-    def latent_channels(self) -> int:
-        """Channels of a resolved recipe."""
-        return self.channels or 0
 
 
 class PixelNetwork(Network):
@@ -71,19 +59,18 @@ class SigmaFeatures(Table):
     """Sizes of a network that takes sigma_hat."""
 
     sigma_features: PositiveInt = 4
-    """Channels that sigma_hat's branch of the head gives."""
+    """Channels of sigma_hat's branch of the head."""
 
 
 class FeatureAdaptation(Table):
-    """FA modules of a network, but the depths n of their FEUs."""
+    """FA modules of a network."""
 
     r: PositiveInt = 16
     """Reduction ratio of the CAU; unused by cau = "one-fc" and fa = "feu"."""
     fa: Adaptation = "pre"
     cau: Attention = "affine"
     near_identity: bool = False
-    """Start with FA modules that change little, so that pretrained blocks see nearly what they were
-    trained on; else, as the paper says nothing of it, with PyTorch's default initialisation."""
+    """Start with FA modules that change little; else with PyTorch's default initialisation."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -7,14 +7,9 @@ from torch import Tensor, nn
 class AttentionPooling(nn.Module):
     """Pools each channel over the positions, with weights that the feature map itself gives.
 
-    Source: section 4.1, equation 5; the pooling of GCNet's global context block.
+    f_C(c) = sum_{i,j} k(i,j) f(c,i,j), k = softmax over all (i,j) of conv1x1(f)
 
-    ::
-
-        f_C(c) = sum_{i,j} k(i,j) f(c,i,j),    k = softmax over all (i,j) of conv1x1(f)
-
-    The 1x1 convolution has a bias, as Table 2's parameters show, though softmax takes it out
-    again: its gradient is zero.
+    Source: section 4.1, equation 5; GCNet's global context block; a bias, as Table 2 shows.
     """
 
     def __init__(self, channels: int) -> None:
@@ -28,7 +23,7 @@ class AttentionPooling(nn.Module):
 
 
 class AveragePooling(nn.Module):
-    """The mean of each channel, f_C(c) = 1/(H W) sum_{i,j} f(c,i,j); it has no parameters.
+    """The mean of each channel, f_C(c) = 1/(H W) sum_{i,j} f(c,i,j).
 
     Source: section 5.7, "CAU Pooling Function" avg; Table 3.
     """
@@ -42,10 +37,9 @@ class AveragePooling(nn.Module):
 
 
 class MaxPooling(nn.Module):
-    """The greatest value of each channel, f_C(c) = max_{i,j} f(c,i,j); it has no parameters.
+    """The greatest value of each channel, f_C(c) = max_{i,j} f(c,i,j).
 
-    Source: section 5.7, "CAU Pooling Function" max; Table 3. Where several positions share it, as
-    zeros do in a sparse latent, they share its gradient.
+    Source: section 5.7, "CAU Pooling Function" max; Table 3.
     """
 
     def __init__(self, channels: int) -> None:

@@ -17,45 +17,35 @@ _SHOWN = 8  # mismatches that an error names, of what may be hundreds
 class PretrainableModel(nn.Module, ABC):
     """A network whose tensors are partly a ResNet's (pretrained) and partly its own (new).
 
-    Source: section 4.2, equations 8 to 13: adopt, train the new modules alone, then finetune all.
-    Frozen, the pretrained modules take no gradient and stay in evaluation mode, so that the
-    statistics of their batch norms stay the same as well. Every network ends in a fully connected
-    layer of torchvision's name, ``fc``.
+    Source: section 4.2, equations 8 to 13. Frozen, the pretrained modules take no gradient and stay
+    in evaluation mode, so that the statistics of their batch norms stay the same.
     """
 
     fc: nn.Linear
     inputs: ClassVar[tuple[str, ...]]
     """What ``forward`` takes, in order: ("y_hat", "sigma_hat"), ("y_hat",) or ("pixels",)."""
     replaced: ClassVar[tuple[str, ...]] = ()
-    """How names of a ResNet's tensors begin that have no place in this network."""
+    """Prefixes of a ResNet's tensors that have no place here."""
 
     def __init__(self) -> None:
         super().__init__()
         self.frozen = False
         self._excluded: tuple[str, ...] = ()
 
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return self.fc.out_features
-
     @abstractmethod
     def inserted_modules(self) -> tuple[nn.Module, ...]:
         """The modules that no ResNet has."""
 
     def exclude(self, names: Sequence[str]) -> None:
-        """Count modules (``fc``) as new although a ResNet has them: they are never frozen.
-
-        Not saved with the weights, like the phase: a run that is resumed calls it again.
-        """
+        """Count modules (``fc``) as new although a ResNet has them; not saved with the weights."""
         self._excluded = tuple(dict.fromkeys((*self._excluded, *_module_names(self, names))))
 
     def new_modules(self) -> tuple[nn.Module, ...]:
-        """The modules that are not pretrained; all others' tensors can be."""
+        """The modules that are not pretrained."""
         return (*self.inserted_modules(), *map(self.get_submodule, self._excluded))
 
     def new_parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters of the new modules, each once."""
+        """The parameters of the new modules."""
         parameters = (p for module in self.new_modules() for p in module.parameters())
         return iter(dict.fromkeys(parameters))
 
@@ -63,11 +53,6 @@ class PretrainableModel(nn.Module, ABC):
         """The parameters that are not in a new module."""
         new = {id(parameter) for parameter in self.new_parameters()}
         return (parameter for parameter in self.parameters() if id(parameter) not in new)
-
-    def pretrained_modules(self) -> Iterator[nn.Module]:
-        """The modules that hold no new module."""
-        new = {module for root in self.new_modules() for module in root.modules()}
-        return (module for module in self.modules() if new.isdisjoint(module.modules()))
 
     def freeze_pretrained(self) -> None:
         """Let only the new modules train: phase 1 (equations 8 to 10)."""
@@ -88,21 +73,21 @@ class PretrainableModel(nn.Module, ABC):
         """Set training or evaluation mode; frozen modules are always in evaluation mode."""
         super().train(mode)
         if self.frozen:
-            for module in self.pretrained_modules():
-                module.training = False
+            new = {module for root in self.new_modules() for module in root.modules()}
+            for module in self.modules():
+                module.training = mode and not new.isdisjoint(module.modules())
         return self
 
 
 @dataclass(frozen=True)
 class PretrainedReport:
-    """What became of each tensor when pretrained weights were loaded."""
+    """Names of tensors after pretrained weights were loaded."""
 
     loaded: tuple[str, ...]
-    """Tensors copied from the ResNet, by their common name."""
     excluded: tuple[str, ...]
-    """Tensors of the ResNet that have no place in the model, or were excluded."""
+    """The ResNet's that have no place in the model, or were excluded."""
     new: tuple[str, ...]
-    """Tensors of the model that the ResNet does not give, as they were initialised."""
+    """The model's, as they were initialised."""
 
     def __str__(self) -> str:
         """Three lines: how many tensors, and of which modules."""
@@ -118,9 +103,9 @@ def load_pretrained(
 ) -> PretrainedReport:
     """Copy a trained ResNet's weights into all tensors of a model that are not new.
 
-    ``state_dict`` has torchvision's names (``PixelResNet``'s too); ``exclude=("fc.",)`` where it is
-    of other classes: such modules count as new. A tensor that is missing, has another shape, or has
-    no place in the model is an error, after which the model is as it was.
+    ``state_dict`` has torchvision's names; ``exclude=("fc",)`` where it is of other classes. A
+    tensor that is missing, misshapen or has no place in the model is an error; then nothing is
+    copied.
 
     Source: section 4.2, equation 6: layer2 to layer4 and the fully connected layer.
     """
@@ -128,12 +113,8 @@ def load_pretrained(
     excluded = tuple(f"{name}." for name in _module_names(model, exclude))
     modules = set(model.new_modules())
     inserted = tuple(f"{name}." for name, module in model.named_modules() if module in modules)
-    wanted = {name: own[name] for name in own if not name.startswith((*inserted, *excluded))}
-    given = {
-        name: state_dict[name]
-        for name in state_dict
-        if not name.startswith((*model.replaced, *excluded))
-    }
+    wanted = {k: own[k] for k in own if not k.startswith((*inserted, *excluded))}
+    given = {k: state_dict[k] for k in state_dict if not k.startswith((*model.replaced, *excluded))}
     mismatches = _mismatches(wanted, given)
     if mismatches:
         more = len(mismatches) - _SHOWN
@@ -171,15 +152,9 @@ def _mismatches(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> li
         if kind != found or not finite:
             more = " that are not all finite" if kind == found else ""
             unusable.append(f"{name}: expected finite {kind} numbers, got {found} ones{more}")
-    return [
-        *missing,
-        *unusable,
-        *(
-            f"{name}: expected no such tensor, got {_shape(tensor)}"
-            for name, tensor in given.items()
-            if name not in wanted
-        ),
-    ]
+    extra = {name: _shape(given[name]) for name in given if name not in wanted}
+    unexpected = [f"{name}: expected no such tensor, got {got}" for name, got in extra.items()]
+    return missing + unusable + unexpected
 
 
 def _module_names(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
@@ -214,6 +189,5 @@ def _shape(value: object) -> str:
 
 
 def _modules(names: tuple[str, ...]) -> str:
-    """Name the top-level modules of some tensors, and an inserted FA module by its layer."""
     parts = (name.split(".") for name in names)
     return ", ".join(dict.fromkeys(".".join(p[:2]) if p[1] == "fa" else p[0] for p in parts))

@@ -33,7 +33,7 @@ class PixelNet(PretrainableModel):
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
         self.layer1, self.layer2, self.layer3, self.layer4 = layers
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(blocks.features(4), network.classes)
+        self.fc = nn.Linear(blocks.features(4), network.num_classes or 0)
         initialise_convolutions(self.conv1)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -50,9 +50,8 @@ class PixelNet(PretrainableModel):
 class PixelResNet(PixelNet):
     """ResNet on pixels: Anchor 1 when trained on originals, Anchor 2 on decoded images.
 
-    Source: sections 5.2 and 4.2, equations 6 and 7; torchvision's ResNet, whose function and names
-    of tensors it has exactly, so that checkpoints fit both ways. A width other than 64 scales every
-    layer's channels (torchvision's own ``width_per_group`` scales only the inside of a block).
+    Source: sections 5.2 and 4.2, equations 6 and 7; torchvision's ResNet, with its function and
+    names of tensors. A width other than 64 scales every layer's channels.
     """
 
     def __init__(self, network: ResNetNetwork) -> None:
@@ -67,8 +66,8 @@ class PixelResNet(PixelNet):
 class FAResNet(PixelNet):
     """ResNet on pixels with an FA module after the first block of each layer.
 
-    Source: section 5.7, "FA Effect"; Table 3: trained from scratch with decoded images. The paper
-    gives no depth n of the four FEUs: here its 3/4/5 of layers 2 to 4, and one less in layer1.
+    Source: section 5.7, "FA Effect"; Table 3. The paper gives no depth n of the four FEUs: here its
+    3/4/5 of layers 2 to 4, and one less in layer1.
     """
 
     def __init__(self, network: FAResNetNetwork, fa: MakeFA | None = None) -> None:

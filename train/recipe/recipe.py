@@ -15,33 +15,20 @@ from latentset.datasets.errors import RecipeError
 from latentset.datasets.store import Header
 from latentset.train.models.networks import AnyNetwork, Table
 
-WHERE_NOT_WHAT = frozenset(
-    {
-        "data.store",
-        "data.read_ahead",
-        "device.accelerator",
-        "device.channels_last",
-        "device.compile",
-        "device.deterministic",
-        "device.save_steps",
-        "paper",
-    }
-)
-"""Keys that say where, how fast or why, not what is trained: they may change when a run resumes.
-(The store is compared by its fingerprint.)"""
+WHERE_NOT_WHAT: Any = {
+    "paper": True,
+    "data": {"store", "read_ahead"},
+    "device": {"accelerator", "channels_last", "compile", "deterministic", "save_steps"},
+}
+"""Keys that may change when a run resumes; the store is compared by its fingerprint."""
 
 FILES = frozenset({"weights.adopt", "distill.logits"})
-"""Keys that name a file: its path may change when a run resumes, but the key may not be added or
-removed. (Digests are compared, of pretrained weights until a state is saved, which has them.)"""
+"""Keys whose file may move, but not be added or removed; digests are compared."""
 
-FROM_RECIPE = "recipe:"
-"""How ``weights.adopt`` begins where it names another recipe, whose run gives the weights."""
-
-TORCHVISION = "torchvision:"
-"""How ``weights.adopt`` begins where it names weights that torchvision publishes."""
+FROM_RECIPE, TORCHVISION = "recipe:", "torchvision:"
+"""How ``weights.adopt`` begins where it names another recipe, or torchvision's weights."""
 
 Accelerator = Literal["auto", "cpu", "cuda"]
-"""Where to compute."""
 
 EvalCrop = Literal["whole", "central"]
 """What evaluation sees of a sample: its whole grid, or the central square."""
@@ -54,29 +41,27 @@ class Data(Table):
 
     store: str = ""
     codec: str | None = None
-    """Codec that the store must be of; any where absent."""
+    """Any where absent."""
     train_split: str = "train"
     val_split: str = "val"
-    """Validated on after each epoch, to choose the best checkpoint; "" = none."""
+    """Chooses the best checkpoint; "" = none."""
     test_split: str = ""
-    """The chosen checkpoint is evaluated on it at the end; "" = none."""
+    """The chosen checkpoint is evaluated on it; "" = none."""
     batch_size: PositiveInt
-    """Samples a step, over all ranks."""
+    """Over all ranks."""
     size: PositiveInt = 28
-    """Side of the network's input: positions of latents, or pixels."""
+    """Side of the network's input."""
     resize: PositiveInt = 256
     """Pixels only: side of the square that an image is resized to before the crop."""
     crop_scale: tuple[Fraction, Fraction] = (0.08, 1.0)
-    """Least and greatest part of the grid's area in a random crop."""
+    """Least and greatest part of the grid's area."""
     crop_ratio: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
-    """Least and greatest aspect ratio of a random crop."""
     flip: bool = False
     """Mirror half of the crops. The paper mirrors images, not latents."""
     eval_crop: EvalCrop = "whole"
     eval_share: Fraction = 0.875
     """Side of the central square over the grid's shorter side."""
     read_ahead: PositiveInt = 4
-    """Batches that are read ahead; bounds the memory."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -91,12 +76,10 @@ class Weights(Table):
     """Where the first weights come from."""
 
     adopt: str = ""
-    """Pretrained weights of the trunk: a checkpoint of a pixel-domain ResNet (.safetensors, or .pth
-    of tensors), ``torchvision:NAME``, or ``recipe:NAME``, the run of another recipe (``latentset
-    sweep`` finds it). From scratch where empty."""
+    """A checkpoint of a pixel-domain ResNet (.safetensors, or .pth of tensors),
+    ``torchvision:NAME``, or ``recipe:NAME``, the run of another recipe."""
     leave_out: tuple[str, ...] = ()
-    """Modules to exclude: they start at random and train from the first epoch on; ``["fc"]`` where
-    the checkpoint is of other classes."""
+    """Modules to exclude; ``["fc"]`` where the checkpoint is of other classes."""
 
 
 class Schedule(Table):
@@ -107,10 +90,9 @@ class Schedule(Table):
     frozen_epochs: NonNegativeInt = 0
     """Epochs of the first phase, in which only the new modules train."""
     plateau_epochs: NonNegativeInt = 0
-    """The first phase ends once the validation loss has not fallen for so many epochs ("reaches
-    its plateau"); 0 = never."""
+    """The first phase ends once the validation loss has not fallen for so many; 0 = never."""
     learning_rate: PositiveFloat
-    """Of the new modules at the start, and of the pretrained ones without a rate of their own."""
+    """Of the new modules at the start; of the pretrained ones too unless they have their own."""
     decay_epochs: tuple[PositiveInt, ...] = ()
     """Epochs after which that rate is multiplied by ``decay``."""
     decay: Fraction = 0.1
@@ -119,13 +101,13 @@ class Schedule(Table):
     momentum: NonNegativeFloat = 0.9
     weight_decay: NonNegativeFloat = 0.0
     accumulate: PositiveInt = 1
-    """Micro-batches of each batch: less memory (batch norm takes the statistics of each)."""
+    """Micro-batches of each batch, to save memory."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Decay, a step, of the moving average that is evaluated and kept; 0 = none."""
+    """Of the moving average that is evaluated and kept, a step; 0 = none."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Part of each label that is spread over all classes."""
     mixup: NonNegativeFloat = 0.0
-    """alpha of mixup: inputs are mixed in pairs, weighted by Beta(alpha, alpha); 0 = none."""
+    """alpha: inputs are mixed in pairs, weighted by Beta(alpha, alpha); 0 = none."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -165,42 +147,36 @@ class Device(Table):
     """What the run computes with."""
 
     accelerator: Accelerator = "auto"
-    """``auto``: the first CUDA device where there is one, else the CPU."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """``bf16``: mixed precision by autocast; weights stay in float32."""
+    """``bf16``: mixed precision by autocast."""
     channels_last: bool = False
-    """Memory order of feature maps; faster on tensor cores."""
     compile: bool = False
     deterministic: bool = False
-    """Refuse operations whose result differs from run to run on a GPU (a CPU has none here)."""
+    """Refuse operations whose result differs from run to run on a GPU."""
     sync_batchnorm: bool = False
     """Several GPUs: batch norm's statistics of the whole batch, not of each rank's part."""
     save_steps: PositiveInt = 1000
-    """Steps between saves of the state within an epoch; it is saved after each epoch too."""
+    """Steps between saves of the state within an epoch."""
 
 
 class Paper(Table):
     """What of the paper a recipe reproduces."""
 
     items: tuple[str, ...] = ()
-    """``Table 1``, ``Figure 7``."""
     setting: str
     """``anchor1``, ``anchor2``, ``cresnet``, ``fa-cresnet``, or a setting of Table 3."""
     codec: str = ""
     """Loss and quality, such as ``msssim-4``; empty for the originals."""
     top1: float | None = None
-    """The paper's top-1, percent; absent where it gives none for this data set."""
+    """The paper's, percent."""
     top5: float | None = None
-    """The paper's top-5, percent."""
 
 
 class Recipe(Table):
     """An experiment."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
-    """Its name, as in ``recipes/``: NAME.toml."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    """Decides the initial weights, the order and the crops."""
     paper: Paper | None = None
     model: AnyNetwork
     data: Data
@@ -254,12 +230,12 @@ def resolve(recipe: Recipe, header: Header, where: str) -> Recipe:
     if not takes_pixels and header.codec is not None:
         facts["channels"] = header.codec.channels
     name = codec_name(header)
-    given = [("data.codec", recipe.data.codec, name, "codec")] + [
-        (f"model.{key}", getattr(recipe.model, key), value, f"number of {key.removeprefix('num_')}")
-        for key, value in facts.items()
-    ]
-    for key, expected, got, what in given:
-        if expected is not None and expected != got:
+    given = [("codec", "data.codec", recipe.data.codec, name)]
+    for key, got in facts.items():
+        what = f"number of {key.removeprefix('num_')}"
+        given.append((what, f"model.{key}", getattr(recipe.model, key), got))
+    for what, key, expected, got in given:
+        if expected not in (None, got):
             raise RecipeError(
                 f"{where} does not fit the recipe {recipe.name}: {what} ({key}): expected "
                 f"{expected}, got {got}; give the store that the recipe is for, or change the "
@@ -271,22 +247,17 @@ def resolve(recipe: Recipe, header: Header, where: str) -> Recipe:
 
 
 def codec_name(header: Header) -> str:
-    """Name of a store's codec; ``none`` where the store holds the images themselves."""
+    """Name of a store's codec; ``none`` where it holds the images themselves."""
     return "none" if header.codec is None else header.codec.name
 
 
 def differences(before: Recipe, after: Recipe) -> list[str]:
-    """List where two recipes would not train the same, ``key: before -> after`` a line.
-
-    Keys of :data:`WHERE_NOT_WHAT` do not count, nor do those of :data:`FILES` where both name one.
-    """
-    old, new = _flatten(before.model_dump()), _flatten(after.model_dump())
+    """List where two recipes would not train the same, ``key: before -> after`` a line."""
+    old, new = _flatten(before), _flatten(after)
     return [
         f"{key}: {_shown(old.get(key))} -> {_shown(new.get(key))}"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
-        and not any(key == skip or key.startswith(f"{skip}.") for skip in WHERE_NOT_WHAT)
-        and not (key in FILES and old.get(key) and new.get(key))
+        if old.get(key) != new.get(key) and not (key in FILES and old.get(key) and new.get(key))
     ]
 
 
@@ -294,11 +265,9 @@ def _shown(value: Any) -> str:
     return "none" if value == "" else str(value)
 
 
-def _flatten(tables: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(recipe: Recipe) -> dict[str, Any]:
     flat: dict[str, Any] = {}
-    for key, value in tables.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
+    for name, value in recipe.model_dump(exclude=WHERE_NOT_WHAT).items():
+        table = value.items() if isinstance(value, dict) else ()
+        flat |= {f"{name}.{key}": each for key, each in table} or {name: value}
     return flat

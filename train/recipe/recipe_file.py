@@ -12,6 +12,12 @@ from pydantic import BaseModel, ValidationError
 from latentset.datasets.errors import RecipeError
 from latentset.train.recipe.recipe import Recipe
 
+NETWORKS: dict[str, type[BaseModel]] = {
+    table.model_fields["kind"].default: table
+    for table in get_args(Recipe.model_fields["model"].annotation)
+}
+"""The tables ``[model]``, by kind."""
+
 
 def read_tables(path: Path, name: str) -> dict[str, Any]:
     """Read the tables of a recipe file; errors call it ``name``."""
@@ -75,7 +81,7 @@ def _toml_value(value: Any) -> str:
 def _describe(item: Any, tables: dict[str, Any]) -> str:
     """Put one of pydantic's errors into words: key, expected, got."""
     # Inside a union, pydantic puts the chosen kind into the path: model.fa-cresnet.width.
-    kinds = sorted(kind for table in _networks() for kind in _kinds(table))
+    kinds = sorted(NETWORKS)
     path = [str(part) for part in item["loc"] if part not in kinds]
     key = ".".join(path)
     match item["type"]:
@@ -100,21 +106,12 @@ def _describe(item: Any, tables: dict[str, Any]) -> str:
     return f"{key}: {message[0].lower()}{message[1:]}, got {item['input']!r}"
 
 
-def _networks() -> tuple[type[BaseModel], ...]:
-    return get_args(Recipe.model_fields["model"].annotation)
-
-
-def _kinds(table: type[BaseModel]) -> tuple[str, ...]:
-    return get_args(table.model_fields["kind"].annotation)
-
-
 def _keys(path: list[str], tables: dict[str, Any]) -> list[str]:
     """The keys of the table at a path of a recipe."""
     if not path:
         return list(Recipe.model_fields)
     if path == ["model"]:
-        kind = tables["model"].get("kind")
-        return next((list(t.model_fields) for t in _networks() if kind in _kinds(t)), [])
+        return list(NETWORKS[tables["model"]["kind"]].model_fields)
     annotation = Recipe.model_fields[path[0]].annotation
     for table in (annotation, *get_args(annotation)):
         if isinstance(table, type) and issubclass(table, BaseModel):

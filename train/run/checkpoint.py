@@ -1,10 +1,8 @@
 """What a run saves: weights to publish, and the state to resume from. No pickle in either.
 
-Both are safetensors files: named tensors and a table of texts. ``last.safetensors`` and
-``best.safetensors`` hold a network's tensors under PyTorch's names and, as JSON in the entry
-``latentset``, a :class:`Record`. ``resume.safetensors`` holds the tensors of the classifier
-(``network.…``, ``average.…``) and of SGD (``momentum.…``), and in the entry ``progress`` a
-:class:`Progress`; it is one file, so that it is complete or missing.
+Both are safetensors files: a network's tensors and, in the entry ``latentset``, its
+:class:`Record`; the classifier's and SGD's (``momentum.…``) and, in ``progress``, the
+:class:`Progress`.
 """
 
 from pathlib import Path
@@ -25,7 +23,6 @@ from latentset.train.run.classifier import Classifier
 from latentset.train.run.epochs import Progress
 
 MOMENTUM = "momentum."
-"""Prefix of the momentum's names in a saved state."""
 
 
 class StoreRecord(Table):
@@ -34,7 +31,7 @@ class StoreRecord(Table):
     fingerprint: str
     codec: str
     codec_sha256: str
-    """Latents of another codec mean something else. Empty where it has none."""
+    """Empty where it has none."""
     resize: str
     classes: tuple[str, ...]
     """In the order of the logits."""
@@ -56,22 +53,21 @@ class Record(Table):
     """What a file of weights records about them."""
 
     recipe: Recipe
-    """The resolved recipe."""
     store: StoreRecord
     epoch: int
     """Epochs that were trained."""
     metrics: dict[str, float]
-    """Figures of that epoch."""
+    """Of that epoch."""
 
 
 def save_weights(path: Path, tensors: dict[str, Tensor], record: Record) -> None:
     """Write a network's ``state_dict``."""
-    _save(path, tensors, {"latentset": record.model_dump_json()})
+    save_tensors(path, tensors, {"latentset": record.model_dump_json()})
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], Record]:
     """Read a network's ``state_dict``, on the CPU, and its record."""
-    tensors, texts = _load(path)
+    tensors, texts = load_tensors(path)
     try:
         return tensors, Record.model_validate_json(texts["latentset"])
     except KeyError as error:
@@ -86,24 +82,14 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], Record]:
         ) from error
 
 
-def read_record(path: Path) -> Record | None:
-    """Read the record alone; None if the file is not one of a run's weights."""
-    if path.suffix != ".safetensors" or not path.is_file():
-        return None
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            return Record.model_validate_json((file.metadata() or {})["latentset"])
-    except (SafetensorError, OSError, KeyError, ValidationError):
-        return None
-
-
-def load_resnet(path: Path) -> dict[str, Tensor]:
-    """Read a pixel-domain ResNet's tensors by torchvision's names, on the CPU.
-
-    Takes a safetensors file, or a file of ``torch.save`` that holds nothing but tensors.
-    """
+def load_resnet(path: Path) -> tuple[dict[str, Tensor], Record | None]:
+    """Read a ResNet's tensors from a safetensors file, with its record if any, or a .pth."""
     if path.suffix == ".safetensors":
-        return _load(path)[0]
+        tensors, texts = load_tensors(path)
+        try:
+            return tensors, Record.model_validate_json(texts.get("latentset", ""))
+        except ValidationError:
+            return tensors, None
     try:
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -119,33 +105,35 @@ def load_resnet(path: Path) -> dict[str, Tensor]:
             f"{path}: expected a table of tensors (a state_dict), got {type(loaded).__name__}; "
             "save model.state_dict()"
         )
-    return loaded
+    return loaded, None
 
 
 def save_state(
     path: Path, classifier: Classifier, optimizer: torch.optim.SGD, progress: Progress
 ) -> None:
-    """Save all that a run resumes from. The learning rates follow from the recipe."""
+    """Save all that a run resumes from."""
     tensors: dict[str, Tensor] = classifier.state_dict()
     for name, parameter in classifier.network.named_parameters():
         momentum = optimizer.state[parameter].get("momentum_buffer")
         if momentum is not None:  # frozen parameters have none
             tensors[MOMENTUM + name] = momentum
-    _save(path, tensors, {"progress": progress.model_dump_json()})
+    save_tensors(path, tensors, {"progress": progress.model_dump_json()})
 
 
 def load_state(path: Path, classifier: Classifier, optimizer: torch.optim.SGD) -> Progress:
     """Load what ``save_state`` saved; refuse the state of another network."""
-    tensors, _ = _load(path)
-    progress = read_progress(path)
-    own = classifier.state_dict()
+    tensors, texts = load_tensors(path)
+    try:
+        progress = Progress.model_validate_json(texts["progress"])
+    except (KeyError, ValidationError) as error:
+        raise TrainingError(
+            f"{path}: not the state of a run, or one of another version; remove it, and the run "
+            "starts again"
+        ) from error
+    own: dict[str, Tensor] = classifier.state_dict()
     saved = {name: tensors[name] for name in tensors if not name.startswith(MOMENTUM)}
-    differ = sorted(
-        name
-        for name in saved.keys() | own.keys()
-        if name not in saved or name not in own or saved[name].shape != own[name].shape
-    )
-    if differ:
+    ours, theirs = ({name: x.shape for name, x in each.items()} for each in (own, saved))
+    if differ := sorted(dict(ours.items() ^ theirs.items())):
         raise TrainingError(
             f"{path} is of another network: {len(differ)} tensors differ in name or shape, "
             f"{differ[0]} first; was it copied here? Remove it, and the run starts again"
@@ -158,24 +146,17 @@ def load_state(path: Path, classifier: Classifier, optimizer: torch.optim.SGD) -
     return progress
 
 
-def read_progress(path: Path) -> Progress:
-    """Read how far a run was when its state was saved."""
-    try:
-        return Progress.model_validate_json(_load(path)[1]["progress"])
-    except (KeyError, ValidationError) as error:
-        raise TrainingError(
-            f"{path}: not the state of a run, or one of another version; remove it, and the run "
-            "starts again"
-        ) from error
-
-
-def _save(path: Path, tensors: dict[str, Tensor], texts: dict[str, str]) -> None:
+def save_tensors(
+    path: Path, tensors: dict[str, Tensor], texts: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_file(path) as partial:
         save_file(plain, partial, metadata=texts)
 
 
-def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file, on the CPU."""
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)

@@ -18,7 +18,6 @@ from latentset.train.recipe.recipe import Device, Recipe
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 TOP = 5
-"""k of the second accuracy; the number of classes where that is smaller."""
 
 
 class Classifier(nn.Module):
@@ -55,16 +54,15 @@ class Classifier(nn.Module):
     def optimizer(self) -> torch.optim.SGD:
         """SGD with two groups of parameters: the new modules', and the pretrained ones'."""
         schedule = self.recipe.schedule
-        new, pretrained = self.network.new_parameters(), self.network.pretrained_parameters()
-        rates = schedule.rates(0)
-        return torch.optim.SGD(
-            [
-                {"params": list(new), "lr": rates[0], "name": "new"},
-                {"params": list(pretrained), "lr": rates[1], "name": "adopted"},
-            ],
-            momentum=schedule.momentum,
-            weight_decay=schedule.weight_decay,
-        )
+        parameters = self.network.new_parameters(), self.network.pretrained_parameters()
+        groups = [
+            {"params": list(each), "lr": rate, "name": name}
+            for each, rate, name in zip(
+                parameters, schedule.rates(0), ("new", "adopted"), strict=True
+            )
+        ]
+        momentum, decay = schedule.momentum, schedule.weight_decay
+        return torch.optim.SGD(groups, momentum=momentum, weight_decay=decay)
 
 
 def autocast(settings: Device, device: torch.device) -> AbstractContextManager[object]:
@@ -100,8 +98,7 @@ def _moving_average(decay: float) -> Any:
     def update(averaged: Tensors, current: Tensors, steps: Any) -> None:
         if averaged[0].is_floating_point():
             average(averaged, current, steps)
-            return
-        for own, tensor in zip(averaged, current, strict=True):
-            own.copy_(tensor)
+        else:
+            torch._foreach_copy_(averaged, current)
 
     return update

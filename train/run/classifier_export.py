@@ -3,18 +3,16 @@
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from latentset.datasets.errors import RecipeError
 from latentset.datasets.storage.atomic import atomic_file
 from latentset.train.data.inputs import Input, LatentInput, PixelInput
 from latentset.train.recipe.recipe import Recipe
-from latentset.train.run.checkpoint import StoreRecord
-from latentset.train.run.evaluate import compare_stores, load_classifier
+from latentset.train.run.checkpoint import save_tensors
+from latentset.train.run.evaluate import load_classifier
 
 SAMPLE_BATCH = 2
-"""Samples of the batch that is traced; any number may be given afterwards."""
 
 
 class YHatProgram(nn.Module):
@@ -33,12 +31,10 @@ class YHatProgram(nn.Module):
 class LatentProgram(nn.Module):
     """From a store's integers to logits; scale_table: float32 (256,)."""
 
-    scale_table: Tensor
-
     def __init__(self, network: nn.Module, scale_table: Tensor) -> None:
         super().__init__()
         self.network = network
-        self.register_buffer("scale_table", scale_table)
+        self.scale_table = nn.Buffer(scale_table)
 
     def forward(self, y_hat: Tensor, scale_index: Tensor) -> Tensor:
         """int16, uint8 (B, C, S, S) each -> logits, float32 (B, classes)."""
@@ -48,16 +44,12 @@ class LatentProgram(nn.Module):
 
 
 class PixelProgram(nn.Module):
-    """From images to logits; mean and std: float32 (3, 1, 1), of [0, 1]."""
-
-    mean: Tensor
-    std: Tensor
+    """From images to logits."""
 
     def __init__(self, network: nn.Module, mean: Tensor, std: Tensor) -> None:
         super().__init__()
         self.network = network
-        self.register_buffer("mean", mean)
-        self.register_buffer("std", std)
+        self.mean, self.std = nn.Buffer(mean), nn.Buffer(std)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """uint8 (B, 3, S, S), RGB -> logits, float32 (B, classes)."""
@@ -69,13 +61,10 @@ def export_classifier(checkpoint: Path, store: Path | str, out: Path) -> str:
     """Write ``NAME.pt2`` or ``NAME.safetensors``; return how it is used, in a line."""
     if out.suffix not in (".pt2", ".safetensors"):
         raise RecipeError(f"{out}: expected a name that ends with .pt2 or .safetensors")
-    classifier, record, checkpoint, opened = load_classifier(checkpoint, store)
-    of_pixels = isinstance(classifier.input, PixelInput)
-    compare_stores(record.store, StoreRecord.of(opened), str(store), of_pixels=of_pixels)
+    classifier, record, checkpoint, *_ = load_classifier(checkpoint, store)
     network = classifier.evaluated.eval()
     if out.suffix == ".safetensors":
-        with atomic_file(out) as partial:
-            save_file(dict(network.state_dict()), partial)
+        save_tensors(out, network.state_dict())
         return f"{out}: the weights of {checkpoint}, by PyTorch's names"
     program, args = _make_program(classifier.input, network, record.recipe)
     batch = torch.export.Dim("batch")
@@ -89,7 +78,7 @@ def export_classifier(checkpoint: Path, store: Path | str, out: Path) -> str:
 def _make_program(
     fed: Input, network: nn.Module, recipe: Recipe
 ) -> tuple[nn.Module, tuple[Tensor, ...]]:
-    """The program and a batch to trace it with."""
+    # The program and a batch to trace it with.
     size = recipe.data.size
     if isinstance(fed, PixelInput):
         pixels = torch.zeros(SAMPLE_BATCH, 3, size, size, dtype=torch.uint8)

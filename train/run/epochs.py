@@ -9,72 +9,59 @@ from latentset.train.models.networks import Table
 
 
 class EpochFigures(Table):
-    """One epoch's figures; its fields are the columns of metrics.csv.
-
-    Accuracies are from 0 to 1; seconds and samples/s are of training alone, without validation.
-    """
+    """A row of metrics.csv; accuracies are from 0 to 1, seconds and samples/s of training alone."""
 
     model_config = ConfigDict(allow_inf_nan=True)  # until ``check``
 
     epoch: int
     """From 1."""
     frozen: int
-    """1 while the pretrained weights are frozen, else 0."""
     lr_new: float
     lr_adopted: float
-    """0 while they are frozen."""
     train_loss: float
     train_top1: float
     val_loss: float | None
-    """None where there is no validation split, as the two that follow."""
     val_top1: float | None
     val_top5: float | None
     seconds: float
     samples_per_s: float
 
     def check(self, folder: object) -> None:
-        """Refuse a loss that is not finite; NaN may show in validation first."""
+        """Refuse a loss that is not finite."""
         losses = [self.train_loss, self.val_loss]
-        wrong = [loss for loss in losses if loss is not None and not math.isfinite(loss)]
-        if wrong:
-            raise TrainingError(
-                f"epoch {self.epoch}: the loss is {wrong[0]}; expected a finite number. "
-                "Lower schedule.learning_rate; if it is so from the first epoch, check the store. "
-                f"The last good state is in {folder}"
-            )
+        for loss in losses:
+            if loss is not None and not math.isfinite(loss):
+                raise TrainingError(
+                    f"epoch {self.epoch}: the loss is {loss}; expected a finite number. Lower "
+                    "schedule.learning_rate; if it is so from the first epoch, check the store. "
+                    f"The last good state is in {folder}"
+                )
 
     def line(self, epochs: int) -> str:
-        """The figures in one line of text, for a run of so many epochs."""
-        parts = [
-            f"epoch {self.epoch:>{len(str(epochs))}}/{epochs}",
-            f"loss {self.train_loss:.4f}",
-            f"top-1 {_percent(self.train_top1)}",
-        ]
+        """The figures in one line."""
+        top1 = _percent(self.train_top1)
+        parts = [f"epoch {self.epoch:>{len(str(epochs))}}/{epochs}"]
+        parts += [f"loss {self.train_loss:.4f}", f"top-1 {top1}"]
         if self.val_top1 is not None:
-            parts += [
-                f"val loss {self.val_loss:.4f}",
-                f"top-1 {_percent(self.val_top1)}",
-                f"top-5 {_percent(self.val_top5)}",
-            ]
+            top1, top5 = _percent(self.val_top1), _percent(self.val_top5)
+            parts += [f"val loss {self.val_loss:.4f}", f"top-1 {top1}", f"top-5 {top5}"]
         parts.append(f"{self.samples_per_s:,.0f} samples/s")
         return "  ".join([*parts, "trunk frozen"] if self.frozen else parts)
 
 
 class Progress(BaseModel):
-    """How far a run is: with weights and momentum, the state that it resumes from."""
+    """How far a run is."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=True, ser_json_inf_nan="constants")
 
     rows: list[EpochFigures] = []
-    """Of the finished epochs."""
     best: EpochFigures | None = None
-    """The one with the highest top-1 on the validation split."""
+    """By top-1 on the validation split."""
     batches: int = 0
     """Micro-batches done of the epoch in progress, always those of whole steps when saved."""
     sums: tuple[float, float] = (0.0, 0.0)
-    """Of that epoch so far, over all processes: loss of each sample, correct predictions."""
+    """Of that epoch over all processes: loss of each sample, correct predictions."""
     seconds: float = 0.0
-    """Spent on that epoch so far."""
     frozen_epochs: int
     """Epochs of the first phase: at first the schedule's; fewer where a plateau ends it."""
     lowest_loss: float | None = None
@@ -88,10 +75,9 @@ class Progress(BaseModel):
         return len(self.rows)
 
     def finish_epoch(self, row: EpochFigures, plateau_epochs: int) -> bool:
-        """Add an epoch's figures; return whether it is the best so far.
+        """Add an epoch's figures, and end the first phase at a plateau; return whether it is best.
 
-        The first phase ends early once the validation loss has not fallen for ``plateau_epochs``
-        epochs (0 = never): the paper's "until the loss reaches its plateau".
+        A plateau, as the paper calls it: the validation loss has not fallen for so many epochs.
         """
         if plateau_epochs and self.epoch + 1 < self.frozen_epochs and row.val_loss is not None:
             if self.lowest_loss is None or row.val_loss < self.lowest_loss:

@@ -16,7 +16,7 @@ from latentset.train.data.batches import LatentReader
 from latentset.train.data.split import select_split, split_names
 from latentset.train.models.build import build_network
 from latentset.train.models.networks import Table
-from latentset.train.recipe.recipe import Accelerator, EvalCrop, Recipe
+from latentset.train.recipe.recipe import Accelerator, EvalCrop, Recipe, codec_name
 from latentset.train.run.checkpoint import Record, StoreRecord, load_weights
 from latentset.train.run.classifier import Classifier, predict, score
 from latentset.train.run.run_files import BEST, LAST
@@ -25,16 +25,16 @@ from latentset.train.run.world import select_device
 
 
 class SplitFigures(Table):
-    """How good a network is on one split."""
+    """Of a network on one split."""
 
     samples: int
     loss: float
     """Mean cross entropy, nats."""
     top1: float
-    """0 to 1, as the two that follow."""
+    """0 to 1."""
     top5: float
     per_class: dict[str, float | None]
-    """top1 of each class's samples; None for a class that has none in the split."""
+    """top1 of each class's samples, if any."""
 
 
 @dataclass(frozen=True)
@@ -54,17 +54,13 @@ class Evaluation(Table):
     """The result of ``latentset evaluate``."""
 
     checkpoint: str
-    """File of the weights."""
     recipe: str
-    """Its name."""
     epoch: int
-    """Epochs that were trained."""
     codec: str
     store_fingerprint: str
     notes: tuple[str, ...]
-    """In what the store differs from the one that the network was trained from."""
+    """How the store differs from the one that the network was trained from."""
     crop: str
-    """``whole`` or ``central``."""
     splits: dict[str, SplitFigures]
 
 
@@ -80,25 +76,19 @@ def evaluate_checkpoint(
 ) -> Evaluation:
     """Evaluate a file of weights, or a run's folder: its best weights, else its last.
 
-    By default on all splits that have samples, with the recipe's crop and accelerator.
     ``confusion`` and ``logits`` are files to write: a CSV matrix of all these splits together, and
     every sample's logits for ``teacher``. A store of another codec or of other classes is refused.
     """
-    classifier, record, checkpoint, opened = load_classifier(checkpoint, store)
-    given = StoreRecord.of(opened)
-    of_pixels = classifier.input.names == ("pixels",)
-    notes = compare_stores(record.store, given, str(store), of_pixels=of_pixels)
+    classifier, record, checkpoint, opened, notes = load_classifier(checkpoint, store)
     recipe = record.recipe
+    device, data = recipe.device, recipe.data
     if accelerator is not None:
-        device = recipe.device.model_copy(update={"accelerator": accelerator})
-        recipe = recipe.model_copy(update={"device": device})
+        device = device.model_copy(update={"accelerator": accelerator})
     if crop is not None:
-        data = recipe.data.model_copy(update={"eval_crop": crop})
-        recipe = recipe.model_copy(update={"data": data})
-    found = {
-        name: evaluate_split(classifier, recipe, opened, name)
-        for name in splits or split_names(opened)
-    }
+        data = data.model_copy(update={"eval_crop": crop})
+    recipe = recipe.model_copy(update={"device": device, "data": data})
+    names = splits or split_names(opened)
+    found = {name: evaluate_split(classifier, recipe, opened, name) for name in names}
     classes = opened.header.source.classes
     if confusion is not None:
         total = torch.stack([each.confusion for each in found.values()]).sum(dim=0)
@@ -112,7 +102,7 @@ def evaluate_checkpoint(
         checkpoint=str(checkpoint),
         recipe=recipe.name,
         epoch=record.epoch,
-        codec=given.codec,
+        codec=codec_name(opened.header),
         store_fingerprint=opened.fingerprint,
         notes=notes,
         crop=recipe.data.eval_crop,
@@ -120,10 +110,12 @@ def evaluate_checkpoint(
     )
 
 
-def load_classifier(checkpoint: Path, store: Path | str) -> tuple[Classifier, Record, Path, Store]:
+def load_classifier(
+    checkpoint: Path, store: Path | str
+) -> tuple[Classifier, Record, Path, Store, tuple[str, ...]]:
     """Load saved weights into the network of their recipe, for a store.
 
-    Returns the classifier, the record of its weights, the file they are from, and the open store.
+    Returns the classifier, the record of its weights, their file, the store, and notes on it.
     """
     if checkpoint.is_dir():
         checkpoint = checkpoint / (BEST if (checkpoint / BEST).exists() else LAST)
@@ -142,7 +134,9 @@ def load_classifier(checkpoint: Path, store: Path | str) -> tuple[Classifier, Re
             f"{checkpoint}: its tensors are not those of the network in its own record: {error}. "
             "The file was altered: copy it again from its source, or train again"
         ) from error
-    return classifier, record, checkpoint, opened
+    of_pixels = classifier.input.names == ("pixels",)
+    notes = compare_stores(record.store, StoreRecord.of(opened), str(store), of_pixels=of_pixels)
+    return classifier, record, checkpoint, opened, notes
 
 
 def evaluate_split(
@@ -167,18 +161,17 @@ def evaluate_split(
     samples, labels, logits = (torch.cat(column) for column in zip(*predictions, strict=True))
     loss, top1, top5, count = score(logits, labels).tolist()
     classes = store.header.source.classes
-    confusion = (
-        torch.bincount(labels * len(classes) + logits.argmax(dim=1), minlength=len(classes) ** 2)
-    ).view(len(classes), -1)
-    right, totals = confusion.diagonal().tolist(), confusion.sum(dim=1).tolist()
+    cells = labels * len(classes) + logits.argmax(dim=1)
+    confusion = cells.bincount(minlength=len(classes) ** 2).view(len(classes), -1)
+    counts = zip(confusion.diagonal().tolist(), confusion.sum(dim=1).tolist(), strict=True)
     figures = SplitFigures(
         samples=len(split),
         loss=loss / count,
         top1=top1 / count,
         top5=top5 / count,
         per_class={
-            cls: correct / total if total else None
-            for cls, correct, total in zip(classes, right, totals, strict=True)
+            cls: right / total if total else None
+            for cls, (right, total) in zip(classes, counts, strict=True)
         },
     )
     return SplitEvaluation(figures, confusion, samples, logits)
@@ -196,10 +189,7 @@ def write_confusion(path: Path, confusion: Tensor, classes: Sequence[str]) -> No
 def compare_stores(
     trained: StoreRecord, given: StoreRecord, location: str, *, of_pixels: bool
 ) -> tuple[str, ...]:
-    """Refuse a store that a network cannot be used with; return in what else it differs.
-
-    A network of pixels can be used whatever codec they went through.
-    """
+    """Refuse a store that a network cannot be used with; return in what else it differs."""
     if trained.codec_sha256 != given.codec_sha256 and not of_pixels:
         raise TrainingError(
             f"{location} is of another codec than the network was trained with: expected "

@@ -3,6 +3,7 @@
 import json
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,12 @@ from latentset.train.run.world import World, select_device
 
 @dataclass(frozen=True)
 class Splits:
-    """What is trained from, and what is validated on after each epoch, if anything."""
+    """What is trained from, and what is validated on after each epoch."""
 
     train: Split
     val: Split | None
     teacher: Tensor | None
-    """Float (samples of the store, classes), a teacher's logits, if any."""
+    """Float (samples of the store, classes)."""
 
 
 def fit(
@@ -57,10 +58,9 @@ def fit(
 ) -> dict[str, Any]:
     """Train the network of a recipe whose ``data.store`` names a store, or resume its training.
 
-    The run is kept in ``folder``, by default ``runs/RECIPE/CODEC/seed-SEED``; one that was started
-    there is resumed, and a finished one left as it is. Processes that torchrun starts train
-    together. ``stop_after`` ends after that epoch, as if interrupted. Returns what result.json
-    holds; without the figures where the run was stopped, and in all processes but the first.
+    ``folder`` is by default ``runs/RECIPE/CODEC/seed-SEED``. ``stop_after`` ends after that epoch,
+    as if interrupted. Returns what result.json holds; without the figures where the run was
+    stopped, and in all processes but the first.
     """
     world = World.from_environment()
     console = (console or Console()) if world.is_first else Console(quiet=True)
@@ -133,16 +133,17 @@ def select_splits(store: Store, recipe: Recipe, world: World, folder: Path) -> S
 def initialise(
     network: PretrainableModel, recipe: Recipe, store: Store, folder: Path, console: Console
 ) -> str:
-    """Load the pretrained weights that a new run starts from, and return their digest, if any."""
+    """Load the weights that a new run is initialised from; return their digest, if any."""
     exclude, sha256 = recipe.weights.leave_out, ""
     if (folder / RESUME).exists():
         network.exclude(exclude)
     elif recipe.weights.adopt:
         classes = None if "fc" in exclude else store.header.source.classes
-        found = find_weights(recipe.weights.adopt, classes)
-        sha256 = found.sha256
-        report = load_pretrained(network, found.tensors, exclude=exclude)
-        console.print(f"weights of {found.source}:\n{report}", highlight=False, soft_wrap=True)
+        tensors = find_weights(recipe.weights.adopt, classes)
+        sha256 = digest(tensors)
+        report = load_pretrained(network, tensors, exclude=exclude)
+        text = f"weights of {recipe.weights.adopt}:\n{report}"
+        console.print(text, highlight=False, soft_wrap=True)
     if recipe.schedule.frozen_epochs and not any(True for _ in network.new_parameters()):
         raise RecipeError(
             f"schedule.frozen_epochs: expected 0, got {recipe.schedule.frozen_epochs}: all of "
@@ -165,25 +166,21 @@ def prepare_run(
     """Connect the processes, put the network on its device, and load the state if there is one."""
     recipe, network = start.recipe, classifier.network
 
-    def open_reader(split: Split, *, training: bool) -> LatentReader:
-        return LatentReader(
-            store,
-            split,
-            recipe.data,
-            seed=recipe.seed,
-            training=training,
-            rank=world.rank,
-            world_size=world.world_size,
-            micro_batches=recipe.schedule.accumulate if training else 1,
-            pin_memory=device.type == "cuda",
-            names=classifier.input.names,
-            teacher=splits.teacher if training else None,
-        )
-
-    readers = (
-        open_reader(splits.train, training=True),
-        (open_reader(splits.val, training=False) if splits.val else None),
+    open_reader = partial(
+        LatentReader,
+        store,
+        data=recipe.data,
+        seed=recipe.seed,
+        rank=world.rank,
+        world_size=world.world_size,
+        pin_memory=device.type == "cuda",
+        names=classifier.input.names,
     )
+    accumulate, teacher = recipe.schedule.accumulate, splits.teacher
+    reader = open_reader(
+        split=splits.train, training=True, micro_batches=accumulate, teacher=teacher
+    )
+    val_reader = open_reader(split=splits.val, training=False) if splits.val else None
     world.connect(device)
     if recipe.device.sync_batchnorm and world.world_size > 1:
         nn.SyncBatchNorm.convert_sync_batchnorm(classifier)  # type: ignore[no-untyped-call]
@@ -197,7 +194,7 @@ def prepare_run(
     if (folder / RESUME).exists():
         progress = load_state(folder / RESUME, classifier, optimizer)
     return Training(
-        start, folder, console, world, device, classifier, optimizer, *readers, progress
+        start, folder, console, world, device, classifier, optimizer, reader, val_reader, progress
     )
 
 

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn
 from rich.progress import Progress as ProgressBar
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 LOG_STEPS = 50
-"""Steps between two losses in TensorBoard; an epoch that has fewer logs its last one."""
+"""Steps between two losses in TensorBoard, or an epoch's where it has fewer."""
 
 
 @dataclass
@@ -48,18 +48,13 @@ class Training:
     val_reader: LatentReader | None
     progress: Progress
     writer: "SummaryWriter | None" = None
-    """TensorBoard's, in the first process."""
 
     def __post_init__(self) -> None:
         self.stop = StopSignal(self.world)
-        # It draws nothing where the console is not a terminal.
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-        self.bar = ProgressBar(
-            *columns,
-            TimeRemainingColumn(),
-            console=self.console,
-            disable=not self.console.is_terminal or self.console.quiet,
-        )
+        self.steps = len(self.train_reader) // self.start.recipe.schedule.accumulate
+        hidden = not self.console.is_terminal or self.console.quiet
+        columns = *ProgressBar.get_default_columns(), MofNCompleteColumn()
+        self.bar = ProgressBar(*columns, console=self.console, disable=hidden)
 
 
 def train(run: Training, epochs: int) -> None:
@@ -69,7 +64,7 @@ def train(run: Training, epochs: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         run.writer = SummaryWriter(run.folder / "tensorboard")
-    model: nn.Module | None = None
+    model = None
     with run.stop, run.bar, closing(run.writer) if run.writer else nullcontext():
         while run.progress.epoch < epochs:
             model = start_phase(run, model)
@@ -86,8 +81,7 @@ def start_phase(run: Training, model: nn.Module | None) -> nn.Module:
     Source: the paper's two phases: section 4.2, equations 8 to 13; section 5.3.
     """
     network, epoch = run.classifier.network, run.progress.epoch
-    frozen = epoch < run.progress.frozen_epochs
-    unchanged = model is not None and network.frozen == frozen
+    frozen, before = epoch < run.progress.frozen_epochs, network.frozen
     if frozen:
         network.freeze_pretrained()
     else:
@@ -96,7 +90,7 @@ def start_phase(run: Training, model: nn.Module | None) -> nn.Module:
         run.optimizer.param_groups, run.start.recipe.schedule.rates(epoch), strict=True
     ):
         group["lr"] = rate
-    if unchanged and model is not None:
+    if model is not None and frozen == before:
         return model
     return DistributedDataParallel(network) if run.world.world_size > 1 else network
 
@@ -104,15 +98,14 @@ def start_phase(run: Training, model: nn.Module | None) -> nn.Module:
 def train_epoch(run: Training, model: nn.Module) -> None:
     """Train the epoch in progress, from its start or from where it was interrupted."""
     recipe, progress, network = run.start.recipe, run.progress, run.classifier.network
-    accumulate, batches = recipe.schedule.accumulate, len(run.train_reader)
-    steps = batches // accumulate
+    accumulate, steps = recipe.schedule.accumulate, run.steps
     network.train()
     sums = torch.tensor(progress.sums, dtype=torch.float64, device=run.device)
     if not run.world.is_first:
         sums.zero_()  # the first process has what was saved, of all
     started = time.perf_counter() - progress.seconds
     title = f"epoch {progress.epoch + 1}/{recipe.schedule.epochs}"
-    task = run.bar.add_task(title, total=batches, completed=progress.batches)
+    task = run.bar.add_task(title, total=steps * accumulate, completed=progress.batches)
 
     def update_progress() -> None:
         loss, right = run.world.sum(sums).tolist()
@@ -127,7 +120,9 @@ def train_epoch(run: Training, model: nn.Module) -> None:
                     save(run)
                 raise KeyboardInterrupt
             ends_step = (progress.batches + 1) % accumulate == 0
-            with nullcontext() if ends_step else without_exchange(model):
+            # A gradient stays in this process while a micro-batch of the same step follows.
+            together = model if isinstance(model, DistributedDataParallel) else None
+            with together.no_sync() if together and not ends_step else nullcontext():
                 batch = stored.to(run.device)
                 loss, logits = compute_loss(run.classifier, model, batch, progress.epoch)
                 torch.autograd.backward(loss / accumulate)
@@ -150,20 +145,10 @@ def train_epoch(run: Training, model: nn.Module) -> None:
     run.bar.remove_task(task)
 
 
-def without_exchange(model: nn.Module) -> AbstractContextManager[Any]:
-    """Keep gradients in this process: a further micro-batch of the same step follows."""
-    if isinstance(model, DistributedDataParallel):
-        return model.no_sync()
-    return nullcontext()
-
-
 def compute_loss(
     classifier: Classifier, model: nn.Module, batch: Batch, epoch: int
 ) -> tuple[Tensor, Tensor]:
-    """Loss, a scalar, and logits, float32 (B, classes), of a batch that is on the device.
-
-    ``model`` is the classifier's network, or what exchanges its gradients with other processes.
-    """
+    """Loss, a scalar, and logits, float32 (B, classes); ``model`` may exchange gradients too."""
     recipe = classifier.recipe
     inputs: tuple[Tensor, ...] = classifier.input(batch)
     weight = 1.0
@@ -204,8 +189,7 @@ def finish_epoch(run: Training, validated: tuple[float, float, float] | None) ->
     recipe, progress = run.start.recipe, run.progress
     frozen = run.classifier.network.frozen
     new, pretrained = (group["lr"] for group in run.optimizer.param_groups)
-    steps = len(run.train_reader) // recipe.schedule.accumulate
-    samples = steps * recipe.data.batch_size
+    samples = run.steps * recipe.data.batch_size
     val_loss, val_top1, val_top5 = validated or (None, None, None)
     row = EpochFigures(
         epoch=progress.epoch + 1,
@@ -235,13 +219,13 @@ def finish_epoch(run: Training, validated: tuple[float, float, float] | None) ->
             for name, value in row.model_dump(exclude_none=True).items()
             if name.startswith(("lr", "train", "val"))
         }
-        log(run.writer, figures, row.epoch * steps)
+        log(run.writer, figures, row.epoch * run.steps)
         run.writer.flush()
     run.console.print(row.line(recipe.schedule.epochs), highlight=False, soft_wrap=True)
 
 
 def save(run: Training) -> None:
-    """Save the state that the run resumes from, between two steps."""
+    """Save the state that the run resumes from."""
     if run.world.is_first:
         save_state(run.folder / RESUME, run.classifier, run.optimizer, run.progress)
 
@@ -255,8 +239,8 @@ def log(writer: "SummaryWriter", figures: dict[str, float], step: int) -> None:
 class StopSignal:
     """Ends training before its next step after Ctrl-C or SIGTERM; a second one ends it at once.
 
-    An exception out of the signal's handler would come anywhere, also where Python can only report
-    and forget it (a generator that is closed, a weak reference's callback): the run would continue.
+    An exception out of the handler could come where Python only reports it (as a generator is
+    closed): the run would continue.
     """
 
     def __init__(self, world: World) -> None:

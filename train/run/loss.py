@@ -12,8 +12,7 @@ from latentset.train.recipe.recipe import Distill
 def mixup_weight(alpha: float, *, seed: int, epoch: int, sample: int) -> float:
     """Draw the weight that each input keeps of itself, 0.5 to 1, from Beta(alpha, alpha).
 
-    Of weight and 1 - weight the larger: which of two inputs is called the first is chance. A
-    function of its key, as order and crops are; ``sample`` is the batch's first.
+    A function of its key, as order and crops are; ``sample`` is the batch's first.
 
     Source: Zhang, Cisse, Dauphin, Lopez-Paz: "mixup: Beyond empirical risk minimization", 2018.
     """

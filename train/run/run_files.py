@@ -10,21 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from latentset.datasets.errors import TrainingError
-from latentset.datasets.storage.atomic import try_lock, write_atomically
+from latentset.datasets.storage.atomic import try_lock
 from latentset.train.recipe.recipe import Recipe
 
 RECIPE, METRICS, RESULT = "recipe.json", "metrics.csv", "result.json"
 CONFUSION = "confusion.csv"
 LAST, BEST, RESUME = "last.safetensors", "best.safetensors", "resume.safetensors"
 
-FIGURES = frozenset(("recipe", "model", "seed", "codec", "store_fingerprint", "parameters"))
-FIGURES |= {"rate_bpp", "store_bytes", "trained_bytes", "checkpoint", "last", "best", "test"}
-FIGURES |= {"seconds"}
+FIGURES = {"recipe", "model", "seed", "codec", "store_fingerprint", "parameters", "rate_bpp"}
+FIGURES |= {"store_bytes", "trained_bytes", "checkpoint", "last", "best", "test", "seconds"}
 """Keys of result.json that others read."""
 
 REMEDY = f"remove {RESULT} and repeat the run's `latentset train`: what was trained is kept"
-
-write_text = write_atomically
 
 
 def chosen_weights(recipe: Recipe) -> str:

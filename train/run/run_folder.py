@@ -19,12 +19,11 @@ class Start(Table):
     """What recipe.json holds."""
 
     recipe: Recipe
-    """The resolved recipe."""
     store: StoreRecord
     adopted_sha256: str = ""
-    """Digest of the pretrained weights; empty where there are none."""
+    """Of the pretrained weights; empty where there are none."""
     teacher_sha256: str = ""
-    """Digest of the teacher's logits; empty where there is none."""
+    """Of the teacher's logits; empty where there is none."""
 
     def record(self, row: EpochFigures | None) -> Record:
         """The record of an epoch's weights; None for weights that were not trained."""
@@ -34,10 +33,7 @@ class Start(Table):
 
 
 def claim_folder(folder: Path, start: Start, *, write: bool = True) -> None:
-    """Claim a folder for a run, or refuse it where it holds another run, or something else.
-
-    With ``write`` false, as for all processes but the first, no folder is created.
-    """
+    """Write recipe.json with ``write``; refuse a folder of another run, or of something else."""
     path = folder / RECIPE
     if not path.exists():
         if write:
@@ -52,16 +48,13 @@ def claim_folder(folder: Path, start: Start, *, write: bool = True) -> None:
             f"Give another folder with --out. {describe_invalid(error)}"
         ) from error
     changed = differences(before.recipe, start.recipe)
-    if before.store.fingerprint != start.store.fingerprint:
-        changed.append(
-            f"store: fingerprint {before.store.fingerprint[:12]} -> {start.store.fingerprint[:12]}"
-        )
     for what, old, new in (
-        ("pretrained weights", before.adopted_sha256, start.adopted_sha256),
-        ("teacher's logits", before.teacher_sha256, start.teacher_sha256),
+        ("store: fingerprint", before.store.fingerprint, start.store.fingerprint),
+        ("pretrained weights: sha256", before.adopted_sha256, start.adopted_sha256),
+        ("teacher's logits: sha256", before.teacher_sha256, start.teacher_sha256),
     ):
         if "" not in (old, new) and old != new:
-            changed.append(f"{what}: sha256 {old[:12]} -> {new[:12]}")
+            changed.append(f"{what} {old[:12]} -> {new[:12]}")
     if changed:
         raise TrainingError(
             f"{folder} holds a run with other settings:\n  "
@@ -88,7 +81,7 @@ def _create_folder(folder: Path) -> None:
 
 
 def write_metrics(folder: Path, rows: list[EpochFigures]) -> None:
-    """Write metrics.csv: all epochs, so that it is right also after a run was killed."""
+    """Write all epochs to metrics.csv."""
     text = io.StringIO()
     writer = csv.DictWriter(text, EpochFigures.model_fields, lineterminator="\n")
     writer.writeheader()

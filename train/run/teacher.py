@@ -1,36 +1,28 @@
-"""A teacher's logits of every sample of a store: written by an evaluation, used in training.
-
-The teacher saw each sample once, not the crops of the student: training needs neither its network
-nor its pixels.
-"""
+"""A teacher's logits of every sample of a store: written by an evaluation, used in training."""
 
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from latentset.datasets.errors import TrainingError
-from latentset.datasets.storage.atomic import atomic_file
 from latentset.datasets.store import Store
 from latentset.train.data.split import Split
+from latentset.train.run.checkpoint import load_tensors, save_tensors
 
 
 def write_logits(path: Path, logits: Tensor, store: Store) -> None:
     """Write logits (samples of the store, classes) as float16; NaN = not evaluated."""
     made_of = {"listing_sha256": store.header.source.listing_sha256}
-    with atomic_file(path) as partial:
-        save_file({"logits": logits.to(torch.float16)}, partial, metadata=made_of)
+    save_tensors(path, {"logits": logits.to(torch.float16)}, made_of)
 
 
 def read_logits(path: Path, store: Store, split: Split) -> Tensor:
     """Read float32 logits (samples of the store, classes); refuse those of other images."""
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            logits: Tensor = file.get_tensor("logits").to(torch.float32)
-            made_of = (file.metadata() or {}).get("listing_sha256", "")
-    except (FileNotFoundError, SafetensorError, OSError) as error:
+        tensors, texts = load_tensors(path)
+        logits, made_of = tensors["logits"].float(), texts.get("listing_sha256", "")
+    except (TrainingError, KeyError) as error:
         raise TrainingError(
             f"{path}: expected a teacher's logits (latentset evaluate RUN STORE --logits FILE): "
             f"{error}"

@@ -1,9 +1,7 @@
 """The pretrained weights that a run starts from: files, other runs, or torchvision's by name."""
 
-import difflib
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -16,33 +14,16 @@ from latentset.datasets.errors import RecipeError, TrainingError
 from latentset.datasets.sources.devkit import WNID
 from latentset.train.models.blocks import PUBLISHED
 from latentset.train.recipe.recipe import FROM_RECIPE, TORCHVISION
-from latentset.train.run.checkpoint import load_resnet, read_record
+from latentset.train.recipe.recipe_file import suggest
+from latentset.train.run.checkpoint import load_resnet
 from latentset.train.run.run_files import BEST, LAST
 
 IMAGENET_CLASSES = 1000
-"""Classes of all of torchvision's weights."""
-
 NO_FC = """--set 'weights.leave_out=["fc"]'"""
-"""What excludes fc on the command line."""
-
-
-@dataclass(frozen=True)
-class FoundWeights:
-    """Weights of a pixel-domain ResNet."""
-
-    source: str
-    """The recipe's ``weights.adopt``."""
-    tensors: dict[str, Tensor]
-    """By torchvision's names, on the CPU."""
-
-    @property
-    def sha256(self) -> str:
-        """Digest of the tensors."""
-        return digest(self.tensors)
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256, in hexadecimal, of tensors' names, types, shapes and values."""
+    """SHA-256, in hexadecimal, of names, types, shapes and values."""
     found = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().contiguous()
@@ -51,11 +32,10 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     return found.hexdigest()
 
 
-def find_weights(adopt: str, classes: tuple[str, ...] | None = None) -> FoundWeights:
-    """Read the weights that a recipe's ``weights.adopt`` names.
+def find_weights(adopt: str, classes: tuple[str, ...] | None = None) -> dict[str, Tensor]:
+    """Read what a recipe's ``weights.adopt`` names: tensors by torchvision's names, on the CPU.
 
-    ``classes`` are the store's, where fc is used too: weights of other classes, or another order,
-    are refused as far as files of our runs and ImageNet's WNIDs show it.
+    ``classes`` are the store's, where fc is used too: weights that record others are refused.
     """
     if adopt.startswith(FROM_RECIPE):
         name = adopt.removeprefix(FROM_RECIPE)
@@ -67,25 +47,23 @@ def find_weights(adopt: str, classes: tuple[str, ...] | None = None) -> FoundWei
     if adopt.startswith(TORCHVISION):
         if classes is not None:
             _check_imagenet(adopt, classes)  # before anything is downloaded
-        return FoundWeights(adopt, load_torchvision(adopt.removeprefix(TORCHVISION)))
+        return load_torchvision(adopt.removeprefix(TORCHVISION))
     if Path(adopt).is_dir():
         raise TrainingError(
             f"weights.adopt: expected a file, got the folder {adopt}; a run's weights are its "
             f"{BEST}, or {LAST}"
         )
-    record = read_record(Path(adopt))
+    tensors, record = load_resnet(Path(adopt))
     if classes is not None and record:
         _check_classes(adopt, record.store.classes, classes)
-    return FoundWeights(adopt, load_resnet(Path(adopt)))
+    return tensors
 
 
 def load_torchvision(name: str) -> dict[str, Tensor]:
     """Load a ResNet's published weights, such as ``ResNet50_Weights.IMAGENET1K_V2``.
 
-    From the cache of torch.hub (``$TORCH_HOME/hub/checkpoints``), or torchvision's server; only
-    tensors are read. Not ``DEFAULT``, which names other weights with each version.
-
-    Source: section 5.2: on ImageNet, Anchor 1 is torchvision's pretrained ResNet-50.
+    From the cache of torch.hub (``$TORCH_HOME/hub/checkpoints``), or torchvision's server. Not
+    ``DEFAULT``, which names other weights with each version.
     """
     known: dict[str, Any] = {
         str(weights): weights
@@ -93,10 +71,9 @@ def load_torchvision(name: str) -> dict[str, Tensor]:
         for weights in get_model_weights(f"resnet{depth}")
     }
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
         raise TrainingError(
             f"torchvision has no weights {name!r} of a ResNet: expected one of {', '.join(known)}"
-            + (f"; did you mean {close[0]}?" if close else "")
+            + suggest(name, list(known))
         )
     weights = known[name]
     try:

@@ -15,15 +15,12 @@ class World:
     """The processes of a run: one a GPU, or one in all."""
 
     rank: int = 0
-    """This process, from 0."""
     world_size: int = 1
-    """All processes."""
     local_rank: int = 0
-    """This process among those of its machine, from 0."""
 
     @classmethod
     def from_environment(cls) -> "World":
-        """Read the variables that torchrun sets; one process where they are not set."""
+        """Read the variables that torchrun sets, if any."""
         names = ("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")
         return cls(*(int(os.environ.get(name, default)) for name, default in names))
 
@@ -49,7 +46,7 @@ class World:
             )
 
     def connect(self, device: torch.device) -> None:
-        """Wait for the other processes; from here on they exchange gradients and figures."""
+        """Wait for the other processes."""
         if self.world_size > 1:
             if device.type == "cuda":
                 torch.cuda.set_device(device)

@@ -140,7 +140,7 @@ def test_exported_anchor_gives_the_same_logits(
     schedule = recipe.schedule.model_copy(update={"epochs": 1})
     fit(recipe.model_copy(update={"data": data, "schedule": schedule}), tmp_path / "run")
     export_classifier(tmp_path / "run", where, tmp_path / "folder" / "net.pt2")
-    module, record, _, store = load_classifier(tmp_path / "run", where)
+    module, record, _, store, _ = load_classifier(tmp_path / "run", where)
     expected = evaluate_split(module, record.recipe, store, "val")
     pixels = np.stack([store.read_grid(k, "pixels") for k in expected.samples.tolist()])
     program = torch.export.load(tmp_path / "folder" / "net.pt2").module()

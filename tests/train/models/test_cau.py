@@ -7,9 +7,9 @@ from latentset.train.models.cau import CAU
 from latentset.train.models.pooling import AveragePooling, MaxPooling
 
 
-def by_the_equations(vector: Tensor, fc: nn.Sequential) -> Tensor:
+def by_the_equations(vector: Tensor, fc: nn.Module) -> Tensor:
     """FC2(ReLU(LN(FC1(v)))) in plain arithmetic, for one vector."""
-    first, norm, _, second = fc
+    first, norm, _, second = fc.children()
     assert isinstance(first, nn.Linear)
     assert isinstance(norm, nn.LayerNorm)
     assert isinstance(second, nn.Linear)

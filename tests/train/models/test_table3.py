@@ -74,7 +74,7 @@ def test_logits_of_a_batch_and_a_gradient_in_every_parameter(name: str) -> None:
     torch.autograd.backward(F.cross_entropy(logits, torch.arange(16) % CLASSES))
 
     assert logits.shape == (16, CLASSES)
-    assert model.num_classes == CLASSES
+    assert model.fc.out_features == CLASSES
     assert model.state_dict().keys() == {n for n, _ in model.named_parameters()} | {
         n for n, _ in model.named_buffers()
     }

@@ -132,7 +132,7 @@ def test_resnet_weights_from_both_forms(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "a.safetensors")
     torch.save(tensors, tmp_path / "a.pth")
     for name in ("a.safetensors", "a.pth"):
-        assert load_resnet(tmp_path / name)["fc.bias"].tolist() == [1, 1, 1]
+        assert load_resnet(tmp_path / name)[0]["fc.bias"].tolist() == [1, 1, 1]
     torch.save({"model": tensors}, tmp_path / "b.pth")
     with pytest.raises(TrainingError, match="expected a table of tensors"):
         load_resnet(tmp_path / "b.pth")

@@ -2,11 +2,8 @@
 
 import csv
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,10 +20,12 @@ from latentset.datasets.errors import TrainingError
 from latentset.train.models.fa_cresnet import FACResNet
 from latentset.train.recipe.recipe import Device, Recipe
 from latentset.train.run import loop
-from latentset.train.run.checkpoint import read_progress, save_state
+from latentset.train.run.checkpoint import save_state
 from latentset.train.run.epochs import Progress
 from latentset.train.run.fit import fit
 from latentset.train.run.run_files import read_result
+from tests.makers.ranks import start_ranks
+from tests.makers.runs import read_progress
 
 MakeRecipe = Callable[..., Recipe]
 TIMED = ("seconds", "samples_per_s")
@@ -38,6 +37,11 @@ def make(make_recipe: MakeRecipe, **changes: Any) -> Recipe:
     return make_recipe(**options, device__save_steps=2, **changes)
 
 
+def seldom_saved(recipe: Recipe) -> Recipe:
+    """The same run, its state saved after each epoch alone."""
+    return recipe.model_copy(update={"device": Device(accelerator="cpu")})
+
+
 def figures(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open() as file:
         return [
@@ -45,27 +49,17 @@ def figures(folder: Path) -> list[dict[str, str]]:
         ]
 
 
-MAIN = (
-    "import sys; from pathlib import Path; from latentset.train.run.fit import fit; "
-    "from latentset.train.recipe.recipe import Recipe; "
-    "fit(Recipe.model_validate_json(Path(sys.argv[1]).read_bytes()), Path(sys.argv[2]))"
-)
-
-
 def kill_after(saves: int, recipe: Recipe, run: Path) -> None:
     """Start a run and kill it when its state has been saved so many times, within an epoch."""
-    text = run.with_suffix(".json")
-    text.write_text(recipe.model_dump_json())
     state, seen, last = run / "resume.safetensors", 0, 0
-    command = [sys.executable, "-c", MAIN, str(text), str(run)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
-        while seen < saves and process.poll() is None:
-            time.sleep(0.001)
-            now = state.stat().st_mtime_ns if state.exists() else 0
-            seen, last = seen + (now != last), now
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+    (process,) = start_ranks(recipe, run, 1)
+    while seen < saves and process.is_alive():
+        time.sleep(0.001)
+        now = state.stat().st_mtime_ns if state.exists() else 0
+        seen, last = seen + (now != last), now
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert 0 < read_progress(state).batches < 23
 
 
@@ -84,11 +78,11 @@ def assert_equal(run: Path, whole: Path) -> None:
 @pytest.mark.parametrize("seed", [1, 2])
 def test_killed_within_an_epoch(make_recipe: MakeRecipe, tmp_path: Path, seed: int) -> None:
     recipe = make(make_recipe, schedule__ema_decay=0.9, schedule__mixup=0.4)
-    fit(recipe, tmp_path / "whole")
+    fit(seldom_saved(recipe), tmp_path / "whole")
     # Each epoch is saved after steps 2, 4, … 22, and at its end.
     saves = random.Random(seed).choice([k for k in range(1, 24) if k not in (12, 24)])
     kill_after(saves, recipe, tmp_path / "run")
-    fit(recipe, tmp_path / "run")
+    fit(seldom_saved(recipe), tmp_path / "run")
     assert_equal(tmp_path / "run", tmp_path / "whole")
 
 
@@ -97,7 +91,7 @@ def test_a_signal_within_an_epoch_loses_no_step(
     make_recipe: MakeRecipe, tmp_path: Path, number: signal.Signals
 ) -> None:
     recipe = make(make_recipe, schedule__ema_decay=0.9, schedule__accumulate=2)
-    recipe = recipe.model_copy(update={"device": Device(accelerator="cpu", save_steps=1000)})
+    recipe = seldom_saved(recipe)
     fit(recipe, tmp_path / "whole")
     seen = 0
 
@@ -155,10 +149,10 @@ def test_killed_in_the_frozen_phase(
 ) -> None:
     # What is frozen is no part of the weights: it must be set again, also within an epoch.
     recipe = make(make_recipe, weights__adopt=str(resnet_file), schedule__frozen_epochs=1)
-    fit(recipe, tmp_path / "whole")
+    fit(seldom_saved(recipe), tmp_path / "whole")
     kill_after(4, recipe, tmp_path / "run")
     resnet_file.unlink()  # its weights are in the state
-    fit(recipe, tmp_path / "run")
+    fit(seldom_saved(recipe), tmp_path / "run")
     assert_equal(tmp_path / "run", tmp_path / "whole")
 
 

@@ -11,7 +11,7 @@ from latentset.train.models.fa_cresnet import FACResNet
 from latentset.train.models.networks import FACResNetNetwork, ResNetNetwork
 from latentset.train.models.pretrained import load_pretrained
 from latentset.train.models.resnet import PixelResNet
-from latentset.train.run.weights import find_weights, load_torchvision
+from latentset.train.run.weights import digest, find_weights, load_torchvision
 
 RESNET_18 = "resnet18-f37072fd.pth"
 """The file of ResNet18_Weights.IMAGENET1K_V1 on torchvision's server."""
@@ -52,27 +52,27 @@ def test_a_recipe_adopts_them_by_name(hub: Path) -> None:
     torch.manual_seed(0)
     given = torchvision.models.resnet18().state_dict()
     torch.save(given, hub / RESNET_18)
-    found = find_weights("torchvision:ResNet18_Weights.IMAGENET1K_V1")
-    assert found.source == "torchvision:ResNet18_Weights.IMAGENET1K_V1"
-    assert all(torch.equal(found.tensors[name], given[name]) for name in given)
+    adopt = "torchvision:ResNet18_Weights.IMAGENET1K_V1"
+    found = find_weights(adopt)
+    assert all(torch.equal(found[name], given[name]) for name in given)
     wnids = tuple(f"n{k:08}" for k in range(1000))
-    find_weights(found.source, wnids)
+    find_weights(adopt, wnids)
     (hub / RESNET_18).unlink()  # classes are looked at before anything is downloaded
     # Other classes, fewer, named otherwise, and the same in another order.
     for classes in (wnids[:6], ("tench", *wnids[1:]), wnids[::-1]):
         with pytest.raises(TrainingError, match=r"1000 classes in the order of .*WNIDs.*exclude"):
-            find_weights(found.source, classes)
+            find_weights(adopt, classes)
 
 
 def test_weights_of_half_precision_and_parameters_have_a_digest(tmp_path: Path) -> None:
     weights = {"fc.weight": torch.nn.Parameter(torch.ones(2, 3, dtype=torch.bfloat16))}
     torch.save(weights, tmp_path / "w.pth")
-    digests = [find_weights(str(tmp_path / "w.pth")).sha256]
+    digests = [digest(find_weights(str(tmp_path / "w.pth")))]
     weights["fc.weight"].data[1, 2] = 2
     torch.save(weights, tmp_path / "w.pth")
-    digests.append(find_weights(str(tmp_path / "w.pth")).sha256)
+    digests.append(digest(find_weights(str(tmp_path / "w.pth"))))
     assert digests[0] != digests[1]
-    assert {len(digest) for digest in digests} == {64}
+    assert {len(found) for found in digests} == {64}
 
 
 def test_each_published_resnet_has_weights() -> None:

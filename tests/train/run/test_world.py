@@ -17,11 +17,12 @@ from latentset.datasets.errors import RecipeError
 from latentset.datasets.store import Store
 from latentset.train.recipe.recipe import Recipe
 from latentset.train.recipe.recipe_file import toml_text
-from latentset.train.run.checkpoint import read_progress
 from latentset.train.run.evaluate import evaluate_checkpoint
 from latentset.train.run.fit import fit
 from latentset.train.run.run_files import read_result
 from latentset.train.run.world import World
+from tests.makers.ranks import start_ranks
+from tests.makers.runs import read_progress
 from tests.makers.synthetic import write_synthetic_pixels, write_synthetic_store
 
 MakeRecipe = Callable[..., Recipe]
@@ -31,26 +32,26 @@ MAIN = "from latentset.cli.main import main; main()"
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
-def torchrun(recipe: Recipe, run: Path, ranks: int) -> list[str]:
-    """The command that trains a recipe in several processes."""
+def torchrun(recipe: Recipe, run: Path, ranks: int) -> str:
+    """Train a recipe in several processes, started by torchrun and the command line."""
     text, main = run.with_suffix(".toml"), run.with_suffix(".py")
     text.write_text(toml_text(recipe.model_dump(exclude_none=True)))
     main.write_text(MAIN)
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    return [*start, f"--nproc-per-node={ranks}", str(main), "train", str(text), "--out", str(run)]
-
-
-def train_together(recipe: Recipe, run: Path, ranks: int) -> str:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc-per-node={ranks}", str(main), "train", str(text), "--out", str(run)]
     done = subprocess.run(
-        torchrun(recipe, run, ranks),
-        env=ONE_THREAD,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
+        command, env=ONE_THREAD, capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def train_together(recipe: Recipe, run: Path, ranks: int) -> str:
+    processes = start_ranks(recipe, run, ranks)
+    for process in processes:
+        process.join(300)
+        assert process.exitcode == 0
+    return "".join(run.with_suffix(f".{rank}").read_text() for rank in range(ranks))
 
 
 def column(run: Path, name: str) -> list[float]:
@@ -70,7 +71,7 @@ def test_two_processes_learn_what_one_does(
         "data__test_split": "test",
     }
     fit(make_recipe(**options, schedule__accumulate=2), tmp_path / "one")
-    said = train_together(make_recipe(**options), tmp_path / "two", 2)
+    said = torchrun(make_recipe(**options), tmp_path / "two", 2)
     assert said.count("2 processes") == said.count("epoch 3/3") == said.count("test, best") == 1
     one, two = tmp_path / "one", tmp_path / "two"
     assert column(two, "train_loss") == pytest.approx(column(one, "train_loss"), rel=1e-4)
@@ -116,11 +117,6 @@ def test_where_statistics_stand_still_two_are_one_with_the_whole_batch(
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-6)
 
 
-def children(process: int) -> list[int]:
-    found = Path(f"/proc/{process}/task/{process}/children").read_text()
-    return [int(word) for word in found.split()]
-
-
 def is_within_an_epoch(state: Path) -> bool:
     """Whether a run's state was saved last in the first half of an epoch, not the first epoch."""
     if not state.exists():
@@ -133,28 +129,28 @@ def test_killed_together_they_go_on(make_recipe: MakeRecipe, tmp_path: Path) -> 
     # 23 steps an epoch; the state is saved after every second one. Killed in the first half of the
     # second or third epoch.
     options = {"data__batch_size": 2, "schedule__epochs": 3, "schedule__decay_epochs": []}
+    seldom = make_recipe(**options, schedule__ema_decay=0.9)
     recipe = make_recipe(**options, schedule__ema_decay=0.9, device__save_steps=2)
     run, whole = tmp_path / "run", tmp_path / "whole"
     state = run / "resume.safetensors"
-    with subprocess.Popen(
-        torchrun(recipe, run, 2), env=ONE_THREAD, stdout=subprocess.DEVNULL
-    ) as launcher:
-        workers: list[int] = []
-        while not (workers and is_within_an_epoch(state)):
-            for process in workers:  # too late: the next epoch
-                os.kill(process, signal.SIGCONT)
-            while not is_within_an_epoch(state):
-                assert launcher.poll() is None, "it ended before it could be killed"
-                time.sleep(0.001)
-            workers = children(launcher.pid)
-            for process in workers:
-                os.kill(process, signal.SIGSTOP)
-        for process in (launcher.pid, *workers):
-            os.kill(process, signal.SIGKILL)
-    assert launcher.returncode == -signal.SIGKILL
-    assert len(workers) == 2
-    assert "resuming where it stopped" in train_together(recipe, run, 2)
-    train_together(recipe, whole, 2)
+    processes, stopped = start_ranks(recipe, run, 2), False
+    pids = [process.pid or 0 for process in processes]
+    while not (stopped and is_within_an_epoch(state)):
+        for pid in pids if stopped else ():  # too late: the next epoch
+            os.kill(pid, signal.SIGCONT)
+        while not is_within_an_epoch(state):
+            alive = all(process.is_alive() for process in processes)
+            assert alive, "it ended before it could be killed"
+            time.sleep(0.001)
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        stopped = True
+    for process in processes:
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    assert "resuming where it stopped" in train_together(seldom, run, 2)
+    train_together(seldom, whole, 2)
     ours, theirs = (load_file(folder / "last.safetensors") for folder in (run, whole))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert column(run, "val_loss") == column(whole, "val_loss")
