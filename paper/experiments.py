@@ -26,7 +26,7 @@ from typing import Any
 from pydantic import Field
 
 from latentset.paper import published
-from latentset.paper.table3_settings import SETTINGS, Setting
+from latentset.paper.table3_settings import SETTINGS
 from latentset.train.models.networks import Table
 from latentset.train.recipe.recipe import FROM_RECIPE
 
@@ -43,6 +43,9 @@ TITLES = {
 
 ITEMS = {"table1": "Table 1", "table3": "Table 3", "figure6": "Figure 6", "figure7": "Figure 7"}
 """What a sweep trains, and what it is called in the paper."""
+
+TABLE3 = {setting.name: setting for setting in SETTINGS}
+"""Settings of Table 3, by name."""
 
 PIXEL_KINDS = ("resnet", "fa-resnet")
 """Kinds of networks of pixels: the anchors, and one of Table 3's."""
@@ -105,7 +108,7 @@ class Experiment:
         """What its setting is called, for people."""
         if self.setting in TITLES:
             return TITLES[self.setting]
-        setting = _table3_setting(self.setting)
+        setting = TABLE3[self.setting]
         return f"{TITLES['fa-cresnet']}, {setting.group}: {setting.title}"
 
     @property
@@ -121,19 +124,12 @@ class Experiment:
     @property
     def model(self) -> dict[str, Any]:
         """The table [model]: n by codec (section 5.3), and what a setting of Table 3 changes."""
-        own: dict[str, Any] = {
-            "kind": "fa-cresnet",
-            "n": (2, 3, 4) if self.codec == "msssim-1" else (3, 4, 5),
-            "r": 16,
-            "fa": "pre",
-            "cau": "affine",
-        }
-        if self.setting in ("anchor1", "anchor2"):
-            own = {"kind": "resnet"}
-        elif self.setting == "cresnet":
-            own = {"kind": "cresnet"}
-        elif self.setting != "fa-cresnet":
-            own |= _table3_setting(self.setting).model
+        own: dict[str, Any] = {"kind": "resnet" if "anchor" in self.setting else self.setting}
+        if self.setting == "fa-cresnet" or self.setting in TABLE3:
+            n = (2, 3, 4) if self.codec == "msssim-1" else (3, 4, 5)
+            own = {"kind": "fa-cresnet", "n": n, "r": 16, "fa": "pre", "cau": "affine"}
+        if self.setting in TABLE3:
+            own |= TABLE3[self.setting].model
         data_set = data_sets()[self.data_set]
         tables = data_set.pixels if own["kind"] in PIXEL_KINDS else data_set.latents
         shared: dict[str, Any] = tables.get("model", {})
@@ -148,6 +144,20 @@ class Experiment:
     def anchor2(self) -> "Experiment | None":
         """The experiment that its weights are initialised from (section 4.2), if any."""
         return None if self.learns_pixels else Experiment(self.data_set, "anchor2", self.codec)
+
+    @property
+    def top1(self) -> float | None:
+        """The paper's top-1, percent; None where it gives no number."""
+        if self.data_set != published.DATA_SET:
+            return None
+        return published.top1(self.setting, self.codec)
+
+    @property
+    def learns_from(self) -> str:
+        """What its store holds, for people."""
+        if not self.learns_pixels:
+            return f"latents of {self.codec_name}"
+        return f"images decoded by {self.codec_name}" if self.codec else "the original images"
 
     @property
     def codec_name(self) -> str:
@@ -208,7 +218,7 @@ def sweeps() -> dict[str, tuple[Experiment, ...]]:
         for table, swept in data_set.tables.items():
             settings: list[str] = []
             for given in swept.settings:
-                settings += [s.name for s in SETTINGS] if given == "table3" else [given]
+                settings += TABLE3 if given == "table3" else [given]
             found[f"{name}/{table}"] = tuple(
                 dict.fromkeys(
                     standard(Experiment(name, setting, "" if setting == "anchor1" else codec))
@@ -241,8 +251,8 @@ def compose(experiment: Experiment) -> dict[str, Any]:
     paper: dict[str, Any] = {"items": list(experiment.items), "setting": experiment.setting}
     if experiment.codec:
         paper["codec"] = experiment.codec
-    if (top1 := published_top1(experiment)) is not None:
-        paper["top1"] = top1
+    if experiment.top1 is not None:
+        paper["top1"] = experiment.top1
     tables: dict[str, Any] = {
         "name": experiment.name,
         "paper": paper,
@@ -256,14 +266,3 @@ def compose(experiment: Experiment) -> dict[str, Any]:
     tables |= {key: shared[key] for key in ("schedule", "device") if key in shared}
     own = data_set.own.get(experiment.setting, {})
     return deepcopy(tables | {key: tables.get(key, {}) | keys for key, keys in own.items()})
-
-
-def published_top1(experiment: Experiment) -> float | None:
-    """The paper's top-1 of an experiment, percent; None where it gives no number."""
-    if experiment.data_set != published.DATA_SET:
-        return None
-    return published.top1(experiment.setting, experiment.codec)
-
-
-def _table3_setting(name: str) -> Setting:
-    return next(setting for setting in SETTINGS if setting.name == name)

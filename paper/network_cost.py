@@ -3,6 +3,7 @@
 import platform
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,7 @@ class NetworkSize(Table):
 def measure_size(network: Network, side: int | None = None) -> NetworkSize:
     """Count a resolved recipe's ``model``, without memory or time: on PyTorch's meta device.
 
-    Source: Table 2; torchinfo, which has its figures.
-
-    Args:
-        network: The network.
-        side: Of its input; 28 positions or 224 pixels where None.
+    ``side`` is of its input, 28 positions or 224 pixels where None. Source: Table 2; torchinfo.
     """
     with torch.device("meta"):
         model = build_network(network)
@@ -70,11 +67,8 @@ def measure_settings(
 ) -> Iterator[tuple[Setting, Network, NetworkSize]]:
     """Count the networks of Table 1 and all settings of Table 3, in the paper's order.
 
-    Args:
-        channels: C of the codec.
-        num_classes: Number of classes.
-        n: Depth of the FEU in layer2 to layer4, where a setting has no other.
-        depth: Of the ResNet that they are made of.
+    ``n`` is the depth of the FEU in layer2 to layer4, where a setting has no other; ``depth`` that
+    of the ResNet that they are made of.
 
     Raises:
         RecipeError: There is no network of these sizes.
@@ -158,9 +152,7 @@ def describe_machine() -> str:
 
 
 def _cpu_name() -> str:
-    try:
+    with suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.machine()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+        return next(v.partition(":")[2].strip() for v in lines if v.startswith("model name"))
+    return platform.machine()

@@ -94,11 +94,17 @@ TABLE3 = {
 def top1(setting: str, codec: str) -> float | None:
     """The paper's top-1 of a run, percent; None where it gives no number.
 
-    Args:
-        setting: ``anchor1``, a key of :data:`TABLE1`, or one of :data:`TABLE3`.
-        codec: Loss and quality; empty for ``anchor1``.
+    ``setting`` is ``anchor1``, whose codec is empty, or a key of :data:`TABLE1` or :data:`TABLE3`.
     """
     if setting == "anchor1":
         return ANCHOR1
-    row = TABLE1.get(setting) or TABLE3.get(setting)
+    return _of_codec(TABLE1.get(setting) or TABLE3.get(setting), codec)
+
+
+def table3_top1(setting: str, codec: str, *, default: bool) -> float | None:
+    """Table 3's top-1 of a setting, which may be FA-cResNet as it is."""
+    return _of_codec(TABLE3_DEFAULT if default else TABLE3.get(setting), codec)
+
+
+def _of_codec(row: tuple[float, ...] | None, codec: str) -> float | None:
     return row[CODECS.index(codec)] if row and codec in CODECS else None

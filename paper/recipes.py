@@ -1,24 +1,23 @@
 """Recipes by name: a TOML file, a file that ships, or an experiment of the paper."""
 
-import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cache
+from itertools import product
 from pathlib import Path
-from typing import Any
 
 from latentset.datasets.errors import RecipeError
 from latentset.paper import published
 from latentset.paper.experiments import (
-    ORIGINALS,
+    TABLE3,
     Experiment,
     compose,
     data_sets,
     experiments,
-    published_top1,
     shipped_folder,
     standard,
     sweeps,
 )
-from latentset.paper.table3_settings import SETTINGS
 from latentset.train.recipe.recipe import Recipe
 from latentset.train.recipe.recipe_file import (
     parse_recipe,
@@ -29,23 +28,25 @@ from latentset.train.recipe.recipe_file import (
 )
 from latentset.train.run.run_files import chosen_weights
 
-TABLE3_NAME = re.compile(r"([^/]+)/table3/(.+)-((?:msssim|mse)-\d+)")
-"""How recipes of Table 3 are named: data set, setting, loss and quality."""
-
 
 def load_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
-    """Read a recipe and set keys of it.
+    """Read a recipe, a TOML file or one that ships by its name, and set keys of it.
 
-    Args:
-        name: Path of a TOML file, or name of a recipe that ships, such as
-            ``trashnet/fa-cresnet-slim``.
-        settings: ``key=value`` each, the key with dots (``schedule.epochs=3``), the value in TOML;
-            a value that is no TOML is text. An empty value is the empty text.
+    ``settings`` are ``key=value`` each, the key with dots (``schedule.epochs=3``), the value in
+    TOML; a value that is no TOML is text. An empty value is the empty text.
 
     Raises:
         RecipeError: There is no such recipe, it is no TOML, or a key or value is not valid.
     """
-    tables = _find(name)
+    path, shipped = Path(name), name.removesuffix(".toml")
+    file = path if path.is_file() else recipe_files().get(shipped)
+    if file is not None:
+        tables = read_tables(file, name)
+    elif shipped in experiments():
+        tables = compose(experiments()[shipped])
+    else:
+        expected = "the path of a TOML file, or a name that `latentset recipes` lists"
+        raise _no_recipe(name, expected)
     for setting in settings:
         set_key(tables, setting)
     return parse_recipe(tables, name)
@@ -56,6 +57,7 @@ def recipe_names() -> list[str]:
     return sorted([*experiments(), *recipe_files()])
 
 
+@cache
 def recipe_files() -> dict[str, Path]:
     """The recipes that ship as files, by name."""
     root = shipped_folder()
@@ -63,22 +65,12 @@ def recipe_files() -> dict[str, Path]:
     return {path.relative_to(root).with_suffix("").as_posix(): path for path in found}
 
 
-def _find(name: str) -> dict[str, Any]:
-    path, shipped = Path(name), name.removesuffix(".toml")
-    if not path.is_file() and shipped in experiments():
-        return compose(experiments()[shipped])
-    found = path if path.is_file() else recipe_files().get(shipped)
-    if found is None:
-        raise _no_recipe(name, "the path of a TOML file, or a name that `latentset recipes` lists")
-    return read_tables(found, name)
-
-
 def _no_recipe(name: str, expected: str) -> RecipeError:
-    hint, found = suggest(name, recipe_names()), TABLE3_NAME.fullmatch(name)
-    settings = {setting.name for setting in SETTINGS}
-    if found and found[1] in data_sets() and found[2] in settings:
-        run = standard(Experiment(*found.groups())).name
-        hint = f"; that setting is FA-cResNet as it is, {run}" if run in experiments() else hint
+    hint = suggest(name, recipe_names())
+    for run, setting in product(experiments().values(), TABLE3):
+        given = replace(run, setting=setting)
+        if given.name == name and standard(given) == run:
+            hint = f"; that setting is FA-cResNet as it is, {run.name}"
     return RecipeError(f"no recipe {name!r}: expected {expected}{hint}")
 
 
@@ -116,7 +108,7 @@ def recipe_lines() -> Iterator[tuple[str, str, str]]:
             qualities = ",".join(e.codec.partition("-")[2] for e in members)
             name = name.removesuffix(first.codec) + f"{loss}-{{{qualities}}}"
         items = dict.fromkeys(item for e in members for item in e.items)
-        figures = [top1 for e in members if (top1 := published_top1(e)) is not None]
+        figures = [e.top1 for e in members if e.top1 is not None]
         whole = len(figures) == len(members)
         yield name, ", ".join(items), " ".join(f"{f:.1f}" for f in figures) if whole else ""
     for name in recipe_files():
@@ -124,13 +116,11 @@ def recipe_lines() -> Iterator[tuple[str, str, str]]:
 
 
 def _header(experiment: Experiment) -> Iterator[str]:
-    data_set, codec = data_sets()[experiment.data_set], experiment.codec_name
-    what = f"latents of {codec}"
-    if experiment.learns_pixels:
-        what = "the originals" if codec == ORIGINALS else f"images decoded by {codec}"
+    title = data_sets()[experiment.data_set].title
+    what = experiment.learns_from if experiment.codec else "the originals"
     items = experiment.items
     where = f" (the paper's {' and '.join(items)})" if items else ""
-    yield f"{experiment.title} on {data_set.title}: {what}{where}."
+    yield f"{experiment.title} on {title}: {what}{where}."
     yield ""
     yield from (f"  {command}" for command in experiment.store_commands)
     train = f"  latentset train {experiment.name} --store {experiment.store_name}"
@@ -151,13 +141,9 @@ def _header(experiment: Experiment) -> Iterator[str]:
     )
     yield f"  latentset sweep {table} --store STORE --store … --out runs"
     yield ""
-    yield from _expectation(experiment)
-
-
-def _expectation(experiment: Experiment) -> Iterator[str]:
     figure = published.top1(experiment.setting, experiment.codec)
-    if experiment.data_set == published.DATA_SET and figure is not None:
-        yield f"Expected: top-1 {figure:.1f} % on the test split (the paper's figure)."
+    if experiment.top1 is not None:
+        yield f"Expected: top-1 {experiment.top1:.1f} % on the test split (the paper's figure)."
     elif figure is not None and experiment.data_set != "imagenet":
         yield "Expected: the paper has no figure for this data set and these slim networks; for"
         yield f"MINC-2500 and the full ones it has {figure:.1f} %. docs/results.md has ours,"

@@ -5,23 +5,21 @@ from (``weights.adopt = "recipe:NAME"``): the run of that recipe with the same s
 folder of runs, which therefore comes first.
 """
 
-import json
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from itertools import product
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
-
-from latentset.datasets.errors import RecipeError, TrainingError, describe_invalid
+from latentset.datasets.errors import RecipeError, TrainingError
 from latentset.datasets.store import Header, Store, open_store
-from latentset.paper.experiments import Experiment, experiments, sweeps
+from latentset.paper.experiments import experiments, sweeps
 from latentset.paper.recipes import load_recipe
+from latentset.paper.report.runs import read_start
 from latentset.train.models.networks import PixelNetwork
 from latentset.train.recipe.recipe import FROM_RECIPE, Recipe, codec_name, differences, resolve
-from latentset.train.run.run_files import RECIPE, RESULT, chosen_weights, read_result
+from latentset.train.run.run_files import RESULT, chosen_weights, read_result
 
 Content = tuple[bool, str]
 """What a store has, as far as recipes care: whether pixels, and the codec's name."""
@@ -69,24 +67,6 @@ class Job:
         return (self.folder / RESULT).is_file()
 
 
-@dataclass(frozen=True)
-class Overrides:
-    """Keys of recipes that a sweep sets, ``key=value``."""
-
-    every: tuple[str, ...]
-    """Of all recipes."""
-    latents: tuple[str, ...]
-    """Of the recipes of latents alone."""
-
-    def of(self, name: str) -> list[str]:
-        """What is set of one recipe."""
-        return [*self.every, *(() if experiments()[name].learns_pixels else self.latents)]
-
-    def load(self, name: str) -> Recipe:
-        """Load a recipe with them."""
-        return load_recipe(name, self.of(name))
-
-
 def plan_sweep(
     table: str,
     stores: Sequence[str],
@@ -99,14 +79,9 @@ def plan_sweep(
 ) -> list[Job]:
     """Plan the runs of a sweep, each after the one that it is initialised from. Writes nothing.
 
-    Args:
-        table: Name of a sweep, such as ``minc2500/table1``.
-        stores: Locations of all stores that may be needed, in any order.
-        out: Folder of runs.
-        seeds: All runs of one come before those of the next.
-        only: Pattern (``*`` and ``?``) of recipes; those they are initialised from come with them.
-        settings: ``key=value`` of all recipes.
-        latent_settings: ``key=value`` of the recipes of latents alone.
+    ``stores`` are locations of all that may be needed, in any order; all runs of a seed come before
+    those of the next. ``only`` is a pattern (``*`` and ``?``) of recipes: those that they are
+    initialised from come with them. ``latent_settings`` are of the recipes of latents alone.
 
     Raises:
         RecipeError: There is no such sweep, no recipe fits the pattern or its store, a store is
@@ -119,20 +94,25 @@ def plan_sweep(
         if key in ("seed", "data.store"):
             option = f"--{key.rpartition('.')[2]}"
             raise RecipeError(f"--set {setting}: a sweep sets {key} itself; give it with {option}")
-    wanted = [e for e in _experiments(table) if fnmatch(e.name, only)]
+    if table not in sweeps():
+        raise RecipeError(f"no table {table!r}: expected one of {', '.join(sweeps())}")
+    wanted = [e.name for e in sweeps()[table] if fnmatch(e.name, only)]
     if not wanted:
         raise RecipeError(
             f"--only {only}: expected a pattern that fits a recipe of {table}, such as "
-            f"{_experiments(table)[0].name}; latentset recipes lists them"
+            f"{sweeps()[table][0].name}; latentset recipes lists them"
         )
     opened = _match([open_store(store) for store in stores])
-    overrides = Overrides(tuple(settings), tuple(latent_settings))
+
+    def given(name: str) -> list[str]:
+        return [*settings, *(() if experiments()[name].learns_pixels else latent_settings)]
+
     recipes: dict[str, Recipe] = {}
-    for experiment in wanted:
-        recipe = overrides.load(experiment.name)
+    for name in wanted:
+        recipe = load_recipe(name, given(name))
         if origin := _origin(recipe):
-            recipes.setdefault(origin, overrides.load(origin))
-        recipes.setdefault(recipe.name, recipe)
+            recipes.setdefault(origin, load_recipe(origin, given(origin)))
+        recipes.setdefault(name, recipe)
     _check_teacher(settings, recipes)
     missing: dict[Content, list[str]] = {}
     for name, recipe in recipes.items():
@@ -140,20 +120,21 @@ def plan_sweep(
             missing.setdefault(_content(recipe), []).append(name)
     if missing:
         raise RecipeError(_describe_missing(table, missing.values()))
-    jobs = [
-        _job(recipe, opened[_content(recipe)], out, seed, overrides)
-        for seed in dict.fromkeys(seeds)
-        for recipe in recipes.values()
-    ]
+    jobs = []
+    for seed, (name, recipe) in product(dict.fromkeys(seeds), recipes.items()):
+        own, needs, store = [*given(name), f"seed={seed}"], None, opened[_content(recipe)]
+        if origin := _origin(recipe):
+            needs = out / origin / f"seed-{seed}"
+            own.append(f"weights.adopt={needs / chosen_weights(recipes[origin])}")
+        location = str(store.location)
+        recipe = resolve(
+            load_recipe(name, [*own, f"data.store={location}"]), store.header, location
+        )
+        folder = out / name / f"seed-{seed}"
+        jobs.append(Job(recipe, tuple(own), store.fingerprint, folder, needs))
     for job in jobs:
         _check_started(job)
     return jobs
-
-
-def _experiments(table: str) -> tuple[Experiment, ...]:
-    if table not in sweeps():
-        raise RecipeError(f"no table {table!r}: expected one of {', '.join(sweeps())}")
-    return sweeps()[table]
 
 
 def _check_teacher(settings: Sequence[str], names: Iterable[str]) -> None:
@@ -212,13 +193,11 @@ def _check_images(stores: Sequence[Store]) -> None:
         listings.setdefault(store.header.source.listing_sha256, []).append(store)
     if len(listings) < 2:
         return
-    lines = []
-    for listing, own in listings.items():
-        source = own[0].header.source
-        locations = ", ".join(str(store.location) for store in own)
-        lines.append(
-            f"  {source.name}, {source.samples:,} images (listing {listing[:12]}): {locations}"
-        )
+    lines = [
+        f"  {own[0].header.source.name}, {own[0].header.source.samples:,} images "
+        f"(listing {listing[:12]}): {', '.join(str(store.location) for store in own)}"
+        for listing, own in listings.items()
+    ]
     raise RecipeError(
         "the stores are not of the same images: expected one listing of ids, paths, labels "
         f"and splits, got {len(listings)}:\n"
@@ -238,49 +217,20 @@ def _describe_missing(table: str, groups: Iterable[list[str]]) -> str:
     lines = [f"{table} needs stores that were not given (--store STORE, once for each):"]
     for first, *others in groups:
         experiment = experiments()[first]
-        what = f"latents of {experiment.codec_name}"
-        if experiment.learns_pixels:
-            decoded = f"images decoded by {experiment.codec_name}"
-            what = decoded if experiment.codec else "the original images"
         more = f" and {len(others)} more" if others else ""
-        lines.append(f"  {what}, for {first}{more}:")
+        lines.append(f"  {experiment.learns_from}, for {first}{more}:")
         lines += [f"    {command}" for command in experiment.store_commands]
     return "\n".join(lines)
 
 
-def _job(recipe: Recipe, store: Store, out: Path, seed: int, overrides: Overrides) -> Job:
-    needs, own = None, [*overrides.of(recipe.name), f"seed={seed}"]
-    if origin := _origin(recipe):
-        needs = out / origin / f"seed-{seed}"
-        own.append(f"weights.adopt={needs / chosen_weights(overrides.load(origin))}")
-    location = str(store.location)
-    loaded = load_recipe(recipe.name, [*own, f"data.store={location}"])
-    return Job(
-        recipe=resolve(loaded, store.header, location),
-        settings=tuple(own),
-        fingerprint=store.fingerprint,
-        folder=out / recipe.name / f"seed-{seed}",
-        needs=needs,
-    )
-
-
 def _check_started(job: Job) -> None:
     """A folder that is there must be of this very run: a finished one is not looked at again."""
-    path = job.folder / RECIPE
-    if not path.exists():
+    start = read_start(job.folder, "Give another folder with --out")
+    if start is None:
         return
     if job.is_finished():
         read_result(job.folder)
-    try:
-        start: dict[str, Any] = json.loads(path.read_bytes())
-        before = Recipe.model_validate(start["recipe"])
-        fingerprint = str(start["store"]["fingerprint"])
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
-        raise TrainingError(
-            f"{path} cannot be read; was it written by another version? "
-            f"Give another folder with --out. {describe_invalid(error)}"
-        ) from error
-    changed = differences(before, job.recipe)
+    changed, fingerprint = differences(start.recipe, job.recipe), start.store.fingerprint
     if fingerprint != job.fingerprint:
         changed.append(f"store: fingerprint {fingerprint[:12]} -> {job.fingerprint[:12]}")
     if changed:

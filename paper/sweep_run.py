@@ -10,17 +10,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from types import FrameType
+from collections.abc import Sequence
 
 from rich.console import Console
 
 from latentset.datasets.errors import TrainingError
 from latentset.datasets.storage.atomic import try_lock
+from latentset.paper.report.runs import read_run
 from latentset.paper.sweep import Job
-from latentset.train.run.run_files import RECIPE, RESULT, read_result
+from latentset.train.run.run_files import RECIPE, RESULT
 
 PROGRAM = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
@@ -36,29 +34,14 @@ STOP_TIMEOUT_S = 60.0
 """For runs to end after Ctrl-C, seconds."""
 
 
-@dataclass
-class Running:
-    """A run that is being trained."""
-
-    job: Job
-    process: subprocess.Popen[bytes]
-    started: float
-    """By time.monotonic."""
-
-
 class Sweep:
-    """Trains runs in order, some at a time.
-
-    Args:
-        jobs: The runs.
-        limit: Runs at a time.
-        console: For a line each.
-    """
+    """Trains runs in order, ``limit`` at a time, with lines on a console."""
 
     def __init__(self, jobs: Sequence[Job], limit: int, console: Console) -> None:
         self._jobs = list(jobs)
         self._waiting = list(jobs)
-        self._running: list[Running] = []
+        self._running: dict[Job, tuple[subprocess.Popen[bytes], float]] = {}
+        """Processes, and when they started (``time.monotonic``)."""
         self._failed: dict[Job, str] = {}
         self._elsewhere: set[Job] = set()
         self._limit = limit
@@ -71,16 +54,19 @@ class Sweep:
             TrainingError: Some runs failed; all others have ended.
             KeyboardInterrupt: Ctrl-C, or SIGTERM; the runs were stopped and can be resumed.
         """
-        with _terminable():
-            try:
-                while self._waiting or self._running:
-                    self._start_ready()
-                    self._collect()
-                    if self._running or self._waiting:
-                        time.sleep(POLL_S)
-            except BaseException:  # whatever it was: no process is left running
-                self._stop()
-                raise
+        # SIGTERM, which job schedulers send, is treated as Ctrl-C.
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            while self._waiting or self._running:
+                self._start_ready()
+                self._collect()
+                if self._running or self._waiting:
+                    time.sleep(POLL_S)
+        except BaseException:  # whatever it was: no process is left running
+            self._stop()
+            raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
         if self._failed:
             raise TrainingError(
                 f"{len(self._failed)} of {len(self._jobs)} runs failed:\n"
@@ -89,22 +75,20 @@ class Sweep:
             )
 
     def _start_ready(self) -> None:
-        folders_failed = {job.folder: job for job in self._failed}
+        failed = {job.folder: job for job in self._failed}
+        ending = {job.folder for job in self._running}
         for job in list(self._waiting):
             if job.is_finished():
                 self._waiting.remove(job)
                 where = "elsewhere" if job in self._elsewhere else "already"
                 self._log(job, f"done {where}: {describe_result(job)}")
-            elif job.needs in folders_failed:
-                self._fail(job, f"not run, because {folders_failed[job.needs].title} failed")
-            elif len(self._running) < self._limit and self._is_ready(job):
-                self._start(job)
-
-    def _is_ready(self, job: Job) -> bool:
-        if job.needs is None:
-            return True
-        ending = any(running.job.folder == job.needs for running in self._running)
-        return not ending and (job.needs / RESULT).is_file()
+            elif job.needs in failed:
+                self._waiting.remove(job)
+                self._fail(job, f"not run, because {failed[job.needs].title} failed")
+            elif len(self._running) < self._limit:
+                needs = job.needs
+                if needs is None or (needs not in ending and (needs / RESULT).is_file()):
+                    self._start(job)
 
     def _start(self, job: Job) -> None:
         job.log.parent.mkdir(parents=True, exist_ok=True)
@@ -127,47 +111,43 @@ class Sweep:
                 env=_environment(self._limit),
                 start_new_session=True,  # Ctrl-C reaches it through us, once
             )
-        self._running.append(Running(job, process, time.monotonic()))
+        self._running[job] = process, time.monotonic()
 
     def _collect(self) -> None:
-        for running in list(self._running):
-            status = running.process.poll()
+        for job, (process, started) in list(self._running.items()):
+            status = process.poll()
             if status is None:
                 continue
-            self._running.remove(running)
-            job = running.job
+            del self._running[job]
             if status == 0 and job.is_finished():
-                minutes = (time.monotonic() - running.started) / 60
+                minutes = (time.monotonic() - started) / 60
                 self._log(job, f"{describe_result(job)} ({minutes:.1f} min)")
             else:
-                self._fail(job, f"{_reason(status)}; see {job.log}")
+                why = f"ended with status {status}" if status else "ended without a result"
+                if status < 0:
+                    why = f"ended by signal {-status} ({signal.Signals(-status).name})"
+                self._fail(job, f"{why}; see {job.log}")
 
     def _fail(self, job: Job, why: str) -> None:
-        if job in self._waiting:
-            self._waiting.remove(job)
         self._failed[job] = why
         self._log(job, f"FAILED: {why}")
 
     def _stop(self) -> None:
         """Let runs end by themselves, as after Ctrl-C; a second Ctrl-C ends them at once."""
-        if not self._running:
+        processes = [process for process, _ in self._running.values()]
+        if not processes:
             return
-        count = len(self._running)
-        self._print(f"stopping {count} runs; the same command resumes them")
-        self._signal(signal.SIGINT)
+        self._print(f"stopping {len(processes)} runs; the same command resumes them")
         end = time.monotonic() + STOP_TIMEOUT_S
         try:
-            while time.monotonic() < end and any(r.process.poll() is None for r in self._running):
+            for process in processes:
+                process.send_signal(signal.SIGINT)
+            while time.monotonic() < end and any(process.poll() is None for process in processes):
                 time.sleep(POLL_S)
         finally:
-            self._signal(signal.SIGKILL)
-            for running in self._running:
-                running.process.wait()
-
-    def _signal(self, number: signal.Signals) -> None:
-        for running in self._running:
-            if running.process.poll() is None:
-                running.process.send_signal(number)
+            for process in processes:
+                process.kill()  # nothing happens to one that has ended
+                process.wait()
 
     def _log(self, job: Job, what: str) -> None:
         count = len(self._jobs)
@@ -180,35 +160,11 @@ class Sweep:
 
 def describe_result(job: Job) -> str:
     """Accuracy of a finished run, such as ``test top-1 77.3 %``."""
-    result = read_result(job.folder)
-    if result["test"]:
-        return f"test top-1 {100 * result['test']['top1']:.1f} %"
-    if result["best"]:
-        return f"val top-1 {100 * result['best']['val_top1']:.1f} %"
-    return "trained"
+    run = read_run(job.folder)
+    return "trained" if run.split == "train" else f"{run.split} top-1 {100 * run.top1:.1f} %"
 
 
 def _environment(limit: int) -> dict[str, str]:
     """Divide the cores: threads that wait for a busy one slow a small network down a great deal."""
     threads = max(1, len(os.sched_getaffinity(0)) // limit)
     return {"OMP_NUM_THREADS": str(threads)} | os.environ
-
-
-def _reason(status: int) -> str:
-    if status < 0:
-        return f"ended by signal {-status} ({signal.Signals(-status).name})"
-    return f"ended with status {status}" if status else "ended without a result"
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Treat SIGTERM, which job schedulers send, as Ctrl-C."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -1,25 +1,17 @@
 """Titles, the paper's figures beside ours, and what was measured on what."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from latentset.paper import published
 from latentset.paper.experiments import TITLES, data_sets, experiments, sweeps
 from latentset.paper.recipes import load_recipe
 from latentset.paper.report.runs import DISTILLED, Group
+from latentset.train.models.blocks import PUBLISHED, Blocks
 from latentset.train.models.networks import FeatureAdaptation, PixelNetwork
 from latentset.train.recipe.recipe import Recipe, differences
 
 PAPER = data_sets()[published.DATA_SET].title
 """The data set of the paper's tables."""
-
-BLOCKS: dict[int, tuple[int, ...]] = {
-    18: (2, 2, 2, 2),
-    34: (3, 4, 6, 3),
-    50: (3, 4, 6, 3),
-    101: (3, 4, 23, 3),
-    152: (3, 8, 36, 3),
-}
-"""Blocks of layer1 to layer4 of the published ResNets (He et al. 2016, Table 1)."""
 
 
 def data_set_title(name: str) -> str:
@@ -31,13 +23,6 @@ def setting_title(setting: str) -> str:
     """Title of a setting, distilled or not, in the paper."""
     plain = setting.removesuffix(DISTILLED)
     return TITLES.get(plain, plain) + setting[len(plain) :]
-
-
-def codec_title(codec: str) -> str:
-    """Title of a codec in the paper: HyperMS-SSIM-4 of msssim-4."""
-    loss, _, quality = codec.partition("-")
-    names = {"msssim": "HyperMS-SSIM", "mse": "HyperMSE"}
-    return f"{names.get(loss, loss)}-{quality}" if codec else "originals"
 
 
 def codec_order(codec: str) -> tuple[str, int]:
@@ -77,27 +62,31 @@ def describe_runs(data_set: str, groups: Iterable[Group]) -> list[str]:
     Data set, split, seeds, networks, and how they differ from the paper's.
     """
     groups = list(groups)
-    measured = {_measured_on(group) for group in groups}
+    measured = set()
+    for run in (group.first for group in groups):
+        split = run.recipe.data.test_split if run.recipe and run.split == "test" else run.split
+        samples = f" ({run.samples:,} samples)" if run.samples else ""
+        measured.add(f"on split {split}{samples}")
     seeds = sorted({run.seed for group in groups for run in group.runs})
     over = f"mean over seeds {', '.join(map(str, seeds))}, ± standard deviation (n - 1)"
     lines = [
         f"{data_set_title(data_set)}. Top-1 in percent, {'; '.join(sorted(measured))}; "
         f"{over if len(seeds) > 1 else f'seed {seeds[0]}'}, number of seeds in parentheses."
     ]
-    networks: dict[str, list[str]] = {}
-    changed: dict[str, list[str]] = {}
+    networks: dict[str, dict[str, None]] = {}
+    changed: dict[str, dict[str, None]] = {}
     recipes = [group.first.recipe for group in groups if group.first.recipe is not None]
     for recipe in recipes:
         distilled = DISTILLED if recipe.distill.logits else ""
         title = setting_title(recipe.paper.setting if recipe.paper else recipe.name)
         if recipe.paper and title in TITLES.values():
             network = f"{describe_network(recipe)}, {recipe.schedule.epochs} epochs"
-            networks.setdefault(network, []).append(title + distilled)
+            networks.setdefault(network, {})[title + distilled] = None
         if difference := "; ".join(_differences(recipe)):
-            changed.setdefault(difference, []).append(title + distilled)
-    lines += [f"{_join(settings)}: {network}." for network, settings in networks.items()]
+            changed.setdefault(difference, {})[title + distilled] = None
+    lines += [f"{' and '.join(settings)}: {network}." for network, settings in networks.items()]
     lines += [
-        f"**{_join(settings)} changed from the recipe**: {difference}."
+        f"**{' and '.join(settings)} changed from the recipe**: {difference}."
         for difference, settings in changed.items()
     ]
     what, beside = name_networks(recipes), repeats_table1(data_set)
@@ -111,19 +100,6 @@ def describe_runs(data_set: str, groups: Iterable[Group]) -> list[str]:
     elif beside and data_set != published.DATA_SET:
         lines.append(f"The paper's figures beside them are of {PAPER}.")
     return lines
-
-
-def _join(settings: list[str]) -> str:
-    return " and ".join(dict.fromkeys(settings))
-
-
-def _measured_on(group: Group) -> str:
-    run = group.first
-    samples = f" ({run.samples:,} samples)" if run.samples else ""
-    split = run.split
-    if run.recipe is not None and split == "test":
-        split = run.recipe.data.test_split
-    return f"on split {split}{samples}"
 
 
 def _differences(recipe: Recipe) -> list[str]:
@@ -154,21 +130,20 @@ def describe_network(recipe: Recipe) -> str:
     return f"{model.kind}{begins}, {blocks}, width {model.width}, {size}x{size} {unit}"
 
 
-def name_networks(recipes: Iterable[Recipe]) -> str:
+def name_networks(recipes: Sequence[Recipe]) -> str:
     """Name how networks differ from the paper's; empty where all are the paper's."""
-    recipes = list(recipes)
-    blocks = [_blocks(recipe) for recipe in recipes]
-    if any(recipe.model.width < 64 for recipe in recipes) or any(
+    models = [recipe.model for recipe in recipes]
+    blocks = [(Blocks.of(model).depths, PUBLISHED[model.depth][1]) for model in models]
+    if any(model.width < 64 for model in models) or any(
         a < b for own, whole in blocks for a, b in zip(own, whole, strict=True)
     ):
         return "Slim networks, not the paper's"
-    if any((recipe.model.depth, recipe.model.width) != (50, 64) for recipe in recipes):
+    if any((model.depth, model.width) != (50, 64) for model in models):
         return "Another ResNet than the paper's"
-    sizes = [224 if isinstance(recipe.model, PixelNetwork) else 28 for recipe in recipes]
-    if (
-        any(own != whole for own, whole in blocks)
-        or sizes != [recipe.data.size for recipe in recipes]
-        or any(map(_near_identity, recipes))
+    if any(own != whole for own, whole in blocks) or any(
+        recipe.data.size != (224 if isinstance(recipe.model, PixelNetwork) else 28)
+        or _near_identity(recipe)
+        for recipe in recipes
     ):
         return "Another input, another beginning, or more blocks, than the paper's"
     return ""
@@ -176,10 +151,3 @@ def name_networks(recipes: Iterable[Recipe]) -> str:
 
 def _near_identity(recipe: Recipe) -> bool:
     return isinstance(recipe.model, FeatureAdaptation) and recipe.model.near_identity
-
-
-def _blocks(recipe: Recipe) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Blocks of a network's layers, and those of the published one of its depth."""
-    model = recipe.model
-    whole = BLOCKS[model.depth][0 if isinstance(model, PixelNetwork) else 1 :]
-    return model.depths or whole, whole

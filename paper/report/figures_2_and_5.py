@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from latentset.datasets.errors import StoreError
 from latentset.datasets.store import Store
-from latentset.paper.report.output import Part, new_figure, save_picture, write_caption, write_csv
+from latentset.paper.report.output import Part, new_figure, save_picture, write_csv
 from latentset.paper.report.stores import Stores
 
 BINS = 20
@@ -41,7 +41,7 @@ def write_figure2(stores: Stores, folder: Path) -> Part:
         axes.set_xlabel("fraction of values that are not zero")
         axes.set_xlim(0, 1)
     panels[0].set_ylabel("channels")
-    write_csv(folder / "figure2.csv", ("source", "codec", "channel", "nonzero"), rows)
+    write_csv(folder / "figure2.csv", rows)
     save_picture(figure, folder / "figure2.svg")
     return Part(("figure2.svg", "figure2.csv"))
 
@@ -75,21 +75,16 @@ class CodedImage:
     latents_resize: str
     decoded_resize: str
     """Resize rules of the stores of latents and of ``decoded``; ``none`` where there is none."""
-    y_hat: NDArray[np.int16]
-    """(h, w, SHOWN), of ``y_channels``."""
     y_channels: tuple[int, ...]
-    sigma_hat: NDArray[np.float32]
-    """(h, w, SHOWN), of ``sigma_channels``."""
     sigma_channels: tuple[int, ...]
+    latents: list[tuple[str, NDArray[Any]]]
+    """Titles and channels (h, w): SHOWN of y_hat, then SHOWN of sigma_hat."""
 
 
 def write_figure5(stores: Stores, sample: str | None, folder: Path) -> Part:
     """Write figure5.csv and figure5.svg: one image through every codec.
 
-    Args:
-        stores: The stores.
-        sample: Id of the image; the first of the first store's split test if None.
-        folder: Where to.
+    The image's id is ``sample``, or the first of the first store's split test where None.
 
     Raises:
         StoreError: No store of latents has the image.
@@ -117,10 +112,9 @@ def write_figure5(stores: Stores, sample: str | None, folder: Path) -> Part:
         }
         for one in coded
     ]
-    write_csv(folder / "figure5.csv", list(rows[0]), rows)
+    write_csv(folder / "figure5.csv", rows)
     figure = _draw(sample, original, rate, coded)
-    write_caption(figure, caption)
-    save_picture(figure, folder / "figure5.svg")
+    save_picture(figure, folder / "figure5.svg", caption)
     missing = ["the original"] if original is None else []
     missing += [f"what {one.codec} decodes" for one in coded if one.decoded is None]
     remark = f"without {', '.join(missing)} (--pixels STORE)" if missing else ""
@@ -177,10 +171,12 @@ def _code(store: Store, row: dict[str, Any], stores: Stores) -> CodedImage:
         decoded=decoded,
         latents_resize=store.header.resize,
         decoded_resize=resize,
-        y_hat=y_hat[:, :, list(y_channels)],
         y_channels=y_channels,
-        sigma_hat=sigma_hat[:, :, list(sigma_channels)],
         sigma_channels=sigma_channels,
+        latents=[
+            *((f"ŷ, channel {k}", y_hat[:, :, k]) for k in y_channels),
+            *((f"σ̂, channel {k}", sigma_hat[:, :, k]) for k in sigma_channels),
+        ],
     )
 
 
@@ -226,12 +222,8 @@ def _draw(
         title = one.codec + (f"\n{one.rate_bpp:.4f} bpp" if one.rate_bpp is not None else "")
         title += f", MS-SSIM {one.ms_ssim:.4f}" if one.ms_ssim is not None else ""
         row[0].set_title(title, fontsize=7)
-        for k, channel in enumerate(one.y_channels):
-            row[1 + k].imshow(one.y_hat[:, :, k], cmap="gray", interpolation="nearest")
-            row[1 + k].set_title(f"ŷ, channel {channel}", fontsize=7)
-        for k, channel in enumerate(one.sigma_channels):
-            cell = row[1 + SHOWN + k]
-            cell.imshow(one.sigma_hat[:, :, k], cmap="gray", interpolation="nearest")
-            cell.set_title(f"σ̂, channel {channel}", fontsize=7)
+        for cell, (title, values) in zip(row[1:], one.latents, strict=False):
+            cell.imshow(values, cmap="gray", interpolation="nearest")
+            cell.set_title(title, fontsize=7)
     figure.suptitle(sample, fontsize=8)
     return figure

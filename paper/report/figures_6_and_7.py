@@ -19,7 +19,6 @@ from latentset.paper.report.output import (
     Part,
     new_figure,
     save_picture,
-    write_caption,
     write_csv,
 )
 from latentset.paper.report.runs import NO_RUNS, Groups
@@ -55,7 +54,7 @@ def write_figure6(data_sets: Mapping[str, Groups], stores: Stores, folder: Path)
     ]
     if not rows:
         return Part(remark="no runs of known rate" if data_sets else NO_RUNS)
-    write_csv(folder / "figure6.csv", COLUMNS_6, rows)
+    write_csv(folder / "figure6.csv", rows, COLUMNS_6)
 
     def draw(rows: Sequence[Row]) -> Any:
         figure = new_figure(11, 4)
@@ -77,7 +76,7 @@ def write_figure7(data_sets: Mapping[str, Groups], stores: Stores, folder: Path)
         )
         return Part(remark=why if data_sets else NO_RUNS)
     originals = [row for row in rows if not row["codec"]]
-    write_csv(folder / "figure7.csv", COLUMNS_7, [*coded, *originals])
+    write_csv(folder / "figure7.csv", [*coded, *originals], COLUMNS_7)
     names = {row["data_set"] for row in coded}
     shown = [*coded, *(row for row in originals if row["data_set"] in names)]
 
@@ -117,9 +116,8 @@ def _write_pictures(
         groups = {key: group for key, group in data_sets[name].items() if key in shown}
         if caption := stores.describe_rates(groups):
             captions.append(f"{title}: {caption}")
-        write_caption(figure, caption)
         files.append(f"{path.name}-{name}.svg")
-        save_picture(figure, path.with_name(files[-1]))
+        save_picture(figure, path.with_name(files[-1]), caption)
     return Part((*files, f"{path.name}.csv"), remark, " ".join(captions))
 
 

@@ -35,10 +35,12 @@ class Part:
     """What must be known to read it, beside its files."""
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write these columns of rows as CSV; numbers in full, nothing where there is None."""
+def write_csv(
+    path: Path, rows: Sequence[Mapping[str, Any]], columns: Collection[str] | None = None
+) -> None:
+    """Write rows as CSV, all columns or these; numbers in full, nothing where there is None."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
+    writer = csv.DictWriter(text, columns or rows[0], lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(path, text.getvalue())
@@ -67,17 +69,13 @@ def new_figure(width: float, height: float) -> Any:
     return figure
 
 
-def write_caption(figure: Any, caption: str) -> None:
-    """Write a caption, where there is one, below a figure."""
+def save_picture(figure: Any, path: Path, caption: str = "") -> None:
+    """Write a figure as SVG, without date and random names, or as PNG, a caption below it."""
+    import matplotlib as mpl
+
     if caption:
         width = int(figure.get_figwidth() * 20)
         figure.supxlabel(textwrap.fill(caption, width), fontsize=7)
-
-
-def save_picture(figure: Any, path: Path) -> None:
-    """Write a figure as SVG, without date and random names, or as PNG."""
-    import matplotlib as mpl
-
     kind = path.suffix.removeprefix(".")
     metadata = {"Date": None} if kind == "svg" else {}
     with mpl.rc_context({"svg.hashsalt": "latentset"}), atomic_file(path) as partial:

@@ -106,7 +106,7 @@ def _page(
     for name, groups in data_sets.items():
         runs = [run for group in groups.values() for run in group.runs]
         seeds = sorted({run.seed for run in runs})
-        what = name_networks(run.recipe for run in runs if run.recipe is not None)
+        what = name_networks([run.recipe for run in runs if run.recipe is not None])
         lines.append(
             f"- {data_set_title(name)}: {len(runs)} runs of the paper's experiments, seeds "
             f"{', '.join(map(str, seeds))}" + (f"; **{what[0].lower()}{what[1:]}**" if what else "")

@@ -3,7 +3,7 @@
 import re
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -64,8 +64,7 @@ def gather(runs: Sequence[Run]) -> list[ResultLine]:
 
 def write_tables(lines: Sequence[ResultLine], folder: Path) -> None:
     """Write results.csv and results.md."""
-    columns = [field.name for field in fields(ResultLine)]
-    write_csv(folder / "results.csv", columns, [asdict(line) for line in lines])
+    write_csv(folder / "results.csv", [asdict(line) for line in lines])
     table = markdown(TITLES, [_cells(line) for line in lines], left=LEFT)
     write_atomically(folder / "results.md", table)
 

@@ -67,6 +67,17 @@ class Group:
     top5: float | None
     """Percent, where all runs have it."""
 
+    def columns(self) -> dict[str, Any]:
+        """Columns of CSV files that all tables of accuracies have."""
+        return {
+            "split": self.first.split,
+            "samples": self.first.samples,
+            "parameters": self.first.result["parameters"],
+            "seeds": len(self.runs),
+            "top1": self.top1,
+            "top1_spread": self.top1_spread,
+        }
+
 
 Key = tuple[str, str]
 """Setting and codec, as a recipe's table [paper] names them; :data:`DISTILLED` may follow the
@@ -98,12 +109,14 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
                 f"{folder}: expected finished runs ({RESULT}) in it, found none; "
                 "latentset train writes that file when it ends"
             )
-        runs += [_read_run(path.parent) for path in found]
+        runs += [read_run(path.parent) for path in found]
     return runs
 
 
-def _read_run(folder: Path) -> Run:
-    result, start = read_result(folder), _start(folder)
+def read_run(folder: Path) -> Run:
+    """Read a finished run."""
+    result = read_result(folder)
+    start = read_start(folder, "Leave the run out, or train it again")
     test, best = result["test"], result["best"]
     if test:
         split, top1, top5 = "test", test["top1"], test["top5"]
@@ -133,16 +146,15 @@ def find_unfinished(folders: Iterable[Path]) -> list[Path]:
     return [folder for folder in started if not (folder / RESULT).exists()]
 
 
-def _start(folder: Path) -> Start | None:
+def read_start(folder: Path, remedy: str) -> Start | None:
+    """Read how a run was started, if it was; ``remedy`` ends the message where that cannot be."""
     path = folder / RECIPE
-    if not path.exists():
-        return None
     try:
-        return Start.model_validate_json(path.read_bytes())
+        return Start.model_validate_json(path.read_bytes()) if path.exists() else None
     except ValidationError as error:
         raise TrainingError(
-            f"{path} cannot be read; was it written by another version? Leave the run out, or "
-            f"train it again. {describe_invalid(error)}"
+            f"{path} cannot be read; was it written by another version? {remedy}. "
+            f"{describe_invalid(error)}"
         ) from error
 
 

@@ -15,7 +15,7 @@ from latentset.paper.report.captions import (
     sort_codecs,
 )
 from latentset.paper.report.output import NOTHING, Part, markdown, number, write_csv
-from latentset.paper.report.runs import DISTILLED, NO_RUNS, Group, Groups, Key, cell
+from latentset.paper.report.runs import DISTILLED, NO_RUNS, Group, Groups, cell
 from latentset.paper.report.stores import Stores
 
 SETTINGS = ("anchor2", "cresnet", "fa-cresnet")
@@ -24,22 +24,23 @@ SETTINGS = ("anchor2", "cresnet", "fa-cresnet")
 FURTHER = tuple(f"{setting}{DISTILLED}" for setting in SETTINGS)
 """Columns after the paper's, where there are such runs."""
 
-COLUMNS = ("data_set", "setting", "codec", "codec_name", "rate_bpp", "rate_of", "split", "samples",
-           "parameters", "seeds", "top1", "top1_spread", "top5", "paper_rate_bpp",
-           "paper_top1")  # fmt: skip
-"""Of table1.csv."""
-
 
 def write_table1(data_sets: Mapping[str, Groups], stores: Stores, folder: Path) -> Part:
     """Write table1.csv and table1.md; bits per pixel are of the split that accuracies are of."""
-    chosen = {
-        name: {key: group for key, group in groups.items() if _belongs(key)}
-        for name, groups in data_sets.items()
-    }
-    chosen = {name: groups for name, groups in chosen.items() if groups}
+    chosen: dict[str, Groups] = {}
+    for name, groups in data_sets.items():
+        own = {
+            (setting, codec): group
+            for (setting, codec), group in groups.items()
+            if setting in (*TITLES, *FURTHER) and (not codec or codec.startswith("msssim"))
+        }
+        if own:
+            chosen[name] = own
     if not chosen:
         return Part(remark="no runs of Table 1's recipes" if data_sets else NO_RUNS)
-    write_csv(folder / "table1.csv", COLUMNS, list(stores.rows(chosen)))
+    rows = list(stores.rows(chosen))
+    columns = [name for name in rows[0] if name not in ("psnr_db", "ms_ssim")]
+    write_csv(folder / "table1.csv", rows, columns)
     text = "# Table 1: accuracy at each rate\n"
     for name, groups in chosen.items():
         lines = describe_runs(name, groups.values())
@@ -49,11 +50,6 @@ def write_table1(data_sets: Mapping[str, Groups], stores: Stores, folder: Path) 
         text += "\n" + _table(name, groups, stores) + _differences(name, groups)
     write_atomically(folder / "table1.md", text)
     return Part(("table1.md", "table1.csv"))
-
-
-def _belongs(key: Key) -> bool:
-    setting, codec = key
-    return setting in (*TITLES, *FURTHER) and (not codec or codec.startswith("msssim"))
 
 
 def _table(name: str, groups: Groups, stores: Stores) -> str:
@@ -71,13 +67,8 @@ def _table(name: str, groups: Groups, stores: Stores) -> str:
     for codec in sort_codecs(codec for _, codec in groups):
         of_codec = [groups[s, codec] for s in (*further, *SETTINGS) if (s, codec) in groups]
         rate, _ = stores.rate_bpp(of_codec[-1])
-        papers = papers_bpp(name, codec)
-        cells = [
-            of_codec[-1].codec_name,
-            number(rate, 4),
-            NOTHING if papers is None else f"{papers}",
-        ]
-        cells += ["", ""]
+        papers = str(papers_bpp(name, codec) or NOTHING)
+        cells = [of_codec[-1].codec_name, number(rate, 4), papers, "", ""]
         for setting in SETTINGS:
             cells.append(cell(groups.get((setting, codec))))
             cells.append(number(papers_top1(name, setting, codec), 1))

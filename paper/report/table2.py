@@ -22,7 +22,6 @@ from latentset.paper.network_cost import (
     measure_times,
 )
 from latentset.paper.report.captions import (
-    codec_title,
     data_set_title,
     setting_title,
     sort_codecs,
@@ -66,12 +65,12 @@ class CodecTimings(BaseModel):
 
 
 MEASURES = (
-    ("inference, ms", "inference_ms", "paper_inference_ms", 1),
-    ("pass, MB", "pass_mb", "paper_pass_mb", 1),
-    ("parameters, M", "parameters", "paper_parameters_m", 10**6),
-    ("mult-adds, G", "mult_adds", "paper_mult_adds_g", 10**9),
+    ("inference, ms", "inference_ms", "inference_ms", 1),
+    ("pass, MB", "pass_mb", "pass_mb", 1),
+    ("parameters, M", "parameters", "parameters_m", 10**6),
+    ("mult-adds, G", "mult_adds", "mult_adds_g", 10**9),
 )
-"""Title, our column, the paper's, and the unit of ours."""
+"""Title, our column, the field of ``PublishedCost``, and the unit of ours."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def write_table2(
         _row(one, sizes[one.network, one.side], times.get((one.network, one.side)))
         for one in networks
     ]
-    write_csv(folder / "table2.csv", list(rows[0]), rows)
+    write_csv(folder / "table2.csv", rows)
     text = "# Table 2: what one image costs\n\n"
     if timing:
         passes = [len(seconds) for seconds in times.values()]
@@ -153,12 +152,13 @@ def write_table2(
 def _papers() -> Iterator[MeasuredNetwork]:
     resnet = ResNetNetwork(kind="resnet", num_classes=CLASSES)
     for codec in published.CODECS:
+        title = codec.replace("msssim", "HyperMS-SSIM")
         n = (2, 3, 4) if codec == "msssim-1" else (3, 4, 5)
         network = FACResNetNetwork(
             kind="fa-cresnet", num_classes=CLASSES, channels=CHANNELS[codec], n=n
         )
-        yield MeasuredNetwork(PAPERS, "anchor2", codec, codec_title(codec), resnet, 224)
-        yield MeasuredNetwork(PAPERS, "fa-cresnet", codec, codec_title(codec), network, 28)
+        yield MeasuredNetwork(PAPERS, "anchor2", codec, title, resnet, 224)
+        yield MeasuredNetwork(PAPERS, "fa-cresnet", codec, title, network, 28)
 
 
 def _runs(data_sets: Mapping[str, Groups]) -> Iterator[MeasuredNetwork]:
@@ -175,21 +175,23 @@ def _runs(data_sets: Mapping[str, Groups]) -> Iterator[MeasuredNetwork]:
 
 def _row(one: MeasuredNetwork, size: NetworkSize, seconds: list[float] | None) -> dict[str, Any]:
     papers = published.TABLE2.get((one.setting, one.codec)) if one.title == PAPERS else None
-    return {
+    ours = {
+        "inference_ms": 1000 * statistics.median(seconds) if seconds else None,
+        "pass_mb": size.pass_bytes / 1e6,
+        "parameters": size.parameters,
+        "mult_adds": size.mult_adds,
+    }
+    row = {
         "networks": one.title,
         "setting": one.setting,
         "codec": one.codec_name,
         "width": one.network.width,
         "input": one.side,
-        "inference_ms": 1000 * statistics.median(seconds) if seconds else None,
-        "paper_inference_ms": papers.inference_ms if papers else None,
-        "pass_mb": size.pass_bytes / 1e6,
-        "paper_pass_mb": papers.pass_mb if papers else None,
-        "parameters": size.parameters,
-        "paper_parameters_m": papers.parameters_m if papers else None,
-        "mult_adds": size.mult_adds,
-        "paper_mult_adds_g": papers.mult_adds_g if papers else None,
     }
+    for _, column, papers_column, _ in MEASURES:
+        row[column] = ours[column]
+        row[f"paper_{papers_column}"] = getattr(papers, papers_column, None)
+    return row
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -203,27 +205,19 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
             digits = 3 if value is not None and value < unit else 1
             line.append(number(None if value is None else value / unit, digits))
             if papers:
-                line.append(number(row[papers_key], 1))
+                line.append(number(row[f"paper_{papers_key}"], 1))
     return markdown(titles, lines, left=("codec", "network"))
 
 
 def _write_codecs(times: CodecTimings, folder: Path) -> str:
-    rows: list[dict[str, Any]] = []
-    lines = []
+    columns = ("codec", "encode_ms", "paper_encode_ms", "decode_ms", "paper_decode_ms")
+    rows, lines = [], []
     for name, found in times.codecs.items():
         key = "-".join(name.rsplit("-", 2)[-2:])
         encode, decode = published.CODEC_MS.get(key, (None, None))
-        rows.append(
-            {
-                "codec": name,
-                "encode_ms": found.encode_ms,
-                "paper_encode_ms": encode,
-                "decode_ms": found.decode_ms,
-                "paper_decode_ms": decode,
-            }
-        )
-        ours = number(found.encode_ms, 1), number(found.decode_ms, 1)
-        lines.append([name, ours[0], number(encode, 0), ours[1], number(decode, 0)])
-    write_csv(folder / "table2-codecs.csv", list(rows[0]), rows)
+        ms = (found.encode_ms, encode, found.decode_ms, decode)
+        rows.append(dict(zip(columns, (name, *ms), strict=True)))
+        lines.append([name, *map(number, ms, (1, 0, 1, 0))])
+    write_csv(folder / "table2-codecs.csv", rows)
     titles = ["codec", "encoding, ms", "paper's", "decoding, ms", "paper's"]
     return markdown(titles, lines, left=("codec",))

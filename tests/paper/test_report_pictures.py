@@ -49,7 +49,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Drawn:
     write_run(folder / "runs-8", "trashnet/anchor1", 0.8, store=store.fingerprint, rate_bpp=3.0)
     figures: Drawn = {}
 
-    def keep(figure: Any, path: Path) -> None:
+    def keep(figure: Any, path: Path, caption: str = "") -> None:
         figures[path.name] = figure
 
     with pytest.MonkeyPatch.context() as patch:

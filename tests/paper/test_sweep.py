@@ -1,6 +1,5 @@
 """Sweeps: what is planned, and real training processes that crash, are killed and resume."""
 
-import fcntl
 import io
 import json
 import os
@@ -18,6 +17,7 @@ from typer.testing import CliRunner
 
 from latentset.cli.paper import sweep
 from latentset.datasets.errors import RecipeError, TrainingError
+from latentset.datasets.storage.atomic import try_lock
 from latentset.paper.sweep import Job, plan_sweep
 from latentset.paper.sweep_run import STOP_TIMEOUT_S, Sweep
 from tests.makers import stores as made_stores
@@ -195,7 +195,7 @@ def test_trains_in_order_and_then_has_nothing_to_do(stores: list[str], tmp_path:
         "cresnet-msssim-4"
     )
     log = (folder / "seed-0.log").read_text()
-    assert "trashnet/anchor2-msssim-4/seed-0/best.safetensors:\nadopted " in log
+    assert "trashnet/anchor2-msssim-4/seed-0/best.safetensors:\npretrained " in log
 
     again = run(plan())
     assert again.count("done already: test top-1 ") == 2
@@ -255,7 +255,7 @@ def test_a_killed_run_is_resumed(stores: list[str], tmp_path: Path) -> None:
 
     text = run(jobs)
     assert "[1/1] trashnet/anchor1, seed 0: resumes" in text
-    assert "going on where it stopped" in jobs[0].log.read_text()
+    assert "resuming where it stopped" in jobs[0].log.read_text()
     epochs = [line.partition(",")[0] for line in metrics.read_text().splitlines()[1:]]
     assert epochs == [str(k) for k in range(1, 41)]
 
@@ -264,7 +264,7 @@ def test_a_run_of_another_sweep_is_waited_for(stores: list[str], tmp_path: Path)
     jobs = plan_sweep("trashnet/table1", stores, tmp_path, only="*/anchor1", settings=SMALL)
     jobs[0].log.parent.mkdir(parents=True)
     log = jobs[0].log.open("ab")
-    fcntl.flock(log, fcntl.LOCK_EX)
+    assert try_lock(log)
 
     def finish() -> None:
         time.sleep(1)
@@ -299,7 +299,7 @@ def test_figures_that_cannot_be_read_stop_everything(stores: list[str], tmp_path
     assert "stopping 1 runs; the same command resumes them" in text
     assert f"error: {other.folder}/result.json cannot be read: " in text
     with first.log.open("ab") as log:  # its process has ended, and the lock with it
-        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert try_lock(log)
     assert not first.is_finished()
 
     (other.folder / "recipe.json").write_bytes((first.folder / "recipe.json").read_bytes())
@@ -373,7 +373,7 @@ def test_ctrl_c_stops_the_runs(stores: list[str], tmp_path: Path, background: bo
     assert text.splitlines()[-1] == "stopping 1 runs; the same command resumes them"
     log = metrics.parent.with_name("seed-0.log")
     with log.open("ab") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody trains it any more
+        assert try_lock(handle)  # nobody trains it any more
     # It ended by itself, and was not killed: at most the epoch's line came after.
     _, said, after = log.read_text().partition("stopping after this step; Ctrl-C again stops at ")
     assert said
