@@ -24,7 +24,7 @@ from latentset.pipeline.codec.load.graph import (
     substitute,
     without_control_inputs,
 )
-from latentset.pipeline.codec.load.structure import ENCODE_OPS, Structure
+from latentset.pipeline.codec.load.structure import ENCODE_OPS, Structure, pair_y_with_z
 from latentset.pipeline.tensorflow_setup import tf
 
 _SYMBOLS_OUTPUT = {
@@ -33,7 +33,6 @@ _SYMBOLS_OUTPUT = {
     "EntropyDecodeChannel": 1,
 }
 """Range-decode ops, and which of their outputs has the symbols."""
-_STRINGS_INPUT = 0
 _INDEX_INPUT = {"UnboundedIndexRangeDecode": 1, "EntropyDecodeIndex": 1}
 
 _PASS_OPS = frozenset(
@@ -97,7 +96,7 @@ def replace_decoded_z(graph: Graph, structure: Structure) -> tuple[Graph, Decode
     if not decoders:
         return graph, None
     for decoder in decoders:
-        strings = graph.inputs(decoder.node)[_STRINGS_INPUT]
+        strings = graph.inputs(decoder.node)[0]
         sources = graph.find_upstream(strings, stop=lambda node: node.op in ENCODE_OPS)
         if [node.name for node in sources] != [structure.z.node]:
             names = ", ".join(repr(node.name) for node in sources) or "no string that it made"
@@ -117,13 +116,8 @@ def find_receiver_decoders(graph: Graph) -> dict[Role, Decoder]:
     """Find the decoders of y and of z in a receiver: that of y has an index that follows from z."""
     decoders = _find_decoders(graph)
     adaptive = [decoder for decoder in decoders if _is_adaptive(graph, decoder, decoders)]
-    fixed = [decoder for decoder in decoders if decoder not in adaptive]
-    if len(adaptive) != 1 or len(fixed) != 1:
-        raise CodecGraphError(
-            f"expected one range-decode op with a scale index (y) and one without (z); found "
-            f"{len(adaptive)} with an index and {len(fixed)} without"
-        )
-    return {"y_hat": adaptive[0], "z_hat": fixed[0]}
+    y, z = pair_y_with_z(decoders, adaptive, "range-decode")
+    return {"y_hat": y, "z_hat": z}
 
 
 def cut_receiver(

@@ -6,7 +6,7 @@ are flattened first, so that one walk serves both.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple
@@ -39,8 +39,8 @@ class TensorRef(NamedTuple):
 
     @classmethod
     def parse(cls, name: str) -> "TensorRef":
-        """Read ``node``, ``node:0`` or, for an edge of a graph, ``node:1``."""
-        node, _, output = name.partition(":")
+        """Read ``node``, ``node:1`` or, of a control input, ``^node``."""
+        node, _, output = name.lstrip("^").partition(":")
         return cls(node, int(output) if output else 0)
 
     def __str__(self) -> str:
@@ -50,8 +50,7 @@ class TensorRef(NamedTuple):
 class Graph:
     """Nodes of a flat ``GraphDef`` by name, and walks along its edges.
 
-    Raises:
-        CodecGraphError: It has a cycle outside of loops, in which a walk would not end.
+    CodecGraphError if it has a cycle outside of loops, in which a walk would not end.
     """
 
     def __init__(self, graph_def: Any) -> None:
@@ -77,6 +76,12 @@ class Graph:
     def inputs(self, name: str) -> list[TensorRef]:
         """Return the tensors that a node takes, without control inputs."""
         return [TensorRef.parse(i) for i in self.node(name).input if not i.startswith("^")]
+
+    def skip(self, ref: TensorRef, ops: Collection[str]) -> TensorRef:
+        """Go back over ops that pass their first input on."""
+        while self.op(ref) in ops:
+            ref = self.inputs(ref.node)[0]
+        return ref
 
     @cached_property
     def consumers(self) -> dict[TensorRef, list[Any]]:
@@ -122,7 +127,7 @@ class Graph:
         users: dict[str, list[str]] = defaultdict(list)
         for node in self.graph_def.node:
             for name in node.input:
-                users[_node_of(name)].append(node.name)
+                users[TensorRef.parse(name).node].append(node.name)
         return set(_reach(names, lambda name: users[name]))
 
     def _parents(self, name: str) -> list[str]:
@@ -135,7 +140,7 @@ def extract(graph_def: Any, names: Iterable[str]) -> Any:
     The function library is kept whole. Devices and stale shapes are dropped.
     """
     nodes = Graph(graph_def)
-    wanted = _reach(names, lambda name: [_node_of(i) for i in nodes.node(name).input])
+    wanted = _reach(names, lambda name: [TensorRef.parse(i).node for i in nodes.node(name).input])
     result = tf.compat.v1.GraphDef()
     result.node.extend(node for node in graph_def.node if node.name in wanted)
     result.library.CopyFrom(graph_def.library)
@@ -154,7 +159,7 @@ def without_control_inputs(
     """Copy a ``GraphDef`` without its control inputs, or without those of unwanted nodes."""
     result = _copy(graph_def)
     for node in result.node:
-        node.input[:] = [i for i in node.input if not (i.startswith("^") and unwanted(_node_of(i)))]
+        node.input[:] = [i for i in node.input if not (i.startswith("^") and unwanted(i[1:]))]
     return result
 
 
@@ -208,7 +213,8 @@ def flatten(graph_def: Any, names: Iterable[str]) -> Any:
     from tensorflow.core.protobuf import config_pb2
     from tensorflow.python.grappler import tf_optimizer
 
-    register_range_coder_ops()
+    from latentset.pipeline.tensorflow_setup import tfc  # noqa: F401 - registers its ops
+
     metagraph = tf.compat.v1.MetaGraphDef()
     metagraph.graph_def.CopyFrom(graph_def)
     functions = metagraph.graph_def.library.function
@@ -239,11 +245,6 @@ def flatten(graph_def: Any, names: Iterable[str]) -> Any:
     return flat
 
 
-def register_range_coder_ops() -> None:
-    """Register the ops of tensorflow-compression, before TensorFlow looks them up."""
-    from latentset.pipeline.tensorflow_setup import tfc  # noqa: F401
-
-
 def _calls(graph_def: Any) -> list[str]:
     functions = {function.signature.name for function in graph_def.library.function}
     return [n.name for n in graph_def.node if n.op in FUNCTION_CALLS or n.op in functions]
@@ -258,10 +259,6 @@ def _reach(names: Iterable[str], step: Callable[[str], Iterable[str]]) -> dict[s
         found |= new
         pending += new
     return found
-
-
-def _node_of(name: str) -> str:
-    return name.lstrip("^").partition(":")[0]
 
 
 def _copy(graph_def: Any) -> Any:

@@ -99,7 +99,7 @@ def _sender_rows(codec: Codec) -> Iterator[tuple[str, str, str]]:
     how = "added to the decoded symbols" if decoded_z else "from the rounding of z"
     span = f"{min(info.z_offset):.4g} to {max(info.z_offset):.4g} over the channels"
     yield "offset of z", ", ".join(map(str, report.z_offset)) or "none", f"{how}: {span}"
-    sizes = {"image": SIZE, "y": info.y_size(*SIZE), "z": info.z_size(*SIZE)}
+    sizes = codec.sizes(*SIZE)
     for port in codec.file.sender.outputs:
         if (role := codec.size_roles.get(port.key)) is not None:
             size, image = ("x".join(map(str, sizes[r])) for r in (role, "image"))
@@ -128,16 +128,18 @@ def _receiver_rows(codec: Codec) -> Iterator[tuple[str, str, str]]:
 
 def _signatures(codec: Codec) -> Table:
     table = _table("signature", "key", "tensor", title="Signatures")
-    for name, signature in (("sender", codec.file.sender), ("receiver", codec.file.receiver)):
-        if signature is None:
-            table.add_row(name, "", "none")
-            continue
-        for arrow, ports in (("in", signature.inputs), ("out", signature.outputs)):
-            for port in ports:
-                shape = ", shape unknown"
-                if port.shape is not None:
-                    shape = f" ({', '.join('?' if n is None else str(n) for n in port.shape)})"
-                table.add_row(f"{name} {arrow}", port.key, _lines(port.tensor, port.dtype + shape))
+    sender, receiver = codec.file.sender, codec.file.receiver
+    sides = {"sender in": sender.inputs, "sender out": sender.outputs}
+    if receiver is not None:
+        sides |= {"receiver in": receiver.inputs, "receiver out": receiver.outputs}
+    for side, ports in sides.items():
+        for port in ports:
+            shape = ", shape unknown"
+            if port.shape is not None:
+                shape = f" ({', '.join('?' if n is None else str(n) for n in port.shape)})"
+            table.add_row(side, port.key, _lines(port.tensor, port.dtype + shape))
+    if receiver is None:
+        table.add_row("receiver", "", "none")
     return table
 
 

@@ -38,11 +38,8 @@ def largest_sums(kernel: NDArray[Any], stride: int) -> NDArray[np.float64]:
 
     A convolution of stride 2 up has four kinds of outputs, each of which meets every other tap.
     """
-    sums = [
-        np.abs(kernel[i::stride, j::stride]).sum(axis=(0, 1, 2), dtype=np.float64)
-        for i in range(stride)
-        for j in range(stride)
-    ]
+    phases = [kernel[i::stride, j::stride] for i in range(stride) for j in range(stride)]
+    sums = [np.abs(taps).sum(axis=(0, 1, 2), dtype=np.float64) for taps in phases]
     largest: NDArray[np.float64] = np.max(sums, axis=0)
     return largest
 
@@ -56,11 +53,7 @@ def is_integer_network(graph: Graph, symbols: TensorRef, index: TensorRef) -> bo
 
 
 def find_exact_limit(
-    graph: Graph,
-    symbols: TensorRef,
-    index: TensorRef,
-    image: TensorRef,
-    offset: TensorRef | None,
+    graph: Graph, symbols: TensorRef, index: TensorRef, image: TensorRef, offset: TensorRef | None
 ) -> int | None:
     """Find the largest magnitude of z_hat with an exact scale index, in any order of summation.
 
@@ -102,11 +95,11 @@ def _keeps_integers(graph: Graph, node: Any) -> bool:
     if node.op in _DATA_INPUT:
         return bool(_data(graph, node).op == "Cast")
     if node.op == "Cast":
-        if not _is_float(node.attr["SrcT"].type):
-            return True
-        return _before(graph, graph.inputs(node.name)[0]).op in _ROUND
-    known = node.op in _ROUND or node.op in _KEEP_ORDER
-    return known or ("T" in node.attr and not _is_float(node.attr["T"].type))
+        rounded = graph.op(graph.skip(graph.inputs(node.name)[0], _KEEP_ORDER)) in _ROUND
+        return rounded or not tf.dtypes.as_dtype(node.attr["SrcT"].type).is_floating
+    if node.op in _ROUND or node.op in _KEEP_ORDER:
+        return True
+    return "T" in node.attr and not tf.dtypes.as_dtype(node.attr["T"].type).is_floating
 
 
 def _is_z_hat(graph: Graph, cast: Any, symbols: TensorRef, offset: TensorRef | None) -> bool:
@@ -126,16 +119,5 @@ def _is_z_hat(graph: Graph, cast: Any, symbols: TensorRef, offset: TensorRef | N
 
 def _data(graph: Graph, convolution: Any) -> Any:
     """Return the node that computed what is convolved, before it was padded."""
-    return _before(graph, graph.inputs(convolution.name)[_DATA_INPUT[convolution.op]])
-
-
-def _before(graph: Graph, ref: TensorRef) -> Any:
-    """Return the node that computed a value, before it was padded or cropped."""
-    node = graph.node(ref.node)
-    while node.op in _KEEP_ORDER:
-        node = graph.node(graph.inputs(node.name)[0].node)
-    return node
-
-
-def _is_float(dtype: int) -> bool:
-    return bool(tf.dtypes.as_dtype(dtype).is_floating)
+    ref = graph.inputs(convolution.name)[_DATA_INPUT[convolution.op]]
+    return graph.node(graph.skip(ref, _KEEP_ORDER).node)

@@ -9,13 +9,7 @@ from numpy.typing import NDArray
 
 from latentset.datasets.errors import CodecGraphError
 from latentset.pipeline.codec.load.allowed_ops import RANGE_CODER_OPS
-from latentset.pipeline.codec.load.graph import (
-    Graph,
-    TensorRef,
-    extract,
-    register_range_coder_ops,
-    without_control_inputs,
-)
+from latentset.pipeline.codec.load.graph import Graph, TensorRef, extract, without_control_inputs
 from latentset.pipeline.codec.load.metagraph import CodecFile, Signature
 from latentset.pipeline.tensorflow_setup import tf
 
@@ -49,16 +43,11 @@ class Latents:
 
 
 class Program:
-    """A graph in a session of its own; importing and running it checks no ops.
+    """A graph, cut to what is needed and checked (``allowed_ops``), in a session of its own.
 
-    Args:
-        graph_def: What to import, already cut to what is needed and checked (``allowed_ops``).
-        inputs: Names of the tensors that take values.
-        outputs: Names of the tensors to compute.
-        threads: Threads within one op.
-        image: The tensor among ``inputs`` that is replaced by a placeholder for images of any size
-            and number, uint8 (N, H, W, 3).
-        producer_ops: The metagraph's ``stripped_op_list``: newer ops can be read with it.
+    ``inputs`` and ``outputs`` name tensors. ``image`` is the one among the inputs that is replaced
+    by a placeholder for images of any size and number, uint8 (N, H, W, 3). With ``producer_ops``,
+    the metagraph's ``stripped_op_list``, newer ops can be read.
     """
 
     def __init__(
@@ -72,7 +61,7 @@ class Program:
         producer_ops: Any = None,
     ) -> None:
         if any(node.op in RANGE_CODER_OPS for node in graph_def.node):
-            register_range_coder_ops()
+            from latentset.pipeline.tensorflow_setup import tfc  # noqa: F401 - registers its ops
         with tf.Graph().as_default() as graph:
             replaced = {}
             if image is not None:

@@ -24,18 +24,6 @@ STRING_OVERHEAD_BITS = 32
 
 
 @dataclass(frozen=True)
-class LatentSizes:
-    """What two test images show of the latents."""
-
-    channels: int
-    z_channels: int
-    y_downsampling: int
-    z_downsampling: int
-    free_batch: bool
-    """A batch of both gives what each gives alone."""
-
-
-@dataclass(frozen=True)
 class SelfCheck:
     """Bits of one test image, as its latents imply them and as its strings have them."""
 
@@ -64,21 +52,15 @@ def make_test_images(size: tuple[int, int] = SIZE) -> NDArray[np.uint8]:
     return rounded
 
 
-def measure_sizes(run: Callable[[NDArray[np.uint8]], Latents]) -> LatentSizes:
-    """Compute the latents of the test images; CodecGraphError if their sizes do not fit."""
-    images = make_test_images()
-    singles = [run(images[i : i + 1]) for i in range(2)]
-    first = singles[0]
-    if first.y_hat.shape != first.scale_index.shape:
-        found = f"{first.scale_index.shape} and {first.y_hat.shape}"
+def check_shapes(latents: Latents) -> tuple[int, int]:
+    """Return the downsampling of y and of z; CodecGraphError if a test image's shapes do not fit.
+
+    Sides are those of the image over a power of two, rounded up.
+    """
+    if latents.y_hat.shape != latents.scale_index.shape:
+        found = f"{latents.scale_index.shape} and {latents.y_hat.shape}"
         raise CodecGraphError(f"the scale index and y_hat have different shapes, {found}")
-    return LatentSizes(
-        channels=first.y_hat.shape[3],
-        z_channels=first.z_hat.shape[3],
-        y_downsampling=_downsampling("y_hat", first.y_hat.shape),
-        z_downsampling=_downsampling("z_hat", first.z_hat.shape),
-        free_batch=_is_batch_free(run, images, singles),
-    )
+    return _downsampling("y_hat", latents.y_hat.shape), _downsampling("z_hat", latents.z_hat.shape)
 
 
 def string_bits(channels: Sequence[NDArray[Any]]) -> list[int]:
@@ -121,15 +103,13 @@ def _downsampling(name: str, shape: tuple[int, ...]) -> int:
     )
 
 
-def _is_batch_free(
+def is_batch_free(
     run: Callable[[NDArray[np.uint8]], Latents], images: NDArray[np.uint8], singles: list[Latents]
 ) -> bool:
+    """Return whether a batch of images gives what each gives alone."""
     try:
         both = run(images)
     except CodecGraphError:  # a graph may have batch 1 baked in
         return False
-    return all(
-        np.array_equal(getattr(both, key)[i : i + 1], getattr(single, key))
-        for i, single in enumerate(singles)
-        for key in LATENT_TENSORS
-    )
+    alone = Latents.join(singles)
+    return all(np.array_equal(getattr(both, k), getattr(alone, k)) for k in LATENT_TENSORS)

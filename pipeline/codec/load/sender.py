@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from latentset.datasets.errors import CodecGraphError
 from latentset.pipeline.codec.catalogue import CodecFacts
-from latentset.pipeline.codec.load.allowed_ops import check_codec_ops, check_latent_ops
+from latentset.pipeline.codec.load.allowed_ops import check_codec_ops, check_ops
 from latentset.pipeline.codec.load.code_tables import CodeTable, read_tfc1_table, read_tfc2_table
 from latentset.pipeline.codec.load.decoders import DecodedZ, replace_decoded_z
 from latentset.pipeline.codec.load.graph import Graph, TensorRef, divide_exactly, extract, flatten
@@ -128,16 +128,13 @@ def read_sender(file: CodecFile, named: Mapping[str, str]) -> Sender:
     """Check the ops of a codec's file and find the latents in its sender, unless they are named."""
     whole = file.metagraph.graph_def
     ports = [*file.sender.nodes(), *(file.receiver.nodes() if file.receiver else [])]
-    check_codec_ops(file.name, extract(whole, ports), whole)
+    check_codec_ops(extract(whole, ports), whole)
     nodes = file.sender.nodes()
     graph = Graph(flatten(extract(whole, nodes), nodes))
     structure = find_structure(graph, TensorRef.parse(file.input_tensor))
     graph, decoded_z = replace_decoded_z(graph, structure)
-    tensors = {
-        "y_hat": structure.y.symbols,
-        "scale_index": structure.scale_index,
-        "z_hat": structure.z.symbols,
-    }
+    found = structure.y.symbols, structure.scale_index, structure.z.symbols
+    tensors = dict(zip(LATENT_TENSORS, found, strict=True))
     for key, name in named.items():
         if key not in tensors:
             raise CodecGraphError(
@@ -147,7 +144,7 @@ def read_sender(file: CodecFile, named: Mapping[str, str]) -> Sender:
         graph.node(tensors[key].node)
     used = [*(ref.node for ref in tensors.values()), structure.image.node]
     latents = extract(graph.graph_def, used)
-    check_latent_ops(file.name, latents)
+    check_ops(latents)
     refs = [*structure.y.constants, *structure.z.constants]
     if decoded_z is not None and decoded_z.offset is not None:
         refs.append(decoded_z.offset)

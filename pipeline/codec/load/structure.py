@@ -18,11 +18,12 @@ Sources:
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from latentset.datasets.errors import CodecGraphError
 from latentset.pipeline.codec.load.graph import Graph, TensorRef
 
+Coder = TypeVar("Coder")
 ENCODE_OPS = ("UnboundedIndexRangeEncode", "EntropyEncodeIndex", "EntropyEncodeChannel")
 
 _PASS_OPS = frozenset(
@@ -103,33 +104,36 @@ class Structure:
 def find_structure(graph: Graph, image: TensorRef) -> Structure:
     """Find the latents in a sender's flat graph; CodecGraphError if it is no scale hyperprior."""
     encoders = [_trace(graph, node, image) for node in graph.find(*ENCODE_OPS)]
+    adaptive = [e for e in encoders if e.index and graph.depends_on_value(e.index, image.node)]
     if not encoders:
         raise CodecGraphError(
             f"expected range-encode ops ({', '.join(ENCODE_OPS)}) in the sender, found none: not a "
             f"codec made with tensorflow-compression"
         )
-    adaptive: list[tuple[Encoder, TensorRef]] = []
-    fixed: list[Encoder] = []
-    for encoder in encoders:
-        if encoder.index is not None and graph.depends_on_value(encoder.index, image.node):
-            adaptive.append((encoder, encoder.index))
-        else:
-            fixed.append(encoder)
     if not adaptive:
         raise CodecGraphError(
             f"no sigma_hat: all probabilities are fixed (a factorized prior). {_NEEDED}"
         )
-    if len(adaptive) != 1 or len(fixed) != 1:
-        raise CodecGraphError(
-            f"expected one range-encode op with a scale index (y) and one without (z); found "
-            f"{len(adaptive)} with an index and {len(fixed)} without. {_NEEDED}"
-        )
-    ((y, scale_index),), (z,) = adaptive, fixed
+    y, z = pair_y_with_z(encoders, adaptive, "range-encode", f". {_NEEDED}")
     if y.quantizer is not None and y.quantizer.predicted:
         raise CodecGraphError(
             f"y is coded as the difference to a predicted mean (as in mbt2018-mean). {_NEEDED}"
         )
-    return Structure(image, y, z, scale_index)
+    assert y.index is not None
+    return Structure(image, y, z, y.index)
+
+
+def pair_y_with_z(
+    coders: list[Coder], adaptive: list[Coder], kind: str, hint: str = ""
+) -> tuple[Coder, Coder]:
+    """Return the ops of y and of z: that of y has an index that follows from other values."""
+    fixed = [coder for coder in coders if coder not in adaptive]
+    if len(adaptive) != 1 or len(fixed) != 1:
+        raise CodecGraphError(
+            f"expected one {kind} op with a scale index (y) and one without (z); found "
+            f"{len(adaptive)} with an index and {len(fixed)} without{hint}"
+        )
+    return adaptive[0], fixed[0]
 
 
 def find_quantizer(graph: Graph, symbols: TensorRef, image: TensorRef) -> Quantizer | None:
@@ -138,11 +142,11 @@ def find_quantizer(graph: Graph, symbols: TensorRef, image: TensorRef) -> Quanti
     The forms are ``round(v - offset)`` (2.x) and ``floor(v + (1/2 - offset))`` (1.x).
     Only the op right before the rounding is taken: a bias added to the latent earlier is no offset.
     """
-    ref = _skip(graph, symbols, _PASS_OPS | {"Cast", "Reshape"})
+    ref = graph.skip(symbols, _PASS_OPS | {"Cast", "Reshape"})
     op = graph.op(ref)
     if op not in ("Round", "Rint", "Floor"):
         return None
-    ref = _skip(graph, graph.inputs(ref.node)[0])
+    ref = graph.skip(graph.inputs(ref.node)[0], _PASS_OPS)
     added = subtracted = None
     if op == "Floor" and graph.op(ref) in ("Add", "AddV2"):
         ref, added = graph.inputs(ref.node)
@@ -150,7 +154,7 @@ def find_quantizer(graph: Graph, symbols: TensorRef, image: TensorRef) -> Quanti
             ref, added = added, ref
         if graph.depends_on_value(added, image.node):
             return Quantizer(op, None, None, predicted=True)
-        ref = _skip(graph, ref)
+        ref = graph.skip(ref, _PASS_OPS)
     if graph.op(ref) == "Sub":
         latent, subtracted = graph.inputs(ref.node)
         if graph.depends_on_value(subtracted, image.node):
@@ -186,24 +190,17 @@ def _without_offset(graph: Graph, value: TensorRef) -> tuple[TensorRef, TensorRe
     ref = _leave_loop(graph, value)
     if graph.op(ref) != "Sub":
         return ref, None
-    symbols, offset = (_skip(graph, i) for i in graph.inputs(ref.node))
+    symbols, offset = (graph.skip(i, _PASS_OPS) for i in graph.inputs(ref.node))
     if graph.op(offset) in ("Gather", "GatherV2"):
-        offset = _skip(graph, graph.inputs(offset.node)[0])
+        offset = graph.skip(graph.inputs(offset.node)[0], _PASS_OPS)
     return symbols, offset
 
 
 def _tables_of_handle(graph: Graph, handle: TensorRef) -> TensorRef:
-    ref = _skip(graph, handle, _PASS_OPS | {"EntropyEncodeIndex", "EntropyEncodeChannel"})
+    ref = graph.skip(handle, _PASS_OPS | {"EntropyEncodeIndex", "EntropyEncodeChannel"})
     if graph.op(ref) != "CreateRangeEncoder":
         raise CodecGraphError(f"expected CreateRangeEncoder, got {graph.op(ref)} {ref.node!r}")
-    return _skip(graph, graph.inputs(ref.node)[1])
-
-
-def _skip(graph: Graph, ref: TensorRef, ops: frozenset[str] = _PASS_OPS) -> TensorRef:
-    """Go back over ops that pass their first input on."""
-    while graph.op(ref) in ops:
-        ref = graph.inputs(ref.node)[0]
-    return ref
+    return graph.skip(graph.inputs(ref.node)[1], _PASS_OPS)
 
 
 def _leave_loop(graph: Graph, ref: TensorRef) -> TensorRef:

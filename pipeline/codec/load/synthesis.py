@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentset.datasets.errors import CodecGraphError
-from latentset.pipeline.codec.load.allowed_ops import check_latent_ops
+from latentset.pipeline.codec.load.allowed_ops import check_ops
 from latentset.pipeline.codec.load.decoders import (
     PLACEHOLDERS,
     Decoder,
@@ -16,7 +16,7 @@ from latentset.pipeline.codec.load.decoders import (
     find_receiver_decoders,
 )
 from latentset.pipeline.codec.load.graph import Graph, TensorRef, extract, flatten
-from latentset.pipeline.codec.load.metagraph import CodecFile, Signature
+from latentset.pipeline.codec.load.metagraph import CodecFile
 from latentset.pipeline.codec.load.program import Program
 from latentset.pipeline.tensorflow_setup import tf
 
@@ -54,7 +54,7 @@ class Synthesis:
         strings = [TensorRef.parse(p.tensor) for p in receiver.inputs if p.dtype == "string"]
         decoders = find_receiver_decoders(graph)
         reached = cut_receiver(graph, decoders, TensorRef(_IMAGE, 0), strings)
-        check_latent_ops(file.name, reached)
+        check_ops(reached)
         names = {node.name for node in reached.node}
         self.takes = {role: d for role, d in decoders.items() if PLACEHOLDERS[role].node in names}
         ports = [port for port in receiver.inputs if TensorRef.parse(port.tensor).node in names]
@@ -84,21 +84,6 @@ class Synthesis:
         if images.shape != expected:
             raise CodecGraphError(f"expected images of shape {expected}, got {images.shape}")
         return as_pixels(images)
-
-
-def find_size_roles(
-    sender: Signature, sent: list[NDArray[Any]], sizes: Mapping[SizeRole, tuple[int, int]]
-) -> dict[str, SizeRole]:
-    """Find of what a sender's integer channels have the size, by key, from one image.
-
-    ``sent`` is what it yields for the image; no two of the sizes, (height, width), are equal.
-    """
-    roles: dict[str, SizeRole] = {}
-    for port, value in zip(sender.outputs, sent, strict=True):
-        for role, size in sizes.items():
-            if value.dtype.kind in "iu" and value.shape == (2,) and tuple(value.tolist()) == size:
-                roles[port.key] = role
-    return roles
 
 
 def as_pixels(images: NDArray[Any]) -> NDArray[np.uint8]:
