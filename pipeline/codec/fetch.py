@@ -48,28 +48,25 @@ class FetchedCodec:
 
 
 def fetch_codec(
-    name: str,
-    *,
-    cache: Path | None = None,
-    url_prefix: str | None = None,
-    console: Console,
+    name: str, *, cache: Path | None = None, url_prefix: str | None = None, console: Console
 ) -> FetchedCodec:
     """Put a codec into the cache folder; a file that is there already is checked alike.
 
-    Args:
-        name: Of a published codec; any name where ``url_prefix`` is given.
-        cache: Folder of downloaded codecs, if not the usual one.
-        url_prefix: Where ``NAME.metagraph`` is, if not at the authors'; a URL that fsspec knows.
-        console: Shows progress: a bar on a terminal, plain lines elsewhere.
-
-    Raises:
-        CodecNotFoundError: The name is not that of a published codec.
-        FetchError: The download failed or was cut, or the file is no codec, is not the published
-            one of that name, or differs from the one recorded at the first fetch. Nothing is kept.
+    ``url_prefix`` is where ``NAME.metagraph`` is, if not at the authors', a URL that fsspec knows;
+    without, CodecNotFoundError if the name is not that of a published codec. FetchError, and
+    nothing is kept, if the download failed or was cut, or if the file is no codec, is not the
+    published one of that name, or differs from the one recorded at the first fetch.
     """
-    _check_name(name, url_prefix)
-    folder = cache_folder(cache)
-    path = folder / (name + SUFFIX)
+    if name in shipped_codecs():
+        raise CodecNotFoundError(f"{name} is shipped with LatentSet: there is nothing to fetch")
+    if not _NAME.fullmatch(name):
+        raise CodecNotFoundError(f"{name!r} is not a codec's name")
+    if url_prefix is None and name not in PUBLISHED:
+        raise CodecNotFoundError(
+            f"{name!r} is not a published scale hyperprior ('latentset codec list' shows them); "
+            f"--url-prefix says where another codec is"
+        )
+    path = cache_folder(cache) / (name + SUFFIX)
     if path.is_file():
         return FetchedCodec(name, path, _accept(path, path, name, f"the file {path}"), False)
     url = f"{(url_prefix or PUBLISHED_URL).rstrip('/')}/{name}{SUFFIX}"
@@ -82,18 +79,6 @@ def fetch_codec(
     except OSError as error:
         raise FetchError(f"cannot write {path}: {error}") from error
     return FetchedCodec(name, path, sha256, True)
-
-
-def _check_name(name: str, url_prefix: str | None) -> None:
-    if name in shipped_codecs():
-        raise CodecNotFoundError(f"{name} is shipped with LatentSet: there is nothing to fetch")
-    if not _NAME.fullmatch(name):
-        raise CodecNotFoundError(f"{name!r} is not a codec's name")
-    if url_prefix is None and name not in PUBLISHED:
-        raise CodecNotFoundError(
-            f"{name!r} is not a published scale hyperprior ('latentset codec list' shows them); "
-            f"--url-prefix says where another codec is"
-        )
 
 
 def _accept(found: Path, path: Path, name: str, origin: str) -> str:

@@ -83,8 +83,7 @@ class TrainingSettings(BaseModel):
 def learning_rate_at(step: int, settings: TrainingSettings) -> float:
     """Return the learning rate of a step, from 0: constant, then half a cosine of its logarithm."""
     start = settings.decay_from * settings.steps
-    progress = (step - start) / max(1.0, settings.steps - 1 - start)
-    progress = min(1.0, max(0.0, progress))
+    progress = np.clip((step - start) / max(1.0, settings.steps - 1 - start), 0, 1)
     weight = 0.5 * (1 + np.cos(np.pi * progress))
     high, low = np.log(settings.learning_rate), np.log(settings.final_learning_rate)
     return float(np.exp(low + weight * (high - low)))
@@ -113,8 +112,7 @@ class Trainer:
         """Train on one batch; return loss, bits per pixel, and MS-SSIM or mean squared error."""
         step = int(self.step.numpy())
         self.optimizer.learning_rate.assign(learning_rate_at(step, self.settings))
-        loss, rate_bpp, quality = self._update(x, step < self.settings.mse_warmup_steps)
-        return loss, rate_bpp, quality
+        return tuple(self._update(x, step < self.settings.mse_warmup_steps))
 
     def _update_weights(self, x: tf.Tensor, warmup: bool) -> tuple[tf.Tensor, ...]:
         settings, variables = self.settings, self.model.trainable_variables
@@ -123,12 +121,12 @@ class Trainer:
             rate_bpp = tf.reduce_mean(bits) / settings.crop**2
             mse = tf.reduce_mean(tf.math.squared_difference(x, x_hat))
             if warmup or settings.distortion == "mse":
-                quality = mse
-                weight = settings.mse_warmup_lmbda if warmup else settings.lmbda
-                loss = rate_bpp + weight * mse
+                quality = distortion = mse
             else:
                 quality = tf.reduce_mean(ms_ssim(x, x_hat, least=1e-6))
-                loss = rate_bpp + settings.lmbda * (1 - quality)
+                distortion = 1 - quality
+            weight = settings.mse_warmup_lmbda if warmup else settings.lmbda
+            loss = rate_bpp + weight * distortion
         gradients = tape.gradient(loss, variables)
         # A crop without any texture yields MS-SSIM gradients that are large, rarely.
         gradients, _ = tf.clip_by_global_norm(gradients, 1.0)
@@ -228,7 +226,9 @@ def train_codec(settings: TrainingSettings, *, console: Console) -> Path:
     elif settings.init_from is not None:
         initialise_from(trainer.model, settings.init_from)
         console.print(f"initialised from {settings.init_from}")
-    skipped = _run_steps(trainer, console)
+    skipped: dict[str, str] = {}
+    if int(trainer.step.numpy()) < settings.steps:
+        _run_steps(trainer, console, skipped)
     if skipped:
         console.print(f"{len(skipped)} files could not be decoded and were skipped:")
         for path, reason in sorted(skipped.items()):
@@ -247,17 +247,15 @@ def _crops(settings: TrainingSettings, seed: int, skipped: dict[str, str]) -> It
     return iter(crops)
 
 
-def _run_steps(trainer: Trainer, console: Console) -> dict[str, str]:
-    """Train up to the last step; return the files that were skipped, path to reason."""
+def _run_steps(trainer: Trainer, console: Console, skipped: dict[str, str]) -> None:
+    """Train up to the last step, with a bar on a terminal and a line now and then elsewhere."""
     settings = trainer.settings
-    skipped: dict[str, str] = {}
-    first = int(trainer.step.numpy())
-    if first >= settings.steps:
-        return skipped
+    first, started = int(trainer.step.numpy()), time.monotonic()
     batches = _crops(settings, settings.seed * 1_000_003 + first, skipped)
-    progress = TrainingProgress(console, settings, first)
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
     readings: list[tuple[float, ...]] = []
-    with progress.bar:
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("training", total=settings.steps, completed=first)
         for step in range(first + 1, settings.steps + 1):
             readings.append(tuple(float(v) for v in trainer.train_step(next(batches))))
             if not np.isfinite(readings[-1][0]):
@@ -266,39 +264,27 @@ def _run_steps(trainer: Trainer, console: Console) -> dict[str, str]:
                     "start again in another checkpoint folder"
                 )
             if step % settings.log_interval == 0 or step == settings.steps:
-                progress.show(step, np.mean(readings, axis=0).tolist(), len(skipped))
+                text = _describe_means(settings, step, readings, len(skipped))
                 readings = []
+                bar.update(task, completed=step, description=text)
+                if not console.is_terminal:
+                    elapsed = time.monotonic() - started
+                    left = elapsed / (step - first) * (settings.steps - step)
+                    console.print(
+                        f"step {step}/{settings.steps}  {text}  "
+                        f"{elapsed / 60:.1f} min elapsed, {left / 60:.1f} min left",
+                        soft_wrap=True,
+                        highlight=False,
+                    )
             if step % settings.checkpoint_interval == 0 or step == settings.steps:
                 trainer.save()
-    return skipped
 
 
-class TrainingProgress:
-    """A progress bar on a terminal, a line now and then elsewhere."""
-
-    def __init__(self, console: Console, settings: TrainingSettings, first: int) -> None:
-        self._console, self._settings, self._first = console, settings, first
-        columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
-        self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
-        self._task = self.bar.add_task("training", total=settings.steps, completed=first)
-        self._started = time.monotonic()
-
-    def show(self, step: int, means: Sequence[float], skipped: int) -> None:
-        """Show the means since the last call: loss, bits per pixel, MS-SSIM or squared error."""
-        settings = self._settings
-        loss, rate_bpp, quality = means
-        warmup = step <= settings.mse_warmup_steps
-        kind = "mse" if warmup or settings.distortion == "mse" else "ms-ssim"
-        text = f"loss {loss:.4f}  {rate_bpp:.3f} bpp  {kind} {quality:.4f}"
-        if skipped:
-            text += f"  {skipped} skipped"
-        self.bar.update(self._task, completed=step, description=text)
-        if not self._console.is_terminal:
-            elapsed = time.monotonic() - self._started
-            left = elapsed / (step - self._first) * (settings.steps - step)
-            self._console.print(
-                f"step {step}/{settings.steps}  {text}  "
-                f"{elapsed / 60:.1f} min elapsed, {left / 60:.1f} min left",
-                soft_wrap=True,
-                highlight=False,
-            )
+def _describe_means(
+    settings: TrainingSettings, step: int, readings: Sequence[Sequence[float]], skipped: int
+) -> str:
+    loss, rate_bpp, quality = np.mean(readings, axis=0).tolist()
+    warmup = step <= settings.mse_warmup_steps
+    kind = "mse" if warmup or settings.distortion == "mse" else "ms-ssim"
+    text = f"loss {loss:.4f}  {rate_bpp:.3f} bpp  {kind} {quality:.4f}"
+    return f"{text}  {skipped} skipped" if skipped else text
