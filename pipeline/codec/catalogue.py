@@ -90,18 +90,16 @@ def read_record(path: Path) -> str | None:
 
 def shipped_codecs() -> dict[str, Path]:
     """Return the codecs that are package data, name to path, sorted by name."""
-    folder = files("latentset.pipeline.codec") / "weights"
-    if not folder.is_dir():
-        return {}
-    paths = [Path(str(item)) for item in folder.iterdir() if item.name.endswith(SUFFIX)]
-    return {path.name.removesuffix(SUFFIX): path for path in sorted(paths)}
+    return _codecs_in(Path(str(files("latentset.pipeline.codec"))) / "weights")
+
+
+def _codecs_in(folder: Path) -> dict[str, Path]:
+    return {p.name.removesuffix(SUFFIX): p for p in sorted(folder.glob(f"*{SUFFIX}"))}
 
 
 def list_codecs(cache: Path | None = None) -> list[CatalogueEntry]:
     """List the shipped codecs, the published ones, and others found in the cache folder."""
-    folder = cache_folder(cache)
-    cached = {p.name.removesuffix(SUFFIX): p for p in sorted(folder.glob(f"*{SUFFIX}"))}
-    shipped = shipped_codecs()
+    cached, shipped = _codecs_in(cache_folder(cache)), shipped_codecs()
     entries = [CatalogueEntry(name, "shipped", path) for name, path in shipped.items()]
     entries += [CatalogueEntry(name, "published", cached.pop(name, None)) for name in PUBLISHED]
     entries += [
@@ -137,12 +135,8 @@ def check_facts(name: str, found: CodecFacts) -> None:
     """Raise CodecGraphError if a codec has a published name and is another one."""
     if name not in PUBLISHED:
         return
-    pairs = zip(_describe(PUBLISHED[name]), _describe(found), strict=True)
-    different = [
-        f"{what}: expected {expected}, got {got}"
-        for (what, expected), (_, got) in pairs
-        if expected != got
-    ]
+    expected, got = _describe(PUBLISHED[name]), _describe(found)
+    different = [f"{k}: expected {expected[k]}, got {got[k]}" for k in got if expected[k] != got[k]]
     if different:
         raise CodecGraphError(
             f"it is not the published codec of this name ({'; '.join(different)}). Put your own "
@@ -150,10 +144,10 @@ def check_facts(name: str, found: CodecFacts) -> None:
         )
 
 
-def _describe(facts: CodecFacts) -> list[tuple[str, str]]:
-    return [
-        ("channels of y", str(facts.y_channels)),
-        ("table of y", "x".join(map(str, facts.y_table))),
-        ("table of z", "x".join(map(str, facts.z_table))),
-        ("h_s", "a network of integers" if facts.integer_h_s else "a network with fractions"),
-    ]
+def _describe(facts: CodecFacts) -> dict[str, str]:
+    return {
+        "channels of y": str(facts.y_channels),
+        "table of y": "x".join(map(str, facts.y_table)),
+        "table of z": "x".join(map(str, facts.z_table)),
+        "h_s": "a network of integers" if facts.integer_h_s else "a network with fractions",
+    }

@@ -13,7 +13,7 @@ Sources:
 from typing import Any
 
 from latentset.datasets.errors import CodecGraphError, ForbiddenOpError
-from latentset.pipeline.codec.load.graph import FUNCTION_CALLS
+from latentset.pipeline.codec.load.graph import FUNCTION_CALLS, all_nodes
 
 STOCK_OPS = frozenset(
     """
@@ -82,9 +82,8 @@ def check_ops(graph: Any, allowed: frozenset[str] = STOCK_OPS) -> None:
     from tensorflow.python.framework import op_def_registry
 
     functions = {function.signature.name for function in graph.library.function}
-    bodies = [node for function in graph.library.function for node in function.node_def]
     forbidden: dict[str, str] = {}
-    for node in [*graph.node, *bodies]:
+    for node in all_nodes(graph):
         # A node may call a function by having its name as op. A function that is named as an op of
         # TensorFlow's own would hide that op from this check.
         calls_by_name = node.op in functions and op_def_registry.get(node.op) is None

@@ -128,8 +128,7 @@ def read_tfc2_table(cdf: NDArray[np.int32], cdf_offset: NDArray[np.int32] | None
         rows.append(row)
         precisions.append(precision)
     offset = np.zeros(len(rows), np.int64) if cdf_offset is None else np.asarray(cdf_offset)
-    escapes = [len(r) - 2 if p < 0 else -1 for r, p in zip(rows, precisions, strict=True)]
-    return _make_table("tfc2", rows, [abs(p) for p in precisions], escapes, offset)
+    return _make_table("tfc2", rows, precisions, offset)
 
 
 def read_tfc1_table(
@@ -143,24 +142,21 @@ def read_tfc1_table(
 
     Rows are ``[0, ..., 2 ** precision]``, padded to (rows, length).
     """
-    if np.ndim(cdf) != 2 or not 1 <= overflow_width <= 16 or not 1 <= precision <= 16:
+    known = np.ndim(cdf) == 2 and 1 <= overflow_width <= 16 and 1 <= precision <= 16
+    rows = [r[:size].tolist() for r, size in zip(cdf, cdf_size, strict=True)] if known else []
+    if not known or any(len(r) < 2 or r[0] != 0 or r[-1] != 1 << precision for r in rows):
         raise CodecGraphError("the range coder's table is damaged")
-    rows = [row[:size].tolist() for row, size in zip(cdf, cdf_size, strict=True)]
-    if any(len(r) < 2 or r[0] != 0 or r[-1] != 1 << precision for r in rows):
-        raise CodecGraphError("the range coder's table is damaged")
-    escapes = [len(row) - 2 for row in rows]
-    precisions = [precision] * len(rows)
-    return _make_table("tfc1", rows, precisions, escapes, np.asarray(offset), overflow_width)
+    return _make_table("tfc1", rows, [-precision] * len(rows), np.asarray(offset), overflow_width)
 
 
 def _make_table(
     form: Literal["tfc1", "tfc2"],
     rows: list[list[int]],
     precisions: list[int],
-    escapes: list[int],
     offset: NDArray[Any],
     overflow_width: int = 0,
 ) -> CodeTable:
+    """A row of negative precision has an escape."""
     if not rows or offset.shape != (len(rows),):
         found = f"{len(rows)} rows and offsets of shape {offset.shape}"
         raise CodecGraphError(f"the range coder's table has {found}")
@@ -171,16 +167,11 @@ def _make_table(
             raise CodecGraphError(f"row {i} of the range coder's table falls")
         with np.errstate(divide="ignore"):
             # In units that add up exactly: the last digits of log2 are the CPU's.
-            bits = np.round((precision - np.log2(counts)) * _COST_UNITS) / _COST_UNITS
-        cost[i, : len(counts)] = bits
-    return CodeTable(
-        form,
-        cost,
-        np.array(escapes, np.int64),
-        offset.astype(np.int64),
-        np.array(precisions, np.int64),
-        overflow_width,
-    )
+            units = np.round((abs(precision) - np.log2(counts)) * _COST_UNITS)
+        cost[i, : len(counts)] = units / _COST_UNITS
+    escapes = [len(r) - 2 if p < 0 else -1 for r, p in zip(rows, precisions, strict=True)]
+    escape, bits = np.array(escapes, np.int64), np.abs(np.array(precisions, np.int64))
+    return CodeTable(form, cost, escape, offset.astype(np.int64), bits, overflow_width)
 
 
 def _bit_length(values: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -66,24 +66,19 @@ class GraphReport:
 
 
 class Codec:
-    """A scale hyperprior, ready to encode; see ``load_codec``.
+    """A scale hyperprior (Balle et al., ICLR 2018), ready to encode; see ``load_codec``.
 
     ::
 
         x -> g_a -> y -> y_hat                          (range-encoded with sigma_hat)
                     |
                     h_a -> z -> z_hat -> h_s -> scale index i, sigma_hat = scale_table[i]
-
-    Source:
-        Balle, Minnen, Singh, Hwang, Johnston: "Variational image compression with a scale
-        hyperprior", ICLR 2018, arXiv 1802.01436.
     """
 
     file: CodecFile
     info: CodecInfo
     report: GraphReport
     free_batch: bool
-    """Whether the graph takes several images at once."""
     self_check: SelfCheck | None
     """None where it was skipped."""
 
@@ -191,17 +186,14 @@ class Codec:
 
     def rate_bits(self, latents: Latents) -> NDArray[np.float64]:
         """Return the bits of each image, float64 (N,); real strings end on whole bytes."""
-        y_bits, z_bits = self.symbol_bits(latents)
-        return y_bits + z_bits
+        return np.add(*self.symbol_bits(latents))
 
     def symbol_bits(self, latents: Latents) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the bits of y and of z of each image, float64 (N,) each."""
         channel = np.arange(latents.z_hat.shape[3], dtype=np.int32)
         # One image at a time: the tables' bits are eight bytes a symbol.
-        y_bits = [
-            self._y_table.bits(y, index).sum()
-            for y, index in zip(latents.y_hat, latents.scale_index, strict=True)
-        ]
+        pairs = zip(latents.y_hat, latents.scale_index, strict=True)
+        y_bits = [self._y_table.bits(y, index).sum() for y, index in pairs]
         z_bits = [self._z_table.bits(z, channel).sum() for z in latents.z_hat]
         return np.array(y_bits, np.float64), np.array(z_bits, np.float64)
 
@@ -210,7 +202,7 @@ class Codec:
     ) -> NDArray[np.uint8]:
         """Decode symbols (N, h, w, C) and (N, hz, wz, Cz) to images, uint8 (N, H, W, 3), of a size.
 
-        They are those that ``receiver`` makes of strings. CodecGraphError if it cannot decode.
+        They are those that ``receiver`` makes of strings.
         """
         batches = self._batches(len(y_hat))
         return np.concatenate([self.synthesis.run(y_hat[b], z_hat[b], size) for b in batches])
@@ -229,8 +221,8 @@ class Codec:
             synthesis = Synthesis(self.file, self.size_roles, self._threads)
             if self.self_check is not None:
                 image = make_test_images()[1]
-                latents, size = self.encode(image[np.newaxis]), (image.shape[0], image.shape[1])
-                decoded = synthesis.run(latents.y_hat, latents.z_hat, size)[0]
+                latents = self.encode(image[np.newaxis])
+                decoded = synthesis.run(latents.y_hat, latents.z_hat, SIZE)[0]
                 check_image(decoded, self.receiver(self.sender(image)))
             return synthesis
 

@@ -33,7 +33,6 @@ _SYMBOLS_OUTPUT = {
     "EntropyDecodeChannel": 1,
 }
 """Range-decode ops, and which of their outputs has the symbols."""
-_INDEX_INPUT = {"UnboundedIndexRangeDecode": 1, "EntropyDecodeIndex": 1}
 
 _PASS_OPS = frozenset(
     """
@@ -75,6 +74,8 @@ class Decoder:
     op: str
     symbols: TensorRef
     """The integer symbols of a batch, (N, h, w, C), as the encoder took them."""
+    index: TensorRef | None
+    """None: the row of the table is the channel."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,7 @@ class DecodedZ:
 
 
 def replace_decoded_z(graph: Graph, structure: Structure) -> tuple[Graph, DecodedZ | None]:
-    """Replace what the sender decodes by the symbols of z that it encoded.
-
-    CodecGraphError where it decodes another string, or where more than one constant is added to the
-    decoded symbols before h_s.
-    """
+    """Replace what the sender decodes by the symbols of z that it encoded."""
     decoders = _find_decoders(graph)
     if not decoders:
         return graph, None
@@ -115,7 +112,11 @@ def replace_decoded_z(graph: Graph, structure: Structure) -> tuple[Graph, Decode
 def find_receiver_decoders(graph: Graph) -> dict[Role, Decoder]:
     """Find the decoders of y and of z in a receiver: that of y has an index that follows from z."""
     decoders = _find_decoders(graph)
-    adaptive = [decoder for decoder in decoders if _is_adaptive(graph, decoder, decoders)]
+    adaptive = [
+        d
+        for d in decoders
+        if d.index and any(graph.depends_on_value(d.index, o.node) for o in decoders if o is not d)
+    ]
     y, z = pair_y_with_z(decoders, adaptive, "range-decode")
     return {"y_hat": y, "z_hat": z}
 
@@ -125,8 +126,7 @@ def cut_receiver(
 ) -> Any:
     """Extract what an image needs, with placeholders, int32 (N, h, w, C), for decoded symbols.
 
-    Control inputs that need strings are dropped: they check the range decoder. CodecGraphError
-    where the image needs strings besides.
+    Control inputs that need strings are dropped: they check the range decoder.
     """
     placeholders = {decoder.symbols: PLACEHOLDERS[role] for role, decoder in decoders.items()}
     needs_strings = graph.find_downstream([ref.node for ref in strings])
@@ -147,7 +147,11 @@ def cut_receiver(
 
 
 def _find_decoders(graph: Graph) -> list[Decoder]:
-    return [Decoder(n.name, n.op, _symbols_of(graph, n)) for n in graph.find(*_SYMBOLS_OUTPUT)]
+    decoders = []
+    for node in graph.find(*_SYMBOLS_OUTPUT):
+        index = None if node.op == "EntropyDecodeChannel" else graph.inputs(node.name)[1]
+        decoders.append(Decoder(node.name, node.op, _symbols_of(graph, node), index))
+    return decoders
 
 
 def _symbols_of(graph: Graph, node: Any) -> TensorRef:
@@ -205,12 +209,3 @@ def _walk(
                 outputs = {TensorRef(node.name, k) for k in range(2 if node.op == "Switch" else 1)}
                 pending += outputs - seen
                 seen |= outputs
-
-
-def _is_adaptive(graph: Graph, decoder: Decoder, decoders: list[Decoder]) -> bool:
-    """Return whether what it decodes with depends on what was decoded before."""
-    if decoder.op not in _INDEX_INPUT:
-        return False
-    index = graph.inputs(decoder.node)[_INDEX_INPUT[decoder.op]]
-    others = [other.node for other in decoders if other is not decoder]
-    return any(graph.depends_on_value(index, other) for other in others)

@@ -103,10 +103,11 @@ class Graph:
 
     def find_upstream(self, ref: TensorRef, stop: Callable[[Any], bool]) -> list[Any]:
         """Return the nodes that satisfy ``stop``, nearest on the paths that lead to a tensor."""
-        found = _reach(
-            [ref.node], lambda name: () if stop(self.node(name)) else self._parents(name)
-        )
-        return [node for node in map(self.node, found) if stop(node)]
+
+        def step_back(name: str) -> list[str]:
+            return [] if stop(self.node(name)) else self._parents(name)
+
+        return [node for node in map(self.node, _reach([ref.node], step_back)) if stop(node)]
 
     def find_between(self, source: TensorRef, ref: TensorRef) -> list[Any]:
         """Return the nodes on the paths from one tensor to another, on which values are passed."""
@@ -119,8 +120,8 @@ class Graph:
         for name in _reach([ref.node], step_back):
             for parent in step_back(name):
                 users[parent].append(name)
-        found = _reach([source.node], lambda name: users[name])
-        return [self.node(name) for name in found if name != source.node]
+        _, *between = _reach([source.node], users.__getitem__)
+        return [self.nodes[name] for name in between]
 
     def find_downstream(self, names: Iterable[str]) -> set[str]:
         """Return nodes and all that need them, by inputs or by control inputs."""
@@ -128,10 +129,16 @@ class Graph:
         for node in self.graph_def.node:
             for name in node.input:
                 users[TensorRef.parse(name).node].append(node.name)
-        return set(_reach(names, lambda name: users[name]))
+        return set(_reach(names, users.__getitem__))
 
     def _parents(self, name: str) -> list[str]:
         return [ref.node for ref in self.inputs(name)]
+
+
+def all_nodes(graph_def: Any) -> list[Any]:
+    """Return the nodes of a ``GraphDef`` and of its functions."""
+    bodies = [node for function in graph_def.library.function for node in function.node_def]
+    return [*graph_def.node, *bodies]
 
 
 def extract(graph_def: Any, names: Iterable[str]) -> Any:
@@ -145,7 +152,7 @@ def extract(graph_def: Any, names: Iterable[str]) -> Any:
     result.node.extend(node for node in graph_def.node if node.name in wanted)
     result.library.CopyFrom(graph_def.library)
     result.versions.CopyFrom(graph_def.versions)
-    for node in [*result.node, *(n for f in result.library.function for n in f.node_def)]:
+    for node in all_nodes(result):
         node.device = ""
         for key in _STALE_ATTRIBUTES:
             if key in node.attr:
@@ -188,14 +195,14 @@ def divide_exactly(graph_def: Any) -> Any:
         value = result.node.add(name=f"{node.name}/latentset_value", op="Const")
         value.attr["dtype"].type = dtype
         value.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(1, dtype))
-        one = result.node.add(name=f"{node.name}/latentset_one", op="PlaceholderWithDefault")
+        name = f"{node.name}/latentset_one"
+        one = result.node.add(name=name, op="PlaceholderWithDefault", input=[value.name])
         one.attr["dtype"].type = dtype
         one.attr["shape"].shape.CopyFrom(tf.TensorShape([]).as_proto())
-        one.input.append(value.name)
         if node.op == "Rsqrt":
-            root = result.node.add(name=f"{node.name}/latentset_root", op="Sqrt")
+            name = f"{node.name}/latentset_root"
+            root = result.node.add(name=name, op="Sqrt", input=[node.input[0]])
             root.attr["T"].type = dtype
-            root.input.append(node.input[0])
             node.input[0] = root.name
         node.op = "RealDiv"
         node.input.insert(0, one.name)
@@ -218,8 +225,7 @@ def flatten(graph_def: Any, names: Iterable[str]) -> Any:
     metagraph = tf.compat.v1.MetaGraphDef()
     metagraph.graph_def.CopyFrom(graph_def)
     functions = metagraph.graph_def.library.function
-    bodies = [node for function in functions for node in function.node_def]
-    for node in [*metagraph.graph_def.node, *bodies]:
+    for node in all_nodes(metagraph.graph_def):
         if node.op in FUNCTION_CALLS and not node.op.endswith("PartitionedCall"):
             node.attr["_lower_using_switch_merge"].b = True
     for function in functions:

@@ -57,9 +57,8 @@ def find_exact_limit(
 ) -> int | None:
     """Find the largest magnitude of z_hat with an exact scale index, in any order of summation.
 
-    ``offset`` is the constant that is added to the symbols. The result is None where h_s computes
-    with fractions, where its sums may pass 2 ** 24, or where the image decides the index otherwise
-    than through the symbols of z.
+    ``offset`` is added to the symbols. None where h_s computes with fractions, where its sums may
+    pass 2 ** 24, or where the image decides the index otherwise than through the symbols of z.
     """
     if not is_integer_network(graph, symbols, index):
         return None

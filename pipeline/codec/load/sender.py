@@ -29,7 +29,7 @@ class Sender:
     """A sender whose ops were checked and whose latents were found."""
 
     graph: Graph
-    """Flat, with decoded symbols of z replaced by the encoded ones."""
+    """Flat; decoded symbols of z are replaced by the encoded ones."""
     structure: Structure
     decoded_z: DecodedZ | None
     """None: the sender does not decode z again."""
@@ -99,10 +99,9 @@ class Sender:
             raise CodecGraphError(f"expected the symbols of {name} to be rounded, got {found}")
         # round(v - offset), or floor(v + 1/2 - offset)
         offset = np.asarray(0.5 if quantizer.op == "Floor" else 0.0)
-        if quantizer.added is not None:
-            offset = offset - self.constants[quantizer.added].astype(np.float64)
-        if quantizer.subtracted is not None:
-            offset = offset + self.constants[quantizer.subtracted].astype(np.float64)
+        for ref, sign in ((quantizer.added, -1), (quantizer.subtracted, 1)):
+            if ref is not None:
+                offset = offset + sign * self.constants[ref].astype(np.float64)
         return offset
 
     def h_s_exact_to(self) -> int | None:
@@ -146,7 +145,7 @@ def read_sender(file: CodecFile, named: Mapping[str, str]) -> Sender:
     latents = extract(graph.graph_def, used)
     check_ops(latents)
     refs = [*structure.y.constants, *structure.z.constants]
-    if decoded_z is not None and decoded_z.offset is not None:
+    if decoded_z and decoded_z.offset:
         refs.append(decoded_z.offset)
     constants = evaluate_constants(graph, refs, structure.image, file.producer_ops)
     return Sender(graph, structure, decoded_z, tensors, divide_exactly(latents), constants)

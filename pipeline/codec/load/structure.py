@@ -69,7 +69,7 @@ class Encoder:
     index: TensorRef | None
     """The row of the table for each symbol; None: the row is the channel."""
     quantizer: Quantizer | None
-    """None where the symbols are not rounded in a known form."""
+    """None: not rounded in a known form."""
     cdf: TensorRef
     cdf_offset: TensorRef | None
     """None means 0."""
@@ -166,23 +166,14 @@ def find_quantizer(graph: Graph, symbols: TensorRef, image: TensorRef) -> Quanti
 def _trace(graph: Graph, node: Any, image: TensorRef) -> Encoder:
     inputs = graph.inputs(node.name)
     if node.op == "UnboundedIndexRangeEncode":
-        symbols, index, cdf, cdf_size, offset = (_leave_loop(graph, i) for i in inputs)
+        symbols, row, cdf, size, offset = (_leave_loop(graph, i) for i in inputs)
         quantizer = find_quantizer(graph, symbols, image)
-        precision, width = (int(node.attr[key].i) for key in ("precision", "overflow_width"))
-        return Encoder(
-            node.name, node.op, symbols, index, quantizer, cdf, offset, cdf_size, precision, width
-        )
-    indexed = node.op == "EntropyEncodeIndex"
-    symbols, offset_ref = _without_offset(graph, inputs[-1])
-    return Encoder(
-        node.name,
-        node.op,
-        symbols,
-        _leave_loop(graph, inputs[1]) if indexed else None,
-        find_quantizer(graph, symbols, image),
-        _tables_of_handle(graph, inputs[0]),
-        offset_ref,
-    )
+        digits = (int(node.attr[key].i) for key in ("precision", "overflow_width"))
+        return Encoder(node.name, node.op, symbols, row, quantizer, cdf, offset, size, *digits)
+    index = _leave_loop(graph, inputs[1]) if node.op == "EntropyEncodeIndex" else None
+    symbols, cdf_offset = _without_offset(graph, inputs[-1])
+    quantizer, cdf = find_quantizer(graph, symbols, image), _table_of_handle(graph, inputs[0])
+    return Encoder(node.name, node.op, symbols, index, quantizer, cdf, cdf_offset)
 
 
 def _without_offset(graph: Graph, value: TensorRef) -> tuple[TensorRef, TensorRef | None]:
@@ -196,7 +187,7 @@ def _without_offset(graph: Graph, value: TensorRef) -> tuple[TensorRef, TensorRe
     return symbols, offset
 
 
-def _tables_of_handle(graph: Graph, handle: TensorRef) -> TensorRef:
+def _table_of_handle(graph: Graph, handle: TensorRef) -> TensorRef:
     ref = graph.skip(handle, _PASS_OPS | {"EntropyEncodeIndex", "EntropyEncodeChannel"})
     if graph.op(ref) != "CreateRangeEncoder":
         raise CodecGraphError(f"expected CreateRangeEncoder, got {graph.op(ref)} {ref.node!r}")

@@ -11,14 +11,15 @@ from latentset.datasets.storage.atomic import write_atomically
 from latentset.pipeline.codec.load.code_tables import SCALE_COUNT, log_spaced_scales
 from latentset.pipeline.codec.load.integer_network import EXACT, LARGEST_INPUT, largest_sums
 from latentset.pipeline.codec.train.bmshj2018 import ScaleHyperprior
-from latentset.pipeline.codec.train.parameters import (
+from latentset.pipeline.codec.train.published_form import (
+    PRECISION,
     IntegerLayer,
     Layer,
     Norm,
     PaddedRows,
     Parameters,
+    build_metagraph,
 )
-from latentset.pipeline.codec.train.published_form import PRECISION, build_metagraph
 from latentset.pipeline.tensorflow_setup import tf, tfc
 
 TAIL_MASS = 2**-8

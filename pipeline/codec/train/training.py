@@ -140,11 +140,9 @@ class Trainer:
 
     def restore(self) -> bool:
         """Read the newest checkpoint of this run; False where there is none."""
-        latest = self._manager.latest_checkpoint
-        if latest is None:
-            return False
-        self._checkpoint.restore(latest).assert_existing_objects_matched()
-        return True
+        if latest := self._manager.latest_checkpoint:
+            self._checkpoint.restore(latest).assert_existing_objects_matched()
+        return latest is not None
 
 
 def load_weights(model: ScaleHyperprior, folder: Path) -> None:
@@ -197,15 +195,12 @@ def claim_folder(settings: TrainingSettings) -> None:
     recorded = json.loads(file.read_text())
     if "photographs" in recorded:  # its name up to 0.1.0
         recorded["images"] = recorded.pop("photographs")
-    differences = [
-        f"  {name}: recorded {recorded.get(name)!r}, now {wanted.get(name)!r}"
-        for name in sorted(recorded.keys() | wanted.keys())
-        if recorded.get(name) != wanted.get(name)
-    ]
-    if differences:
-        differences.append("Give the recorded settings to resume it, or another checkpoint folder.")
+    different = [k for k in sorted(recorded | wanted) if recorded.get(k) != wanted.get(k)]
+    if different:
+        lines = [f"  {k}: recorded {recorded.get(k)!r}, now {wanted.get(k)!r}" for k in different]
         raise TrainingError(
-            "\n".join([f"{folder} belongs to a run with other settings:", *differences])
+            "\n".join([f"{folder} belongs to a run with other settings:", *lines])
+            + "\nGive the recorded settings to resume it, or another checkpoint folder."
         )
 
 
@@ -241,10 +236,8 @@ def train_codec(settings: TrainingSettings, *, console: Console) -> Path:
 
 
 def _crops(settings: TrainingSettings, seed: int, skipped: dict[str, str]) -> Iterator[Any]:
-    crops = training_crops(
-        settings.images, crop=settings.crop, batch=settings.batch, seed=seed, skipped=skipped
-    )
-    return iter(crops)
+    sizes = {"crop": settings.crop, "batch": settings.batch}
+    return iter(training_crops(settings.images, **sizes, seed=seed, skipped=skipped))
 
 
 def _run_steps(trainer: Trainer, console: Console, skipped: dict[str, str]) -> None:
