@@ -20,11 +20,10 @@ class CodecFacts:
 
     y_channels: int
     y_table: tuple[int, ...]
-    """Shape of the range coder's table of y: (scales, entries of a row)."""
+    """Shape of the range coder's table: (scales, entries of a row)."""
     z_table: tuple[int, ...]
-    """Shape of that of z: (channels, entries of a row)."""
+    """(channels, entries of a row)."""
     integer_h_s: bool
-    """Whether h_s is a network of integers."""
 
 
 def _facts(distortion: str, quality: int, z_width: int) -> tuple[str, CodecFacts]:
@@ -43,9 +42,7 @@ PUBLISHED: Mapping[str, CodecFacts] = dict(
 )
 """Scale hyperpriors published by the authors of Balle et al. (2018), quality 1 to 8.
 
-Sources:
-    tensorflow/compression, ``models/README.md``; a public log of ``tfci.py tensors``, run on each
-    of the files.
+Sources: tensorflow/compression, ``models/README.md``; a public log of ``tfci.py tensors``.
 """
 
 
@@ -57,7 +54,6 @@ class CatalogueEntry:
     origin: str
     """``shipped``, ``published`` (can be fetched) or ``own`` (put into the cache folder)."""
     path: Path | None
-    """None where it has yet to be fetched."""
 
 
 def cache_folder(cache: Path | None = None) -> Path:

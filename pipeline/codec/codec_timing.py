@@ -34,18 +34,15 @@ class CodecTime(BaseModel):
     image: tuple[int, int]
     """Height and width."""
     repeat: int
-    """Number of runs."""
 
 
 class CodecTimes(BaseModel):
-    """The file of `latentset codec time --json`."""
+    """The file of `latentset codec time --json`; times by the codec's name."""
 
     model_config = ConfigDict(frozen=True)
 
     machine: str
-    """See ``describe_machine``."""
     codecs: dict[str, CodecTime]
-    """By the codec's name."""
 
 
 def time_codec(codec: Codec, pixels: NDArray[np.uint8], repeat: int) -> CodecTime:

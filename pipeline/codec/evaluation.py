@@ -31,20 +31,17 @@ class Figures(NamedTuple):
     """Rate and quality of an image, or their means over images."""
 
     rate_bpp: float
-    """Bits of what is stored, divided by the image's pixels."""
     ms_ssim: float
-    """0 to 1."""
     psnr_db: float
     """Over all channels of RGB, peak 255."""
 
 
 class CodecFigures(NamedTuple):
-    """Means of a codec over images."""
+    """Means over images, of a codec and of JPEG at its rate."""
 
     codec: str
     mean: Figures
     jpeg: Figures
-    """See ``jpeg_at_rate``."""
 
 
 def compare(image: Pixels, reconstruction: Pixels, bits: int) -> Figures:
@@ -73,8 +70,8 @@ def encode_jpeg(image: Pixels, quality: int) -> bytes:
 def jpeg_at_rate(images: Sequence[Pixels], rate_bpp: float) -> Figures:
     """Measure baseline JPEG (Pillow, 4:2:0) at a mean rate.
 
-    The means at the two neighbouring quality settings are interpolated linearly between their mean
-    rates. Outside JPEG's range, its lowest or highest rate is taken.
+    It is interpolated between the means at the two neighbouring quality settings. Outside JPEG's
+    range, its lowest or highest rate is taken.
     """
 
     def mean_rate(setting: int) -> float:

@@ -31,8 +31,6 @@ from latentset.pipeline.codec.catalogue import (
 PUBLISHED_URL = "https://storage.googleapis.com/tensorflow_compression/metagraphs"
 """Where the authors publish (tensorflow/compression, ``models/tfci.py``)."""
 
-_CONNECT_TIMEOUT_S = 30
-_READ_TIMEOUT_S = 60
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -44,7 +42,6 @@ class FetchedCodec:
     path: Path
     sha256: str
     downloaded: bool
-    """False where the file was there already."""
 
 
 def fetch_codec(
@@ -84,7 +81,7 @@ def fetch_codec(
 def _accept(found: Path, path: Path, name: str, origin: str) -> str:
     """Check a file that is to have a codec's path, and record its SHA-256 if it is the first.
 
-    The first file with a published name is loaded and tried. The origin is for messages.
+    The first file with a published name is loaded and tried.
     """
     from latentset.pipeline.codec.load.codec import Codec
     from latentset.pipeline.codec.load.metagraph import parse_codec_file
@@ -147,9 +144,7 @@ def _client_options(url: str) -> dict[str, Any]:
         return {}
     import aiohttp
 
-    timeout = aiohttp.ClientTimeout(
-        total=None, sock_connect=_CONNECT_TIMEOUT_S, sock_read=_READ_TIMEOUT_S
-    )
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)  # seconds
     # trust_env: proxies as the environment names them. A length is of the file itself only
     # where the server does not compress on the way.
     return {

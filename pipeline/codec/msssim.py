@@ -17,9 +17,8 @@ C2 = (0.03 * 255) ** 2
 def ms_ssim(x: tf.Tensor, x_hat: tf.Tensor, *, least: float = 0.0) -> tf.Tensor:
     """Return the MS-SSIM of each pair of images.
 
-    The same value as ``tf.image.ssim_multiscale(x, x_hat, 255)``, where ``least`` is 0. The
-    Gaussian windows are applied as products with two banded matrices, which on CPU costs less than
-    TensorFlow's dense 11x11 depthwise convolution, in the backward pass above all.
+    The same value as ``tf.image.ssim_multiscale(x, x_hat, 255)``, where ``least`` is 0. Two banded
+    matrices cost less on CPU than its dense 11x11 convolution, in the backward pass above all.
 
     Images are float32 (B, H, W, 3), 0 to 255, H and W static and at least 161. Returned is the mean
     over channels, float32 (B,). ``least`` bounds each scale's similarity from below: a loss wants

@@ -1,13 +1,8 @@
 """The op types that a codec's graph may hold, and the check that refuses all others.
 
 A graph from the internet is a program: TensorFlow has ops that read and write files, open
-connections and call back into Python. Allowed are ops that compute on their inputs alone. All
-others are refused by name, before anything is imported or run.
-
-Sources:
-    The published codecs are built from tensorflow-compression's layers (convolutions, GDN with
-    its reparameterised weights, entropy models); the rest are stateless ops of the same kind, so
-    that a codec built in another way is not refused for a harmless one.
+connections and call back into Python. Allowed are the stateless ops of the published codecs and
+others of their kind. All others are refused by name, before anything is imported or run.
 """
 
 from typing import Any

@@ -43,7 +43,7 @@ class CodeTable:
     cost_bits: NDArray[np.float64]
     """Of each entry of a row, (rows, entries); the last one that counts is the escape."""
     escape: NDArray[np.int64]
-    """Location of the escape in each row, (rows,); -1: the row has none."""
+    """Its location in each row, (rows,); -1: none."""
     offset: NDArray[np.int64]
     """Smallest symbol of each row, (rows,)."""
     precision: NDArray[np.int64]
@@ -194,13 +194,11 @@ def gaussian_distances(table: CodeTable, scales: NDArray[np.float64]) -> NDArray
     for row, sigma in enumerate(scales):
         cost, escape, offset = table.cost_bits[row], int(table.escape[row]), table.offset[row]
         entries = int(np.isfinite(cost).sum())
-        inside = escape if escape >= 0 else entries
-        edges = np.arange(offset, offset + inside + 1) - 0.5
+        edges = offset + np.arange((escape if escape >= 0 else entries) + 1) - 0.5
         cumulative = [0.5 * math.erfc(-edge / (sigma * math.sqrt(2))) for edge in edges]
-        expected = np.zeros(entries)
-        expected[:inside] = np.diff(cumulative)
+        expected = np.diff(cumulative)
         if escape >= 0:
-            expected[inside] = 1 - expected[:inside].sum()
+            expected = np.append(expected, 1 - expected.sum())
         distances[row] = 0.5 * np.abs(np.exp2(-cost[:entries]) - expected).sum()
     return distances
 

@@ -38,7 +38,6 @@ from latentset.pipeline.codec.load.selfcheck import (
     SIZE,
     SelfCheck,
     check_bits,
-    check_image,
     check_shapes,
     is_batch_free,
     make_test_images,
@@ -57,12 +56,11 @@ class GraphReport:
     structure: Structure
     decoded_z: DecodedZ | None
     z_offset: list[TensorRef]
-    """The constants that the offset of z comes from."""
     facts: CodecFacts
     scale_distance: float
     """Largest total variation distance of y's rows to the Gaussians of the scale table."""
     op_counts: Mapping[str, int]
-    """Op types of the sub-graph that computes latents."""
+    """Of what computes latents."""
 
 
 class Codec:
@@ -152,8 +150,7 @@ class Codec:
         convolution in another order for another batch where that is faster (seen: small transforms,
         images below 192x192), and now and then a symbol at a rounding boundary flips. So images
         pass one by one, which costs next to nothing. On a GPU they pass together, and nothing is
-        promised. CodecGraphError where the graph fails on this size, or yields another than
-        ``info`` says.
+        promised. CodecGraphError where the graph fails on this size.
         """
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
             raise ValueError(
@@ -181,7 +178,6 @@ class Codec:
         return Latents.from_arrays(self._analysis.run(images))
 
     def _batches(self, count: int) -> list[slice]:
-        """Return the images that pass through a graph at once."""
         return [slice(None)] if self._together else [slice(k, k + 1) for k in range(count)]
 
     def rate_bits(self, latents: Latents) -> NDArray[np.float64]:
@@ -200,18 +196,12 @@ class Codec:
     def decode(
         self, y_hat: NDArray[Any], z_hat: NDArray[Any], size: tuple[int, int]
     ) -> NDArray[np.uint8]:
-        """Decode symbols (N, h, w, C) and (N, hz, wz, Cz) to images, uint8 (N, H, W, 3), of a size.
-
-        They are those that ``receiver`` makes of strings.
-        """
+        """Decode symbols (N, h, w, C) and (N, hz, wz, Cz) to images of a size, as ``receiver``."""
         batches = self._batches(len(y_hat))
         return np.concatenate([self.synthesis.run(y_hat[b], z_hat[b], size) for b in batches])
 
     def check_decoding(self) -> None:
-        """Raise CodecGraphError if the codec cannot decode, or not as its receiver does.
-
-        ``decode`` checks it when it is first called; a job asks before anything is written.
-        """
+        """Raise CodecGraphError if the codec cannot decode, or not as its receiver does."""
         _ = self.synthesis
 
     @cached_property
@@ -223,7 +213,11 @@ class Codec:
                 image = make_test_images()[1]
                 latents = self.encode(image[np.newaxis])
                 decoded = synthesis.run(latents.y_hat, latents.z_hat, SIZE)[0]
-                check_image(decoded, self.receiver(self.sender(image)))
+                if not np.array_equal(decoded, self.receiver(self.sender(image))):
+                    raise CodecGraphError(
+                        "self-check: the image decoded from latents is not the one that the "
+                        "receiver makes"
+                    )
             return synthesis
 
     @cached_property
@@ -272,9 +266,8 @@ def load_codec(
 ) -> Codec:
     """Load a codec from a metagraph file, or by a name that ``latentset codec list`` shows.
 
-    ``tensors`` names those to use instead of those found, by their key in ``LATENT_TENSORS``.
-    ``threads`` work within one op: two processes of one thread are faster than one of two.
-    The self-check, a comparison with real strings, is needed once a file.
+    ``tensors`` names those to use instead of those found, by their key in ``LATENT_TENSORS``. Two
+    processes of one thread are faster than one of two. The self-check is needed once a file.
 
     CodecNotFoundError if there is no such codec, CodecGraphError if it is no scale hyperprior,
     ForbiddenOpError for an op not allowed, FetchError if the file is not the one fetched first.

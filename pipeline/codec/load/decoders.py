@@ -1,9 +1,7 @@
 """Range-decode ops of a graph: which symbols they yield, and a graph without them.
 
-The ops are ``EntropyDecodeIndex`` and ``EntropyDecodeChannel`` (tensorflow-compression 2) and
-``UnboundedIndexRangeDecode`` (1), the latter in a loop over the batch. Coding is lossless, so
-another tensor can replace decoded symbols: a placeholder in the receiver, and the encoded symbols
-in a sender that decodes z again.
+Coding is lossless, so another tensor can replace decoded symbols: a placeholder in the receiver,
+and the encoded symbols in a sender that decodes z again. See ``structure`` for the ops.
 
 Sources:
     tensorflow/compression 2.14, ``entropy_models/continuous_indexed.py`` and
@@ -12,8 +10,7 @@ Sources:
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from latentset.datasets.errors import CodecGraphError
 from latentset.pipeline.codec.load.graph import (
@@ -45,11 +42,8 @@ _PASS_OPS = frozenset(
 of a TensorArray are written along its flow, which is followed like a value."""
 
 _RESHAPE_OPS = frozenset(["EnsureShape", "Identity", "Reshape"])
-"""Ops that symbols of a batch may pass through before they are used."""
-
 _BATCH_OPS = frozenset(["TensorArrayGatherV3", "TensorListStack"])
 """Ops that put the images of a loop together."""
-
 _ROUND_OPS = frozenset(["Floor", "Rint", "Round"])
 _H_S_OPS = (
     SHAPE_OPS
@@ -66,25 +60,22 @@ PLACEHOLDERS: Mapping[Role, TensorRef] = {
 """Of symbols, in a receiver without its range decoder."""
 
 
-@dataclass(frozen=True)
-class Decoder:
+class Decoder(NamedTuple):
     """One range-decode op."""
 
     node: str
     op: str
     symbols: TensorRef
-    """The integer symbols of a batch, (N, h, w, C), as the encoder took them."""
-    index: TensorRef | None
-    """None: the row of the table is the channel."""
+    """int32 (N, h, w, C), as the encoder took them."""
+    row: TensorRef | None
+    """The index of the symbols; None: the row of the table is the channel."""
 
 
-@dataclass(frozen=True)
-class DecodedZ:
-    """z, decoded within the sender."""
+class DecodedZ(NamedTuple):
+    """z, decoded within the sender, and the constant that is added to its symbols."""
 
     decoder: Decoder
     offset: TensorRef | None
-    """The constant that is added to the decoded symbols."""
 
 
 def replace_decoded_z(graph: Graph, structure: Structure) -> tuple[Graph, DecodedZ | None]:
@@ -115,7 +106,7 @@ def find_receiver_decoders(graph: Graph) -> dict[Role, Decoder]:
     adaptive = [
         d
         for d in decoders
-        if d.index and any(graph.depends_on_value(d.index, o.node) for o in decoders if o is not d)
+        if d.row and any(graph.depends_on_value(d.row, o.node) for o in decoders if o is not d)
     ]
     y, z = pair_y_with_z(decoders, adaptive, "range-decode")
     return {"y_hat": y, "z_hat": z}
@@ -149,8 +140,8 @@ def cut_receiver(
 def _find_decoders(graph: Graph) -> list[Decoder]:
     decoders = []
     for node in graph.find(*_SYMBOLS_OUTPUT):
-        index = None if node.op == "EntropyDecodeChannel" else graph.inputs(node.name)[1]
-        decoders.append(Decoder(node.name, node.op, _symbols_of(graph, node), index))
+        row = None if node.op == "EntropyDecodeChannel" else graph.inputs(node.name)[1]
+        decoders.append(Decoder(node.name, node.op, _symbols_of(graph, node), row))
     return decoders
 
 

@@ -10,6 +10,7 @@ from rich.text import Text
 from latentset.datasets.errors import CodecError
 from latentset.pipeline.codec.catalogue import PUBLISHED
 from latentset.pipeline.codec.load.codec import Codec
+from latentset.pipeline.codec.load.program import LATENT_TENSORS
 from latentset.pipeline.codec.load.selfcheck import SIZE
 
 
@@ -73,19 +74,11 @@ def _sender_rows(codec: Codec) -> Iterator[tuple[str, str, str]]:
         exactness = "Follows from z_hat in integers, whose sums may pass what float32 holds exactly"
     else:
         exactness = "Computed with fractions: near a boundary it may differ between devices"
-    for key, ref, why in (
-        ("y_hat", y.symbols, f"symbols of y: range-encoded, one row a scale, by {y.op}\n{y.node}"),
-        (
-            "scale_index",
-            report.structure.scale_index,
-            f"index of that op, the row of each symbol of y. {exactness}",
-        ),
-        (
-            "z_hat",
-            z.symbols,
-            f"symbols of z: range-encoded, one row a channel, by {z.op}\n{z.node}",
-        ),
-    ):
+    of_y = f"symbols of y: range-encoded, one row a scale, by {y.op}\n{y.node}"
+    of_index = f"index of that op, the row of each symbol of y. {exactness}"
+    of_z = f"symbols of z: range-encoded, one row a channel, by {z.op}\n{z.node}"
+    found = (y.symbols, of_y), (report.structure.scale_index, of_index), (z.symbols, of_z)
+    for key, (ref, why) in zip(LATENT_TENSORS, found, strict=True):
         name = info.tensors[key]
         yield key, name, why if name == str(ref) else "named by the caller"
     if decoded_z is not None:

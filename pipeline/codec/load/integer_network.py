@@ -26,8 +26,7 @@ LARGEST_INPUT = 255
 """Of a hidden layer, whose activations are uint8; of z_hat in the codecs that are exported."""
 
 _DATA_INPUT = {"Conv2D": 0, "Conv2DBackpropInput": 2}
-"""Convolutions, and which of their inputs is convolved."""
-_KERNEL_INPUT = 1
+"""Convolutions, and which of their inputs is convolved; the kernel is input 1."""
 _ROUND = ("Round", "Rint")
 _KEEP_ORDER = frozenset(["Pad", "StridedSlice", "Identity"])
 """Ops that change no value: between a convolution and what rounds it, or casts its input."""
@@ -70,7 +69,7 @@ def find_exact_limit(
     for node in graph.find_between(symbols, index):
         if node.op not in _DATA_INPUT:
             continue
-        kernel = graph.node(graph.inputs(node.name)[_KERNEL_INPUT].node)
+        kernel = graph.node(graph.inputs(node.name)[1].node)
         if kernel.op != "Const" or node.attr["T"].type != tf.float32.as_datatype_enum:
             return None
         taps, stride = tf.make_ndarray(kernel.attr["value"].tensor), 1

@@ -21,15 +21,13 @@ INPUT_KEY = "input_image"
 
 @dataclass(frozen=True)
 class Port:
-    """One input or output of a signature."""
+    """One input or output of a signature, as ``channel:0`` and ``Placeholder:0``."""
 
     key: str
-    """As ``channel:0``."""
     tensor: str
-    """Its name in the graph, as ``Placeholder:0``."""
     dtype: str
     shape: tuple[int | None, ...] | None
-    """As declared, None for a free size; None where the rank is not declared."""
+    """None for a free size, and for an unknown rank."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class CodecFile:
     sha256: str
     size_bytes: int
     metagraph: Any
-    """The ``tf.compat.v1.MetaGraphDef``."""
+    """``tf.compat.v1.MetaGraphDef``."""
     sender: Signature
     receiver: Signature | None
     """None in a file that can only encode."""

@@ -65,15 +65,12 @@ class Program:
         with tf.Graph().as_default() as graph:
             replaced = {}
             if image is not None:
-                placeholder = tf.compat.v1.placeholder(
-                    tf.uint8, (None, None, None, 3), name="latentset_image"
-                )
+                shape = (None, None, None, 3)
+                placeholder = tf.compat.v1.placeholder(tf.uint8, shape, name="latentset_image")
                 # What waits for the image without taking it waits for this one.
                 replaced = {image: placeholder, "^" + image.partition(":")[0]: placeholder}
             try:
-                tf.import_graph_def(
-                    graph_def, input_map=replaced, name="", producer_op_list=producer_ops
-                )
+                tf.import_graph_def(graph_def, replaced, name="", producer_op_list=producer_ops)
                 self._inputs = [
                     replaced[name] if name in replaced else graph.get_tensor_by_name(name)
                     for name in inputs
@@ -127,11 +124,8 @@ def import_signature(file: CodecFile, signature: Signature, threads: int) -> Pro
 def evaluate_constants(
     graph: Graph, refs: Sequence[TensorRef], image: TensorRef, producer_ops: Any = None
 ) -> Mapping[TensorRef, NDArray[Any]]:
-    """Compute tensors of a flat, checked graph; CodecGraphError if one depends on the image.
-
-    Control inputs are dropped: stock ops have no effects, and a constant within a loop has one on
-    the loop.
-    """
+    """Compute tensors of a flat, checked graph; CodecGraphError if one depends on the image."""
+    # Stock ops have no effects, and a constant within a loop has a control input on the loop.
     needed = extract(without_control_inputs(graph.graph_def), [ref.node for ref in refs])
     names = [str(ref) for ref in refs]
     if any(node.name == image.node for node in needed.node):

@@ -1,8 +1,4 @@
-"""What a codec's sender is made of, found before any image passes through it.
-
-The ops of the file are checked, the sender is flattened, its latents are found (``structure``,
-``decoders``), and the constants that belong to them are computed.
-"""
+"""What a codec's sender is made of, found before any image passes through it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,7 +28,6 @@ class Sender:
     """Flat; decoded symbols of z are replaced by the encoded ones."""
     structure: Structure
     decoded_z: DecodedZ | None
-    """None: the sender does not decode z again."""
     tensors: Mapping[str, TensorRef]
     """Those of ``LATENT_TENSORS``."""
     latents: Any
@@ -52,8 +47,7 @@ class Sender:
     def scale_tables(self, rows: int) -> list[NDArray[np.float64]]:
         """Return the constants that may be the scale table: a 1.x graph compares sigma with one.
 
-        They ascend, and have that length or one less: constant folding drops the last scale, with
-        which no sigma is compared; it is extrapolated.
+        Constant folding drops the last scale, with which no sigma is compared: it is extrapolated.
         """
         floats = (tf.float32.as_datatype_enum, tf.float64.as_datatype_enum)
         candidates = []
@@ -77,10 +71,7 @@ class Sender:
         return quantizer.shifts if quantizer else []
 
     def z_offset(self, channels: int) -> tuple[float, ...]:
-        """Return what is added to the symbols of z before h_s, one value a channel.
-
-        CodecGraphError where y or z is not rounded in a known form, or where y has an offset.
-        """
+        """Return what is added to the symbols of z before h_s, one value a channel."""
         y_offset = self._rounding_offset("y", self.structure.y)
         offset = self._rounding_offset("z", self.structure.z)
         if np.any(y_offset != 0):

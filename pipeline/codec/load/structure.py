@@ -50,7 +50,7 @@ class Quantizer:
     added: TensorRef | None
     subtracted: TensorRef | None
     predicted: bool
-    """The latent is shifted by a value that depends on the image: it has a mean."""
+    """A value is added or subtracted that depends on the image: the latent has a mean."""
 
     @property
     def shifts(self) -> list[TensorRef]:
@@ -74,7 +74,6 @@ class Encoder:
     cdf_offset: TensorRef | None
     """None means 0."""
     cdf_size: TensorRef | None = None
-    """1.x; see ``code_tables`` for all of them."""
     precision: int = 0
     overflow_width: int = 0
 
@@ -93,7 +92,6 @@ class Structure:
     y: Encoder
     z: Encoder
     scale_index: TensorRef
-    """(N, h, w, C), one for each symbol of y."""
 
     @property
     def form(self) -> Literal["tfc1", "tfc2"]:

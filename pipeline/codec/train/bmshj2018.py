@@ -19,13 +19,13 @@ def _convolution(i: int, filters: int, support: int, **options: Any) -> Any:
     return tfc.SignalConv2D(filters, support, name=f"conv_{i}", **settings)
 
 
-def _down(i: int, filters: int, support: int, stride: int, **options: Any) -> Any:
-    return _convolution(i, filters, support, corr=True, strides_down=stride, **options)
+def _down(i: int, filters: int, support: int, stride: int, act: Any = None, **more: Any) -> Any:
+    options = {"strides_down": stride, "activation": act} | more
+    return _convolution(i, filters, support, corr=True, **options)
 
 
-def _up(i: int, filters: int, support: int, stride: int, activation: Any = None) -> Any:
-    options = {"strides_up": stride, "activation": activation}
-    return _convolution(i, filters, support, corr=False, **options)
+def _up(i: int, filters: int, support: int, stride: int, act: Any = None) -> Any:
+    return _convolution(i, filters, support, corr=False, strides_up=stride, activation=act)
 
 
 class GDN(tf.keras.layers.Layer):  # type: ignore[misc]
@@ -92,8 +92,7 @@ class ScaleHyperprior(tf.Module):  # type: ignore[misc]
         self.M = M
         relu = tf.nn.relu
         self.g_a = tf.keras.Sequential(
-            [_down(i, N, 5, 2, activation=GDN(name=f"gdn_{i}")) for i in range(3)]
-            + [_down(3, M, 5, 2)],
+            [_down(i, N, 5, 2, GDN(name=f"gdn_{i}")) for i in range(3)] + [_down(3, M, 5, 2)],
             name="g_a",
         )
         self.g_s = tf.keras.Sequential(
@@ -101,11 +100,7 @@ class ScaleHyperprior(tf.Module):  # type: ignore[misc]
             name="g_s",
         )
         self.h_a = tf.keras.Sequential(
-            [
-                _down(0, N, 3, 1, activation=relu),
-                _down(1, N, 5, 2, activation=relu),
-                _down(2, N, 5, 2, use_bias=False),
-            ],
+            [_down(0, N, 3, 1, relu), _down(1, N, 5, 2, relu), _down(2, N, 5, 2, use_bias=False)],
             name="h_a",
         )
         self.h_s = tf.keras.Sequential(
@@ -126,8 +121,8 @@ class ScaleHyperprior(tf.Module):  # type: ignore[misc]
     def __call__(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Pass images through with additive uniform noise in place of rounding.
 
-        Images are float32 (B, H, W, 3), 0 to 255, H and W multiples of 16. Returned are x_hat, of
-        the same shape and not clipped, and the estimated bits of y and z together, (B,).
+        Images are float32 (B, H, W, 3), 0 to 255, H and W multiples of 16. Returned are x_hat, not
+        clipped, and the estimated bits of y and z together, (B,).
         """
         z_model = tfc.ContinuousBatchedEntropyModel(
             self.hyperprior, coding_rank=3, offset_heuristic=False

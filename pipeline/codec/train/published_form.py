@@ -32,29 +32,21 @@ Floats = NDArray[np.float32]
 
 
 class Layer(NamedTuple):
-    """A convolution."""
+    """A convolution: kernel (height, width, inputs, outputs), bias (outputs,)."""
 
     kernel: Floats
-    """(height, width, inputs, outputs)."""
     bias: Floats | None
-    """(outputs,)."""
 
 
 class Norm(NamedTuple):
-    """Parameters of GDN."""
+    """Parameters of GDN: beta (channels,), gamma (inputs, outputs)."""
 
     beta: Floats
-    """(channels,)."""
     gamma: Floats
-    """(inputs, outputs)."""
 
 
 class IntegerLayer(NamedTuple):
-    """``clip((convolution(x) + bias + divisor // 2) / divisor)``, all integers.
-
-    The quotient is truncated. The convolution is exact in float32 as long as its sums stay below
-    2 ** 24.
-    """
+    """``clip((convolution(x) + bias + divisor // 2) / divisor)``, all integers; truncated."""
 
     kernel: Floats
     bias: NDArray[np.int32]
@@ -62,14 +54,12 @@ class IntegerLayer(NamedTuple):
 
 
 class PaddedRows(NamedTuple):
-    """Rows of tensorflow-compression 1: cumulative counts, each row padded with zeros."""
+    """Rows of tensorflow-compression 1, int32: each has its smallest symbol as offset."""
 
     cdf: NDArray[np.int32]
-    """(rows, length)."""
+    """Cumulative counts, (rows, length), each row padded with zeros behind its size."""
     size: NDArray[np.int32]
-    """Entries of each row that count, (rows,)."""
     offset: NDArray[np.int32]
-    """Smallest symbol of each row, (rows,)."""
 
 
 @dataclass(frozen=True)

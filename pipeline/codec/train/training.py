@@ -40,7 +40,6 @@ class TrainingSettings(BaseModel):
     images: tuple[Path, ...] = Field(min_length=1)
     """Folders, searched recursively.  Each is drawn from equally often, whatever its size."""
     output: Path
-    """The metagraph to write at the end."""
     checkpoints: Path | None = None
     """Folder of checkpoints; by default beside ``output``, its name + ``.checkpoints``."""
     distortion: Literal["ms-ssim", "mse"] = "ms-ssim"
@@ -61,23 +60,16 @@ class TrainingSettings(BaseModel):
     mse_warmup_steps: int = Field(default=0, ge=0)
     """First steps trained on the mean squared error: MS-SSIM alone starts slowly."""
     mse_warmup_lmbda: float = Field(default=0.01, gt=0)
-    """``lmbda`` of the warm-up."""
     seed: int = 0
     init_from: Path | None = None
     """Checkpoint folder of another run whose weights to start from; its M may be smaller."""
     checkpoint_interval: int = Field(default=500, ge=1)
-    """Steps between two checkpoints."""
     log_interval: int = Field(default=50, ge=1)
-    """Steps between two readings of the loss."""
 
     @property
     def checkpoint_folder(self) -> Path:
         """The folder of checkpoints."""
         return self.checkpoints or self.output.with_name(self.output.name + ".checkpoints")
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Return the settings that decide the result, as JSON values."""
-        return self.model_dump(mode="json", exclude=_NOT_IN_THE_RESULT)
 
 
 def learning_rate_at(step: int, settings: TrainingSettings) -> float:
@@ -187,7 +179,8 @@ def initialise_from(model: ScaleHyperprior, folder: Path) -> None:
 
 def claim_folder(settings: TrainingSettings) -> None:
     """Record the settings in the checkpoint folder; TrainingError if it has other ones."""
-    folder, wanted = settings.checkpoint_folder, settings.fingerprint()
+    wanted = settings.model_dump(mode="json", exclude=_NOT_IN_THE_RESULT)
+    folder = settings.checkpoint_folder
     file = folder / SETTINGS_FILE
     if not file.exists():
         write_atomically(file, json.dumps(wanted, indent=2) + "\n")
@@ -207,8 +200,8 @@ def claim_folder(settings: TrainingSettings) -> None:
 def train_codec(settings: TrainingSettings, *, console: Console) -> Path:
     """Train a scale hyperprior and export it; resume if the folder has a checkpoint.
 
-    Returns the metagraph written. TrainingError where there are no images, where the checkpoints
-    have other settings, where a crop is too small for MS-SSIM, or where the loss is not a number.
+    TrainingError where there are no images, where the checkpoints have other settings, where a crop
+    is too small for MS-SSIM, or where the loss is not a number.
     """
     if settings.distortion == "ms-ssim" and settings.crop < MSSSIM_SMALLEST_CROP:
         raise TrainingError(
@@ -228,7 +221,6 @@ def train_codec(settings: TrainingSettings, *, console: Console) -> Path:
         console.print(f"{len(skipped)} files could not be decoded and were skipped:")
         for path, reason in sorted(skipped.items()):
             console.print(f"  {path}: {reason}")
-    # The largest activations of h_s are measured on some crops, for its integer form.
     crops = islice(_crops(settings, settings.seed, {}), -(-CALIBRATION_CROPS // settings.batch))
     export_metagraph(trainer.model, settings.output, crops)
     console.print(f"wrote {settings.output} ({settings.output.stat().st_size:,} bytes)")
