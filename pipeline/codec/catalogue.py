@@ -89,6 +89,16 @@ def shipped_codecs() -> dict[str, Path]:
     return _codecs_in(Path(str(files("latentset.pipeline.codec"))) / "weights")
 
 
+def check_record(path: Path, sha256: str) -> None:
+    """Raise FetchError if a codec file is not the one that was fetched first."""
+    recorded = read_record(path)
+    if recorded not in (None, sha256):
+        raise FetchError(
+            f"{path} is not the file that was fetched: expected the SHA-256 {recorded} "
+            f"({record_path(path)}), got {sha256}. Remove it and fetch it again"
+        )
+
+
 def _codecs_in(folder: Path) -> dict[str, Path]:
     return {p.name.removesuffix(SUFFIX): p for p in sorted(folder.glob(f"*{SUFFIX}"))}
 

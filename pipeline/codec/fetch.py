@@ -1,8 +1,7 @@
 """Download of published codecs into the cache folder.
 
-A file gets its name after it is checked: one with a codec's name is whole, and one with the name of
-a published codec loads. Its SHA-256 is recorded beside it at the first fetch, in the form of
-``sha256sum``, and a later file of that name must be the same.
+A file gets its name after it is checked. Its SHA-256 is recorded beside it at the first fetch, in
+the form of ``sha256sum``, and a later file of that name must be the same.
 """
 
 import re

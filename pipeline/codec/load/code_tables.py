@@ -210,17 +210,17 @@ def find_scales(
 
     Also returns the largest total variation distance of a row to its Gaussian.
     """
-    entries = np.isfinite(table.cost_bits).sum(axis=1)
+    rows, entries = table.rows, np.isfinite(table.cost_bits).sum(axis=1)
     limits = _FIT_LIMIT + _FIT_LIMIT_ENTRIES * entries * np.exp2(-table.precision)
-    for scales in [*candidates, log_spaced_scales(table.rows)]:
-        if len(scales) != table.rows:
+    for scales in [*candidates, log_spaced_scales(rows)]:
+        if len(scales) != rows:
             continue
         distances = gaussian_distances(table, scales)
         if (distances <= limits).all():
             return scales, float(distances.max())
     misfit = int(np.argmax(distances - limits))
     raise CodecGraphError(
-        f"the {table.rows} probability rows of y are not those of zero-mean Gaussians with scales "
+        f"the {rows} probability rows of y are not those of zero-mean Gaussians with scales "
         f"from {SCALE_MIN} to {SCALE_MAX:g}, spaced evenly in their logarithm, so sigma_hat is "
         f"unknown (row {misfit} is {distances[misfit]:.3f} away, {limits[misfit]:.3f} at most)"
     )

@@ -1,8 +1,7 @@
 """A codec, loaded: images in, latents out.
 
 ``load_codec`` reads the file (``metagraph``), checks its ops and finds its latents (``sender``),
-imports their part of the graph (``program``) and compares them with real strings
-(``selfcheck``).
+imports their part of the graph (``program``) and compares them with real strings (``selfcheck``).
 """
 
 from collections import Counter
@@ -15,15 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latentset.datasets.errors import CodecGraphError, FetchError
+from latentset.datasets.errors import CodecGraphError
 from latentset.datasets.store.header import CodecInfo
-from latentset.pipeline.codec.catalogue import (
-    CodecFacts,
-    check_facts,
-    locate_codec,
-    read_record,
-    record_path,
-)
+from latentset.pipeline.codec.catalogue import CodecFacts, check_facts, check_record, locate_codec
 from latentset.pipeline.codec.load.code_tables import find_scales
 from latentset.pipeline.codec.load.decoders import DecodedZ
 from latentset.pipeline.codec.load.graph import TensorRef
@@ -274,10 +267,5 @@ def load_codec(
     """
     path = locate_codec(name_or_path, cache)
     file = read_codec_file(path)
-    recorded = read_record(path)
-    if recorded not in (None, file.sha256):
-        raise FetchError(
-            f"{path} is not the file that was fetched: expected the SHA-256 {recorded} "
-            f"({record_path(path)}), got {file.sha256}. Remove it and fetch it again"
-        )
+    check_record(path, file.sha256)
     return Codec(file, tensors=tensors, threads=threads, self_check=self_check)

@@ -10,7 +10,7 @@ Sources:
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from latentset.datasets.errors import CodecGraphError
 from latentset.pipeline.codec.load.graph import (
@@ -45,17 +45,12 @@ _RESHAPE_OPS = frozenset(["EnsureShape", "Identity", "Reshape"])
 _BATCH_OPS = frozenset(["TensorArrayGatherV3", "TensorListStack"])
 """Ops that put the images of a loop together."""
 _ROUND_OPS = frozenset(["Floor", "Rint", "Round"])
-_H_S_OPS = (
-    SHAPE_OPS
-    | _ROUND_OPS
-    | frozenset(["Conv2D", "Conv2DBackpropInput", "Pad", "PadV2", "MirrorPad"])
-)
+_H_S_OPS = SHAPE_OPS | _ROUND_OPS | {"Conv2D", "Conv2DBackpropInput", "Pad", "PadV2", "MirrorPad"}
 """Ops that may take the symbols of z, with or without their offset, on the way into h_s."""
 
 Role = Literal["y_hat", "z_hat"]
 PLACEHOLDERS: Mapping[Role, TensorRef] = {
-    "y_hat": TensorRef("latentset_y_hat", 0),
-    "z_hat": TensorRef("latentset_z_hat", 0),
+    role: TensorRef(f"latentset_{role}", 0) for role in get_args(Role)
 }
 """Of symbols, in a receiver without its range decoder."""
 

@@ -1,8 +1,7 @@
 """A ``GraphDef`` as a graph that can be walked, cut and flattened.
 
 In a flat graph a loop is made of the ops Enter, Merge, Switch, NextIteration and Exit. In a
-functional graph a loop or a call is one node, and its body is in the function library. All graphs
-are flattened first, so that one walk serves both.
+functional graph it is one node with a body in the function library: these are flattened first.
 """
 
 from collections import defaultdict
@@ -212,8 +211,8 @@ def divide_exactly(graph_def: Any) -> Any:
 def flatten(graph_def: Any, names: Iterable[str]) -> Any:
     """Inline the function calls and functional loops that some nodes need.
 
-    TensorFlow's own inliner does it, which computes nothing but looks the ops up: they must have
-    been checked. A wanted node that is a call itself loses its name.
+    TensorFlow's inliner looks the ops up: they must have been checked. A wanted node that is a call
+    itself loses its name.
     """
     if not _calls(graph_def):
         return graph_def

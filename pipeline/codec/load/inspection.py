@@ -82,13 +82,9 @@ def _sender_rows(codec: Codec) -> Iterator[tuple[str, str, str]]:
         name = info.tensors[key]
         yield key, name, why if name == str(ref) else "named by the caller"
     if decoded_z is not None:
-        decoder = decoded_z.decoder
-        yield (
-            "z_hat, decoded",
-            str(decoder.symbols),
-            "replaced by the symbols, since coding loses nothing; in the sender yielded by "
-            f"{decoder.op}\n{decoder.node}",
-        )
+        why = "replaced by the symbols, since coding loses nothing; in the sender yielded by"
+        node, op, symbols, _ = decoded_z.decoder
+        yield "z_hat, decoded", str(symbols), f"{why} {op}\n{node}"
     how = "added to the decoded symbols" if decoded_z else "from the rounding of z"
     span = f"{min(info.z_offset):.4g} to {max(info.z_offset):.4g} over the channels"
     yield "offset of z", ", ".join(map(str, report.z_offset)) or "none", f"{how}: {span}"
@@ -106,13 +102,9 @@ def _receiver_rows(codec: Codec) -> Iterator[tuple[str, str, str]]:
     except CodecError as error:
         yield "output image", "none", f"this codec cannot decode: {error}"
         return
-    for role, decoder in takes.items():
-        yield (
-            f"{role}, received",
-            str(decoder.symbols),
-            "'decode' starts here, from stored symbols; in the receiver yielded by "
-            f"{decoder.op}\n{decoder.node}",
-        )
+    for role, (node, op, symbols, _) in takes.items():
+        why = "'decode' starts here, from stored symbols; in the receiver yielded by"
+        yield f"{role}, received", str(symbols), f"{why} {op}\n{node}"
     if codec.file.receiver is not None:
         (port,) = codec.file.receiver.outputs
         checked = "" if codec.self_check is None else "; decoded from latents it is the same"

@@ -2,10 +2,8 @@
 
 A layer computes ``clip((convolution(x) + bias + divisor // 2) / divisor)``. The convolution runs in
 float32, which adds integers up to 2 ** 24 without rounding, in any order: as long as its sums stay
-below that, the layer gives the same integers on every CPU.
-
-A GPU's library may take another algorithm (Winograd's, or Fourier transforms), whose intermediate
-values are no integers: nothing is promised there.
+below that, the layer gives the same integers on every CPU. A GPU's library may take an algorithm
+(Winograd's, or Fourier transforms) whose intermediate values are no integers.
 
 Source:
     Balle, Johnston, Minnen: "Integer networks for data compression with latent-variable models",

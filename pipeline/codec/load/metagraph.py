@@ -44,17 +44,15 @@ class Signature:
 
 @dataclass(frozen=True)
 class CodecFile:
-    """A parsed codec file."""
+    """A parsed codec file; its name has no suffix, and without receiver it can only encode."""
 
     name: str
-    """File name without its suffix."""
     sha256: str
     size_bytes: int
     metagraph: Any
     """``tf.compat.v1.MetaGraphDef``."""
     sender: Signature
     receiver: Signature | None
-    """None in a file that can only encode."""
 
     @property
     def input_tensor(self) -> str:

@@ -22,14 +22,13 @@ _NOT_A_REASON = ("Graph execution error", "Detected at node", "Node:", "[[")
 
 @dataclass(frozen=True)
 class Latents:
-    """The latents of a batch of images of one size."""
+    """The latents of N images of one size: (N, h, w, C), z_hat (N, hz, wz, Cz)."""
 
     y_hat: NDArray[np.int32]
-    """(N, h, w, C)."""
     scale_index: NDArray[np.int32]
-    """(N, h, w, C), locations in the codec's scale table."""
+    """Locations in the codec's scale table."""
     z_hat: NDArray[np.int32]
-    """(N, hz, wz, Cz), symbols: the value is the symbol plus the channel's offset."""
+    """Symbols: the value is the symbol plus the channel's offset."""
 
     @classmethod
     def from_arrays(cls, arrays: Sequence[NDArray[Any]]) -> "Latents":

@@ -65,14 +65,13 @@ class Encoder:
     node: str
     op: str
     symbols: TensorRef
-    """The integer symbols of a batch, (N, h, w, C)."""
+    """Integers (N, h, w, C)."""
     index: TensorRef | None
     """The row of the table for each symbol; None: the row is the channel."""
     quantizer: Quantizer | None
     """None: not rounded in a known form."""
     cdf: TensorRef
     cdf_offset: TensorRef | None
-    """None means 0."""
     cdf_size: TensorRef | None = None
     precision: int = 0
     overflow_width: int = 0
@@ -135,9 +134,8 @@ def pair_y_with_z(
 
 
 def find_quantizer(graph: Graph, symbols: TensorRef, image: TensorRef) -> Quantizer | None:
-    """Find how symbols follow from a latent v, in which v has an offset.
+    """Find ``round(v - offset)`` (2.x) or ``floor(v + (1/2 - offset))`` (1.x) of a latent v.
 
-    The forms are ``round(v - offset)`` (2.x) and ``floor(v + (1/2 - offset))`` (1.x).
     Only the op right before the rounding is taken: a bias added to the latent earlier is no offset.
     """
     ref = graph.skip(symbols, _PASS_OPS | {"Cast", "Reshape"})

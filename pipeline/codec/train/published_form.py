@@ -64,16 +64,15 @@ class PaddedRows(NamedTuple):
 
 @dataclass(frozen=True)
 class Parameters:
-    """All numbers of a codec."""
+    """All numbers of a codec; layers down are correlations, layers up convolutions."""
 
     g_a: Sequence[Layer]
-    """Four, 5x5, stride 2: correlations."""
+    """Four, 5x5, stride 2, as in g_s."""
     gdn: Sequence[Norm]
     g_s: Sequence[Layer]
-    """Four, 5x5, stride 2 up: convolutions."""
     igdn: Sequence[Norm]
     h_a: Sequence[Layer]
-    """Three, 3x3, then 5x5 of stride 2: correlations."""
+    """Three, 3x3, then 5x5 of stride 2."""
     h_s: Sequence[IntegerLayer]
     """Two 5x5 of stride 2 up, convolutions; one 3x3, a correlation."""
     median: Floats

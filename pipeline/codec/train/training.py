@@ -31,8 +31,7 @@ _NOT_IN_THE_RESULT = {"output", "checkpoints", "checkpoint_interval", "log_inter
 class TrainingSettings(BaseModel):
     """Everything that decides what a training run yields.
 
-    A run must be resumed with the same settings, but for ``output``, ``checkpoints``,
-    ``checkpoint_interval`` and ``log_interval``, which do not change the result.
+    A run must be resumed with the same settings, but for those that do not change the result.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -91,12 +90,10 @@ class Trainer:
         # The legacy optimizer updates a variable in one fused op; the new one in about fifteen.
         self.optimizer = tf.keras.optimizers.legacy.Adam(settings.learning_rate)
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self._checkpoint = tf.train.Checkpoint(
-            model=self.model, optimizer=self.optimizer, step=self.step
-        )
-        self._manager = tf.train.CheckpointManager(
-            self._checkpoint, str(settings.checkpoint_folder), max_to_keep=2
-        )
+        parts = {"model": self.model, "optimizer": self.optimizer, "step": self.step}
+        self._checkpoint = tf.train.Checkpoint(**parts)
+        folder = str(settings.checkpoint_folder)
+        self._manager = tf.train.CheckpointManager(self._checkpoint, folder, max_to_keep=2)
         # Compiled once for each value of ``warmup``.
         self._update = tf.function(self._update_weights, autograph=False)
 
