@@ -20,11 +20,10 @@ class CodecFacts:
 
     y_channels: int
     y_table: tuple[int, ...]
-    """Shape of the range coder's table of y: (scales, entries of a row)."""
+    """Shape of the range coder's table: (scales, entries of a row)."""
     z_table: tuple[int, ...]
-    """Shape of that of z: (channels, entries of a row)."""
+    """(channels, entries of a row)."""
     integer_h_s: bool
-    """Whether h_s is a network of integers."""
 
 
 def _facts(distortion: str, quality: int, z_width: int) -> tuple[str, CodecFacts]:
@@ -43,9 +42,7 @@ PUBLISHED: Mapping[str, CodecFacts] = dict(
 )
 """Scale hyperpriors published by the authors of Balle et al. (2018), quality 1 to 8.
 
-Sources:
-    tensorflow/compression, ``models/README.md``; a public log of ``tfci.py tensors``, run on each
-    of the files.
+Sources: tensorflow/compression, ``models/README.md``; a public log of ``tfci.py tensors``.
 """
 
 
@@ -57,7 +54,6 @@ class CatalogueEntry:
     origin: str
     """``shipped``, ``published`` (can be fetched) or ``own`` (put into the cache folder)."""
     path: Path | None
-    """None where it has yet to be fetched."""
 
 
 def cache_folder(cache: Path | None = None) -> Path:
@@ -90,18 +86,26 @@ def read_record(path: Path) -> str | None:
 
 def shipped_codecs() -> dict[str, Path]:
     """Return the codecs that are package data, name to path, sorted by name."""
-    folder = files("latentset.pipeline.codec") / "weights"
-    if not folder.is_dir():
-        return {}
-    paths = [Path(str(item)) for item in folder.iterdir() if item.name.endswith(SUFFIX)]
-    return {path.name.removesuffix(SUFFIX): path for path in sorted(paths)}
+    return _codecs_in(Path(str(files("latentset.pipeline.codec"))) / "weights")
+
+
+def check_record(path: Path, sha256: str) -> None:
+    """Raise FetchError if a codec file is not the one that was fetched first."""
+    recorded = read_record(path)
+    if recorded not in (None, sha256):
+        raise FetchError(
+            f"{path} is not the file that was fetched: expected the SHA-256 {recorded} "
+            f"({record_path(path)}), got {sha256}. Remove it and fetch it again"
+        )
+
+
+def _codecs_in(folder: Path) -> dict[str, Path]:
+    return {p.name.removesuffix(SUFFIX): p for p in sorted(folder.glob(f"*{SUFFIX}"))}
 
 
 def list_codecs(cache: Path | None = None) -> list[CatalogueEntry]:
     """List the shipped codecs, the published ones, and others found in the cache folder."""
-    folder = cache_folder(cache)
-    cached = {p.name.removesuffix(SUFFIX): p for p in sorted(folder.glob(f"*{SUFFIX}"))}
-    shipped = shipped_codecs()
+    cached, shipped = _codecs_in(cache_folder(cache)), shipped_codecs()
     entries = [CatalogueEntry(name, "shipped", path) for name, path in shipped.items()]
     entries += [CatalogueEntry(name, "published", cached.pop(name, None)) for name in PUBLISHED]
     entries += [
@@ -137,12 +141,8 @@ def check_facts(name: str, found: CodecFacts) -> None:
     """Raise CodecGraphError if a codec has a published name and is another one."""
     if name not in PUBLISHED:
         return
-    pairs = zip(_describe(PUBLISHED[name]), _describe(found), strict=True)
-    different = [
-        f"{what}: expected {expected}, got {got}"
-        for (what, expected), (_, got) in pairs
-        if expected != got
-    ]
+    expected, got = _describe(PUBLISHED[name]), _describe(found)
+    different = [f"{k}: expected {expected[k]}, got {got[k]}" for k in got if expected[k] != got[k]]
     if different:
         raise CodecGraphError(
             f"it is not the published codec of this name ({'; '.join(different)}). Put your own "
@@ -150,10 +150,10 @@ def check_facts(name: str, found: CodecFacts) -> None:
         )
 
 
-def _describe(facts: CodecFacts) -> list[tuple[str, str]]:
-    return [
-        ("channels of y", str(facts.y_channels)),
-        ("table of y", "x".join(map(str, facts.y_table))),
-        ("table of z", "x".join(map(str, facts.z_table))),
-        ("h_s", "a network of integers" if facts.integer_h_s else "a network with fractions"),
-    ]
+def _describe(facts: CodecFacts) -> dict[str, str]:
+    return {
+        "channels of y": str(facts.y_channels),
+        "table of y": "x".join(map(str, facts.y_table)),
+        "table of z": "x".join(map(str, facts.z_table)),
+        "h_s": "a network of integers" if facts.integer_h_s else "a network with fractions",
+    }

@@ -24,28 +24,25 @@ class CodecTime(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     encode_ms: float
-    """Image to strings: analysis, both hyper-transforms, range coder."""
+    """Image to strings."""
     decode_ms: float
-    """Strings to image: range coder, hyper-synthesis, synthesis."""
+    """Strings to image."""
     analysis_ms: float
-    """Image to symbols of y and z and scale indexes: what a store is made with."""
+    """Image to symbols and scale indexes: what `latentset encode` computes."""
     synthesis_ms: float
     """Symbols to image: what `latentset decode` computes."""
     image: tuple[int, int]
     """Height and width."""
     repeat: int
-    """Number of runs."""
 
 
 class CodecTimes(BaseModel):
-    """The file of `latentset codec time --json`."""
+    """The file of `latentset codec time --json`; times by the codec's name."""
 
     model_config = ConfigDict(frozen=True)
 
     machine: str
-    """See ``describe_machine``."""
     codecs: dict[str, CodecTime]
-    """By the codec's name."""
 
 
 def time_codec(codec: Codec, pixels: NDArray[np.uint8], repeat: int) -> CodecTime:
@@ -73,10 +70,9 @@ def describe_machine(threads: int) -> str:
     """Return, for instance, ``AMD EPYC 7R13, 1 thread, TensorFlow 2.14.1 with oneDNN, avx2``."""
     found = environment()
     device = _processor() if found["device"] == "CPU" else found["device"]
-    plural = "" if threads == 1 else "s"
     onednn = " with oneDNN" if found["onednn"] == "1" else ""
-    software = f"TensorFlow {found['tensorflow']}{onednn}, {CPU_ISA.value}"
-    return f"{device}, {threads} thread{plural}, {software}"
+    used = f"{threads} thread{'' if threads == 1 else 's'}"
+    return f"{device}, {used}, TensorFlow {found['tensorflow']}{onednn}, {CPU_ISA.value}"
 
 
 def _processor() -> str:

@@ -23,7 +23,6 @@ from latentset.pipeline.tensorflow_setup import tf
 Pixels = NDArray[np.uint8]
 """An image, uint8 (H, W, 3)."""
 
-_JPEG_SUBSAMPLING_420 = 2
 _JPEG_QUALITIES = range(1, 101)
 _COLUMNS = ("codec", "bpp", "MS-SSIM", "PSNR (dB)", "JPEG MS-SSIM", "JPEG PSNR (dB)")
 
@@ -32,20 +31,17 @@ class Figures(NamedTuple):
     """Rate and quality of an image, or their means over images."""
 
     rate_bpp: float
-    """Bits of what is stored, divided by the image's pixels."""
     ms_ssim: float
-    """0 to 1."""
     psnr_db: float
     """Over all channels of RGB, peak 255."""
 
 
 class CodecFigures(NamedTuple):
-    """Means of a codec over images."""
+    """Means over images, of a codec and of JPEG at its rate."""
 
     codec: str
     mean: Figures
     jpeg: Figures
-    """See ``jpeg_at_rate``."""
 
 
 def compare(image: Pixels, reconstruction: Pixels, bits: int) -> Figures:
@@ -66,17 +62,16 @@ def mean_figures(figures: Sequence[Figures]) -> Figures:
 def encode_jpeg(image: Pixels, quality: int) -> bytes:
     """Encode as baseline JPEG, quality 1 to 100, 4:2:0 chroma and optimized Huffman tables."""
     buffer = io.BytesIO()
-    Image.fromarray(image).save(
-        buffer, "JPEG", quality=quality, subsampling=_JPEG_SUBSAMPLING_420, optimize=True
-    )
+    options = {"quality": quality, "subsampling": "4:2:0", "optimize": True}
+    Image.fromarray(image).save(buffer, "JPEG", **options)
     return buffer.getvalue()
 
 
 def jpeg_at_rate(images: Sequence[Pixels], rate_bpp: float) -> Figures:
     """Measure baseline JPEG (Pillow, 4:2:0) at a mean rate.
 
-    The means at the two neighbouring quality settings are interpolated linearly between their mean
-    rates. Outside JPEG's range, its lowest or highest rate is taken.
+    It is interpolated between the means at the two neighbouring quality settings. Outside JPEG's
+    range, its lowest or highest rate is taken.
     """
 
     def mean_rate(setting: int) -> float:
@@ -84,11 +79,11 @@ def jpeg_at_rate(images: Sequence[Pixels], rate_bpp: float) -> Figures:
         return float(np.mean(rates))
 
     def measure(setting: int) -> NDArray[np.float64]:
-        figures = []
-        for image in images:
-            data = encode_jpeg(image, setting)
-            decoded = np.asarray(Image.open(io.BytesIO(data)))
-            figures.append(compare(image, decoded, 8 * len(data)))
+        jpegs = [encode_jpeg(image, setting) for image in images]
+        figures = [
+            compare(image, np.asarray(Image.open(io.BytesIO(jpeg))), 8 * len(jpeg))
+            for image, jpeg in zip(images, jpegs, strict=True)
+        ]
         return np.array(mean_figures(figures))
 
     above = bisect.bisect_left(_JPEG_QUALITIES, rate_bpp, key=mean_rate)

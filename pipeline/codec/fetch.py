@@ -1,8 +1,7 @@
 """Download of published codecs into the cache folder.
 
-A file gets its name after it is checked: one with a codec's name is whole, and one with the name of
-a published codec loads. Its SHA-256 is recorded beside it at the first fetch, in the form of
-``sha256sum``, and a later file of that name must be the same.
+A file gets its name after it is checked. Its SHA-256 is recorded beside it at the first fetch, in
+the form of ``sha256sum``, and a later file of that name must be the same.
 """
 
 import re
@@ -31,8 +30,6 @@ from latentset.pipeline.codec.catalogue import (
 PUBLISHED_URL = "https://storage.googleapis.com/tensorflow_compression/metagraphs"
 """Where the authors publish (tensorflow/compression, ``models/tfci.py``)."""
 
-_CONNECT_TIMEOUT_S = 30
-_READ_TIMEOUT_S = 60
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -44,32 +41,28 @@ class FetchedCodec:
     path: Path
     sha256: str
     downloaded: bool
-    """False where the file was there already."""
 
 
 def fetch_codec(
-    name: str,
-    *,
-    cache: Path | None = None,
-    url_prefix: str | None = None,
-    console: Console,
+    name: str, *, cache: Path | None = None, url_prefix: str | None = None, console: Console
 ) -> FetchedCodec:
     """Put a codec into the cache folder; a file that is there already is checked alike.
 
-    Args:
-        name: Of a published codec; any name where ``url_prefix`` is given.
-        cache: Folder of downloaded codecs, if not the usual one.
-        url_prefix: Where ``NAME.metagraph`` is, if not at the authors'; a URL that fsspec knows.
-        console: Shows progress: a bar on a terminal, plain lines elsewhere.
-
-    Raises:
-        CodecNotFoundError: The name is not that of a published codec.
-        FetchError: The download failed or was cut, or the file is no codec, is not the published
-            one of that name, or differs from the one recorded at the first fetch. Nothing is kept.
+    ``url_prefix`` is where ``NAME.metagraph`` is, if not at the authors', a URL that fsspec knows;
+    without, CodecNotFoundError if the name is not that of a published codec. FetchError, and
+    nothing is kept, if the download failed or was cut, or if the file is no codec, is not the
+    published one of that name, or differs from the one recorded at the first fetch.
     """
-    _check_name(name, url_prefix)
-    folder = cache_folder(cache)
-    path = folder / (name + SUFFIX)
+    if name in shipped_codecs():
+        raise CodecNotFoundError(f"{name} is shipped with LatentSet: there is nothing to fetch")
+    if not _NAME.fullmatch(name):
+        raise CodecNotFoundError(f"{name!r} is not a codec's name")
+    if url_prefix is None and name not in PUBLISHED:
+        raise CodecNotFoundError(
+            f"{name!r} is not a published scale hyperprior ('latentset codec list' shows them); "
+            f"--url-prefix says where another codec is"
+        )
+    path = cache_folder(cache) / (name + SUFFIX)
     if path.is_file():
         return FetchedCodec(name, path, _accept(path, path, name, f"the file {path}"), False)
     url = f"{(url_prefix or PUBLISHED_URL).rstrip('/')}/{name}{SUFFIX}"
@@ -84,22 +77,10 @@ def fetch_codec(
     return FetchedCodec(name, path, sha256, True)
 
 
-def _check_name(name: str, url_prefix: str | None) -> None:
-    if name in shipped_codecs():
-        raise CodecNotFoundError(f"{name} is shipped with LatentSet: there is nothing to fetch")
-    if not _NAME.fullmatch(name):
-        raise CodecNotFoundError(f"{name!r} is not a codec's name")
-    if url_prefix is None and name not in PUBLISHED:
-        raise CodecNotFoundError(
-            f"{name!r} is not a published scale hyperprior ('latentset codec list' shows them); "
-            f"--url-prefix says where another codec is"
-        )
-
-
 def _accept(found: Path, path: Path, name: str, origin: str) -> str:
     """Check a file that is to have a codec's path, and record its SHA-256 if it is the first.
 
-    The first file with a published name is loaded and tried. The origin is for messages.
+    The first file with a published name is loaded and tried.
     """
     from latentset.pipeline.codec.load.codec import Codec
     from latentset.pipeline.codec.load.metagraph import parse_codec_file
@@ -162,9 +143,7 @@ def _client_options(url: str) -> dict[str, Any]:
         return {}
     import aiohttp
 
-    timeout = aiohttp.ClientTimeout(
-        total=None, sock_connect=_CONNECT_TIMEOUT_S, sock_read=_READ_TIMEOUT_S
-    )
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)  # seconds
     # trust_env: proxies as the environment names them. A length is of the file itself only
     # where the server does not compress on the way.
     return {

@@ -17,18 +17,12 @@ C2 = (0.03 * 255) ** 2
 def ms_ssim(x: tf.Tensor, x_hat: tf.Tensor, *, least: float = 0.0) -> tf.Tensor:
     """Return the MS-SSIM of each pair of images.
 
-    The same value as ``tf.image.ssim_multiscale(x, x_hat, 255)``, where ``least`` is 0. The
-    Gaussian windows are applied as products with two banded matrices, which on CPU costs less than
-    TensorFlow's dense 11x11 depthwise convolution, in the backward pass above all.
+    The same value as ``tf.image.ssim_multiscale(x, x_hat, 255)``, where ``least`` is 0. Two banded
+    matrices cost less on CPU than its dense 11x11 convolution, in the backward pass above all.
 
-    Args:
-        x: float32 (B, H, W, 3), 0 to 255; H and W static, at least 161.
-        x_hat: The same shape.
-        least: Lower bound of each scale's similarity. A loss wants one above 0, where the gradient
-            of its power is infinite.
-
-    Returns:
-        float32 (B,), the mean over channels.
+    Images are float32 (B, H, W, 3), 0 to 255, H and W static and at least 161. Returned is the mean
+    over channels, float32 (B,). ``least`` bounds each scale's similarity from below: a loss wants
+    one above 0, where the gradient of its power is infinite.
 
     Source:
         Wang, Simoncelli, Bovik: "Multiscale structural similarity for image quality
@@ -59,7 +53,7 @@ def _ssim_maps(x: tf.Tensor, x_hat: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 def _blur(maps: tf.Tensor) -> tf.Tensor:
     """Gaussian window, positions where it fits only: (..., H, W) to (..., W - 10, H - 10)."""
-    height, width = maps.shape[-2], maps.shape[-1]
+    height, width = maps.shape[-2:]
     rows = tf.tensordot(maps, tf.constant(_window_matrix(width)), 1)
     return tf.tensordot(tf.transpose(rows, (0, 1, 3, 2)), tf.constant(_window_matrix(height)), 1)
 
@@ -77,9 +71,9 @@ def _window_matrix(size: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32
 
 def _halve(image: tf.Tensor) -> tf.Tensor:
     """Mean of 2x2 pixels: (B, 3, H, W) to (B, 3, H/2, W/2); odd sides repeat their last pixel."""
-    height, width = image.shape[2], image.shape[3]
+    height, width = image.shape[2:]
     if height % 2 or width % 2:
         image = tf.pad(image, [(0, 0), (0, 0), (0, height % 2), (0, width % 2)], "SYMMETRIC")
-        height, width = image.shape[2], image.shape[3]
+        height, width = image.shape[2:]
     split = tf.reshape(image, (-1, 3, height // 2, 2, width // 2, 2))
     return tf.reduce_mean(split, axis=(3, 5))

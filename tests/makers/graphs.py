@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from latentset.pipeline.codec.train.codec_export import gaussian_rows, pad_rows, quantize_row
-from latentset.pipeline.codec.train.parameters import PaddedRows
+from latentset.pipeline.codec.train.published_form import PaddedRows
 from latentset.pipeline.tensorflow_setup import tf, tfc
 from tests.makers.by_hand import SCALES, Array, M, N, Weights
 

@@ -8,14 +8,14 @@ from latentset.pipeline.codec.load.code_tables import log_spaced_scales
 from latentset.pipeline.codec.load.codec import Codec
 from latentset.pipeline.codec.load.metagraph import parse_codec_file
 from latentset.pipeline.codec.train.codec_export import gaussian_rows, pad_rows, quantize_row
-from latentset.pipeline.codec.train.parameters import (
+from latentset.pipeline.codec.train.published_form import (
     IntegerLayer,
     Layer,
     Norm,
     PaddedRows,
     Parameters,
+    build_metagraph,
 )
-from latentset.pipeline.codec.train.published_form import build_metagraph
 
 Median = Literal["rounded", "truncated", "whole"]
 

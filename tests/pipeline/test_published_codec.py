@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from latentset.cli.main import app
 from latentset.datasets.store import open_store
 from tests.makers.published import build_published
 
@@ -26,11 +28,16 @@ CODECS = {
 def latentset(*words: object) -> str:
     program = "from latentset.cli.main import main; main()"
     command = [sys.executable, "-c", program, *map(str, words)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"}
-    )
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def latentset_here(*words: object) -> str:
+    """Run the command in this process, which has imported TensorFlow already."""
+    done = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +60,13 @@ def test_inspect_encode_verify_decode_and_evaluate(
     name: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LATENTSET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "200")
     size = CODECS[name]
     (tmp_path / "cache").mkdir()
     metagraph = build_published(**size)
     (tmp_path / "cache" / f"{name}.metagraph").write_bytes(metagraph.SerializeToString())
 
-    found = latentset("codec", "inspect", name)
+    found = latentset_here("codec", "inspect", name)
     assert f"{size['M']} channels" in found
 
     store, pixels = tmp_path / "store.zarr", tmp_path / "pixels.zarr"
@@ -68,7 +76,7 @@ def test_inspect_encode_verify_decode_and_evaluate(
     assert opened.header.codec.channels == size["M"]
     assert opened.samples["status"].to_pylist() == ["ok"] * 12
 
-    checked = latentset("verify", store, "--recompute", 12, "--source", images)
+    checked = latentset_here("verify", store, "--recompute", 12, "--source", images)
     assert "12 samples: 0 of" in checked
 
     latentset("decode", store, pixels, "--originals", images, "--workers", 1)
@@ -78,7 +86,7 @@ def test_inspect_encode_verify_decode_and_evaluate(
     large = tmp_path / "large"
     large.mkdir()
     Image.open(images / "test" / "a" / "0.png").resize((176, 168)).save(large / "0.png")
-    assert name in latentset("codec", "evaluate", large, name)
+    assert name in latentset_here("codec", "evaluate", large, name)
 
     if exchange := os.environ.get("LATENTSET_EXCHANGE"):
         kept = Path(exchange) / "published" / f"{name}.zarr"

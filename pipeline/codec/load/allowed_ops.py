@@ -1,20 +1,14 @@
 """The op types that a codec's graph may hold, and the check that refuses all others.
 
 A graph from the internet is a program: TensorFlow has ops that read and write files, open
-connections and call back into Python. Allowed are ops that compute on their inputs alone. All
-others are refused by name, before anything is imported or run.
-
-Sources:
-    The published codecs are built from tensorflow-compression's layers (convolutions, GDN with
-    its reparameterised weights, entropy models); the rest are stateless ops of the same kind, so
-    that a codec built in another way is not refused for a harmless one.
+connections and call back into Python. Allowed are the stateless ops of the published codecs and
+others of their kind. All others are refused by name, before anything is imported or run.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 from latentset.datasets.errors import CodecGraphError, ForbiddenOpError
-from latentset.pipeline.codec.load.graph import FUNCTION_CALLS
+from latentset.pipeline.codec.load.graph import FUNCTION_CALLS, all_nodes
 
 STOCK_OPS = frozenset(
     """
@@ -69,30 +63,22 @@ SAVER_OPS = VARIABLE_OPS | {"MergeV2Checkpoints", "RestoreV2", "SaveV2", "Sharde
 only the sub-graphs of the signatures are ever imported."""
 
 
-def check_codec_ops(name: str, reached: Any, whole: Any) -> None:
-    """Check a codec file: what its signatures reach, its functions, and the rest of its graph.
+def check_codec_ops(reached: Any, whole: Any) -> None:
+    """Check a codec file: what its signatures reach, its functions, and the rest of its graph."""
+    check_ops(reached, STOCK_OPS | RANGE_CODER_OPS)
+    check_ops(whole, STOCK_OPS | RANGE_CODER_OPS | SAVER_OPS)
+
+
+def check_ops(graph: Any, allowed: frozenset[str] = STOCK_OPS) -> None:
+    """Check a ``GraphDef`` and its functions; without a range coder, stock ops are allowed.
 
     ForbiddenOpError if an op is not allowed, CodecGraphError if weights are variables.
     """
-    allowed = STOCK_OPS | RANGE_CODER_OPS
-    functions = [node for function in whole.library.function for node in function.node_def]
-    _check(name, whole, [*reached.node, *functions], allowed)
-    _check(name, whole, whole.node, allowed | SAVER_OPS)
-
-
-def check_latent_ops(name: str, graph: Any) -> None:
-    """Check a sub-graph without range coder that is going to be imported: stock ops only."""
-    functions = [node for function in graph.library.function for node in function.node_def]
-    _check(name, graph, [*graph.node, *functions], STOCK_OPS)
-
-
-def _check(name: str, graph: Any, nodes: Iterable[Any], allowed: frozenset[str]) -> None:
-    """Check nodes of a graph, whose library has the functions that they may call."""
     from tensorflow.python.framework import op_def_registry
 
     functions = {function.signature.name for function in graph.library.function}
     forbidden: dict[str, str] = {}
-    for node in nodes:
+    for node in all_nodes(graph):
         # A node may call a function by having its name as op. A function that is named as an op of
         # TensorFlow's own would hide that op from this check.
         calls_by_name = node.op in functions and op_def_registry.get(node.op) is None
@@ -102,17 +88,17 @@ def _check(name: str, graph: Any, nodes: Iterable[Any], allowed: frozenset[str])
         for called in (node.attr[key].func.name for key in FUNCTION_CALLS.get(node.op, ())):
             if called not in functions:
                 raise ForbiddenOpError(
-                    f"{name}: {node.op} {node.name!r} calls {called!r}, which is not in the file"
+                    f"{node.op} {node.name!r} calls {called!r}, which is not in the file"
                 )
     variables = sorted(forbidden.keys() & VARIABLE_OPS)
     if variables and len(variables) == len(forbidden):
         raise CodecGraphError(
-            f"{name}: its weights are variables ({variables[0]} {forbidden[variables[0]]!r}), "
+            f"its weights are variables ({variables[0]} {forbidden[variables[0]]!r}), "
             f"whose values are not in the file. Freeze them into constants before exporting"
         )
     if forbidden:
         found = ", ".join(f"{op} (node {node!r})" for op, node in sorted(forbidden.items()))
         raise ForbiddenOpError(
-            f"{name}: ops that are not allowed in a codec: {found}. Codecs compute on their "
+            f"ops that are not allowed in a codec: {found}. Codecs compute on their "
             f"inputs only; nothing of this file has been run"
         )

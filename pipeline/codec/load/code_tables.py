@@ -43,7 +43,7 @@ class CodeTable:
     cost_bits: NDArray[np.float64]
     """Of each entry of a row, (rows, entries); the last one that counts is the escape."""
     escape: NDArray[np.int64]
-    """Location of the escape in each row, (rows,); -1: the row has none."""
+    """Its location in each row, (rows,); -1: none."""
     offset: NDArray[np.int64]
     """Smallest symbol of each row, (rows,)."""
     precision: NDArray[np.int64]
@@ -128,8 +128,7 @@ def read_tfc2_table(cdf: NDArray[np.int32], cdf_offset: NDArray[np.int32] | None
         rows.append(row)
         precisions.append(precision)
     offset = np.zeros(len(rows), np.int64) if cdf_offset is None else np.asarray(cdf_offset)
-    escapes = [len(r) - 2 if p < 0 else -1 for r, p in zip(rows, precisions, strict=True)]
-    return _make_table("tfc2", rows, [abs(p) for p in precisions], escapes, offset)
+    return _make_table("tfc2", rows, precisions, offset)
 
 
 def read_tfc1_table(
@@ -143,24 +142,21 @@ def read_tfc1_table(
 
     Rows are ``[0, ..., 2 ** precision]``, padded to (rows, length).
     """
-    if np.ndim(cdf) != 2 or not 1 <= overflow_width <= 16 or not 1 <= precision <= 16:
+    known = np.ndim(cdf) == 2 and 1 <= overflow_width <= 16 and 1 <= precision <= 16
+    rows = [r[:size].tolist() for r, size in zip(cdf, cdf_size, strict=True)] if known else []
+    if not known or any(len(r) < 2 or r[0] != 0 or r[-1] != 1 << precision for r in rows):
         raise CodecGraphError("the range coder's table is damaged")
-    rows = [row[:size].tolist() for row, size in zip(cdf, cdf_size, strict=True)]
-    if any(len(r) < 2 or r[0] != 0 or r[-1] != 1 << precision for r in rows):
-        raise CodecGraphError("the range coder's table is damaged")
-    escapes = [len(row) - 2 for row in rows]
-    precisions = [precision] * len(rows)
-    return _make_table("tfc1", rows, precisions, escapes, np.asarray(offset), overflow_width)
+    return _make_table("tfc1", rows, [-precision] * len(rows), np.asarray(offset), overflow_width)
 
 
 def _make_table(
     form: Literal["tfc1", "tfc2"],
     rows: list[list[int]],
     precisions: list[int],
-    escapes: list[int],
     offset: NDArray[Any],
     overflow_width: int = 0,
 ) -> CodeTable:
+    """A row of negative precision has an escape."""
     if not rows or offset.shape != (len(rows),):
         found = f"{len(rows)} rows and offsets of shape {offset.shape}"
         raise CodecGraphError(f"the range coder's table has {found}")
@@ -171,16 +167,11 @@ def _make_table(
             raise CodecGraphError(f"row {i} of the range coder's table falls")
         with np.errstate(divide="ignore"):
             # In units that add up exactly: the last digits of log2 are the CPU's.
-            bits = np.round((precision - np.log2(counts)) * _COST_UNITS) / _COST_UNITS
-        cost[i, : len(counts)] = bits
-    return CodeTable(
-        form,
-        cost,
-        np.array(escapes, np.int64),
-        offset.astype(np.int64),
-        np.array(precisions, np.int64),
-        overflow_width,
-    )
+            units = np.round((abs(precision) - np.log2(counts)) * _COST_UNITS)
+        cost[i, : len(counts)] = units / _COST_UNITS
+    escapes = [len(r) - 2 if p < 0 else -1 for r, p in zip(rows, precisions, strict=True)]
+    escape, bits = np.array(escapes, np.int64), np.abs(np.array(precisions, np.int64))
+    return CodeTable(form, cost, escape, offset.astype(np.int64), bits, overflow_width)
 
 
 def _bit_length(values: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -203,13 +194,11 @@ def gaussian_distances(table: CodeTable, scales: NDArray[np.float64]) -> NDArray
     for row, sigma in enumerate(scales):
         cost, escape, offset = table.cost_bits[row], int(table.escape[row]), table.offset[row]
         entries = int(np.isfinite(cost).sum())
-        inside = escape if escape >= 0 else entries
-        edges = np.arange(offset, offset + inside + 1) - 0.5
+        edges = offset + np.arange((escape if escape >= 0 else entries) + 1) - 0.5
         cumulative = [0.5 * math.erfc(-edge / (sigma * math.sqrt(2))) for edge in edges]
-        expected = np.zeros(entries)
-        expected[:inside] = np.diff(cumulative)
+        expected = np.diff(cumulative)
         if escape >= 0:
-            expected[inside] = 1 - expected[:inside].sum()
+            expected = np.append(expected, 1 - expected.sum())
         distances[row] = 0.5 * np.abs(np.exp2(-cost[:entries]) - expected).sum()
     return distances
 
@@ -221,17 +210,17 @@ def find_scales(
 
     Also returns the largest total variation distance of a row to its Gaussian.
     """
-    entries = np.isfinite(table.cost_bits).sum(axis=1)
+    rows, entries = table.rows, np.isfinite(table.cost_bits).sum(axis=1)
     limits = _FIT_LIMIT + _FIT_LIMIT_ENTRIES * entries * np.exp2(-table.precision)
-    for scales in [*candidates, log_spaced_scales(table.rows)]:
-        if len(scales) != table.rows:
+    for scales in [*candidates, log_spaced_scales(rows)]:
+        if len(scales) != rows:
             continue
         distances = gaussian_distances(table, scales)
         if (distances <= limits).all():
             return scales, float(distances.max())
     misfit = int(np.argmax(distances - limits))
     raise CodecGraphError(
-        f"the {table.rows} probability rows of y are not those of zero-mean Gaussians with scales "
+        f"the {rows} probability rows of y are not those of zero-mean Gaussians with scales "
         f"from {SCALE_MIN} to {SCALE_MAX:g}, spaced evenly in their logarithm, so sigma_hat is "
         f"unknown (row {misfit} is {distances[misfit]:.3f} away, {limits[misfit]:.3f} at most)"
     )

@@ -1,8 +1,7 @@
 """A codec, loaded: images in, latents out.
 
 ``load_codec`` reads the file (``metagraph``), checks its ops and finds its latents (``sender``),
-imports their part of the graph (``program``) and compares them with real strings
-(``selfcheck``).
+imports their part of the graph (``program``) and compares them with real strings (``selfcheck``).
 """
 
 from collections import Counter
@@ -15,19 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latentset.datasets.errors import CodecGraphError, FetchError
+from latentset.datasets.errors import CodecGraphError
 from latentset.datasets.store.header import CodecInfo
-from latentset.pipeline.codec.catalogue import (
-    CodecFacts,
-    check_facts,
-    locate_codec,
-    read_record,
-    record_path,
-)
+from latentset.pipeline.codec.catalogue import CodecFacts, check_facts, check_record, locate_codec
 from latentset.pipeline.codec.load.code_tables import find_scales
 from latentset.pipeline.codec.load.decoders import DecodedZ
 from latentset.pipeline.codec.load.graph import TensorRef
-from latentset.pipeline.codec.load.metagraph import CodecFile, read_codec_file
+from latentset.pipeline.codec.load.metagraph import CodecFile, errors_of, read_codec_file
 from latentset.pipeline.codec.load.program import (
     LATENT_TENSORS,
     Latents,
@@ -35,24 +28,18 @@ from latentset.pipeline.codec.load.program import (
     import_signature,
 )
 from latentset.pipeline.codec.load.selfcheck import (
+    SIZE,
     SelfCheck,
     check_bits,
-    check_image,
+    check_shapes,
+    is_batch_free,
     make_test_images,
-    measure_sizes,
     string_bits,
 )
 from latentset.pipeline.codec.load.sender import read_sender
 from latentset.pipeline.codec.load.structure import Structure
-from latentset.pipeline.codec.load.synthesis import (
-    SizeRole,
-    Synthesis,
-    as_pixels,
-    find_size_roles,
-)
+from latentset.pipeline.codec.load.synthesis import SizeRole, Synthesis, as_pixels
 from latentset.pipeline.tensorflow_setup import environment
-
-__all__ = ["Codec", "GraphReport", "Latents", "load_codec"]
 
 
 @dataclass(frozen=True)
@@ -62,33 +49,27 @@ class GraphReport:
     structure: Structure
     decoded_z: DecodedZ | None
     z_offset: list[TensorRef]
-    """The constants that the offset of z comes from."""
     facts: CodecFacts
     scale_distance: float
     """Largest total variation distance of y's rows to the Gaussians of the scale table."""
     op_counts: Mapping[str, int]
-    """Op types of the sub-graph that computes latents."""
+    """Of what computes latents."""
 
 
 class Codec:
-    """A scale hyperprior, ready to encode; see ``load_codec``.
+    """A scale hyperprior (Balle et al., ICLR 2018), ready to encode; see ``load_codec``.
 
     ::
 
         x -> g_a -> y -> y_hat                          (range-encoded with sigma_hat)
                     |
                     h_a -> z -> z_hat -> h_s -> scale index i, sigma_hat = scale_table[i]
-
-    Source:
-        Balle, Minnen, Singh, Hwang, Johnston: "Variational image compression with a scale
-        hyperprior", ICLR 2018, arXiv 1802.01436.
     """
 
     file: CodecFile
     info: CodecInfo
     report: GraphReport
     free_batch: bool
-    """Whether the graph takes several images at once."""
     self_check: SelfCheck | None
     """None where it was skipped."""
 
@@ -101,14 +82,10 @@ class Codec:
         self_check: bool = True,
     ) -> None:
         self.file, self._threads = file, threads
-        try:
-            self._load(dict(tensors or {}), self_check)
-        except CodecGraphError as error:
-            if str(error).startswith(f"{file.name}: "):
-                raise
-            raise CodecGraphError(f"{file.name}: {error}") from error
+        with errors_of(file.name):
+            self._load(tensors or {}, self_check)
 
-    def _load(self, named: dict[str, str], self_check: bool) -> None:
+    def _load(self, named: Mapping[str, str], self_check: bool) -> None:
         sender = read_sender(self.file, named)
         structure = sender.structure
         self._y_table = sender.code_table(structure.y)
@@ -121,11 +98,14 @@ class Codec:
             image=self.file.input_tensor,
             producer_ops=self.file.producer_ops,
         )
-        sizes = measure_sizes(self._compute)
-        self.free_batch = sizes.free_batch
-        self._together = sizes.free_batch and environment()["device"] != "CPU"
-        if (rows := self._z_table.rows) != sizes.z_channels:
-            raise CodecGraphError(f"expected {sizes.z_channels} rows in z's table, got {rows}")
+        images = make_test_images()
+        singles = [self._compute(image[np.newaxis]) for image in images]
+        y_downsampling, z_downsampling = check_shapes(singles[0])
+        channels, z_channels = singles[0].y_hat.shape[3], singles[0].z_hat.shape[3]
+        self.free_batch = is_batch_free(self._compute, images, singles)
+        self._together = self.free_batch and environment()["device"] != "CPU"
+        if (rows := self._z_table.rows) != z_channels:
+            raise CodecGraphError(f"expected {z_channels} rows in z's table, got {rows}")
         scales, distance = find_scales(self._y_table, sender.scale_tables(self._y_table.rows))
         tensors = {"input_image": structure.image, **sender.tensors}
         self.info = CodecInfo(
@@ -133,27 +113,26 @@ class Codec:
             sha256=self.file.sha256,
             form=structure.form,
             tensors={key: str(ref) for key, ref in tensors.items()},
-            channels=sizes.channels,
-            z_channels=sizes.z_channels,
+            channels=channels,
+            z_channels=z_channels,
             scale_table=tuple(float(s) for s in scales),
-            z_offset=sender.z_offset(sizes.z_channels),
+            z_offset=sender.z_offset(z_channels),
             h_s_exact_to=sender.h_s_exact_to(),
-            y_downsampling=sizes.y_downsampling,
-            z_downsampling=sizes.z_downsampling,
+            y_downsampling=y_downsampling,
+            z_downsampling=z_downsampling,
         )
         self.report = GraphReport(
             structure=structure,
             decoded_z=sender.decoded_z,
             z_offset=sender.z_offset_tensors,
-            facts=sender.facts(sizes.channels),
+            facts=sender.facts(channels),
             scale_distance=distance,
             op_counts=Counter(node.op for node in sender.latents.node),
         )
         check_facts(self.file.name, self.report.facts)
         self.self_check = None
         if self_check:
-            images = make_test_images()[:1]
-            implied = [float(bits[0]) for bits in self.symbol_bits(self.encode(images))]
+            implied = [float(bits[0]) for bits in self.symbol_bits(self.encode(images[:1]))]
             self.self_check = check_bits(implied, string_bits(self.sender(images[0])))
         self._analysis.restart()
 
@@ -164,8 +143,7 @@ class Codec:
         convolution in another order for another batch where that is faster (seen: small transforms,
         images below 192x192), and now and then a symbol at a rounding boundary flips. So images
         pass one by one, which costs next to nothing. On a GPU they pass together, and nothing is
-        promised. CodecGraphError where the graph fails on this size, or yields another than
-        ``info`` says.
+        promised. CodecGraphError where the graph fails on this size.
         """
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
             raise ValueError(
@@ -174,8 +152,9 @@ class Codec:
         batches = self._batches(len(images))
         latents = Latents.join([self._compute(images[batch]) for batch in batches])
         count, height, width = images.shape[:3]
-        y_shape = (count, *self.info.y_size(height, width), self.info.channels)
-        z_shape = (count, *self.info.z_size(height, width), self.info.z_channels)
+        sizes = self.sizes(height, width)
+        y_shape = (count, *sizes["y"], self.info.channels)
+        z_shape = (count, *sizes["z"], self.info.z_channels)
         for key, expected in zip(LATENT_TENSORS, (y_shape, y_shape, z_shape), strict=True):
             if (found := getattr(latents, key).shape) != expected:
                 raise CodecGraphError(
@@ -183,71 +162,68 @@ class Codec:
                 )
         return latents
 
+    def sizes(self, height: int, width: int) -> dict[SizeRole, tuple[int, int]]:
+        """Return height and width of an image and of its latents."""
+        y, z = self.info.y_size(height, width), self.info.z_size(height, width)
+        return {"image": (height, width), "y": y, "z": z}
+
     def _compute(self, images: NDArray[np.uint8]) -> Latents:
         return Latents.from_arrays(self._analysis.run(images))
 
     def _batches(self, count: int) -> list[slice]:
-        """Return the images that pass through a graph at once."""
         return [slice(None)] if self._together else [slice(k, k + 1) for k in range(count)]
 
     def rate_bits(self, latents: Latents) -> NDArray[np.float64]:
         """Return the bits of each image, float64 (N,); real strings end on whole bytes."""
-        y_bits, z_bits = self.symbol_bits(latents)
-        return y_bits + z_bits
+        return np.add(*self.symbol_bits(latents))
 
     def symbol_bits(self, latents: Latents) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the bits of y and of z of each image, float64 (N,) each."""
         channel = np.arange(latents.z_hat.shape[3], dtype=np.int32)
         # One image at a time: the tables' bits are eight bytes a symbol.
-        y_bits = [
-            self._y_table.bits(y, index).sum()
-            for y, index in zip(latents.y_hat, latents.scale_index, strict=True)
-        ]
+        pairs = zip(latents.y_hat, latents.scale_index, strict=True)
+        y_bits = [self._y_table.bits(y, index).sum() for y, index in pairs]
         z_bits = [self._z_table.bits(z, channel).sum() for z in latents.z_hat]
         return np.array(y_bits, np.float64), np.array(z_bits, np.float64)
 
     def decode(
         self, y_hat: NDArray[Any], z_hat: NDArray[Any], size: tuple[int, int]
     ) -> NDArray[np.uint8]:
-        """Decode symbols (N, h, w, C) and (N, hz, wz, Cz) to images, uint8 (N, H, W, 3), of a size.
-
-        They are those that ``receiver`` makes of strings. CodecGraphError if it cannot decode.
-        """
+        """Decode symbols (N, h, w, C) and (N, hz, wz, Cz) to images of a size, as ``receiver``."""
         batches = self._batches(len(y_hat))
         return np.concatenate([self.synthesis.run(y_hat[b], z_hat[b], size) for b in batches])
 
     def check_decoding(self) -> None:
-        """Raise CodecGraphError if the codec cannot decode, or not as its receiver does.
-
-        ``decode`` checks it when it is first called; a job asks before anything is written.
-        """
+        """Raise CodecGraphError if the codec cannot decode, or not as its receiver does."""
         _ = self.synthesis
 
     @cached_property
     def synthesis(self) -> Synthesis:
         """The receiver behind its range decoder."""
-        try:
+        with errors_of(self.info.name):
             synthesis = Synthesis(self.file, self.size_roles, self._threads)
             if self.self_check is not None:
                 image = make_test_images()[1]
-                latents, size = self.encode(image[np.newaxis]), (image.shape[0], image.shape[1])
-                decoded = synthesis.run(latents.y_hat, latents.z_hat, size)[0]
-                check_image(decoded, self.receiver(self.sender(image)))
-        except CodecGraphError as error:
-            raise CodecGraphError(f"{self.info.name}: {error}") from error
-        return synthesis
+                latents = self.encode(image[np.newaxis])
+                decoded = synthesis.run(latents.y_hat, latents.z_hat, SIZE)[0]
+                if not np.array_equal(decoded, self.receiver(self.sender(image))):
+                    raise CodecGraphError(
+                        "self-check: the image decoded from latents is not the one that the "
+                        "receiver makes"
+                    )
+            return synthesis
 
     @cached_property
     def size_roles(self) -> Mapping[str, SizeRole]:
         """Of what the sender's integer outputs have height and width, by their key."""
-        image = make_test_images()[0]
-        height, width = image.shape[:2]
-        sizes: dict[SizeRole, tuple[int, int]] = {
-            "image": (height, width),
-            "y": self.info.y_size(height, width),
-            "z": self.info.z_size(height, width),
+        # No two of the sizes are equal.
+        role_of = {size: role for role, size in self.sizes(*SIZE).items()}
+        sent = zip(self.file.sender.outputs, self.sender(make_test_images()[0]), strict=True)
+        return {
+            port.key: role_of[tuple(value.tolist())]
+            for port, value in sent
+            if value.dtype.kind in "iu" and value.ndim == 1 and tuple(value.tolist()) in role_of
         }
-        return find_size_roles(self.file.sender, self.sender(image), sizes)
 
     def sender(self, image: NDArray[np.uint8]) -> list[NDArray[Any]]:
         """Encode one image, uint8 (H, W, 3), RGB, to arrays of strings and of sizes."""
@@ -283,24 +259,13 @@ def load_codec(
 ) -> Codec:
     """Load a codec from a metagraph file, or by a name that ``latentset codec list`` shows.
 
-    Args:
-        name_or_path: The file or name.
-        tensors: Names to use instead of those found, by their key in ``LATENT_TENSORS``.
-        threads: Threads within one op. Two processes of one thread are faster than one of two.
-        cache: Folder of downloaded codecs, if not the usual one.
-        self_check: Compare with real strings; needed once a file.
+    ``tensors`` names those to use instead of those found, by their key in ``LATENT_TENSORS``. Two
+    processes of one thread are faster than one of two. The self-check is needed once a file.
 
-    Raises:
-        CodecNotFoundError: There is no such codec.
-        CodecGraphError: It is no scale hyperprior, or (ForbiddenOpError) has an op not allowed.
-        FetchError: The file differs from the one recorded when it was fetched.
+    CodecNotFoundError if there is no such codec, CodecGraphError if it is no scale hyperprior,
+    ForbiddenOpError for an op not allowed, FetchError if the file is not the one fetched first.
     """
     path = locate_codec(name_or_path, cache)
     file = read_codec_file(path)
-    recorded = read_record(path)
-    if recorded not in (None, file.sha256):
-        raise FetchError(
-            f"{path} is not the file that was fetched: expected the SHA-256 {recorded} "
-            f"({record_path(path)}), got {file.sha256}. Remove it and fetch it again"
-        )
+    check_record(path, file.sha256)
     return Codec(file, tensors=tensors, threads=threads, self_check=self_check)

@@ -1,9 +1,7 @@
 """Range-decode ops of a graph: which symbols they yield, and a graph without them.
 
-The ops are ``EntropyDecodeIndex`` and ``EntropyDecodeChannel`` (tensorflow-compression 2) and
-``UnboundedIndexRangeDecode`` (1), the latter in a loop over the batch. Coding is lossless, so
-another tensor can replace decoded symbols: a placeholder in the receiver, and the encoded symbols
-in a sender that decodes z again.
+Coding is lossless, so another tensor can replace decoded symbols: a placeholder in the receiver,
+and the encoded symbols in a sender that decodes z again. See ``structure`` for the ops.
 
 Sources:
     tensorflow/compression 2.14, ``entropy_models/continuous_indexed.py`` and
@@ -12,8 +10,7 @@ Sources:
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, get_args
 
 from latentset.datasets.errors import CodecGraphError
 from latentset.pipeline.codec.load.graph import (
@@ -24,7 +21,7 @@ from latentset.pipeline.codec.load.graph import (
     substitute,
     without_control_inputs,
 )
-from latentset.pipeline.codec.load.structure import ENCODE_OPS, Structure
+from latentset.pipeline.codec.load.structure import ENCODE_OPS, Structure, pair_y_with_z
 from latentset.pipeline.tensorflow_setup import tf
 
 _SYMBOLS_OUTPUT = {
@@ -33,8 +30,6 @@ _SYMBOLS_OUTPUT = {
     "EntropyDecodeChannel": 1,
 }
 """Range-decode ops, and which of their outputs has the symbols."""
-_STRINGS_INPUT = 0
-_INDEX_INPUT = {"UnboundedIndexRangeDecode": 1, "EntropyDecodeIndex": 1}
 
 _PASS_OPS = frozenset(
     """
@@ -47,57 +42,44 @@ _PASS_OPS = frozenset(
 of a TensorArray are written along its flow, which is followed like a value."""
 
 _RESHAPE_OPS = frozenset(["EnsureShape", "Identity", "Reshape"])
-"""Ops that symbols of a batch may pass through before they are used."""
-
 _BATCH_OPS = frozenset(["TensorArrayGatherV3", "TensorListStack"])
 """Ops that put the images of a loop together."""
-
 _ROUND_OPS = frozenset(["Floor", "Rint", "Round"])
-_H_S_OPS = (
-    SHAPE_OPS
-    | _ROUND_OPS
-    | frozenset(["Conv2D", "Conv2DBackpropInput", "Pad", "PadV2", "MirrorPad"])
-)
+_H_S_OPS = SHAPE_OPS | _ROUND_OPS | {"Conv2D", "Conv2DBackpropInput", "Pad", "PadV2", "MirrorPad"}
 """Ops that may take the symbols of z, with or without their offset, on the way into h_s."""
 
 Role = Literal["y_hat", "z_hat"]
 PLACEHOLDERS: Mapping[Role, TensorRef] = {
-    "y_hat": TensorRef("latentset_y_hat", 0),
-    "z_hat": TensorRef("latentset_z_hat", 0),
+    role: TensorRef(f"latentset_{role}", 0) for role in get_args(Role)
 }
 """Of symbols, in a receiver without its range decoder."""
 
 
-@dataclass(frozen=True)
-class Decoder:
+class Decoder(NamedTuple):
     """One range-decode op."""
 
     node: str
     op: str
     symbols: TensorRef
-    """The integer symbols of a batch, (N, h, w, C), as the encoder took them."""
+    """int32 (N, h, w, C), as the encoder took them."""
+    row: TensorRef | None
+    """The index of the symbols; None: the row of the table is the channel."""
 
 
-@dataclass(frozen=True)
-class DecodedZ:
-    """z, decoded within the sender."""
+class DecodedZ(NamedTuple):
+    """z, decoded within the sender, and the constant that is added to its symbols."""
 
     decoder: Decoder
     offset: TensorRef | None
-    """The constant that is added to the decoded symbols."""
 
 
 def replace_decoded_z(graph: Graph, structure: Structure) -> tuple[Graph, DecodedZ | None]:
-    """Replace what the sender decodes by the symbols of z that it encoded.
-
-    CodecGraphError where it decodes another string, or where more than one constant is added to the
-    decoded symbols before h_s.
-    """
+    """Replace what the sender decodes by the symbols of z that it encoded."""
     decoders = _find_decoders(graph)
     if not decoders:
         return graph, None
     for decoder in decoders:
-        strings = graph.inputs(decoder.node)[_STRINGS_INPUT]
+        strings = graph.inputs(decoder.node)[0]
         sources = graph.find_upstream(strings, stop=lambda node: node.op in ENCODE_OPS)
         if [node.name for node in sources] != [structure.z.node]:
             names = ", ".join(repr(node.name) for node in sources) or "no string that it made"
@@ -116,14 +98,13 @@ def replace_decoded_z(graph: Graph, structure: Structure) -> tuple[Graph, Decode
 def find_receiver_decoders(graph: Graph) -> dict[Role, Decoder]:
     """Find the decoders of y and of z in a receiver: that of y has an index that follows from z."""
     decoders = _find_decoders(graph)
-    adaptive = [decoder for decoder in decoders if _is_adaptive(graph, decoder, decoders)]
-    fixed = [decoder for decoder in decoders if decoder not in adaptive]
-    if len(adaptive) != 1 or len(fixed) != 1:
-        raise CodecGraphError(
-            f"expected one range-decode op with a scale index (y) and one without (z); found "
-            f"{len(adaptive)} with an index and {len(fixed)} without"
-        )
-    return {"y_hat": adaptive[0], "z_hat": fixed[0]}
+    adaptive = [
+        d
+        for d in decoders
+        if d.row and any(graph.depends_on_value(d.row, o.node) for o in decoders if o is not d)
+    ]
+    y, z = pair_y_with_z(decoders, adaptive, "range-decode")
+    return {"y_hat": y, "z_hat": z}
 
 
 def cut_receiver(
@@ -131,8 +112,7 @@ def cut_receiver(
 ) -> Any:
     """Extract what an image needs, with placeholders, int32 (N, h, w, C), for decoded symbols.
 
-    Control inputs that need strings are dropped: they check the range decoder. CodecGraphError
-    where the image needs strings besides.
+    Control inputs that need strings are dropped: they check the range decoder.
     """
     placeholders = {decoder.symbols: PLACEHOLDERS[role] for role, decoder in decoders.items()}
     needs_strings = graph.find_downstream([ref.node for ref in strings])
@@ -153,7 +133,11 @@ def cut_receiver(
 
 
 def _find_decoders(graph: Graph) -> list[Decoder]:
-    return [Decoder(n.name, n.op, _symbols_of(graph, n)) for n in graph.find(*_SYMBOLS_OUTPUT)]
+    decoders = []
+    for node in graph.find(*_SYMBOLS_OUTPUT):
+        row = None if node.op == "EntropyDecodeChannel" else graph.inputs(node.name)[1]
+        decoders.append(Decoder(node.name, node.op, _symbols_of(graph, node), row))
+    return decoders
 
 
 def _symbols_of(graph: Graph, node: Any) -> TensorRef:
@@ -211,12 +195,3 @@ def _walk(
                 outputs = {TensorRef(node.name, k) for k in range(2 if node.op == "Switch" else 1)}
                 pending += outputs - seen
                 seen |= outputs
-
-
-def _is_adaptive(graph: Graph, decoder: Decoder, decoders: list[Decoder]) -> bool:
-    """Return whether what it decodes with depends on what was decoded before."""
-    if decoder.op not in _INDEX_INPUT:
-        return False
-    index = graph.inputs(decoder.node)[_INDEX_INPUT[decoder.op]]
-    others = [other.node for other in decoders if other is not decoder]
-    return any(graph.depends_on_value(index, other) for other in others)

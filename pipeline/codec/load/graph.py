@@ -1,12 +1,11 @@
 """A ``GraphDef`` as a graph that can be walked, cut and flattened.
 
 In a flat graph a loop is made of the ops Enter, Merge, Switch, NextIteration and Exit. In a
-functional graph a loop or a call is one node, and its body is in the function library. All graphs
-are flattened first, so that one walk serves both.
+functional graph it is one node with a body in the function library: these are flattened first.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple
@@ -39,8 +38,8 @@ class TensorRef(NamedTuple):
 
     @classmethod
     def parse(cls, name: str) -> "TensorRef":
-        """Read ``node``, ``node:0`` or, for an edge of a graph, ``node:1``."""
-        node, _, output = name.partition(":")
+        """Read ``node``, ``node:1`` or, of a control input, ``^node``."""
+        node, _, output = name.lstrip("^").partition(":")
         return cls(node, int(output) if output else 0)
 
     def __str__(self) -> str:
@@ -50,8 +49,7 @@ class TensorRef(NamedTuple):
 class Graph:
     """Nodes of a flat ``GraphDef`` by name, and walks along its edges.
 
-    Raises:
-        CodecGraphError: It has a cycle outside of loops, in which a walk would not end.
+    CodecGraphError if it has a cycle outside of loops, in which a walk would not end.
     """
 
     def __init__(self, graph_def: Any) -> None:
@@ -78,6 +76,12 @@ class Graph:
         """Return the tensors that a node takes, without control inputs."""
         return [TensorRef.parse(i) for i in self.node(name).input if not i.startswith("^")]
 
+    def skip(self, ref: TensorRef, ops: Collection[str]) -> TensorRef:
+        """Go back over ops that pass their first input on."""
+        while self.op(ref) in ops:
+            ref = self.inputs(ref.node)[0]
+        return ref
+
     @cached_property
     def consumers(self) -> dict[TensorRef, list[Any]]:
         """The nodes that take a tensor, without control inputs."""
@@ -98,10 +102,11 @@ class Graph:
 
     def find_upstream(self, ref: TensorRef, stop: Callable[[Any], bool]) -> list[Any]:
         """Return the nodes that satisfy ``stop``, nearest on the paths that lead to a tensor."""
-        found = _reach(
-            [ref.node], lambda name: () if stop(self.node(name)) else self._parents(name)
-        )
-        return [node for node in map(self.node, found) if stop(node)]
+
+        def step_back(name: str) -> list[str]:
+            return [] if stop(self.node(name)) else self._parents(name)
+
+        return [node for node in map(self.node, _reach([ref.node], step_back)) if stop(node)]
 
     def find_between(self, source: TensorRef, ref: TensorRef) -> list[Any]:
         """Return the nodes on the paths from one tensor to another, on which values are passed."""
@@ -114,19 +119,25 @@ class Graph:
         for name in _reach([ref.node], step_back):
             for parent in step_back(name):
                 users[parent].append(name)
-        found = _reach([source.node], lambda name: users[name])
-        return [self.node(name) for name in found if name != source.node]
+        _, *between = _reach([source.node], users.__getitem__)
+        return [self.nodes[name] for name in between]
 
     def find_downstream(self, names: Iterable[str]) -> set[str]:
         """Return nodes and all that need them, by inputs or by control inputs."""
         users: dict[str, list[str]] = defaultdict(list)
         for node in self.graph_def.node:
             for name in node.input:
-                users[_node_of(name)].append(node.name)
-        return set(_reach(names, lambda name: users[name]))
+                users[TensorRef.parse(name).node].append(node.name)
+        return set(_reach(names, users.__getitem__))
 
     def _parents(self, name: str) -> list[str]:
         return [ref.node for ref in self.inputs(name)]
+
+
+def all_nodes(graph_def: Any) -> list[Any]:
+    """Return the nodes of a ``GraphDef`` and of its functions."""
+    bodies = [node for function in graph_def.library.function for node in function.node_def]
+    return [*graph_def.node, *bodies]
 
 
 def extract(graph_def: Any, names: Iterable[str]) -> Any:
@@ -135,12 +146,12 @@ def extract(graph_def: Any, names: Iterable[str]) -> Any:
     The function library is kept whole. Devices and stale shapes are dropped.
     """
     nodes = Graph(graph_def)
-    wanted = _reach(names, lambda name: [_node_of(i) for i in nodes.node(name).input])
+    wanted = _reach(names, lambda name: [TensorRef.parse(i).node for i in nodes.node(name).input])
     result = tf.compat.v1.GraphDef()
     result.node.extend(node for node in graph_def.node if node.name in wanted)
     result.library.CopyFrom(graph_def.library)
     result.versions.CopyFrom(graph_def.versions)
-    for node in [*result.node, *(n for f in result.library.function for n in f.node_def)]:
+    for node in all_nodes(result):
         node.device = ""
         for key in _STALE_ATTRIBUTES:
             if key in node.attr:
@@ -154,7 +165,7 @@ def without_control_inputs(
     """Copy a ``GraphDef`` without its control inputs, or without those of unwanted nodes."""
     result = _copy(graph_def)
     for node in result.node:
-        node.input[:] = [i for i in node.input if not (i.startswith("^") and unwanted(_node_of(i)))]
+        node.input[:] = [i for i in node.input if not (i.startswith("^") and unwanted(i[1:]))]
     return result
 
 
@@ -183,14 +194,14 @@ def divide_exactly(graph_def: Any) -> Any:
         value = result.node.add(name=f"{node.name}/latentset_value", op="Const")
         value.attr["dtype"].type = dtype
         value.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(1, dtype))
-        one = result.node.add(name=f"{node.name}/latentset_one", op="PlaceholderWithDefault")
+        name = f"{node.name}/latentset_one"
+        one = result.node.add(name=name, op="PlaceholderWithDefault", input=[value.name])
         one.attr["dtype"].type = dtype
         one.attr["shape"].shape.CopyFrom(tf.TensorShape([]).as_proto())
-        one.input.append(value.name)
         if node.op == "Rsqrt":
-            root = result.node.add(name=f"{node.name}/latentset_root", op="Sqrt")
+            name = f"{node.name}/latentset_root"
+            root = result.node.add(name=name, op="Sqrt", input=[node.input[0]])
             root.attr["T"].type = dtype
-            root.input.append(node.input[0])
             node.input[0] = root.name
         node.op = "RealDiv"
         node.input.insert(0, one.name)
@@ -200,20 +211,20 @@ def divide_exactly(graph_def: Any) -> Any:
 def flatten(graph_def: Any, names: Iterable[str]) -> Any:
     """Inline the function calls and functional loops that some nodes need.
 
-    TensorFlow's own inliner does it, which computes nothing but looks the ops up: they must have
-    been checked. A wanted node that is a call itself loses its name.
+    TensorFlow's inliner looks the ops up: they must have been checked. A wanted node that is a call
+    itself loses its name.
     """
     if not _calls(graph_def):
         return graph_def
     from tensorflow.core.protobuf import config_pb2
     from tensorflow.python.grappler import tf_optimizer
 
-    register_range_coder_ops()
+    from latentset.pipeline.tensorflow_setup import tfc  # noqa: F401 - registers its ops
+
     metagraph = tf.compat.v1.MetaGraphDef()
     metagraph.graph_def.CopyFrom(graph_def)
     functions = metagraph.graph_def.library.function
-    bodies = [node for function in functions for node in function.node_def]
-    for node in [*metagraph.graph_def.node, *bodies]:
+    for node in all_nodes(metagraph.graph_def):
         if node.op in FUNCTION_CALLS and not node.op.endswith("PartitionedCall"):
             node.attr["_lower_using_switch_merge"].b = True
     for function in functions:
@@ -239,11 +250,6 @@ def flatten(graph_def: Any, names: Iterable[str]) -> Any:
     return flat
 
 
-def register_range_coder_ops() -> None:
-    """Register the ops of tensorflow-compression, before TensorFlow looks them up."""
-    from latentset.pipeline.tensorflow_setup import tfc  # noqa: F401
-
-
 def _calls(graph_def: Any) -> list[str]:
     functions = {function.signature.name for function in graph_def.library.function}
     return [n.name for n in graph_def.node if n.op in FUNCTION_CALLS or n.op in functions]
@@ -258,10 +264,6 @@ def _reach(names: Iterable[str], step: Callable[[str], Iterable[str]]) -> dict[s
         found |= new
         pending += new
     return found
-
-
-def _node_of(name: str) -> str:
-    return name.lstrip("^").partition(":")[0]
 
 
 def _copy(graph_def: Any) -> Any:

@@ -10,6 +10,7 @@ from rich.text import Text
 from latentset.datasets.errors import CodecError
 from latentset.pipeline.codec.catalogue import PUBLISHED
 from latentset.pipeline.codec.load.codec import Codec
+from latentset.pipeline.codec.load.program import LATENT_TENSORS
 from latentset.pipeline.codec.load.selfcheck import SIZE
 
 
@@ -73,33 +74,21 @@ def _sender_rows(codec: Codec) -> Iterator[tuple[str, str, str]]:
         exactness = "Follows from z_hat in integers, whose sums may pass what float32 holds exactly"
     else:
         exactness = "Computed with fractions: near a boundary it may differ between devices"
-    for key, ref, why in (
-        ("y_hat", y.symbols, f"symbols of y: range-encoded, one row a scale, by {y.op}\n{y.node}"),
-        (
-            "scale_index",
-            report.structure.scale_index,
-            f"index of that op, the row of each symbol of y. {exactness}",
-        ),
-        (
-            "z_hat",
-            z.symbols,
-            f"symbols of z: range-encoded, one row a channel, by {z.op}\n{z.node}",
-        ),
-    ):
+    of_y = f"symbols of y: range-encoded, one row a scale, by {y.op}\n{y.node}"
+    of_index = f"index of that op, the row of each symbol of y. {exactness}"
+    of_z = f"symbols of z: range-encoded, one row a channel, by {z.op}\n{z.node}"
+    found = (y.symbols, of_y), (report.structure.scale_index, of_index), (z.symbols, of_z)
+    for key, (ref, why) in zip(LATENT_TENSORS, found, strict=True):
         name = info.tensors[key]
         yield key, name, why if name == str(ref) else "named by the caller"
     if decoded_z is not None:
-        decoder = decoded_z.decoder
-        yield (
-            "z_hat, decoded",
-            str(decoder.symbols),
-            "replaced by the symbols, since coding loses nothing; in the sender yielded by "
-            f"{decoder.op}\n{decoder.node}",
-        )
+        why = "replaced by the symbols, since coding loses nothing; in the sender yielded by"
+        node, op, symbols, _ = decoded_z.decoder
+        yield "z_hat, decoded", str(symbols), f"{why} {op}\n{node}"
     how = "added to the decoded symbols" if decoded_z else "from the rounding of z"
     span = f"{min(info.z_offset):.4g} to {max(info.z_offset):.4g} over the channels"
     yield "offset of z", ", ".join(map(str, report.z_offset)) or "none", f"{how}: {span}"
-    sizes = {"image": SIZE, "y": info.y_size(*SIZE), "z": info.z_size(*SIZE)}
+    sizes = codec.sizes(*SIZE)
     for port in codec.file.sender.outputs:
         if (role := codec.size_roles.get(port.key)) is not None:
             size, image = ("x".join(map(str, sizes[r])) for r in (role, "image"))
@@ -113,13 +102,9 @@ def _receiver_rows(codec: Codec) -> Iterator[tuple[str, str, str]]:
     except CodecError as error:
         yield "output image", "none", f"this codec cannot decode: {error}"
         return
-    for role, decoder in takes.items():
-        yield (
-            f"{role}, received",
-            str(decoder.symbols),
-            "'decode' starts here, from stored symbols; in the receiver yielded by "
-            f"{decoder.op}\n{decoder.node}",
-        )
+    for role, (node, op, symbols, _) in takes.items():
+        why = "'decode' starts here, from stored symbols; in the receiver yielded by"
+        yield f"{role}, received", str(symbols), f"{why} {op}\n{node}"
     if codec.file.receiver is not None:
         (port,) = codec.file.receiver.outputs
         checked = "" if codec.self_check is None else "; decoded from latents it is the same"
@@ -128,16 +113,18 @@ def _receiver_rows(codec: Codec) -> Iterator[tuple[str, str, str]]:
 
 def _signatures(codec: Codec) -> Table:
     table = _table("signature", "key", "tensor", title="Signatures")
-    for name, signature in (("sender", codec.file.sender), ("receiver", codec.file.receiver)):
-        if signature is None:
-            table.add_row(name, "", "none")
-            continue
-        for arrow, ports in (("in", signature.inputs), ("out", signature.outputs)):
-            for port in ports:
-                shape = ", shape unknown"
-                if port.shape is not None:
-                    shape = f" ({', '.join('?' if n is None else str(n) for n in port.shape)})"
-                table.add_row(f"{name} {arrow}", port.key, _lines(port.tensor, port.dtype + shape))
+    sender, receiver = codec.file.sender, codec.file.receiver
+    sides = {"sender in": sender.inputs, "sender out": sender.outputs}
+    if receiver is not None:
+        sides |= {"receiver in": receiver.inputs, "receiver out": receiver.outputs}
+    for side, ports in sides.items():
+        for port in ports:
+            shape = ", shape unknown"
+            if port.shape is not None:
+                shape = f" ({', '.join('?' if n is None else str(n) for n in port.shape)})"
+            table.add_row(side, port.key, _lines(port.tensor, port.dtype + shape))
+    if receiver is None:
+        table.add_row("receiver", "", "none")
     return table
 
 

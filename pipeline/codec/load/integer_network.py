@@ -2,10 +2,8 @@
 
 A layer computes ``clip((convolution(x) + bias + divisor // 2) / divisor)``. The convolution runs in
 float32, which adds integers up to 2 ** 24 without rounding, in any order: as long as its sums stay
-below that, the layer gives the same integers on every CPU.
-
-A GPU's library may take another algorithm (Winograd's, or Fourier transforms), whose intermediate
-values are no integers: nothing is promised there.
+below that, the layer gives the same integers on every CPU. A GPU's library may take an algorithm
+(Winograd's, or Fourier transforms) whose intermediate values are no integers.
 
 Source:
     Balle, Johnston, Minnen: "Integer networks for data compression with latent-variable models",
@@ -26,8 +24,7 @@ LARGEST_INPUT = 255
 """Of a hidden layer, whose activations are uint8; of z_hat in the codecs that are exported."""
 
 _DATA_INPUT = {"Conv2D": 0, "Conv2DBackpropInput": 2}
-"""Convolutions, and which of their inputs is convolved."""
-_KERNEL_INPUT = 1
+"""Convolutions, and which of their inputs is convolved; the kernel is input 1."""
 _ROUND = ("Round", "Rint")
 _KEEP_ORDER = frozenset(["Pad", "StridedSlice", "Identity"])
 """Ops that change no value: between a convolution and what rounds it, or casts its input."""
@@ -38,11 +35,8 @@ def largest_sums(kernel: NDArray[Any], stride: int) -> NDArray[np.float64]:
 
     A convolution of stride 2 up has four kinds of outputs, each of which meets every other tap.
     """
-    sums = [
-        np.abs(kernel[i::stride, j::stride]).sum(axis=(0, 1, 2), dtype=np.float64)
-        for i in range(stride)
-        for j in range(stride)
-    ]
+    phases = [kernel[i::stride, j::stride] for i in range(stride) for j in range(stride)]
+    sums = [np.abs(taps).sum(axis=(0, 1, 2), dtype=np.float64) for taps in phases]
     largest: NDArray[np.float64] = np.max(sums, axis=0)
     return largest
 
@@ -56,17 +50,12 @@ def is_integer_network(graph: Graph, symbols: TensorRef, index: TensorRef) -> bo
 
 
 def find_exact_limit(
-    graph: Graph,
-    symbols: TensorRef,
-    index: TensorRef,
-    image: TensorRef,
-    offset: TensorRef | None,
+    graph: Graph, symbols: TensorRef, index: TensorRef, image: TensorRef, offset: TensorRef | None
 ) -> int | None:
     """Find the largest magnitude of z_hat with an exact scale index, in any order of summation.
 
-    ``offset`` is the constant that is added to the symbols. The result is None where h_s computes
-    with fractions, where its sums may pass 2 ** 24, or where the image decides the index otherwise
-    than through the symbols of z.
+    ``offset`` is added to the symbols. None where h_s computes with fractions, where its sums may
+    pass 2 ** 24, or where the image decides the index otherwise than through the symbols of z.
     """
     if not is_integer_network(graph, symbols, index):
         return None
@@ -78,7 +67,7 @@ def find_exact_limit(
     for node in graph.find_between(symbols, index):
         if node.op not in _DATA_INPUT:
             continue
-        kernel = graph.node(graph.inputs(node.name)[_KERNEL_INPUT].node)
+        kernel = graph.node(graph.inputs(node.name)[1].node)
         if kernel.op != "Const" or node.attr["T"].type != tf.float32.as_datatype_enum:
             return None
         taps, stride = tf.make_ndarray(kernel.attr["value"].tensor), 1
@@ -102,11 +91,11 @@ def _keeps_integers(graph: Graph, node: Any) -> bool:
     if node.op in _DATA_INPUT:
         return bool(_data(graph, node).op == "Cast")
     if node.op == "Cast":
-        if not _is_float(node.attr["SrcT"].type):
-            return True
-        return _before(graph, graph.inputs(node.name)[0]).op in _ROUND
-    known = node.op in _ROUND or node.op in _KEEP_ORDER
-    return known or ("T" in node.attr and not _is_float(node.attr["T"].type))
+        rounded = graph.op(graph.skip(graph.inputs(node.name)[0], _KEEP_ORDER)) in _ROUND
+        return rounded or not tf.dtypes.as_dtype(node.attr["SrcT"].type).is_floating
+    if node.op in _ROUND or node.op in _KEEP_ORDER:
+        return True
+    return "T" in node.attr and not tf.dtypes.as_dtype(node.attr["T"].type).is_floating
 
 
 def _is_z_hat(graph: Graph, cast: Any, symbols: TensorRef, offset: TensorRef | None) -> bool:
@@ -126,16 +115,5 @@ def _is_z_hat(graph: Graph, cast: Any, symbols: TensorRef, offset: TensorRef | N
 
 def _data(graph: Graph, convolution: Any) -> Any:
     """Return the node that computed what is convolved, before it was padded."""
-    return _before(graph, graph.inputs(convolution.name)[_DATA_INPUT[convolution.op]])
-
-
-def _before(graph: Graph, ref: TensorRef) -> Any:
-    """Return the node that computed a value, before it was padded or cropped."""
-    node = graph.node(ref.node)
-    while node.op in _KEEP_ORDER:
-        node = graph.node(graph.inputs(node.name)[0].node)
-    return node
-
-
-def _is_float(dtype: int) -> bool:
-    return bool(tf.dtypes.as_dtype(dtype).is_floating)
+    ref = graph.inputs(convolution.name)[_DATA_INPUT[convolution.op]]
+    return graph.node(graph.skip(ref, _KEEP_ORDER).node)

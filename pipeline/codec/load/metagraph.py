@@ -4,13 +4,15 @@ It is read and checked, and nothing of it is run: parsing a protocol buffer runs
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from latentset.datasets.errors import CodecGraphError
+from latentset.datasets.errors import CodecGraphError, ForbiddenOpError
 from latentset.pipeline.tensorflow_setup import tf
 
 INPUT_KEY = "input_image"
@@ -19,15 +21,13 @@ INPUT_KEY = "input_image"
 
 @dataclass(frozen=True)
 class Port:
-    """One input or output of a signature."""
+    """One input or output of a signature, as ``channel:0`` and ``Placeholder:0``."""
 
     key: str
-    """As ``channel:0``."""
     tensor: str
-    """Its name in the graph, as ``Placeholder:0``."""
     dtype: str
     shape: tuple[int | None, ...] | None
-    """As declared, None for a free size; None where the rank is not declared."""
+    """None for a free size, and for an unknown rank."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,15 @@ class Signature:
 
 @dataclass(frozen=True)
 class CodecFile:
-    """A parsed codec file."""
+    """A parsed codec file; its name has no suffix, and without receiver it can only encode."""
 
     name: str
-    """File name without its suffix."""
     sha256: str
     size_bytes: int
     metagraph: Any
-    """The ``tf.compat.v1.MetaGraphDef``."""
+    """``tf.compat.v1.MetaGraphDef``."""
     sender: Signature
     receiver: Signature | None
-    """None in a file that can only encode."""
 
     @property
     def input_tensor(self) -> str:
@@ -76,47 +74,53 @@ def read_codec_file(path: Path) -> CodecFile:
 def parse_codec_file(data: bytes, name: str) -> CodecFile:
     """Parse a codec file; CodecGraphError without a usable ``sender`` signature."""
     metagraph = tf.compat.v1.MetaGraphDef()
+    with errors_of(name):
+        try:
+            metagraph.ParseFromString(data)
+        except DecodeError:
+            start = data[:40].decode("ascii", "replace")
+            raise CodecGraphError(
+                f"expected a TensorFlow MetaGraphDef, got {len(data)} bytes, first {start!r}"
+            ) from None
+        signatures = {
+            key: Signature(inputs=_ports(found.inputs), outputs=_ports(found.outputs))
+            for key, found in metagraph.signature_def.items()
+            if key in ("sender", "receiver")
+        }
+        if "sender" not in signatures:
+            found = ", ".join(sorted(metagraph.signature_def)) or "none"
+            raise CodecGraphError(f"expected the signature 'sender', found the signatures: {found}")
+        sender, receiver = signatures["sender"], signatures.get("receiver")
+        _check_sender(sender)
+    return CodecFile(name, hashlib.sha256(data).hexdigest(), len(data), metagraph, sender, receiver)
+
+
+@contextmanager
+def errors_of(codec: str) -> Iterator[None]:
+    """Put a codec's name before the messages of what its graph raises, once."""
     try:
-        metagraph.ParseFromString(data)
-    except DecodeError:
-        start = data[:40].decode("ascii", "replace")
-        raise CodecGraphError(
-            f"{name}: expected a TensorFlow MetaGraphDef, got {len(data)} bytes, first {start!r}"
-        ) from None
-    sender = _signature(metagraph, "sender")
-    if sender is None:
-        found = ", ".join(sorted(metagraph.signature_def)) or "none"
-        raise CodecGraphError(
-            f"{name}: expected the signature 'sender', found the signatures: {found}"
-        )
-    _check_sender(name, sender)
-    sha256 = hashlib.sha256(data).hexdigest()
-    receiver = _signature(metagraph, "receiver")
-    return CodecFile(name, sha256, len(data), metagraph, sender, receiver)
+        yield
+    except (CodecGraphError, ForbiddenOpError) as error:
+        if str(error).startswith(f"{codec}: "):
+            raise
+        raise type(error)(f"{codec}: {error}") from error
 
 
-def _check_sender(name: str, sender: Signature) -> None:
+def _check_sender(sender: Signature) -> None:
     if [port.key for port in sender.inputs] != [INPUT_KEY]:
         keys = ", ".join(port.key for port in sender.inputs) or "none"
         raise CodecGraphError(
-            f"{name}: expected 'sender' to have the one input {INPUT_KEY!r}, it has: {keys}"
+            f"expected 'sender' to have the one input {INPUT_KEY!r}, it has: {keys}"
         )
     (port,) = sender.inputs
     if port.dtype != "uint8":
-        raise CodecGraphError(f"{name}: expected {INPUT_KEY} to be uint8, it is {port.dtype}")
+        raise CodecGraphError(f"expected {INPUT_KEY} to be uint8, it is {port.dtype}")
     if port.shape is not None and (len(port.shape) != 4 or port.shape[3] not in (3, None)):
         raise CodecGraphError(
-            f"{name}: expected {INPUT_KEY} to have the shape (N, H, W, 3), it has {port.shape}"
+            f"expected {INPUT_KEY} to have the shape (N, H, W, 3), it has {port.shape}"
         )
     if not any(port.dtype == "string" for port in sender.outputs):
-        raise CodecGraphError(f"{name}: the signature 'sender' has no output of strings")
-
-
-def _signature(metagraph: Any, key: str) -> Signature | None:
-    if key not in metagraph.signature_def:
-        return None
-    signature = metagraph.signature_def[key]
-    return Signature(inputs=_ports(signature.inputs), outputs=_ports(signature.outputs))
+        raise CodecGraphError("the signature 'sender' has no output of strings")
 
 
 def _ports(infos: Any) -> tuple[Port, ...]:

@@ -9,13 +9,7 @@ from numpy.typing import NDArray
 
 from latentset.datasets.errors import CodecGraphError
 from latentset.pipeline.codec.load.allowed_ops import RANGE_CODER_OPS
-from latentset.pipeline.codec.load.graph import (
-    Graph,
-    TensorRef,
-    extract,
-    register_range_coder_ops,
-    without_control_inputs,
-)
+from latentset.pipeline.codec.load.graph import Graph, TensorRef, extract, without_control_inputs
 from latentset.pipeline.codec.load.metagraph import CodecFile, Signature
 from latentset.pipeline.tensorflow_setup import tf
 
@@ -28,14 +22,13 @@ _NOT_A_REASON = ("Graph execution error", "Detected at node", "Node:", "[[")
 
 @dataclass(frozen=True)
 class Latents:
-    """The latents of a batch of images of one size."""
+    """The latents of N images of one size: (N, h, w, C), z_hat (N, hz, wz, Cz)."""
 
     y_hat: NDArray[np.int32]
-    """(N, h, w, C)."""
     scale_index: NDArray[np.int32]
-    """(N, h, w, C), locations in the codec's scale table."""
+    """Locations in the codec's scale table."""
     z_hat: NDArray[np.int32]
-    """(N, hz, wz, Cz), symbols: the value is the symbol plus the channel's offset."""
+    """Symbols: the value is the symbol plus the channel's offset."""
 
     @classmethod
     def from_arrays(cls, arrays: Sequence[NDArray[Any]]) -> "Latents":
@@ -49,16 +42,11 @@ class Latents:
 
 
 class Program:
-    """A graph in a session of its own; importing and running it checks no ops.
+    """A graph, cut to what is needed and checked (``allowed_ops``), in a session of its own.
 
-    Args:
-        graph_def: What to import, already cut to what is needed and checked (``allowed_ops``).
-        inputs: Names of the tensors that take values.
-        outputs: Names of the tensors to compute.
-        threads: Threads within one op.
-        image: The tensor among ``inputs`` that is replaced by a placeholder for images of any size
-            and number, uint8 (N, H, W, 3).
-        producer_ops: The metagraph's ``stripped_op_list``: newer ops can be read with it.
+    ``inputs`` and ``outputs`` name tensors. ``image`` is the one among the inputs that is replaced
+    by a placeholder for images of any size and number, uint8 (N, H, W, 3). With ``producer_ops``,
+    the metagraph's ``stripped_op_list``, newer ops can be read.
     """
 
     def __init__(
@@ -72,19 +60,16 @@ class Program:
         producer_ops: Any = None,
     ) -> None:
         if any(node.op in RANGE_CODER_OPS for node in graph_def.node):
-            register_range_coder_ops()
+            from latentset.pipeline.tensorflow_setup import tfc  # noqa: F401 - registers its ops
         with tf.Graph().as_default() as graph:
             replaced = {}
             if image is not None:
-                placeholder = tf.compat.v1.placeholder(
-                    tf.uint8, (None, None, None, 3), name="latentset_image"
-                )
+                shape = (None, None, None, 3)
+                placeholder = tf.compat.v1.placeholder(tf.uint8, shape, name="latentset_image")
                 # What waits for the image without taking it waits for this one.
                 replaced = {image: placeholder, "^" + image.partition(":")[0]: placeholder}
             try:
-                tf.import_graph_def(
-                    graph_def, input_map=replaced, name="", producer_op_list=producer_ops
-                )
+                tf.import_graph_def(graph_def, replaced, name="", producer_op_list=producer_ops)
                 self._inputs = [
                     replaced[name] if name in replaced else graph.get_tensor_by_name(name)
                     for name in inputs
@@ -138,11 +123,8 @@ def import_signature(file: CodecFile, signature: Signature, threads: int) -> Pro
 def evaluate_constants(
     graph: Graph, refs: Sequence[TensorRef], image: TensorRef, producer_ops: Any = None
 ) -> Mapping[TensorRef, NDArray[Any]]:
-    """Compute tensors of a flat, checked graph; CodecGraphError if one depends on the image.
-
-    Control inputs are dropped: stock ops have no effects, and a constant within a loop has one on
-    the loop.
-    """
+    """Compute tensors of a flat, checked graph; CodecGraphError if one depends on the image."""
+    # Stock ops have no effects, and a constant within a loop has a control input on the loop.
     needed = extract(without_control_inputs(graph.graph_def), [ref.node for ref in refs])
     names = [str(ref) for ref in refs]
     if any(node.name == image.node for node in needed.node):

@@ -1,8 +1,4 @@
-"""What a codec's sender is made of, found before any image passes through it.
-
-The ops of the file are checked, the sender is flattened, its latents are found (``structure``,
-``decoders``), and the constants that belong to them are computed.
-"""
+"""What a codec's sender is made of, found before any image passes through it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +9,7 @@ from numpy.typing import NDArray
 
 from latentset.datasets.errors import CodecGraphError
 from latentset.pipeline.codec.catalogue import CodecFacts
-from latentset.pipeline.codec.load.allowed_ops import check_codec_ops, check_latent_ops
+from latentset.pipeline.codec.load.allowed_ops import check_codec_ops, check_ops
 from latentset.pipeline.codec.load.code_tables import CodeTable, read_tfc1_table, read_tfc2_table
 from latentset.pipeline.codec.load.decoders import DecodedZ, replace_decoded_z
 from latentset.pipeline.codec.load.graph import Graph, TensorRef, divide_exactly, extract, flatten
@@ -29,10 +25,9 @@ class Sender:
     """A sender whose ops were checked and whose latents were found."""
 
     graph: Graph
-    """Flat, with decoded symbols of z replaced by the encoded ones."""
+    """Flat; decoded symbols of z are replaced by the encoded ones."""
     structure: Structure
     decoded_z: DecodedZ | None
-    """None: the sender does not decode z again."""
     tensors: Mapping[str, TensorRef]
     """Those of ``LATENT_TENSORS``."""
     latents: Any
@@ -52,8 +47,7 @@ class Sender:
     def scale_tables(self, rows: int) -> list[NDArray[np.float64]]:
         """Return the constants that may be the scale table: a 1.x graph compares sigma with one.
 
-        They ascend, and have that length or one less: constant folding drops the last scale, with
-        which no sigma is compared; it is extrapolated.
+        Constant folding drops the last scale, with which no sigma is compared: it is extrapolated.
         """
         floats = (tf.float32.as_datatype_enum, tf.float64.as_datatype_enum)
         candidates = []
@@ -77,10 +71,7 @@ class Sender:
         return quantizer.shifts if quantizer else []
 
     def z_offset(self, channels: int) -> tuple[float, ...]:
-        """Return what is added to the symbols of z before h_s, one value a channel.
-
-        CodecGraphError where y or z is not rounded in a known form, or where y has an offset.
-        """
+        """Return what is added to the symbols of z before h_s, one value a channel."""
         y_offset = self._rounding_offset("y", self.structure.y)
         offset = self._rounding_offset("z", self.structure.z)
         if np.any(y_offset != 0):
@@ -99,10 +90,9 @@ class Sender:
             raise CodecGraphError(f"expected the symbols of {name} to be rounded, got {found}")
         # round(v - offset), or floor(v + 1/2 - offset)
         offset = np.asarray(0.5 if quantizer.op == "Floor" else 0.0)
-        if quantizer.added is not None:
-            offset = offset - self.constants[quantizer.added].astype(np.float64)
-        if quantizer.subtracted is not None:
-            offset = offset + self.constants[quantizer.subtracted].astype(np.float64)
+        for ref, sign in ((quantizer.added, -1), (quantizer.subtracted, 1)):
+            if ref is not None:
+                offset = offset + sign * self.constants[ref].astype(np.float64)
         return offset
 
     def h_s_exact_to(self) -> int | None:
@@ -128,16 +118,13 @@ def read_sender(file: CodecFile, named: Mapping[str, str]) -> Sender:
     """Check the ops of a codec's file and find the latents in its sender, unless they are named."""
     whole = file.metagraph.graph_def
     ports = [*file.sender.nodes(), *(file.receiver.nodes() if file.receiver else [])]
-    check_codec_ops(file.name, extract(whole, ports), whole)
+    check_codec_ops(extract(whole, ports), whole)
     nodes = file.sender.nodes()
     graph = Graph(flatten(extract(whole, nodes), nodes))
     structure = find_structure(graph, TensorRef.parse(file.input_tensor))
     graph, decoded_z = replace_decoded_z(graph, structure)
-    tensors = {
-        "y_hat": structure.y.symbols,
-        "scale_index": structure.scale_index,
-        "z_hat": structure.z.symbols,
-    }
+    found = structure.y.symbols, structure.scale_index, structure.z.symbols
+    tensors = dict(zip(LATENT_TENSORS, found, strict=True))
     for key, name in named.items():
         if key not in tensors:
             raise CodecGraphError(
@@ -147,9 +134,9 @@ def read_sender(file: CodecFile, named: Mapping[str, str]) -> Sender:
         graph.node(tensors[key].node)
     used = [*(ref.node for ref in tensors.values()), structure.image.node]
     latents = extract(graph.graph_def, used)
-    check_latent_ops(file.name, latents)
+    check_ops(latents)
     refs = [*structure.y.constants, *structure.z.constants]
-    if decoded_z is not None and decoded_z.offset is not None:
+    if decoded_z and decoded_z.offset:
         refs.append(decoded_z.offset)
     constants = evaluate_constants(graph, refs, structure.image, file.producer_ops)
     return Sender(graph, structure, decoded_z, tensors, divide_exactly(latents), constants)

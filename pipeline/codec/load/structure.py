@@ -18,11 +18,12 @@ Sources:
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from latentset.datasets.errors import CodecGraphError
 from latentset.pipeline.codec.load.graph import Graph, TensorRef
 
+Coder = TypeVar("Coder")
 ENCODE_OPS = ("UnboundedIndexRangeEncode", "EntropyEncodeIndex", "EntropyEncodeChannel")
 
 _PASS_OPS = frozenset(
@@ -49,7 +50,7 @@ class Quantizer:
     added: TensorRef | None
     subtracted: TensorRef | None
     predicted: bool
-    """The latent is shifted by a value that depends on the image: it has a mean."""
+    """A value is added or subtracted that depends on the image: the latent has a mean."""
 
     @property
     def shifts(self) -> list[TensorRef]:
@@ -64,16 +65,14 @@ class Encoder:
     node: str
     op: str
     symbols: TensorRef
-    """The integer symbols of a batch, (N, h, w, C)."""
+    """Integers (N, h, w, C)."""
     index: TensorRef | None
     """The row of the table for each symbol; None: the row is the channel."""
     quantizer: Quantizer | None
-    """None where the symbols are not rounded in a known form."""
+    """None: not rounded in a known form."""
     cdf: TensorRef
     cdf_offset: TensorRef | None
-    """None means 0."""
     cdf_size: TensorRef | None = None
-    """1.x; see ``code_tables`` for all of them."""
     precision: int = 0
     overflow_width: int = 0
 
@@ -92,7 +91,6 @@ class Structure:
     y: Encoder
     z: Encoder
     scale_index: TensorRef
-    """(N, h, w, C), one for each symbol of y."""
 
     @property
     def form(self) -> Literal["tfc1", "tfc2"]:
@@ -103,46 +101,48 @@ class Structure:
 def find_structure(graph: Graph, image: TensorRef) -> Structure:
     """Find the latents in a sender's flat graph; CodecGraphError if it is no scale hyperprior."""
     encoders = [_trace(graph, node, image) for node in graph.find(*ENCODE_OPS)]
+    adaptive = [e for e in encoders if e.index and graph.depends_on_value(e.index, image.node)]
     if not encoders:
         raise CodecGraphError(
             f"expected range-encode ops ({', '.join(ENCODE_OPS)}) in the sender, found none: not a "
             f"codec made with tensorflow-compression"
         )
-    adaptive: list[tuple[Encoder, TensorRef]] = []
-    fixed: list[Encoder] = []
-    for encoder in encoders:
-        if encoder.index is not None and graph.depends_on_value(encoder.index, image.node):
-            adaptive.append((encoder, encoder.index))
-        else:
-            fixed.append(encoder)
     if not adaptive:
         raise CodecGraphError(
             f"no sigma_hat: all probabilities are fixed (a factorized prior). {_NEEDED}"
         )
-    if len(adaptive) != 1 or len(fixed) != 1:
-        raise CodecGraphError(
-            f"expected one range-encode op with a scale index (y) and one without (z); found "
-            f"{len(adaptive)} with an index and {len(fixed)} without. {_NEEDED}"
-        )
-    ((y, scale_index),), (z,) = adaptive, fixed
+    y, z = pair_y_with_z(encoders, adaptive, "range-encode", f". {_NEEDED}")
     if y.quantizer is not None and y.quantizer.predicted:
         raise CodecGraphError(
             f"y is coded as the difference to a predicted mean (as in mbt2018-mean). {_NEEDED}"
         )
-    return Structure(image, y, z, scale_index)
+    assert y.index is not None
+    return Structure(image, y, z, y.index)
+
+
+def pair_y_with_z(
+    coders: list[Coder], adaptive: list[Coder], kind: str, hint: str = ""
+) -> tuple[Coder, Coder]:
+    """Return the ops of y and of z: that of y has an index that follows from other values."""
+    fixed = [coder for coder in coders if coder not in adaptive]
+    if len(adaptive) != 1 or len(fixed) != 1:
+        raise CodecGraphError(
+            f"expected one {kind} op with a scale index (y) and one without (z); found "
+            f"{len(adaptive)} with an index and {len(fixed)} without{hint}"
+        )
+    return adaptive[0], fixed[0]
 
 
 def find_quantizer(graph: Graph, symbols: TensorRef, image: TensorRef) -> Quantizer | None:
-    """Find how symbols follow from a latent v, in which v has an offset.
+    """Find ``round(v - offset)`` (2.x) or ``floor(v + (1/2 - offset))`` (1.x) of a latent v.
 
-    The forms are ``round(v - offset)`` (2.x) and ``floor(v + (1/2 - offset))`` (1.x).
     Only the op right before the rounding is taken: a bias added to the latent earlier is no offset.
     """
-    ref = _skip(graph, symbols, _PASS_OPS | {"Cast", "Reshape"})
+    ref = graph.skip(symbols, _PASS_OPS | {"Cast", "Reshape"})
     op = graph.op(ref)
     if op not in ("Round", "Rint", "Floor"):
         return None
-    ref = _skip(graph, graph.inputs(ref.node)[0])
+    ref = graph.skip(graph.inputs(ref.node)[0], _PASS_OPS)
     added = subtracted = None
     if op == "Floor" and graph.op(ref) in ("Add", "AddV2"):
         ref, added = graph.inputs(ref.node)
@@ -150,7 +150,7 @@ def find_quantizer(graph: Graph, symbols: TensorRef, image: TensorRef) -> Quanti
             ref, added = added, ref
         if graph.depends_on_value(added, image.node):
             return Quantizer(op, None, None, predicted=True)
-        ref = _skip(graph, ref)
+        ref = graph.skip(ref, _PASS_OPS)
     if graph.op(ref) == "Sub":
         latent, subtracted = graph.inputs(ref.node)
         if graph.depends_on_value(subtracted, image.node):
@@ -162,23 +162,14 @@ def find_quantizer(graph: Graph, symbols: TensorRef, image: TensorRef) -> Quanti
 def _trace(graph: Graph, node: Any, image: TensorRef) -> Encoder:
     inputs = graph.inputs(node.name)
     if node.op == "UnboundedIndexRangeEncode":
-        symbols, index, cdf, cdf_size, offset = (_leave_loop(graph, i) for i in inputs)
+        symbols, row, cdf, size, offset = (_leave_loop(graph, i) for i in inputs)
         quantizer = find_quantizer(graph, symbols, image)
-        precision, width = (int(node.attr[key].i) for key in ("precision", "overflow_width"))
-        return Encoder(
-            node.name, node.op, symbols, index, quantizer, cdf, offset, cdf_size, precision, width
-        )
-    indexed = node.op == "EntropyEncodeIndex"
-    symbols, offset_ref = _without_offset(graph, inputs[-1])
-    return Encoder(
-        node.name,
-        node.op,
-        symbols,
-        _leave_loop(graph, inputs[1]) if indexed else None,
-        find_quantizer(graph, symbols, image),
-        _tables_of_handle(graph, inputs[0]),
-        offset_ref,
-    )
+        digits = (int(node.attr[key].i) for key in ("precision", "overflow_width"))
+        return Encoder(node.name, node.op, symbols, row, quantizer, cdf, offset, size, *digits)
+    index = _leave_loop(graph, inputs[1]) if node.op == "EntropyEncodeIndex" else None
+    symbols, cdf_offset = _without_offset(graph, inputs[-1])
+    quantizer, cdf = find_quantizer(graph, symbols, image), _table_of_handle(graph, inputs[0])
+    return Encoder(node.name, node.op, symbols, index, quantizer, cdf, cdf_offset)
 
 
 def _without_offset(graph: Graph, value: TensorRef) -> tuple[TensorRef, TensorRef | None]:
@@ -186,24 +177,17 @@ def _without_offset(graph: Graph, value: TensorRef) -> tuple[TensorRef, TensorRe
     ref = _leave_loop(graph, value)
     if graph.op(ref) != "Sub":
         return ref, None
-    symbols, offset = (_skip(graph, i) for i in graph.inputs(ref.node))
+    symbols, offset = (graph.skip(i, _PASS_OPS) for i in graph.inputs(ref.node))
     if graph.op(offset) in ("Gather", "GatherV2"):
-        offset = _skip(graph, graph.inputs(offset.node)[0])
+        offset = graph.skip(graph.inputs(offset.node)[0], _PASS_OPS)
     return symbols, offset
 
 
-def _tables_of_handle(graph: Graph, handle: TensorRef) -> TensorRef:
-    ref = _skip(graph, handle, _PASS_OPS | {"EntropyEncodeIndex", "EntropyEncodeChannel"})
+def _table_of_handle(graph: Graph, handle: TensorRef) -> TensorRef:
+    ref = graph.skip(handle, _PASS_OPS | {"EntropyEncodeIndex", "EntropyEncodeChannel"})
     if graph.op(ref) != "CreateRangeEncoder":
         raise CodecGraphError(f"expected CreateRangeEncoder, got {graph.op(ref)} {ref.node!r}")
-    return _skip(graph, graph.inputs(ref.node)[1])
-
-
-def _skip(graph: Graph, ref: TensorRef, ops: frozenset[str] = _PASS_OPS) -> TensorRef:
-    """Go back over ops that pass their first input on."""
-    while graph.op(ref) in ops:
-        ref = graph.inputs(ref.node)[0]
-    return ref
+    return graph.skip(graph.inputs(ref.node)[1], _PASS_OPS)
 
 
 def _leave_loop(graph: Graph, ref: TensorRef) -> TensorRef:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentset.datasets.errors import CodecGraphError
-from latentset.pipeline.codec.load.allowed_ops import check_latent_ops
+from latentset.pipeline.codec.load.allowed_ops import check_ops
 from latentset.pipeline.codec.load.decoders import (
     PLACEHOLDERS,
     Decoder,
@@ -16,7 +16,7 @@ from latentset.pipeline.codec.load.decoders import (
     find_receiver_decoders,
 )
 from latentset.pipeline.codec.load.graph import Graph, TensorRef, extract, flatten
-from latentset.pipeline.codec.load.metagraph import CodecFile, Signature
+from latentset.pipeline.codec.load.metagraph import CodecFile
 from latentset.pipeline.codec.load.program import Program
 from latentset.pipeline.tensorflow_setup import tf
 
@@ -27,19 +27,16 @@ _IMAGE = "latentset_image"
 
 
 class Synthesis:
-    """The part of a receiver that turns symbols into images.
+    """The part of a receiver that turns symbols into images: stock ops and a free batch size.
 
-    The receiver takes strings. What its range-decode ops yield are the symbols that a store holds,
-    so the graph is cut there (``decoders``) and symbols are fed instead::
+    The graph is cut behind its range-decode ops (``decoders``)::
 
         strings -> range decoder -> | symbols of y -> cast -> g_s -> crop -> image
                                     | symbols of z -> ...
-
-    Left are stock ops, as for the latents, and a free batch size.
     """
 
     takes: Mapping[Role, Decoder]
-    """The symbols that it is fed with, and the range decoders that they replace."""
+    """The symbols that it is fed with, in place of decoders."""
 
     def __init__(self, file: CodecFile, roles: Mapping[str, SizeRole], threads: int) -> None:
         if file.receiver is None:
@@ -54,7 +51,7 @@ class Synthesis:
         strings = [TensorRef.parse(p.tensor) for p in receiver.inputs if p.dtype == "string"]
         decoders = find_receiver_decoders(graph)
         reached = cut_receiver(graph, decoders, TensorRef(_IMAGE, 0), strings)
-        check_latent_ops(file.name, reached)
+        check_ops(reached)
         names = {node.name for node in reached.node}
         self.takes = {role: d for role, d in decoders.items() if PLACEHOLDERS[role].node in names}
         ports = [port for port in receiver.inputs if TensorRef.parse(port.tensor).node in names]
@@ -62,13 +59,9 @@ class Synthesis:
         if unknown:
             raise CodecGraphError(f"the receiver's input {unknown[0]!r} is not a size of x, y or z")
         self._sizes = tuple((roles[port.key], np.dtype(port.dtype)) for port in ports)
-        symbols = [str(PLACEHOLDERS[role]) for role in self.takes]
+        fed = [str(PLACEHOLDERS[role]) for role in self.takes] + [port.tensor for port in ports]
         self._program = Program(
-            reached,
-            [*symbols, *(port.tensor for port in ports)],
-            [f"{_IMAGE}:0"],
-            threads=threads,
-            producer_ops=file.producer_ops,
+            reached, fed, [f"{_IMAGE}:0"], threads=threads, producer_ops=file.producer_ops
         )
 
     def run(
@@ -76,29 +69,14 @@ class Synthesis:
     ) -> NDArray[np.uint8]:
         """Turn symbols (N, h, w, C) and (N, hz, wz, Cz) into images (N, H, W, 3) of a size."""
         symbols: dict[Role, NDArray[Any]] = {"y_hat": y_hat, "z_hat": z_hat}
-        of_role = {"image": size, "y": y_hat.shape[1:3], "z": z_hat.shape[1:3]}
+        sizes = {"image": size, "y": y_hat.shape[1:3], "z": z_hat.shape[1:3]}
         values = [symbols[role] for role in self.takes]
-        values += [np.array(of_role[role], dtype) for role, dtype in self._sizes]
+        values += [np.array(sizes[role], dtype) for role, dtype in self._sizes]
         (images,) = self._program.run(*values)
         expected = (len(y_hat), *size, 3)
         if images.shape != expected:
             raise CodecGraphError(f"expected images of shape {expected}, got {images.shape}")
         return as_pixels(images)
-
-
-def find_size_roles(
-    sender: Signature, sent: list[NDArray[Any]], sizes: Mapping[SizeRole, tuple[int, int]]
-) -> dict[str, SizeRole]:
-    """Find of what a sender's integer channels have the size, by key, from one image.
-
-    ``sent`` is what it yields for the image; no two of the sizes, (height, width), are equal.
-    """
-    roles: dict[str, SizeRole] = {}
-    for port, value in zip(sender.outputs, sent, strict=True):
-        for role, size in sizes.items():
-            if value.dtype.kind in "iu" and value.shape == (2,) and tuple(value.tolist()) == size:
-                roles[port.key] = role
-    return roles
 
 
 def as_pixels(images: NDArray[Any]) -> NDArray[np.uint8]:

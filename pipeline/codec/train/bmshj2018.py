@@ -13,35 +13,19 @@ def scale_of_index(index: Any) -> Any:
     return tf.exp(math.log(SCALE_MIN) + step * index)
 
 
-_CONVOLUTION: dict[str, Any] = {"padding": "same_zeros", "kernel_parameter": "variable"}
-"""Plain kernels: the library's default, Fourier coefficients, makes a training step on CPU 1.6
-times as long."""
+def _convolution(i: int, filters: int, support: int, **options: Any) -> Any:
+    # The library's default, Fourier coefficients, makes a training step on CPU 1.6 times as long.
+    settings = {"padding": "same_zeros", "kernel_parameter": "variable", "use_bias": True} | options
+    return tfc.SignalConv2D(filters, support, name=f"conv_{i}", **settings)
 
 
-def _down(i: int, filters: int, support: int, stride: int, **options: Any) -> Any:
-    options = {"use_bias": True, "activation": None} | options
-    return tfc.SignalConv2D(
-        filters,
-        support,
-        corr=True,
-        strides_down=stride,
-        name=f"conv_{i}",
-        **_CONVOLUTION,
-        **options,
-    )
+def _down(i: int, filters: int, support: int, stride: int, act: Any = None, **more: Any) -> Any:
+    options = {"strides_down": stride, "activation": act} | more
+    return _convolution(i, filters, support, corr=True, **options)
 
 
-def _up(i: int, filters: int, support: int, stride: int, activation: Any = None) -> Any:
-    return tfc.SignalConv2D(
-        filters,
-        support,
-        corr=False,
-        strides_up=stride,
-        use_bias=True,
-        activation=activation,
-        name=f"conv_{i}",
-        **_CONVOLUTION,
-    )
+def _up(i: int, filters: int, support: int, stride: int, act: Any = None) -> Any:
+    return _convolution(i, filters, support, corr=False, strides_up=stride, activation=act)
 
 
 class GDN(tf.keras.layers.Layer):  # type: ignore[misc]
@@ -98,10 +82,8 @@ class ScaleHyperprior(tf.Module):  # type: ignore[misc]
         - ``h_s`` yields an index into a table of 64 scales, so that sender and receiver agree
           on sigma_hat to the bit (Balle et al., "Integer networks", ICLR 2019).
 
-    Args:
-        N: Filters of all layers but those that face ``y``.
-        M: Channels of ``y``.
-        seed: Decides the random kernels.
+    N is the number of filters of all layers but those that face ``y``, which has M channels.
+    ``seed`` decides the random kernels.
     """
 
     def __init__(self, N: int, M: int, seed: int = 0) -> None:
@@ -110,8 +92,7 @@ class ScaleHyperprior(tf.Module):  # type: ignore[misc]
         self.M = M
         relu = tf.nn.relu
         self.g_a = tf.keras.Sequential(
-            [_down(i, N, 5, 2, activation=GDN(name=f"gdn_{i}")) for i in range(3)]
-            + [_down(3, M, 5, 2)],
+            [_down(i, N, 5, 2, GDN(name=f"gdn_{i}")) for i in range(3)] + [_down(3, M, 5, 2)],
             name="g_a",
         )
         self.g_s = tf.keras.Sequential(
@@ -119,21 +100,14 @@ class ScaleHyperprior(tf.Module):  # type: ignore[misc]
             name="g_s",
         )
         self.h_a = tf.keras.Sequential(
-            [
-                _down(0, N, 3, 1, activation=relu),
-                _down(1, N, 5, 2, activation=relu),
-                _down(2, N, 5, 2, use_bias=False),
-            ],
+            [_down(0, N, 3, 1, relu), _down(1, N, 5, 2, relu), _down(2, N, 5, 2, use_bias=False)],
             name="h_a",
         )
         self.h_s = tf.keras.Sequential(
             [_up(0, N, 5, 2, relu), _up(1, N, 5, 2, relu), _up(2, M, 3, 1)], name="h_s"
         )
-        layers = [
-            layer
-            for transform in (self.g_a, self.g_s, self.h_a, self.h_s)
-            for layer in transform.layers
-        ]
+        transforms = ((self.g_a, 3), (self.g_s, M), (self.h_a, M), (self.h_s, N))
+        layers = [layer for transform, _ in transforms for layer in transform.layers]
         for number, layer in enumerate(layers):
             # With a seed each: without, Keras draws one by random.randint(1, 1e9), which Python
             # has deprecated for its fractional bound.
@@ -141,16 +115,14 @@ class ScaleHyperprior(tf.Module):  # type: ignore[misc]
                 seed=seed * len(layers) + number
             )
         self.hyperprior = tfc.NoisyDeepFactorized(batch_shape=(N,))
-        self.g_a.build((None, None, None, 3))
-        self.g_s.build((None, None, None, M))
-        self.h_a.build((None, None, None, M))
-        self.h_s.build((None, None, None, N))
+        for transform, channels in transforms:
+            transform.build((None, None, None, channels))
 
     def __call__(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Pass images through with additive uniform noise in place of rounding.
 
-        Images are float32 (B, H, W, 3), 0 to 255, H and W multiples of 16. Returned are x_hat, of
-        the same shape and not clipped, and the estimated bits of y and z together, (B,).
+        Images are float32 (B, H, W, 3), 0 to 255, H and W multiples of 16. Returned are x_hat, not
+        clipped, and the estimated bits of y and z together, (B,).
         """
         z_model = tfc.ContinuousBatchedEntropyModel(
             self.hyperprior, coding_rank=3, offset_heuristic=False

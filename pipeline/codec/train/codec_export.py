@@ -11,14 +11,15 @@ from latentset.datasets.storage.atomic import write_atomically
 from latentset.pipeline.codec.load.code_tables import SCALE_COUNT, log_spaced_scales
 from latentset.pipeline.codec.load.integer_network import EXACT, LARGEST_INPUT, largest_sums
 from latentset.pipeline.codec.train.bmshj2018 import ScaleHyperprior
-from latentset.pipeline.codec.train.parameters import (
+from latentset.pipeline.codec.train.published_form import (
+    PRECISION,
     IntegerLayer,
     Layer,
     Norm,
     PaddedRows,
     Parameters,
+    build_metagraph,
 )
-from latentset.pipeline.codec.train.published_form import PRECISION, build_metagraph
 from latentset.pipeline.tensorflow_setup import tf, tfc
 
 TAIL_MASS = 2**-8
@@ -28,10 +29,9 @@ TAIL_MASS = 2**-8
 def export_metagraph(
     model: ScaleHyperprior, path: Path, images: Iterable[NDArray[np.uint8]]
 ) -> None:
-    """Write a codec as a MetaGraphDef with the signatures ``sender`` and ``receiver``.
+    """Write a codec as a MetaGraphDef without variables (``published_form``).
 
-    There are no variables, so that ``tf.compat.v1.train.import_meta_graph`` needs no saver. The
-    range of h_s's activations is measured on ``images``, batches (B, H, W, 3).
+    The range of h_s's activations is measured on ``images``, batches (B, H, W, 3).
     """
     metagraph = build_metagraph(parameters_of(model, images))
     write_atomically(path, metagraph.SerializeToString(deterministic=True))

@@ -28,12 +28,10 @@ def training_crops(
 ) -> Any:
     """Build the endless stream of training batches, float32 (batch, crop, crop, 3), 0 to 255.
 
-    An image smaller than the crop is enlarged until it covers it.
-
     Each folder is searched recursively and drawn from equally often; TrainingError where one has no
-    image that can be decoded. ``seed`` decides order, crops and flips: a resumed run gives another
-    one, so that it does not see its first crops again. ``skipped`` is filled with the files that
-    cannot be decoded, path to reason.
+    image that can be decoded. Smaller images are enlarged. ``seed`` decides order, crops and flips:
+    a resumed run gives another one, so that it does not see its first crops again. ``skipped`` is
+    filled with the files that cannot be decoded, path to reason.
     """
 
     def read(path: tf.Tensor) -> tf.Tensor:
@@ -46,10 +44,8 @@ def training_crops(
         size = tf.shape(image)[:2]
         short = tf.reduce_min(size)
         if short < crop:
-            target = tf.cast(
-                tf.math.ceil(tf.cast(size, tf.float32) * (crop / tf.cast(short, tf.float32))),
-                tf.int32,
-            )
+            target = tf.cast(size, tf.float32) * (crop / tf.cast(short, tf.float32))
+            target = tf.cast(tf.math.ceil(target), tf.int32)
             image = tf.cast(tf.image.resize(image, tf.maximum(target, crop)), tf.uint8)
         image = tf.image.stateless_random_crop(image, (crop, crop, 3), random)
         image = tf.image.stateless_random_flip_left_right(image, random + 1)

@@ -17,18 +17,72 @@ so that the scale index is the same on every CPU.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from latentset.pipeline.codec.train.parameters import Floats, IntegerLayer, Layer, Norm, Parameters
 from latentset.pipeline.tensorflow_setup import tf, tfc
 
 PRECISION = 16
 """Bits of a probability."""
-_OVERFLOW_WIDTH = 4
 _scope = tf.compat.v1.name_scope
+Floats = NDArray[np.float32]
+
+
+class Layer(NamedTuple):
+    """A convolution: kernel (height, width, inputs, outputs), bias (outputs,)."""
+
+    kernel: Floats
+    bias: Floats | None
+
+
+class Norm(NamedTuple):
+    """Parameters of GDN: beta (channels,), gamma (inputs, outputs)."""
+
+    beta: Floats
+    gamma: Floats
+
+
+class IntegerLayer(NamedTuple):
+    """``clip((convolution(x) + bias + divisor // 2) / divisor)``, all integers; truncated."""
+
+    kernel: Floats
+    bias: NDArray[np.int32]
+    divisor: NDArray[np.int32]
+
+
+class PaddedRows(NamedTuple):
+    """Rows of tensorflow-compression 1, int32: each has its smallest symbol as offset."""
+
+    cdf: NDArray[np.int32]
+    """Cumulative counts, (rows, length), each row padded with zeros behind its size."""
+    size: NDArray[np.int32]
+    offset: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """All numbers of a codec; layers down are correlations, layers up convolutions."""
+
+    g_a: Sequence[Layer]
+    """Four, 5x5, stride 2, as in g_s."""
+    gdn: Sequence[Norm]
+    g_s: Sequence[Layer]
+    igdn: Sequence[Norm]
+    h_a: Sequence[Layer]
+    """Three, 3x3, then 5x5 of stride 2."""
+    h_s: Sequence[IntegerLayer]
+    """Two 5x5 of stride 2 up, convolutions; one 3x3, a correlation."""
+    median: Floats
+    """(N,), subtracted from z before it is rounded."""
+    z_offset: NDArray[np.int32]
+    """(N,), added to z's symbols before h_s."""
+    y_rows: PaddedRows
+    z_rows: PaddedRows
+    norm: Literal["square", "abs"] = "square"
+    """GDN divides by ``sqrt(beta + gamma x^2)``, as published, or by ``beta + gamma |x|``."""
 
 
 def build_metagraph(parameters: Parameters) -> Any:
@@ -100,11 +154,11 @@ def _build(parameters: Parameters, image: tf.Tensor) -> tuple[list[tf.Tensor], t
         z_symbols = _floor_to_int(z, half)
         shape = _slice(tf.shape(z_symbols, name="Shape"), 1, None, "strided_slice_1")
         index = _channel_index(shape, N, ("strided_slice_2", "strided_slice_3", "strided_slice_4"))
-        z_string = z_coder.encode(z_symbols, index)
+        z_string = z_coder.map("encode", z_symbols, index)
     shape = tf.concat([z_size, [N]], 0, name=f"{side}/concat")
     with _scope(f"{side}/{side}_3"):
         index = _channel_index(shape, N, ("strided_slice", "strided_slice_1", "strided_slice_2"))
-        decoded = z_coder.decode(z_string, index)
+        decoded = z_coder.map("decode", z_string, index)
         offset = tf.constant(parameters.z_offset.reshape(1, 1, 1, N), name="Cast")
         z_hat = tf.add(decoded, offset, name="add_1")
 
@@ -118,15 +172,11 @@ def _build(parameters: Parameters, image: tf.Tensor) -> tuple[list[tf.Tensor], t
     )
     with _scope(f"{model}/{model}_2"):
         y_symbols = _floor_to_int(y, tf.constant(0.5, name="Const"))
-        y_string = y_coder.encode(y_symbols, index)
+        y_string = y_coder.map("encode", y_symbols, index)
     with _scope(f"{model}/{model}_3"):
-        decoded = y_coder.decode(y_string, index)
-        y_hat = tf.cast(decoded, tf.float32, "Cast")
+        y_hat = tf.cast(y_coder.map("decode", y_string, index), tf.float32, "Cast")
     output = _crop(_synthesis(parameters, y_hat), x_size, "GridAlign_1", 5)
     return [y_string, z_string, x_size, y_size, z_size], output
-
-
-# -------------------------------------------------------------------------- transforms
 
 
 def _analysis(parameters: Parameters, image: tf.Tensor) -> tf.Tensor:
@@ -160,8 +210,7 @@ def _hyper_synthesis(parameters: Parameters, z_hat: tf.Tensor) -> tf.Tensor:
         for i, layer in enumerate(parameters.h_s):
             with _scope(f"layer_{i}"):
                 x = _correlate_integers(x, layer) if i == last else _up_integers(x, layer)
-                bias = tf.constant(layer.bias, name="Cast_2")
-                x = tf.nn.bias_add(x, bias, name="BiasAdd")
+                x = _add_bias(x, layer.bias, "Cast_2")
                 with _scope(f"q_re_lu_{i}" if i else "q_re_lu"):
                     half = tf.constant(layer.divisor // 2, name="floordiv")
                     divisor = tf.constant(layer.divisor, name="Cast")
@@ -180,7 +229,7 @@ def _synthesis(parameters: Parameters, y_hat: tf.Tensor) -> tf.Tensor:
         for i, layer in enumerate(parameters.g_s):
             with _scope(f"layer_{i}"):
                 x = _crop_up(_transpose(_pad(x, 1), layer.kernel, ("mul", "mul_1")))
-                x = _add_bias(x, layer.bias)
+                x = _add_bias(x, layer.bias, "BiasAdd/ReadVariableOp")
                 if i < len(parameters.igdn):
                     x = _normalize(x, parameters.igdn[i], parameters.norm, i + 3, inverse=True)
         return tf.multiply(x, 255.0, "mul")
@@ -189,20 +238,18 @@ def _synthesis(parameters: Parameters, y_hat: tf.Tensor) -> tf.Tensor:
 def _down(x: tf.Tensor, layer: Layer, stride: int) -> tf.Tensor:
     kernel = tf.constant(layer.kernel, name="Reshape")
     x = tf.nn.conv2d(_pad(x, len(layer.kernel) // 2), kernel, stride, "VALID", name="convolution")
-    return x if layer.bias is None else _add_bias(x, layer.bias)
+    return x if layer.bias is None else _add_bias(x, layer.bias, "BiasAdd/ReadVariableOp")
 
 
-def _add_bias(x: tf.Tensor, bias: Floats | None) -> tf.Tensor:
-    return tf.nn.bias_add(x, tf.constant(bias, name="BiasAdd/ReadVariableOp"), name="BiasAdd")
+def _add_bias(x: tf.Tensor, bias: Any, name: str) -> tf.Tensor:
+    return tf.nn.bias_add(x, tf.constant(bias, name=name), name="BiasAdd")
 
 
 def _normalize(x: tf.Tensor, norm: Norm, form: str, number: int, inverse: bool) -> tf.Tensor:
     """GDN, or its inverse: (B, H, W, C) to the same shape."""
     with _scope(f"gdn_{number}" if number else "gdn"):
-        kernel, beta = (
-            tf.constant(norm.gamma[None, None], name="Reshape"),
-            tf.constant(norm.beta, name="sub"),
-        )
+        kernel = tf.constant(norm.gamma[None, None], name="Reshape")
+        beta = tf.constant(norm.beta, name="sub")
         powers = tf.square(x, "Square_2") if form == "square" else tf.abs(x, "Abs")
         total = tf.nn.conv2d(powers, kernel, 1, "VALID", name="convolution")
         total = tf.nn.bias_add(total, beta, name="BiasAdd")
@@ -256,9 +303,6 @@ def _crop_up(x: tf.Tensor) -> tf.Tensor:
     )
 
 
-# -------------------------------------------------------------------------- range coder
-
-
 class _Coder(NamedTuple):
     """The range coder's rows as tensors of the graph."""
 
@@ -269,19 +313,15 @@ class _Coder(NamedTuple):
     fixed: bool
     """Whether the index is that of every image."""
 
-    def encode(self, symbols: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-        """int32 (B, h, w, C) to strings (B,)."""
-        op = tfc.python.ops.gen_ops.unbounded_index_range_encode
-        return self._map(op, symbols, index, tf.string, "compress")
-
-    def decode(self, strings: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-        """Strings (B,) to int32 (B, h, w, C)."""
-        op = tfc.python.ops.gen_ops.unbounded_index_range_decode
-        return self._map(op, strings, index, tf.int32, "decompress")
-
-    def _map(self, op: Any, data: tf.Tensor, index: tf.Tensor, dtype: Any, name: str) -> tf.Tensor:
-        """Run an op on each image, as TensorFlow 1's ``map_fn`` did."""
-        settings = {"precision": PRECISION, "overflow_width": _OVERFLOW_WIDTH, "debug_level": 0}
+    def map(
+        self, direction: Literal["encode", "decode"], data: tf.Tensor, index: tf.Tensor
+    ) -> tf.Tensor:
+        """Code each image, as TensorFlow 1's ``map_fn`` did: int32 (B, h, w, C), strings (B,)."""
+        op = getattr(tfc.python.ops.gen_ops, f"unbounded_index_range_{direction}")
+        name, dtype = {"encode": ("compress", tf.string), "decode": ("decompress", tf.int32)}[
+            direction
+        ]
+        settings = {"precision": PRECISION, "overflow_width": 4, "debug_level": 0}
         with _scope(name):
             count = _item(tf.shape(data, name="Shape"), 0, "strided_slice")
             batches = [data] if self.fixed else [data, index]
@@ -315,9 +355,6 @@ def _channel_index(shape: tf.Tensor, channels: int, names: Sequence[str]) -> tf.
 
 def _floor_to_int(x: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.floor(tf.add(x, shift, name="add"), "Floor"), tf.int32, "Cast")
-
-
-# -------------------------------------------------------------------------- names
 
 
 def _crop(x: tf.Tensor, size: tf.Tensor, name: str, number: int) -> tf.Tensor:

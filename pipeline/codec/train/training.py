@@ -31,8 +31,7 @@ _NOT_IN_THE_RESULT = {"output", "checkpoints", "checkpoint_interval", "log_inter
 class TrainingSettings(BaseModel):
     """Everything that decides what a training run yields.
 
-    A run must be resumed with the same settings, but for ``output``, ``checkpoints``,
-    ``checkpoint_interval`` and ``log_interval``, which do not change the result.
+    A run must be resumed with the same settings, but for those that do not change the result.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,7 +39,6 @@ class TrainingSettings(BaseModel):
     images: tuple[Path, ...] = Field(min_length=1)
     """Folders, searched recursively.  Each is drawn from equally often, whatever its size."""
     output: Path
-    """The metagraph to write at the end."""
     checkpoints: Path | None = None
     """Folder of checkpoints; by default beside ``output``, its name + ``.checkpoints``."""
     distortion: Literal["ms-ssim", "mse"] = "ms-ssim"
@@ -61,30 +59,22 @@ class TrainingSettings(BaseModel):
     mse_warmup_steps: int = Field(default=0, ge=0)
     """First steps trained on the mean squared error: MS-SSIM alone starts slowly."""
     mse_warmup_lmbda: float = Field(default=0.01, gt=0)
-    """``lmbda`` of the warm-up."""
     seed: int = 0
     init_from: Path | None = None
     """Checkpoint folder of another run whose weights to start from; its M may be smaller."""
     checkpoint_interval: int = Field(default=500, ge=1)
-    """Steps between two checkpoints."""
     log_interval: int = Field(default=50, ge=1)
-    """Steps between two readings of the loss."""
 
     @property
     def checkpoint_folder(self) -> Path:
         """The folder of checkpoints."""
         return self.checkpoints or self.output.with_name(self.output.name + ".checkpoints")
 
-    def fingerprint(self) -> dict[str, Any]:
-        """Return the settings that decide the result, as JSON values."""
-        return self.model_dump(mode="json", exclude=_NOT_IN_THE_RESULT)
-
 
 def learning_rate_at(step: int, settings: TrainingSettings) -> float:
     """Return the learning rate of a step, from 0: constant, then half a cosine of its logarithm."""
     start = settings.decay_from * settings.steps
-    progress = (step - start) / max(1.0, settings.steps - 1 - start)
-    progress = min(1.0, max(0.0, progress))
+    progress = np.clip((step - start) / max(1.0, settings.steps - 1 - start), 0, 1)
     weight = 0.5 * (1 + np.cos(np.pi * progress))
     high, low = np.log(settings.learning_rate), np.log(settings.final_learning_rate)
     return float(np.exp(low + weight * (high - low)))
@@ -100,12 +90,10 @@ class Trainer:
         # The legacy optimizer updates a variable in one fused op; the new one in about fifteen.
         self.optimizer = tf.keras.optimizers.legacy.Adam(settings.learning_rate)
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self._checkpoint = tf.train.Checkpoint(
-            model=self.model, optimizer=self.optimizer, step=self.step
-        )
-        self._manager = tf.train.CheckpointManager(
-            self._checkpoint, str(settings.checkpoint_folder), max_to_keep=2
-        )
+        parts = {"model": self.model, "optimizer": self.optimizer, "step": self.step}
+        self._checkpoint = tf.train.Checkpoint(**parts)
+        folder = str(settings.checkpoint_folder)
+        self._manager = tf.train.CheckpointManager(self._checkpoint, folder, max_to_keep=2)
         # Compiled once for each value of ``warmup``.
         self._update = tf.function(self._update_weights, autograph=False)
 
@@ -113,8 +101,7 @@ class Trainer:
         """Train on one batch; return loss, bits per pixel, and MS-SSIM or mean squared error."""
         step = int(self.step.numpy())
         self.optimizer.learning_rate.assign(learning_rate_at(step, self.settings))
-        loss, rate_bpp, quality = self._update(x, step < self.settings.mse_warmup_steps)
-        return loss, rate_bpp, quality
+        return tuple(self._update(x, step < self.settings.mse_warmup_steps))
 
     def _update_weights(self, x: tf.Tensor, warmup: bool) -> tuple[tf.Tensor, ...]:
         settings, variables = self.settings, self.model.trainable_variables
@@ -123,12 +110,12 @@ class Trainer:
             rate_bpp = tf.reduce_mean(bits) / settings.crop**2
             mse = tf.reduce_mean(tf.math.squared_difference(x, x_hat))
             if warmup or settings.distortion == "mse":
-                quality = mse
-                weight = settings.mse_warmup_lmbda if warmup else settings.lmbda
-                loss = rate_bpp + weight * mse
+                quality = distortion = mse
             else:
                 quality = tf.reduce_mean(ms_ssim(x, x_hat, least=1e-6))
-                loss = rate_bpp + settings.lmbda * (1 - quality)
+                distortion = 1 - quality
+            weight = settings.mse_warmup_lmbda if warmup else settings.lmbda
+            loss = rate_bpp + weight * distortion
         gradients = tape.gradient(loss, variables)
         # A crop without any texture yields MS-SSIM gradients that are large, rarely.
         gradients, _ = tf.clip_by_global_norm(gradients, 1.0)
@@ -142,11 +129,9 @@ class Trainer:
 
     def restore(self) -> bool:
         """Read the newest checkpoint of this run; False where there is none."""
-        latest = self._manager.latest_checkpoint
-        if latest is None:
-            return False
-        self._checkpoint.restore(latest).assert_existing_objects_matched()
-        return True
+        if latest := self._manager.latest_checkpoint:
+            self._checkpoint.restore(latest).assert_existing_objects_matched()
+        return latest is not None
 
 
 def load_weights(model: ScaleHyperprior, folder: Path) -> None:
@@ -191,7 +176,8 @@ def initialise_from(model: ScaleHyperprior, folder: Path) -> None:
 
 def claim_folder(settings: TrainingSettings) -> None:
     """Record the settings in the checkpoint folder; TrainingError if it has other ones."""
-    folder, wanted = settings.checkpoint_folder, settings.fingerprint()
+    wanted = settings.model_dump(mode="json", exclude=_NOT_IN_THE_RESULT)
+    folder = settings.checkpoint_folder
     file = folder / SETTINGS_FILE
     if not file.exists():
         write_atomically(file, json.dumps(wanted, indent=2) + "\n")
@@ -199,23 +185,20 @@ def claim_folder(settings: TrainingSettings) -> None:
     recorded = json.loads(file.read_text())
     if "photographs" in recorded:  # its name up to 0.1.0
         recorded["images"] = recorded.pop("photographs")
-    differences = [
-        f"  {name}: recorded {recorded.get(name)!r}, now {wanted.get(name)!r}"
-        for name in sorted(recorded.keys() | wanted.keys())
-        if recorded.get(name) != wanted.get(name)
-    ]
-    if differences:
-        differences.append("Give the recorded settings to resume it, or another checkpoint folder.")
+    different = [k for k in sorted(recorded | wanted) if recorded.get(k) != wanted.get(k)]
+    if different:
+        lines = [f"  {k}: recorded {recorded.get(k)!r}, now {wanted.get(k)!r}" for k in different]
         raise TrainingError(
-            "\n".join([f"{folder} belongs to a run with other settings:", *differences])
+            "\n".join([f"{folder} belongs to a run with other settings:", *lines])
+            + "\nGive the recorded settings to resume it, or another checkpoint folder."
         )
 
 
 def train_codec(settings: TrainingSettings, *, console: Console) -> Path:
     """Train a scale hyperprior and export it; resume if the folder has a checkpoint.
 
-    Returns the metagraph written. TrainingError where there are no images, where the checkpoints
-    have other settings, where a crop is too small for MS-SSIM, or where the loss is not a number.
+    TrainingError where there are no images, where the checkpoints have other settings, where a crop
+    is too small for MS-SSIM, or where the loss is not a number.
     """
     if settings.distortion == "ms-ssim" and settings.crop < MSSSIM_SMALLEST_CROP:
         raise TrainingError(
@@ -228,12 +211,13 @@ def train_codec(settings: TrainingSettings, *, console: Console) -> Path:
     elif settings.init_from is not None:
         initialise_from(trainer.model, settings.init_from)
         console.print(f"initialised from {settings.init_from}")
-    skipped = _run_steps(trainer, console)
+    skipped: dict[str, str] = {}
+    if int(trainer.step.numpy()) < settings.steps:
+        _run_steps(trainer, console, skipped)
     if skipped:
         console.print(f"{len(skipped)} files could not be decoded and were skipped:")
         for path, reason in sorted(skipped.items()):
             console.print(f"  {path}: {reason}")
-    # The largest activations of h_s are measured on some crops, for its integer form.
     crops = islice(_crops(settings, settings.seed, {}), -(-CALIBRATION_CROPS // settings.batch))
     export_metagraph(trainer.model, settings.output, crops)
     console.print(f"wrote {settings.output} ({settings.output.stat().st_size:,} bytes)")
@@ -241,23 +225,19 @@ def train_codec(settings: TrainingSettings, *, console: Console) -> Path:
 
 
 def _crops(settings: TrainingSettings, seed: int, skipped: dict[str, str]) -> Iterator[Any]:
-    crops = training_crops(
-        settings.images, crop=settings.crop, batch=settings.batch, seed=seed, skipped=skipped
-    )
-    return iter(crops)
+    sizes = {"crop": settings.crop, "batch": settings.batch}
+    return iter(training_crops(settings.images, **sizes, seed=seed, skipped=skipped))
 
 
-def _run_steps(trainer: Trainer, console: Console) -> dict[str, str]:
-    """Train up to the last step; return the files that were skipped, path to reason."""
+def _run_steps(trainer: Trainer, console: Console, skipped: dict[str, str]) -> None:
+    """Train up to the last step, with a bar on a terminal and a line now and then elsewhere."""
     settings = trainer.settings
-    skipped: dict[str, str] = {}
-    first = int(trainer.step.numpy())
-    if first >= settings.steps:
-        return skipped
+    first, started = int(trainer.step.numpy()), time.monotonic()
     batches = _crops(settings, settings.seed * 1_000_003 + first, skipped)
-    progress = TrainingProgress(console, settings, first)
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
     readings: list[tuple[float, ...]] = []
-    with progress.bar:
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("training", total=settings.steps, completed=first)
         for step in range(first + 1, settings.steps + 1):
             readings.append(tuple(float(v) for v in trainer.train_step(next(batches))))
             if not np.isfinite(readings[-1][0]):
@@ -266,39 +246,27 @@ def _run_steps(trainer: Trainer, console: Console) -> dict[str, str]:
                     "start again in another checkpoint folder"
                 )
             if step % settings.log_interval == 0 or step == settings.steps:
-                progress.show(step, np.mean(readings, axis=0).tolist(), len(skipped))
+                text = _describe_means(settings, step, readings, len(skipped))
                 readings = []
+                bar.update(task, completed=step, description=text)
+                if not console.is_terminal:
+                    elapsed = time.monotonic() - started
+                    left = elapsed / (step - first) * (settings.steps - step)
+                    console.print(
+                        f"step {step}/{settings.steps}  {text}  "
+                        f"{elapsed / 60:.1f} min elapsed, {left / 60:.1f} min left",
+                        soft_wrap=True,
+                        highlight=False,
+                    )
             if step % settings.checkpoint_interval == 0 or step == settings.steps:
                 trainer.save()
-    return skipped
 
 
-class TrainingProgress:
-    """A progress bar on a terminal, a line now and then elsewhere."""
-
-    def __init__(self, console: Console, settings: TrainingSettings, first: int) -> None:
-        self._console, self._settings, self._first = console, settings, first
-        columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
-        self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
-        self._task = self.bar.add_task("training", total=settings.steps, completed=first)
-        self._started = time.monotonic()
-
-    def show(self, step: int, means: Sequence[float], skipped: int) -> None:
-        """Show the means since the last call: loss, bits per pixel, MS-SSIM or squared error."""
-        settings = self._settings
-        loss, rate_bpp, quality = means
-        warmup = step <= settings.mse_warmup_steps
-        kind = "mse" if warmup or settings.distortion == "mse" else "ms-ssim"
-        text = f"loss {loss:.4f}  {rate_bpp:.3f} bpp  {kind} {quality:.4f}"
-        if skipped:
-            text += f"  {skipped} skipped"
-        self.bar.update(self._task, completed=step, description=text)
-        if not self._console.is_terminal:
-            elapsed = time.monotonic() - self._started
-            left = elapsed / (step - self._first) * (settings.steps - step)
-            self._console.print(
-                f"step {step}/{settings.steps}  {text}  "
-                f"{elapsed / 60:.1f} min elapsed, {left / 60:.1f} min left",
-                soft_wrap=True,
-                highlight=False,
-            )
+def _describe_means(
+    settings: TrainingSettings, step: int, readings: Sequence[Sequence[float]], skipped: int
+) -> str:
+    loss, rate_bpp, quality = np.mean(readings, axis=0).tolist()
+    warmup = step <= settings.mse_warmup_steps
+    kind = "mse" if warmup or settings.distortion == "mse" else "ms-ssim"
+    text = f"loss {loss:.4f}  {rate_bpp:.3f} bpp  {kind} {quality:.4f}"
+    return f"{text}  {skipped} skipped" if skipped else text

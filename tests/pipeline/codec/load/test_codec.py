@@ -9,8 +9,9 @@ from PIL import Image
 
 from latentset.datasets.errors import CodecGraphError, FetchError
 from latentset.pipeline.codec.catalogue import shipped_codecs
-from latentset.pipeline.codec.load.codec import Codec, Latents, load_codec
+from latentset.pipeline.codec.load.codec import Codec, load_codec
 from latentset.pipeline.codec.load.metagraph import parse_codec_file
+from latentset.pipeline.codec.load.program import Latents
 from tests.makers import by_hand, graphs
 
 Images = NDArray[np.uint8]

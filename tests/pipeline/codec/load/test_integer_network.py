@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from latentset.datasets.errors import CodecGraphError
 from latentset.pipeline.codec.load.codec import Codec, load_codec
-from latentset.pipeline.codec.train.parameters import Parameters
-from latentset.pipeline.codec.train.published_form import build_metagraph
+from latentset.pipeline.codec.train.published_form import Parameters, build_metagraph
 from latentset.pipeline.tensorflow_setup import tf
 from tests.makers.published import (
     Z_HAT_OUT,

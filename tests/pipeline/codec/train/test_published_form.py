@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from latentset.datasets.errors import CodecGraphError
 from latentset.pipeline.codec.load.allowed_ops import STOCK_OPS
-from latentset.pipeline.codec.load.codec import Codec, Latents
-from latentset.pipeline.codec.train.parameters import Parameters
-from latentset.pipeline.codec.train.published_form import build_metagraph
+from latentset.pipeline.codec.load.codec import Codec
+from latentset.pipeline.codec.load.program import Latents
+from latentset.pipeline.codec.train.published_form import Parameters, build_metagraph
 from latentset.pipeline.tensorflow_setup import tf
 from tests.makers.published import (
     Z_HAT_OUT,
