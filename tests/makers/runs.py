@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
 from latentset.paper.recipes import load_recipe
 from latentset.train.models.networks import LatentNetwork
 from latentset.train.run.epochs import Progress
@@ -88,8 +86,9 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 def read_progress(path: Path) -> Progress:
     """How far a run was when its state was saved."""
-    with safe_open(path, framework="pt") as file:
-        return Progress.model_validate_json(file.metadata()["progress"])
+    with path.open("rb") as file:  # once: safetensors opens it twice, and it may be replaced
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return Progress.model_validate_json(header["__metadata__"]["progress"])
 
 
 LEARNT = ("epoch", "lr_new", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5")
