@@ -58,7 +58,23 @@ def gather(runs: Sequence[Run]) -> list[ResultLine]:
     for run in runs:
         name = run.name + run.distilled
         groups.setdefault((name, run.result["store_fingerprint"]), []).append(run)
-    lines = [_average(name, found) for (name, _), found in groups.items()]
+    lines = []
+    for (name, _), own in groups.items():
+        first = group_seeds(own).first
+        top1 = [run.top1 for run in own]
+        top5 = [run.top5 for run in own if run.top5 is not None]
+        columns = ("model", "codec", "rate_bpp", "store_bytes", "trained_bytes", "parameters")
+        line = ResultLine(
+            recipe=name,
+            **{column: first.result[column] for column in columns},
+            measured_on=first.split,
+            samples=first.samples,
+            seeds=len(own),
+            top1=statistics.mean(top1),
+            top1_spread=statistics.stdev(top1) if len(top1) > 1 else 0.0,
+            top5=statistics.mean(top5) if top5 else None,
+        )
+        lines.append(line)
     return sorted(lines, key=lambda line: (line.rate_bpp or 0, line.recipe))
 
 
@@ -131,20 +147,3 @@ def _cells(line: ResultLine) -> list[str]:
         f"{100 * line.top1:.1f}{spread}",
         "" if line.top5 is None else f"{100 * line.top5:.1f}",
     ]
-
-
-def _average(recipe: str, runs: Sequence[Run]) -> ResultLine:
-    first = group_seeds(runs).first
-    top1 = [run.top1 for run in runs]
-    top5 = [run.top5 for run in runs if run.top5 is not None]
-    names = ("model", "codec", "rate_bpp", "store_bytes", "trained_bytes", "parameters")
-    return ResultLine(
-        recipe=recipe,
-        **{name: first.result[name] for name in names},
-        measured_on=first.split,
-        samples=first.samples,
-        seeds=len(runs),
-        top1=statistics.mean(top1),
-        top1_spread=statistics.stdev(top1) if len(top1) > 1 else 0.0,
-        top5=statistics.mean(top5) if top5 else None,
-    )
