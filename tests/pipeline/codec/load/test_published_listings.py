@@ -34,12 +34,8 @@ def read_listing(path: Path) -> dict[str, set[str]]:
     }
 
 
-def list_tensors(metagraph: Any, side: str) -> set[str]:
+def list_tensors(imported: Any, signature: Any) -> set[str]:
     """As tfci.py of tensorflow/compression lists them."""
-    imported = tf.compat.v1.wrap_function(
-        lambda: tf.compat.v1.train.import_meta_graph(metagraph), []
-    )
-    signature = metagraph.signature_def[side]
     inputs, outputs = (
         [imported.graph.as_graph_element(ports[key].name) for key in sorted(ports)]
         for ports in (signature.inputs, signature.outputs)
@@ -56,7 +52,11 @@ def list_tensors(metagraph: Any, side: str) -> set[str]:
 @cache
 def built(N: int, M: int, z_width: int) -> dict[str, set[str]]:
     metagraph = build_published(N, M, z_width=z_width)
-    return {side: list_tensors(metagraph, side) for side in ("sender", "receiver")}
+    imported = tf.compat.v1.wrap_function(
+        lambda: tf.compat.v1.train.import_meta_graph(metagraph), []
+    )
+    sides = ("sender", "receiver")
+    return {side: list_tensors(imported, metagraph.signature_def[side]) for side in sides}
 
 
 @pytest.mark.parametrize("name", NAMES)
