@@ -188,8 +188,7 @@ class Scene:
             if code > 0:
                 messages.append(text[-2000:])
             (folder / "client.log").unlink()
-            # A scheduler that was killed is gone: its job resumes on local workers.
-            code = self._run(folder, False, lambda process, scheduler: process.wait(TIMEOUT_S))
+            code = self._run(folder, remote, lambda process, scheduler: process.wait(TIMEOUT_S))
             runs += 1
         if code != 0:
             messages.append((folder / "client.log").read_text())
