@@ -23,7 +23,7 @@ WARM_UP = 5
 """Passes of each network before the clock starts."""
 
 LEAST, MOST, ENOUGH_S = 10, 200, 5.0
-"""Passes of each network that are timed: at least, at most, and none more after so many seconds."""
+"""Passes of each network that are timed: at least, at most; none starts after so many seconds."""
 
 NETWORKS = (
     Setting("Networks", "resnet", "ResNet, Anchors 1 and 2", {"kind": "resnet"}),
@@ -143,7 +143,7 @@ def _wait(device: str) -> None:
 
 
 def describe_machine() -> str:
-    """What times are of, such as ``CPU (AMD EPYC), 2 threads, PyTorch 2.10.0``."""
+    """Device and version that were timed, such as ``CPU (AMD EPYC), 2 threads, PyTorch 2.10.0``."""
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}"
     threads = torch.get_num_threads()

@@ -10,7 +10,8 @@ from latentset.datasets.sources.listing import LIST_ENDINGS, open_list
 from latentset.datasets.sources.minc2500 import is_minc2500, open_minc2500
 from latentset.datasets.sources.source import Source
 
-SourceKind = Literal["auto", "imagefolder", "minc2500", "imagenet", "list"]
+Layout = Literal["imagefolder", "minc2500", "imagenet", "list"]
+SourceKind = Literal["auto"] | Layout
 
 
 def open_source(
@@ -53,11 +54,11 @@ def open_source(
             return open_imagenet(location, devkit)
         case "list":
             return open_list(location, root)
-        case _:
+        case "imagefolder":
             return open_imagefolder(location)
 
 
-def find_kind(location: Path) -> Literal["imagefolder", "minc2500", "imagenet", "list"]:
+def find_kind(location: Path) -> Layout:
     """Find a collection's layout by what its folder holds; SourceError if nothing is there."""
     if location.suffix.lower() in LIST_ENDINGS and not location.is_dir():
         return "list"

@@ -27,8 +27,8 @@ WORKERS = min(4, os.cpu_count() or 1)
 """Shards that are checked at a time. Digests and decompression run outside Python's lock."""
 
 Outcome = Literal["sound", "damaged", "not checked"]
-"""All was read and is right; something is wrong; or something could not be read, or is not there
-yet, and nothing that could be read is wrong."""
+"""Sound: everything was read and is right. Damaged: something is wrong. Not checked: something is
+missing or could not be read, and what could be read is right."""
 
 Result = TypeVar("Result")
 
@@ -44,7 +44,7 @@ class Findings:
     obstacles: list[str] = field(default_factory=list)
     """What could not be checked, though it should be, why, and what to do."""
     is_complete: bool = True
-    """Nothing indicates that the job that makes it has not finished."""
+    """False if the job that makes the store has not finished."""
     notes: list[str] = field(default_factory=list)
     """What could not be checked, and why that is no problem."""
     objects: int = 0
@@ -81,7 +81,7 @@ class Findings:
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
-        """Add the StoreError that is raised inside, which ends there."""
+        """Record a StoreError that is raised in the block, and suppress it."""
         try:
             yield
         except StoreError as error:

@@ -53,7 +53,7 @@ def _above(location: Location) -> Iterator[Location]:
 
 
 def _is_store(location: Location) -> bool:
-    """Whether a header or a manifest of ours is right in a location."""
+    """Whether a location itself holds a header or a manifest of ours."""
     header = _read(location, "zarr.json") or b""
     with suppress(StoreError, TypeError):  # somebody else's, or a header that was damaged
         document = parse_object(header, str(location))
@@ -74,7 +74,7 @@ def _read(location: Location, path: str) -> bytes | None:
 
 
 def is_free(location: Location) -> bool:
-    """Whether nothing is at a location but what a killed writer left; StoreError on trouble."""
+    """Whether a location is empty, apart from what a killed writer left."""
     if isinstance(location, Folder) and location.is_file():
         return False
     sizes = location.sizes()

@@ -16,10 +16,10 @@ from latentset.train.run.run_files import RECIPE, RESULT, read_result
 from latentset.train.run.run_folder import Start
 
 NO_RUNS = "no runs of the paper's recipes (latentset recipes lists them)"
-"""Why what is made of runs is left out."""
+"""Why tables and figures of runs are missing."""
 
 DISTILLED = ", distilled"
-"""How the name of a setting, or of a recipe, ends whose runs learnt from a teacher too."""
+"""Suffix of the titles of settings with a teacher."""
 
 RUN_WEIGHTS = re.compile(r"(.+)/seed-\d+/(?:best|last)\.safetensors")
 """Weights of a run, as ``latentset sweep`` and ``latentset train`` keep them."""

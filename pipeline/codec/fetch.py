@@ -48,10 +48,13 @@ def fetch_codec(
 ) -> FetchedCodec:
     """Put a codec into the cache folder; a file that is there already is checked alike.
 
-    ``url_prefix`` is where ``NAME.metagraph`` is, if not at the authors', a URL that fsspec knows;
-    without, CodecNotFoundError if the name is not that of a published codec. FetchError, and
-    nothing is kept, if the download failed or was cut, or if the file is no codec, is not the
-    published one of that name, or differs from the one recorded at the first fetch.
+    ``url_prefix`` is a URL that fsspec opens, the folder of ``NAME.metagraph``; by default that of
+    the codecs' authors.
+
+    Raises:
+        CodecNotFoundError: The name is not that of a published codec, and no URL is given.
+        FetchError: The download failed or was cut, or the file is no codec, is not the published
+            one of that name, or differs from the one recorded at the first fetch; none is kept.
     """
     if name in shipped_codecs():
         raise CodecNotFoundError(f"{name} is shipped with LatentSet: there is nothing to fetch")

@@ -51,8 +51,8 @@ def decode(
     of the images that were encoded: each decoded image is measured against its original.
 
     Raises:
-        StoreError: The latents cannot be read, or are none; or the target is something else, or
-            cannot be written.
+        StoreError: The latents cannot be read, or the store holds none; or the target is something
+            else, or cannot be written.
         SettingsChangedError: The target was started with other settings.
         CodecError: The codec is not the one that encoded, or cannot decode.
         JobError: Another job is at work on the target, workers were lost or differ, or an image
@@ -157,7 +157,7 @@ def _plan(target: Target, latents: Store) -> Plan:
 
 
 def _report_new(latents: Store, pixels: Store, view: ProgressView) -> None:
-    """Report latents that came after they were decoded: a retry does not change their identity."""
+    """Report latents that a retry added after the store was decoded."""
     there, decoded = (pc.equal(store.samples["status"], OK) for store in (latents, pixels))
     count = pc.sum(pc.and_not(there, decoded)).as_py() or 0
     if count:

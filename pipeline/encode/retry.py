@@ -169,7 +169,7 @@ def merge_samples(before: pa.Table, retried: pa.Table) -> pa.Table:
 
 
 def stage(store: Store, staged: Location, samples: pa.Table, records: list[ShardRecord]) -> None:
-    """Write beside the new shards of a complete Zarr store what else it gets, the manifest last."""
+    """Write the other objects that change to the staging folder, the manifest last."""
     if store.manifest is None:
         raise JobError(f"{store.location} is not complete: run the same command again")
     shard, ok = samples["shard"].to_numpy(), pc.equal(samples["status"], OK).to_numpy()
@@ -237,7 +237,7 @@ def _read_staged(staged: Location, item: StoredObject) -> bytes:
 
 
 def _remove(retry: Location) -> None:
-    """Remove the folder of a retry, and first what would be taken for one to finish."""
+    """Remove the folder of a retry, its manifest first: without it no retry is resumed."""
     (retry / "objects").remove(MANIFEST)
     for path in retry.sizes() or {}:
         retry.remove(path)

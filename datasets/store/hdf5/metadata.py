@@ -99,6 +99,15 @@ def digest_after_user_block(
     return digest.hexdigest()
 
 
+def check_file_digest(path: Path) -> None:
+    """StoreCorruptError if a file differs from the digest in its user block."""
+    if digest_after_user_block(path) != read_user_block(path):
+        raise StoreCorruptError(
+            f"{path} differs from the sha256 in its first line, and its damage would be copied",
+            "Fetch it again, or remove it to encode it anew",
+        )
+
+
 def text_type(width: int) -> h5py.h5t.TypeStringID:
     """The type of UTF-8 texts of ``width`` bytes; shorter ones are padded with NUL."""
     kind = h5py.h5t.C_S1.copy()

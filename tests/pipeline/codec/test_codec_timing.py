@@ -77,7 +77,7 @@ def test_each_time_is_of_its_own_part_and_the_first_runs_do_not_count(v2_path: P
     assert found.encode_ms < found.decode_ms < found.synthesis_ms < 1000
 
 
-def test_a_image_from_a_file(v2_path: Path, tmp_path: Path) -> None:
+def test_an_image_from_a_file(v2_path: Path, tmp_path: Path) -> None:
     Image.new("RGB", (48, 32)).save(tmp_path / "p.png")
     file = tmp_path / "times.json"
     options = ("--image", str(tmp_path / "p.png"), "--repeat", "1", "--json", str(file))

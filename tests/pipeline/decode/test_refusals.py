@@ -123,7 +123,7 @@ def test_other_images_are_refused_at_once(decode_it: Decode, latents: Path, tmp_
     assert not (tmp_path / "pixels.job").exists()
 
 
-def test_a_image_that_changed_stops_the_job_and_loses_nothing(
+def test_an_image_that_changed_stops_the_job_and_loses_nothing(
     decode_it: Decode, latents: Path, mixed: Source, content: Content, tmp_path: Path
 ) -> None:
     decode_it(latents, tmp_path / "undisturbed", originals=mixed.root)

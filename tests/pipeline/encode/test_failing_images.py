@@ -75,7 +75,7 @@ def test_what_cannot_be_read_gets_a_status_and_holds_up_nothing(
     assert "not a regular file" in found["a/pipe.jpg"][1]
 
 
-def test_a_image_that_becomes_something_else_after_planning_gets_a_status(
+def test_an_image_that_becomes_something_else_after_planning_gets_a_status(
     run: Run, mixed: Source, row: Any, tmp_path: Path
 ) -> None:
     """Planned, then replaced by a pipe, by a bomb of the same size in bytes."""
@@ -94,7 +94,7 @@ def test_a_image_that_becomes_something_else_after_planning_gets_a_status(
     assert row(result.store, "a/big.png")["status"] in ("too_large", "changed")
 
 
-def test_a_image_of_the_same_size_with_other_content_is_recorded_as_it_was_encoded(
+def test_an_image_of_the_same_size_with_other_content_is_recorded_as_it_was_encoded(
     run: Run, standin: Any, row: Any, tmp_path: Path
 ) -> None:
     """The plan knows sizes only; the digest in the samples table says what was encoded."""

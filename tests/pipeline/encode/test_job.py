@@ -150,7 +150,7 @@ def test_images_that_fail_are_recorded(
         assert found["source_sha256"] == expected
 
 
-def test_what_a_image_that_failed_would_have_had_stays_zero(
+def test_what_an_image_that_failed_would_have_had_stays_zero(
     run: Run, uniform: Source, tmp_path: Path
 ) -> None:
     path = uniform.root / "a" / "000.png"

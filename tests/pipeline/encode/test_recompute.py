@@ -155,7 +155,7 @@ def spoil(store: Store, path: Path, index: int, spoilt: dict[ArrayName, int]) ->
     )
 
 
-def test_a_image_that_is_gone(
+def test_an_image_that_is_gone(
     run: Run, mixed: Source, again: Callable[..., Recomputed], tmp_path: Path
 ) -> None:
     run(mixed, tmp_path / "store")

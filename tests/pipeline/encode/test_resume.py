@@ -169,7 +169,7 @@ def test_a_record_of_another_plan_is_not_believed(run: Run, mixed: Source, tmp_p
     assert read_record(plan, 1) is None
 
 
-def test_a_image_that_vanishes_or_changes_gets_a_status(
+def test_an_image_that_vanishes_or_changes_gets_a_status(
     run: Run, mixed: Source, row: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
