@@ -70,6 +70,6 @@ def test_what_tensorflow_has_no_memory_for_is_a_memory_error() -> None:
         def run(self, *arguments: Any) -> None:
             raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
-    codec._program._session = Refused()
+    codec._analysis._session = Refused()
     with pytest.raises(MemoryError, match="TensorFlow: OOM when allocating tensor"):
         codec.encode(np.zeros((1, 64, 64, 3), np.uint8))

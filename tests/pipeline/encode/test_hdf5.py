@@ -98,7 +98,7 @@ def test_after_a_kill_before_the_clean_up_the_zarr_store_is_removed(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(finish, "flush_folder", kill)
+        patch.setattr(finish, "flush", kill)
         with pytest.raises(KeyboardInterrupt):
             run(uniform, store)
     assert zarr_of(store).exists()
