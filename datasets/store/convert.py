@@ -30,6 +30,7 @@ from latentset.datasets.storage.location import Folder, Location
 from latentset.datasets.store.digests import sha256_of
 from latentset.datasets.store.findings import Report, silent
 from latentset.datasets.store.formats import Format
+from latentset.datasets.store.hdf5.metadata import check_file_digest
 from latentset.datasets.store.hdf5.writer import encode_shard, write_hdf5
 from latentset.datasets.store.header import ArrayName, Frozen, Header, Sha256
 from latentset.datasets.store.manifest import MANIFEST, Manifest
@@ -74,6 +75,8 @@ def convert(source: Store, target: Location, format: Format, report: Report = si
     if is_same(target, source.location):
         raise StoreError(f"{target} is the source itself: name another target")
     refuse_nested(target)
+    if source.format == "hdf5":
+        check_file_digest(Path(str(source.location)))
     note = Conversion(source_manifest=sha256_of(manifest.to_bytes()), format=format)
     _leave_note(note, target)
     with _held(target):

@@ -12,7 +12,6 @@ from latentset.datasets.storage.location import Location
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.convert import convert
 from latentset.datasets.store.digests import describe_object
-from latentset.datasets.store.hdf5.metadata import check_file_digest
 from latentset.datasets.store.samples import OK, samples_schema
 from latentset.datasets.store.zarr.writer import finish_store, metadata_objects
 from latentset.pipeline.jobs.plan import Plan
@@ -73,7 +72,6 @@ def pack_hdf5(target: Target, check: Callable[[], None], say: Callable[[str], No
 
 def unpack_hdf5(target: Target, check: Callable[[], None]) -> Store:
     """Convert a complete HDF5 store to the job's Zarr store, so that shards can be added."""
-    check_file_digest(Path(str(target.store)))
     discard(target.objects)
     return convert(open_store(target.store), target.objects, "zarr", lambda *_: check())
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import pytest
 from typer.testing import CliRunner
 
@@ -116,6 +117,15 @@ def test_a_damaged_source_leaves_no_target(tmp_path: Path) -> None:
         with pytest.raises(StoreCorruptError, match="y_hat, rows from 48"):
             convert(open_store(path), Folder(tmp_path / name), format)  # type: ignore[arg-type]
         assert [found.name for found in tmp_path.iterdir()] == ["s.zarr"]
+
+
+def test_damage_whose_checksum_fits_is_not_copied(source: Store, tmp_path: Path) -> None:
+    convert(source, Folder(tmp_path / "s.h5"), "hdf5")
+    with h5py.File(tmp_path / "s.h5", "r+") as file:
+        file["y_hat"][3, 1] += 1  # HDF5 writes the chunk's checksum anew
+    with pytest.raises(StoreCorruptError, match="sha256 in its first line"):
+        convert(open_store(tmp_path / "s.h5"), Folder(tmp_path / "copy"), "zarr")
+    assert not (tmp_path / "copy").exists()
 
 
 def test_what_is_not_ours_is_not_taken_away(source: Store, tmp_path: Path) -> None:
