@@ -4,7 +4,7 @@
 FROM python:3.11-slim AS pipeline
 WORKDIR /latentset
 COPY . .
-RUN pip install --no-cache-dir '.[encode,cluster,s3]'
+RUN pip install --no-cache-dir '.[encode,cluster,s3,hub]'
 # As the library itself does before it imports TensorFlow: faster and bit-exact (docs/encoding.md).
 ENV TF_ENABLE_ONEDNN_OPTS=1
 WORKDIR /work
@@ -13,6 +13,6 @@ ENTRYPOINT ["latentset"]
 FROM python:3.11-slim AS train
 WORKDIR /latentset
 COPY . .
-RUN pip install --no-cache-dir '.[train,s3,http]'
+RUN pip install --no-cache-dir '.[train,s3,http,hub,torchdata]'
 WORKDIR /work
 ENTRYPOINT ["latentset"]

@@ -5,9 +5,9 @@ PYTHON ?= python3.11
 ENCODE := .venv/encode/bin
 TRAIN := .venv/train/bin
 BENCH := .venv/bench/bin
-ENCODE_EXTRAS := encode,cluster,s3,demo,dev
-TRAIN_EXTRAS := train,s3,http,dev
-BENCH_EXTRAS := train,bench
+ENCODE_EXTRAS := encode,cluster,s3,hub,demo,dev
+TRAIN_EXTRAS := train,s3,http,hub,torchdata,dev
+BENCH_EXTRAS := train,http,bench
 # Benchmarks of the encode environment; the others are checked in the train environment.
 ENCODE_BENCHMARKS := $(wildcard benchmarks/encod*.py) benchmarks/full_codec.py \
 	benchmarks/make_store.py benchmarks/store_bytes.py
@@ -55,22 +55,25 @@ lint: environments
 	$(TRAIN)/ruff check .
 	$(TRAIN)/ruff format --check .
 	@echo "== mypy --strict, pipeline and datasets"
-	$(ENCODE)/mypy .typing/latentset/cli .typing/latentset/pipeline .typing/latentset/datasets tests/makers tests/pipeline tests/datasets \
+	$(ENCODE)/mypy src/latentset/cli src/latentset/pipeline src/latentset/datasets \
+		src/latentset/sharing tests/makers tests/pipeline tests/datasets tests/sharing \
 		tests/project tests/conftest.py recipes/demo/images.py recipes/trashnet/split.py \
 		$(ENCODE_BENCHMARKS)
 	@echo "== mypy --strict, train and datasets"
-	$(TRAIN)/mypy .typing/latentset/cli .typing/latentset/train .typing/latentset/paper .typing/latentset/datasets \
-		tests/makers/runs.py tests/makers/stores.py tests/train tests/paper tests/datasets \
+	$(TRAIN)/mypy src/latentset/cli src/latentset/train src/latentset/paper src/latentset/datasets \
+		src/latentset/__init__.py src/latentset/__main__.py src/latentset/torch.py \
+		src/latentset/sharing \
+		tests/makers/runs.py tests/makers/stores.py tests/makers/resuming.py tests/train tests/paper tests/api tests/datasets \
 		$(filter-out $(ENCODE_BENCHMARKS),$(wildcard benchmarks/*.py))
 
 test-encode: environments
 	@echo "== tests in the encode environment: pipeline, datasets"
 	@rm -rf $(EXCHANGE)
-	$(PYTEST) $(ENCODE)/python -m pytest -n $(TEST_PROCESSES) tests/pipeline tests/datasets tests/project
+	$(PYTEST) $(ENCODE)/python -m pytest -n $(TEST_PROCESSES) tests/pipeline tests/datasets tests/sharing tests/project
 
 test-train: environments
 	@echo "== tests in the train environment: train, datasets"
-	$(PYTEST) $(TRAIN)/python -m pytest -n $(TEST_PROCESSES) tests/train tests/paper tests/datasets tests/project
+	$(PYTEST) $(TRAIN)/python -m pytest -n $(TEST_PROCESSES) tests/train tests/paper tests/api tests/datasets tests/project
 
 clean: ## remove the environments and everything made
 	rm -rf .venv build

@@ -36,7 +36,8 @@ def decoding(number: int, folder: str, threads: int) -> measure.Works:
     from PIL import Image
 
     from latentset.pipeline.codec.load.codec import load_codec
-    from latentset.pipeline.codec.load.graph import extract
+    from latentset.pipeline.codec.load.decoders import find_receiver_decoders
+    from latentset.pipeline.codec.load.graph import Graph, extract, flatten
     from latentset.pipeline.codec.load.metagraph import read_codec_file
     from latentset.pipeline.codec.load.program import Program
 
@@ -46,11 +47,12 @@ def decoding(number: int, folder: str, threads: int) -> measure.Works:
     sent = [codec.sender(np.asarray(Image.open(file))) for file in files]
     file = read_codec_file(path)
     assert file.receiver is not None  # our own export has one
-    graph = file.metagraph.graph_def
-    symbols = [node.name for node in graph.node if node.op == "EntropyDecodeIndex"]
+    nodes = file.receiver.nodes()
+    graph = flatten(extract(file.metagraph.graph_def, nodes), nodes)
+    symbols = find_receiver_decoders(Graph(graph))["y_hat"].symbols
     inputs = [port.tensor for port in file.receiver.inputs]
     outputs = {
-        "range": [f"{symbols[0]}:1"],
+        "range": [str(symbols)],
         "receiver": [port.tensor for port in file.receiver.outputs],
     }
     works: dict[str, measure.Work] = {}
@@ -78,7 +80,6 @@ def classifying(number: int, folder: str, threads: int) -> measure.Works:
     from latentset.train.data.split import Split, select_split, split_names
     from latentset.train.models.fa_cresnet import FACResNet
     from latentset.train.models.networks import FACResNetNetwork
-    from latentset.train.recipe.recipe import Data
 
     torch.set_num_threads(threads)
     torch.set_grad_enabled(False)
@@ -119,7 +120,7 @@ def classifying(number: int, folder: str, threads: int) -> measure.Works:
 
     works: dict[str, measure.Work] = {}
     for count in BATCHES:
-        reader = LatentReader(store, part(count), Data(batch_size=count), seed=0, training=False)
+        reader = LatentReader(store, part(count), batch_size=count)
         batch = read(reader)
         example = dequantise(batch)
         pixels = torch.randint(0, 256, (count, 256, 256, 3), dtype=torch.uint8)

@@ -31,11 +31,11 @@ def setup(number: int, codec_path: str, jpegs: str, folder: str) -> measure.Work
     from latentset.datasets.store.arrays import rows_of
     from latentset.datasets.store.digests import sha256_of
     from latentset.datasets.store.header import ARRAYS, format_version_of
+    from latentset.datasets.store.layout import SHARD_BYTES
     from latentset.datasets.store.scales import number_scales
     from latentset.datasets.store.zarr.writer import ShardBuffer, shard_objects, write_objects
     from latentset.pipeline.encode.encode_task import EncodeTask, encode_shard
     from latentset.pipeline.jobs.coder import TENSORFLOW, load_once, read_software
-    from latentset.pipeline.jobs.options import SHARD_BYTES
     from latentset.pipeline.jobs.plan import make_plan, read_facts
     from latentset.pipeline.jobs.settings import Settings, describe_source
     from latentset.pipeline.jobs.shard import record_path
@@ -72,11 +72,11 @@ def setup(number: int, codec_path: str, jpegs: str, folder: str) -> measure.Work
         nonlocal done
         index = done % plan.header.layout.shards
         done += 1
-        samples = encode_shard(task, index, lambda _: None).samples
+        samples = encode_shard(index, task, lambda *_: None).samples
         target.job.remove(record_path(index))  # so that the next time it is done again
         return samples
 
-    files = [read_bytes(source.root / path) for path in paths[:32]]
+    files = [read_bytes(source.folder / path) for path in paths[:32]]
     images = np.stack([decode_image(file) for file in files])
     codec = load_once(TENSORFLOW, codec_path, info.sha256)
     latents = codec.encode(images)
@@ -110,7 +110,7 @@ def setup(number: int, codec_path: str, jpegs: str, folder: str) -> measure.Work
         "graph": counted(lambda: codec.encode(images)),
         "graph, CPU time": graph_cpu,
         "read and hash": counted(
-            lambda: [sha256_of(read_bytes(source.root / path)) for path in paths[: len(files)]]
+            lambda: [sha256_of(read_bytes(source.folder / path)) for path in paths[: len(files)]]
         ),
         "decode": counted(lambda: [decode_image(file) for file in files]),
         "rate": counted(lambda: codec.rate_bits(latents)),

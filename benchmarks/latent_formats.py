@@ -224,12 +224,14 @@ def _read_huggingface(target: Path, compressed: bool) -> measure.Work:
 def _read_latentset(target: Path, compressed: bool) -> measure.Work:
     from latentset.datasets.store import open_store
     from latentset.train.data.batches import LatentReader
+    from latentset.train.data.crop import RandomCrop
     from latentset.train.data.split import select_split, split_names
-    from latentset.train.recipe.recipe import Data
 
     store = open_store(target)
     split = select_split(store, split_names(store)[0])
-    reader = LatentReader(store, split, Data(batch_size=BATCH), seed=0, training=True)
+    reader = LatentReader(
+        store, split, batch_size=BATCH, shuffle=True, drop_last=True, crop=RandomCrop()
+    )
     epochs = count()
     return lambda: sum(len(batch.labels) for batch in reader.batches(next(epochs)))
 

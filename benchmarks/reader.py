@@ -27,8 +27,8 @@ import numpy as np
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.header import ArrayName
 from latentset.train.data.batches import LatentReader
+from latentset.train.data.crop import RandomCrop
 from latentset.train.data.split import Split, select_split, split_names
-from latentset.train.recipe.recipe import Data
 from tests.makers.synthetic import write_synthetic_store
 
 CHANNELS, SIDE = 192, 16
@@ -36,7 +36,9 @@ CHANNELS, SIDE = 192, 16
 
 def read_epoch(store: Store, split: Split, names: tuple[ArrayName, ...], epoch: int) -> int:
     """Read one epoch and return its samples."""
-    reader = LatentReader(store, split, Data(batch_size=64), seed=0, training=True, names=names)
+    reader = LatentReader(
+        store, split, batch_size=64, shuffle=True, drop_last=True, crop=RandomCrop(), names=names
+    )
     return sum(len(batch.labels) for batch in reader.batches(epoch))
 
 

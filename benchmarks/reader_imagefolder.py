@@ -23,9 +23,8 @@ from torchvision.datasets import ImageFolder
 
 from latentset.datasets.store import open_store
 from latentset.train.data.batches import LatentReader
-from latentset.train.data.crop import gather, gather_index
+from latentset.train.data.crop import RandomCrop, gather, gather_index
 from latentset.train.data.split import select_split, split_names
-from latentset.train.recipe.recipe import Data
 
 BATCH = 64
 SIZE = 28
@@ -41,7 +40,9 @@ def main() -> None:
     measure.describe_machine()
     store = open_store(options.folder / "store.zarr")
     split = select_split(store, split_names(store)[0])
-    reader = LatentReader(store, split, Data(batch_size=BATCH), seed=0, training=True)
+    reader = LatentReader(
+        store, split, batch_size=BATCH, shuffle=True, drop_last=True, crop=RandomCrop()
+    )
     table = torch.zeros(256)
     if store.header.codec is not None:
         table[: len(store.header.codec.scale_table)] = torch.tensor(store.header.codec.scale_table)

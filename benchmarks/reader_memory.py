@@ -51,8 +51,8 @@ def main() -> None:
     print(f"{'with torch imported':44s} {torch_mib:8,.0f} MiB")
     from latentset.datasets.store import open_store
     from latentset.train.data.batches import LatentReader
+    from latentset.train.data.crop import RandomCrop
     from latentset.train.data.split import select_split, split_names
-    from latentset.train.recipe.recipe import Data
 
     print(f"{'with the reader imported':44s} {resident_mib():8,.0f} MiB")
     with tempfile.TemporaryDirectory() as folder:
@@ -62,7 +62,9 @@ def main() -> None:
             subprocess.run(command, check=True)
         store = open_store(path)
         split = select_split(store, split_names(store)[0])
-        reader = LatentReader(store, split, Data(batch_size=BATCH), seed=0, training=True)
+        reader = LatentReader(
+            store, split, batch_size=BATCH, shuffle=True, drop_last=True, crop=RandomCrop()
+        )
         print(f"{f'with a store of {len(split)} samples opened':44s} {resident_mib():8,.0f} MiB")
         highest = []
         for epoch in range(options.epochs):

@@ -34,6 +34,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,8 @@ IMAGENET = 1_281_167
 CLASSES = 1000
 SIZES = ((375, 500), (500, 375), (333, 500), (500, 333), (500, 500), (400, 300), (350, 400))
 CHANNELS = 192
-MIB = 1 << 20
+WAIT_S = 60
+"""Seconds without a worker after which the job stops: they have died, and said why."""
 
 
 # What is made up.
@@ -80,6 +82,11 @@ def load(name: str, /, *, self_check: bool) -> Any:
             z_offset=(0.0,) * 128,
         )
     )
+
+
+def identify(name: str) -> tuple[str, str]:
+    """Name and digest of the made-up codec."""
+    return name, hashlib.sha256(name.encode()).hexdigest()
 
 
 def read_environment() -> Mapping[str, str]:
@@ -126,7 +133,9 @@ def shard_of_zeros(job: Any, plan_sha256: str) -> dict[str, bytes]:
     return shard_objects(header, 0, ShardBuffer(header, 0).rows())
 
 
-def make_up_shard(task: "EncodeTask", index: int, report: Callable[[int], None]) -> "ShardDone":
+def make_up_shard(
+    index: int, task: "EncodeTask", report: Callable[[int, int], None]
+) -> "ShardDone":
     """Stand in for ``encode_shard``."""
     from latentset.datasets.store.zarr.writer import write_objects
     from latentset.pipeline.jobs.plan import open_plan_once
@@ -139,7 +148,7 @@ def make_up_shard(task: "EncodeTask", index: int, report: Callable[[int], None])
         path.replace("/c/0/", f"/c/{index}/"): content
         for path, content in shard_of_zeros(target.job, target.plan_sha256).items()
     }
-    report(len(rows) // 2)
+    report(index, len(rows) // 2)
     digests = [hashlib.sha256(row.path.encode()) for row in rows]
     task.check_leases()
     record = ShardRecord(
@@ -154,7 +163,7 @@ def make_up_shard(task: "EncodeTask", index: int, report: Callable[[int], None])
         source_sha256=tuple(digest.hexdigest() for digest in digests),
     )
     target.job.write(record_path(index), record.model_dump_json().encode() + b"\n")
-    report(len(rows))
+    report(index, len(rows))
     return ShardDone(len(rows), (False,))
 
 
@@ -163,15 +172,16 @@ def dask_setup(worker: object) -> None:
     from latentset.pipeline.encode import encode_task
     from latentset.pipeline.jobs import plan, tasks
 
-    replaced = (
+    replaced: tuple[tuple[Any, str, Any], ...] = (
         (plan, "read_facts", make_up_facts),
         (encode_task, "encode_shard", make_up_shard),
-        (tasks, "REPORT_EVERY_S", 0.0),
     )
-    for module, name, value in replaced:
-        if not hasattr(module, name):
-            raise SystemExit(f"{module.__name__} has no {name} any more: see to this script")
-        setattr(module, name, value)
+    for module, name, function in replaced:
+        expected, got = (list(signature(f).parameters) for f in (getattr(module, name), function))
+        if expected != got:
+            raise SystemExit(f"{__file__}: {name} takes {expected} now, and {got} here")
+        setattr(module, name, function)
+    tasks.REPORT_EVERY_S = 0.0
 
 
 # What is measured.
@@ -233,11 +243,10 @@ class Stages(ProgressView):
 
 @contextmanager
 def dask(*arguments: str) -> Iterator[int]:
-    """Run a Dask command; yields its process."""
+    """Run a Dask command, whose errors are shown; yields its process."""
     command = [sys.executable, "-m", "dask", *arguments, "--dashboard-address", "127.0.0.1:0"]
-    process = subprocess.Popen(
-        command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+    settings = {"OMP_NUM_THREADS": "1", "DASK_LOGGING__DISTRIBUTED": "error"}
+    process = subprocess.Popen(command, env={**os.environ, **settings})
     try:
         yield process.pid
     finally:
@@ -324,7 +333,8 @@ def run(folder: Path, count: int, workers: int, resize: str) -> None:
             resize=ResizeRule.parse(resize),
             scheduler=address,
             view=stages,
-            engine=Engine(load, read_environment),
+            engine=Engine(load, read_environment, identify),
+            wait_s=WAIT_S,
         )
         result = encode(source, store, "made-up", options)
         stages.enter("")

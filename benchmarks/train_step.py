@@ -23,12 +23,12 @@ import measure
 import torch
 
 from latentset.datasets.store import Store, open_store
-from latentset.train.data.batches import Batch, LatentReader
+from latentset.train.data.batches import Batch
 from latentset.train.data.split import select_split
 from latentset.train.models.build import build_network
 from latentset.train.recipe.recipe import Recipe, resolve
 from latentset.train.recipe.recipe_file import parse_recipe
-from latentset.train.run.classifier import Classifier
+from latentset.train.run.classifier import Classifier, open_reader
 from latentset.train.run.loss import classification_loss
 
 KEPT = 4
@@ -106,11 +106,10 @@ def run(store: Store, options: argparse.Namespace, batch: int, mode: str) -> Non
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     recipe = make_recipe(store, options, batch, mode)
     step = Step(store, recipe, mode, device)
-    reader = LatentReader(
+    reader = open_reader(
         store,
         select_split(store, recipe.data.train_split),
-        recipe.data,
-        seed=0,
+        recipe,
         training=True,
         pin_memory=device.type == "cuda",
     )

@@ -1,21 +1,23 @@
 """The command `latentset decode`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from latentset.cli.console import announce
 from latentset.cli.encode import (
     BatchOption,
     ClusterOption,
     CpuIsaOption,
     SchedulerOption,
+    ShardBytesOption,
+    ShardMibOption,
     WaitOption,
     WorkersOption,
     interrupted,
     refuse_mixed_workers,
-    summarise_result,
 )
+from latentset.cli.job_output import summarise_result
 from latentset.datasets.store.formats import Format
 from latentset.pipeline.cpu_isa import CpuIsa, fix_cpu_isa
 
@@ -37,10 +39,10 @@ def decode(
         typer.Option(help="After decoding: none, short:N (shorter side), exact:HxW or exact:N."),
     ] = "none",
     originals: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="Root of the images that STORE was made from: PSNR and MS-SSIM of each "
-            "decoded image are measured and stored."
+            help="Root of the images that STORE was made from (folder, s3://… or gs://…): PSNR and "
+            "MS-SSIM of each decoded image are measured and stored."
         ),
     ] = None,
     format: Annotated[
@@ -53,11 +55,12 @@ def decode(
     wait: WaitOption = 60,
     cpu_isa: CpuIsaOption = CpuIsa.avx2,
     batch: BatchOption = 32,
-    shard_mib: Annotated[
-        int, typer.Option(min=1, max=1024, help="MiB of pixels a shard, before compression.")
-    ] = 32,
+    shard_bytes: ShardBytesOption = None,
+    shard_mib: ShardMibOption = 32,
 ) -> None:
-    """Decode a store of latents into a store of pixels, or resume an earlier run."""
+    """Decode latents into a store of pixels, or resume."""
+    announce("loading TensorFlow")
+    from latentset.datasets.sources import open_root
     from latentset.datasets.sources.resize import ResizeRule
     from latentset.pipeline.decode.decode import decode as run
     from latentset.pipeline.jobs.options import JobOptions
@@ -68,7 +71,7 @@ def decode(
     options = JobOptions(
         resize=ResizeRule.parse(resize),
         format=format,
-        shard_bytes=shard_mib << 20,
+        shard_bytes=shard_bytes or shard_mib << 20,
         batch=batch,
         scheduler=scheduler,
         workers=workers,
@@ -76,6 +79,7 @@ def decode(
         wait_s=60 * wait,
         view=choose_view(),
     )
+    root = None if originals is None else open_root(originals)
     with interrupted(options.view):
-        result = run(store, pixels, options, codec=codec, originals=originals)
+        result = run(store, pixels, options, codec=codec, originals=root)
     summarise_result(result, "decoded")

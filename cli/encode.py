@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from latentset.cli.console import JsonOption, announce, print_json
+from latentset.cli.job_output import (
+    result_json,
+    show_source,
+    source_json,
+    summarise_result,
+)
+from latentset.cli.store import parse_shard_bytes
 from latentset.datasets.store.formats import Format
 from latentset.pipeline.cpu_isa import VARIABLE, CpuIsa, fix_cpu_isa
 
 if TYPE_CHECKING:
     from latentset.pipeline.jobs.progress import ProgressView
-    from latentset.pipeline.jobs.tasks import JobResult
-
-_FAILED_SHOWN = 5
 
 SchedulerOption = Annotated[str | None, typer.Option(help="Address of a running Dask scheduler.")]
 ClusterOption = Annotated[
@@ -32,6 +37,17 @@ WaitOption = Annotated[
     ),
 ]
 BatchOption = Annotated[int, typer.Option(min=1, help="Images a batch, at most.")]
+ShardBytesOption = Annotated[
+    int | None,
+    typer.Option(
+        parser=parse_shard_bytes,
+        metavar="SIZE",
+        help="Size of a shard of the first array before compression: 1MiB to 1GiB.",
+        show_default="32MiB",
+    ),
+]
+ShardMibOption = Annotated[int, typer.Option(min=1, max=1024, hidden=True)]
+"""Of earlier versions."""
 CpuIsaOption = Annotated[
     CpuIsa,
     typer.Option(
@@ -43,7 +59,9 @@ CpuIsaOption = Annotated[
 
 
 def encode(
-    source: Annotated[Path, typer.Argument(help="Folder of images, or a CSV/Parquet list.")],
+    source: Annotated[
+        str, typer.Argument(help="Folder of images, s3://… or gs://…, or a CSV/Parquet list.")
+    ],
     store: Annotated[
         str,
         typer.Argument(
@@ -66,7 +84,7 @@ def encode(
         typer.Option(help="Zarr objects or one HDF5 file.", show_default="by the name of STORE"),
     ] = None,
     source_kind: Annotated[
-        Literal["auto", "imagefolder", "minc2500", "imagenet", "list"],
+        Literal["auto", "imagefolder", "minc2500", "imagenet", "list", "tar"],
         typer.Option(help="Layout of SOURCE."),
     ] = "auto",
     minc_split: Annotated[
@@ -76,7 +94,8 @@ def encode(
         Path | None, typer.Option(help="imagenet, flat val folder: devkit or ground-truth .txt.")
     ] = None,
     root: Annotated[
-        Path | None, typer.Option(help="list: folder that its paths are relative to.")
+        str | None,
+        typer.Option(help="list: folder, s3://… or gs://… that its paths are relative to."),
     ] = None,
     scheduler: SchedulerOption = None,
     cluster: ClusterOption = None,
@@ -84,6 +103,27 @@ def encode(
     wait: WaitOption = 60,
     cpu_isa: CpuIsaOption = CpuIsa.avx2,
     batch: BatchOption = 32,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="80/10/10",
+            help="Percent of each class for train, val and test, or 80/20 for train and val, at "
+            "random, where SOURCE has no splits.",
+        ),
+    ] = None,
+    split_seed: Annotated[int, typer.Option(min=0, help="Seed of --split.")] = 0,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="similar-classes|split-names|nested-classes|disjoint-splits",
+            help="What is refused as a likely mistake otherwise: classes whose names differ in "
+            "case or blanks; folders that are named like splits as classes; class folders that "
+            "hold folders of the same names; a split without a class of train. Repeatable.",
+        ),
+    ] = None,
+    plan_only: Annotated[
+        bool, typer.Option("--plan-only", help="Print what SOURCE is understood to be, and stop.")
+    ] = False,
     on_error: Annotated[
         Literal["record", "fail"],
         typer.Option(help="An image that cannot be encoded: record it, or stop."),
@@ -98,25 +138,30 @@ def encode(
     sigma_hat: Annotated[
         bool, typer.Option("--sigma-hat", help="Store sigma_hat as float16 as well.")
     ] = False,
-    shard_mib: Annotated[
-        int, typer.Option(min=1, max=1024, help="MiB of y_hat a shard, before compression.")
-    ] = 32,
+    shard_bytes: ShardBytesOption = None,
+    shard_mib: ShardMibOption = 32,
+    as_json: JsonOption = False,
 ) -> None:
-    """Encode images into a store, or resume where an earlier run of the command stopped."""
-    from latentset.datasets.sources import open_source
+    """Encode images into a store, or resume an earlier run."""
+    announce(f"listing the images of {source}")
+    from latentset.datasets.errors import JobError
+    from latentset.datasets.sources import open_root, open_source
+    from latentset.datasets.sources.listing import check_root
     from latentset.datasets.sources.resize import ResizeRule
-    from latentset.datasets.storage.location import Folder, open_location
+    from latentset.datasets.sources.splits import assign_splits, parse_fractions
+    from latentset.datasets.storage.location import open_location
     from latentset.pipeline.encode.encode import EncodeOptions, encode_all
     from latentset.pipeline.jobs.progress import choose_view
 
     refuse_mixed_workers(scheduler, workers, cluster)
     if codec != ["none"]:
         fix_cpu_isa(cpu_isa)
-    location = open_location(store)
-    inside = isinstance(location, Folder) and location.path.resolve().is_relative_to(
-        source.resolve()
-    )
-    if source.is_dir() and inside:
+    images, location = open_root(source), open_location(store)
+    if isinstance(images, Path):
+        inside = images.is_dir() and Path(str(location)).is_relative_to(images.resolve())
+    else:
+        inside = f"{location}/".startswith(f"{images}/")
+    if inside:
         raise typer.BadParameter(
             f"STORE {store} is inside SOURCE {source}, and would be listed with the images; "
             "name a folder elsewhere"
@@ -124,7 +169,7 @@ def encode(
     options = EncodeOptions(
         resize=ResizeRule.parse(resize),
         format=format,
-        shard_bytes=shard_mib << 20,
+        shard_bytes=shard_bytes or shard_mib << 20,
         batch=batch,
         scheduler=scheduler,
         workers=workers,
@@ -136,10 +181,36 @@ def encode(
         sigma_hat=sigma_hat,
     )
     with interrupted(options.view):
-        listed = open_source(source, source_kind, minc_split=minc_split, devkit=devkit, root=root)
+        listed = open_source(
+            images,
+            source_kind,
+            minc_split=minc_split,
+            devkit=devkit,
+            root=root,
+            allow=allow or (),
+        )
+        check_root(listed)
+        if split is not None:
+            listed = assign_splits(listed, parse_fractions(split), split_seed)
+        if plan_only and as_json:
+            print_json(source_json(listed))
+            return
+        show_source(listed, to_stderr=not plan_only)
+        if plan_only:
+            return
         results = encode_all(listed, _name_stores(store, codec, format), options)
+    if as_json:
+        print_json({"stores": [result_json(result) for result in results]})
+    else:
+        for result in results:
+            summarise_result(result, "encoded")
     for result in results:
-        summarise_result(result, "encoded")
+        manifest = result.store.manifest
+        if manifest is not None and manifest.samples.ok == 0:
+            raise JobError(
+                f"none of the {manifest.samples.total} images of {result.store.location} could be "
+                "encoded: repair them, then run the same command with --retry-failed"
+            )
 
 
 def refuse_mixed_workers(scheduler: str | None, workers: int | None, cluster: str | None) -> None:
@@ -185,33 +256,3 @@ def _name_stores(
         (f"{store.rstrip('/')}/{name}.{suffix}", codec)
         for name, codec in zip(names, codecs, strict=True)
     ]
-
-
-def summarise_result(result: "JobResult", done: str) -> None:
-    """Print what a job has done to images, for instance ``encoded``."""
-    from rich.console import Console
-    from rich.markup import escape
-
-    from latentset.datasets.store.summary import failed_lines, make_table, summarise
-
-    console = Console()
-    location = result.store.location
-    retried = result.retried
-    if result.was_complete and retried is None:
-        console.print(f"{escape(str(location))} is complete already; nothing to do.")
-        return
-    rows = []
-    if not result.was_complete:
-        rows.append((f"{done} in this run", f"{result.encoded} images in {result.seconds:.1f} s"))
-    if result.seconds > 0 and result.encoded:
-        rows.append(("speed", f"{result.encoded / result.seconds:.1f} images/s"))
-    if result.reused:
-        rows.append(("from earlier runs", f"{result.reused} images"))
-    if retried is not None:
-        now = f"{retried.repaired} have latents now, {retried.samples - retried.repaired} failed"
-        rows.append(("tried again", f"{retried.samples} images: {now}"))
-    console.print(
-        make_table(f"{location.name} is complete", [*summarise(result.store, brief=True), *rows])
-    )
-    for line in failed_lines(result.store, _FAILED_SHOWN):
-        console.print(escape(line), highlight=False)

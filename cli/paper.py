@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from latentset.cli.console import announce, make_console
+
 MODELS_WIDTH = 108
 """Columns of text that the table of `latentset models` needs."""
 
@@ -38,11 +40,16 @@ def report(
         bool, typer.Option("--skip-timing", help="Table 2 without inference times.")
     ] = False,
 ) -> None:
-    """Write the paper's tables and figures from runs and stores, the paper's numbers beside."""
-    from rich.console import Console
+    """Tabulate and draw runs, as the paper does.
 
+    All runs in results.md and results.csv; the paper's tables and figures, with its numbers
+    beside, as far as there are runs and stores for them.
+    """
+    announce("loading PyTorch")
+    from latentset.datasets.terminal import print_text
     from latentset.paper.report.page import PAGE, write_report
     from latentset.paper.report.results import make_table
+    from latentset.paper.report.runs import NO_RUNS
 
     written = write_report(
         runs or (),
@@ -53,23 +60,22 @@ def report(
         sample=sample,
         timing=not skip_timing,
     )
-    console = Console()
+    console = make_console()
     if written.lines:
-        console.print(make_table(written.lines))
-    for unfinished in written.unfinished:
-        line = f"left out: {unfinished} is not finished"
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(make_table(written.lines, console.width))
+    for reason in written.left_out:
+        print_text(console, f"left out: {reason}")
     remarks: dict[tuple[bool, str], list[str]] = {}
     for name, part in written.parts.items():
-        if part.remark:
+        if part.remark and part.remark != NO_RUNS:
             remarks.setdefault((bool(part.files), part.remark), []).append(name)
     for (there, remark), names in remarks.items():
         line = f"{'' if there else 'no '}{', '.join(names)}: {remark}"
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        print_text(console, line)
     files = [file for part in written.parts.values() for file in part.files]
     tables = ["results.csv", "results.md", "accuracy.png"] if written.lines else []
     written_files = ", ".join([PAGE, *tables, *files])
-    console.print(f"written: {out}/{written_files}", highlight=False, soft_wrap=True)
+    print_text(console, f"written: {out}/{written_files}")
 
 
 def recipes(
@@ -77,9 +83,8 @@ def recipes(
         str | None, typer.Argument(help="Print this one as the text of its file.")
     ] = None,
 ) -> None:
-    """List the recipes that ship, with what each reproduces; or print one."""
+    """List the recipes that ship, or print one."""
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
     from latentset.paper.recipes import recipe_lines, recipe_text
@@ -89,11 +94,11 @@ def recipes(
         return
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("recipe", no_wrap=True)
-    table.add_column("of the paper")
-    table.add_column("its top-1 %", no_wrap=True)
+    table.add_column("for any images, or what it reproduces")
+    table.add_column("paper's top-1 %", no_wrap=True)
     for line in recipe_lines():
         table.add_row(*line)
-    Console().print(table)
+    make_console().print(table)
 
 
 def sweep(
@@ -130,9 +135,11 @@ def sweep(
         bool, typer.Option("--dry-run", help="Print the commands, and train nothing.")
     ] = False,
 ) -> None:
-    """Train all recipes of a table or figure of the paper, but those that are finished."""
-    from rich import get_console
+    """Train the recipes of a table or figure of the paper.
 
+    Finished runs are left as they are.
+    """
+    announce("loading PyTorch")
     from latentset.paper.sweep import plan_sweep
     from latentset.paper.sweep_run import Sweep
 
@@ -149,7 +156,7 @@ def sweep(
         for job in planned:
             typer.echo(f"{job.command}{'  # is finished' if job.is_finished() else ''}")
         return
-    Sweep(planned, jobs, get_console()).run()
+    Sweep(planned, jobs, make_console()).run()
 
 
 def models(
@@ -171,7 +178,7 @@ def models(
         ),
     ] = None,
 ) -> None:
-    """List the paper's networks and all settings of Table 3, with Table 2's sizes.
+    """List the networks, with parameters and mult-adds.
 
     Sizes are of one sample of 28x28 latents, or 224x224 pixels. A star marks the default.
     """
@@ -181,13 +188,17 @@ def models(
         depths_n = tuple(int(part) for part in n.split("/"))
     except ValueError as error:
         raise RecipeError(f"--n: expected three numbers such as 2/3/4, got {n!r}") from error
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     from latentset.datasets.storage.atomic import write_atomically
+    from latentset.datasets.store.target_checks import check_output
+
+    announce("measuring the networks, about 15 seconds")
     from latentset.paper.network_cost import measure_settings
 
+    if json_file not in (None, "-"):
+        check_output(Path(json_file))
     found = list(measure_settings(channels, classes, depths_n, depth))
     rows = [
         size.model_dump()
@@ -223,4 +234,4 @@ def models(
             f"{size.pass_bytes / 1e6:.2f} MB",
             escape(" ".join(setting.assignments)),
         )
-    Console(width=max(Console().width, MODELS_WIDTH)).print(table)
+    make_console(at_least=MODELS_WIDTH).print(table)

@@ -1,9 +1,11 @@
 """The command `latentset verify`: the checks of datasets/, and the codec's once more on request."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from latentset.cli.console import JsonOption, announce, make_console, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,31 +25,35 @@ def verify(
             metavar="N", min=1, help="Encode N random samples again and count symbols that differ."
         ),
     ] = None,
-    source: Annotated[Path | None, typer.Option(help="--recompute: root of the images.")] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            help="--recompute: root of the images, a folder, s3://… or gs://….",
+            show_default="where STORE.job says it was",
+        ),
+    ] = None,
     codec: Annotated[
         str | None,
         typer.Option(help="--recompute: name or file of the codec.", show_default="the store's"),
     ] = None,
     seed: Annotated[int, typer.Option(help="--recompute: which random samples.")] = 0,
+    as_json: JsonOption = False,
 ) -> None:
     """Read a whole store and check everything in it.
 
     Exit status: 0 if it is sound, 1 if anything is wrong, 2 if something could not be checked or
     the store is not complete.
     """
-    from rich.console import Console
     from rich.markup import escape
 
     from latentset.cli.store import shown_progress
-    from latentset.datasets.store.summary import printable
     from latentset.datasets.store.verify import verify as check
+    from latentset.datasets.terminal import printable
 
-    if recompute and source is None:
-        raise typer.BadParameter("--recompute needs --source, the root of the images")
     if not recompute and (source is not None or codec is not None):
         raise typer.BadParameter("--source and --codec are for --recompute")
     prepared = None
-    if recompute and source is not None:  # before the store is read, which may take an hour
+    if recompute:  # before the store is read, which may take an hour
         prepared = _prepare(store, source, codec, recompute, seed)
     with shown_progress() as report:
         findings = check(store, report)
@@ -59,7 +65,11 @@ def verify(
             recomputed = encode_again(prepared, report)
     elif recompute:
         findings.notes.append("no sample was encoded again: the store cannot be opened")
-    console = Console()
+    colour, verdict, status = _conclude(findings, recomputed)
+    if as_json:
+        print_json({**_describe(findings, recomputed), "verdict": verdict, "exit_status": status})
+        raise typer.Exit(status)
+    console = make_console()
     _print(console, findings, recomputed)
     _list(console, "red", "wrong", findings.problems)
     _list(console, "yellow", "not checked", findings.obstacles)
@@ -67,19 +77,19 @@ def verify(
         _list(console, "red", "differs", recomputed.problems)
         _list(console, "yellow", "differs", recomputed.explained)
         _list(console, "yellow", "not compared", recomputed.not_compared)
-    colour, verdict, status = _conclude(findings, recomputed)
     name = escape(printable(findings.where))
     console.print(f"[bold {colour}]{name} {verdict}[/]", soft_wrap=True, highlight=False)
     raise typer.Exit(status)
 
 
 def _prepare(
-    store: str, source: Path, codec: str | None, count: int, seed: int
+    store: str, source: str | None, codec: str | None, count: int, seed: int
 ) -> "Prepared | None":
     """Look at images and codec; None if the store cannot be opened, which verify reports."""
     from latentset.datasets.errors import CodecError, LatentSetError, SourceError, StoreError
+    from latentset.datasets.sources import open_root
     from latentset.datasets.store import open_store
-    from latentset.datasets.store.summary import printable
+    from latentset.datasets.terminal import printable
 
     try:
         opened = open_store(store)
@@ -87,9 +97,18 @@ def _prepare(
         return None
     wrong: LatentSetError
     try:
+        from latentset.pipeline.jobs.plan import find_root
         from latentset.pipeline.recompute import prepare
 
-        return prepare(opened, source, codec, count, seed)
+        if source is None:
+            source = find_root(opened)
+            if source is None:
+                raise SourceError(
+                    "expected the root of the images: --recompute needs it, and no job of this "
+                    f"store (such as {opened.location.name}.job) names it"
+                )
+            announce(f"images: {printable(source)}, which {opened.location.name}.job names")
+        return prepare(opened, open_root(source), codec, count, seed)
     except ModuleNotFoundError as error:
         raise typer.BadParameter(
             f"--recompute needs {error.name}, which this environment lacks: run it in the "
@@ -108,7 +127,7 @@ def _list(console: "Console", colour: str, title: str, lines: list[str]) -> None
     """Print lines about single objects or samples, and how many are left out."""
     from rich.markup import escape
 
-    from latentset.datasets.store.summary import printable
+    from latentset.datasets.terminal import printable
 
     for line in lines[:_LINES_SHOWN]:
         text = escape(printable(line))
@@ -117,17 +136,37 @@ def _list(console: "Console", colour: str, title: str, lines: list[str]) -> None
         console.print(f"[{colour}]{title}:[/] … and {len(lines) - _LINES_SHOWN} more")
 
 
+def _describe(findings: "Findings", recomputed: "Recomputed | None") -> dict[str, Any]:
+    """The report for programs (docs/verify.md)."""
+    manifest = findings.manifest
+    return {
+        "store": findings.where,
+        "outcome": findings.outcome,
+        "complete": findings.is_complete,
+        "fingerprint": manifest.fingerprint if manifest else None,
+        "samples": manifest.samples.model_dump() if manifest else None,
+        "objects": findings.objects,
+        "bytes": findings.bytes,
+        "problems": findings.problems,
+        "obstacles": findings.obstacles,
+        "notes": findings.notes,
+        "recomputed": asdict(recomputed) if recomputed else None,
+    }
+
+
 def _conclude(findings: "Findings", recomputed: "Recomputed | None") -> tuple[str, str, int]:
     """Say what it comes to: a colour, the rest of a sentence about the store, an exit status."""
     match findings.outcome:
         case "damaged":
             count = len(findings.problems)
-            return (
-                "red",
-                f"is damaged: {count} problem{'s' if count > 1 else ''}. Fetch it again, or "
-                "encode the store again (docs/verify.md)",
-                1,
+            plural = "s" if count > 1 else ""
+            text = (
+                f"is whole, but holds {count} object{plural} that are no part of it: remove them"
+                if count == findings.extra
+                else f"is damaged: {count} problem{plural}. Fetch it again, or encode the store "
+                "again"
             )
+            return "red", f"{text} (docs/verify.md)", 1
         case "not checked" if not findings.is_complete:
             return "yellow", "is not complete; nothing that was read is wrong.", 2
         case "not checked":
@@ -161,7 +200,8 @@ def _print(console: "Console", findings: "Findings", recomputed: "Recomputed | N
     from rich.markup import escape
     from rich.table import Table
 
-    from latentset.datasets.store.summary import format_bytes, make_table, printable
+    from latentset.datasets.store.summary import format_bytes, make_table
+    from latentset.datasets.terminal import printable
 
     rows = [("read", f"{findings.objects} objects, {format_bytes(findings.bytes)}")]
     if findings.manifest is not None:

@@ -27,6 +27,8 @@
 A message says what was wrong, what was expected, what was found, and what to do.
 """
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -119,7 +121,11 @@ def expect(
 ) -> None:
     """Raise an error of the usual wording unless two values are equal."""
     if found != expected:
-        raise error(f"{what}: expected {expected}, got {found}")
+        raise error(f"{what}: expected {expected!s:.400}, got {found!s:.400}")
+
+
+_SHOWN = 5
+"""Errors of a file's content that a message has."""
 
 
 def describe_invalid(error: Exception) -> str:
@@ -131,10 +137,18 @@ def describe_invalid(error: Exception) -> str:
 
     if not isinstance(error, ValidationError):
         return str(error)
-    parts = []
-    for item in error.errors():
-        field = ".".join(str(part) for part in item["loc"])
+    parts, errors = [], error.errors(include_url=False, include_context=False)
+    for item in errors[:_SHOWN]:
+        field = repr(".".join(str(part) for part in item["loc"]))[1:-1][:80]
         message = item["msg"].removeprefix("Value error, ")
         found = f", got {item['input']!r:.80}" if item["type"] != "value_error" else ""
         parts.append(f"{field}: {message}{found}" if field else f"{message}{found}")
+    if len(errors) > _SHOWN:
+        parts.append(f"and {len(errors) - _SHOWN} more")
     return "; ".join(parts)
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """End of a message: the name that was probably meant, if one is near."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -11,10 +11,13 @@ anchor1    ResNet on the originals                           minc2500/anchor1
 anchor2    ResNet on images that the codec decoded           minc2500/anchor2-msssim-4
 cresnet    cResNet, initialised from Anchor 2                minc2500/cresnet-msssim-4
 fa-cresnet FA-cResNet, initialised from Anchor 2             minc2500/fa-cresnet-msssim-4
+…-scratch  one of these two, from random weights             imagenette/cresnet-scratch-msssim-4
 NAME       a setting of Table 3, not the default             minc2500/table3/NAME-msssim-4
 =========  ================================================  ====================================
 """
 
+import re
+import shlex
 import tomllib
 from copy import deepcopy
 from dataclasses import dataclass
@@ -41,6 +44,14 @@ TITLES = {
 }
 """Settings of Table 1, in the order of its columns."""
 
+SCRATCH = "-scratch"
+"""Ends the name of a setting of latents that is not initialised from Anchor 2."""
+
+SCRATCH_TITLES = {
+    f"{setting}{SCRATCH}": f"{TITLES[setting]} from scratch"
+    for setting in ("cresnet", "fa-cresnet")
+}
+
 ITEMS = {"table1": "Table 1", "table3": "Table 3", "figure6": "Figure 6", "figure7": "Figure 7"}
 """What a sweep trains, and what it is called in the paper."""
 
@@ -58,7 +69,7 @@ class SweepTable(Table):
     """What `latentset sweep DATA_SET/TABLE` trains."""
 
     settings: tuple[str, ...]
-    """Keys of :data:`TITLES`, or ``table3`` for all settings of Table 3."""
+    """Settings, or ``table3`` for all of Table 3."""
     codecs: tuple[str, ...]
     """Loss and quality of each codec, such as ``msssim-4``."""
 
@@ -91,7 +102,7 @@ class Experiment:
     data_set: str
     """Key of :func:`data_sets`."""
     setting: str
-    """Key of :data:`TITLES`, or the name of a setting of Table 3."""
+    """Key of :data:`TITLES` or :data:`SCRATCH_TITLES`, or the name of a setting of Table 3."""
     codec: str
     """Loss and quality; empty for Anchor 1."""
 
@@ -100,14 +111,14 @@ class Experiment:
         """Name of its recipe."""
         if self.setting == "anchor1":
             return f"{self.data_set}/anchor1"
-        folder = "" if self.setting in TITLES else "table3/"
+        folder = "table3/" if self.setting in TABLE3 else ""
         return f"{self.data_set}/{folder}{self.setting}-{self.codec}"
 
     @property
     def title(self) -> str:
         """What its setting is called, for people."""
-        if self.setting in TITLES:
-            return TITLES[self.setting]
+        if self.setting not in TABLE3:
+            return (TITLES | SCRATCH_TITLES)[self.setting]
         setting = TABLE3[self.setting]
         return f"{TITLES['fa-cresnet']}, {setting.group}: {setting.title}"
 
@@ -115,17 +126,19 @@ class Experiment:
     def items(self) -> tuple[str, ...]:
         """Tables and figures that it belongs to, such as ("Table 1", "Figure 7")."""
         found = [
-            ITEMS[name.partition("/")[2]]
+            item
             for name, swept in sweeps().items()
             if name.startswith(f"{self.data_set}/") and self in swept
+            if (item := ITEMS.get(name.partition("/")[2]))
         ]
         return tuple(sorted(found, reverse=True, key=lambda item: item.startswith("Table")))
 
     @property
     def model(self) -> dict[str, Any]:
         """The table [model]: n by codec (section 5.3), and what a setting of Table 3 changes."""
-        own: dict[str, Any] = {"kind": "resnet" if "anchor" in self.setting else self.setting}
-        if self.setting == "fa-cresnet" or self.setting in TABLE3:
+        plain = self.setting.removesuffix(SCRATCH)
+        own: dict[str, Any] = {"kind": "resnet" if "anchor" in plain else plain}
+        if plain == "fa-cresnet" or plain in TABLE3:
             n = (2, 3, 4) if self.codec == "msssim-1" else (3, 4, 5)
             own = {"kind": "fa-cresnet", "n": n, "r": 16, "fa": "pre", "cau": "affine"}
         if self.setting in TABLE3:
@@ -143,7 +156,9 @@ class Experiment:
     @property
     def anchor2(self) -> "Experiment | None":
         """The experiment that its weights are initialised from (section 4.2), if any."""
-        return None if self.learns_pixels else Experiment(self.data_set, "anchor2", self.codec)
+        if self.learns_pixels or self.setting.endswith(SCRATCH):
+            return None
+        return Experiment(self.data_set, "anchor2", self.codec)
 
     @property
     def top1(self) -> float | None:
@@ -180,13 +195,13 @@ class Experiment:
             for rule in (data_set.resize_latents, data_set.resize_pixels)
         )
         root = f" --root {data_set.root}" if data_set.root else ""
-        encode = f"latentset encode {data_set.images}"
+        encode = f"latentset encode {as_installed(data_set.images)}"
         if not self.codec:
             return [f"{encode} {store} --codec {ORIGINALS}{root}{pixel_resize}"]
         latents = Experiment(self.data_set, "fa-cresnet", self.codec).store_name
         commands = [f"{encode} {latents} --codec {self.codec_name}{root}{latent_resize}"]
         if self.learns_pixels:
-            originals = data_set.root or data_set.images
+            originals = data_set.root or as_installed(data_set.images)
             commands.append(
                 f"latentset decode {latents} {store}{pixel_resize} --originals {originals}"
             )
@@ -198,6 +213,17 @@ def shipped_folder() -> Path:
     """Folder of the recipes that ship, in a checkout as in an installed package."""
     package = import_module("latentset.recipes")  # it has no modules
     return next(path for path in map(Path, package.__path__) if path.is_dir())
+
+
+def as_installed(text: str) -> str:
+    """Lists that ship by their installed path, unless they are where the text says: a checkout."""
+
+    def find(match: re.Match[str]) -> str:
+        if Path(match[0]).exists():
+            return match[0]
+        return shlex.quote(str(shipped_folder() / match[1]))
+
+    return re.sub(r"\brecipes/([\w/]+\.csv)", find, text)
 
 
 @cache
@@ -238,7 +264,7 @@ def experiments() -> dict[str, Experiment]:
 
 def standard(experiment: Experiment) -> Experiment:
     """The experiment whose run counts: FA-cResNet's where a setting of Table 3 is its default."""
-    if experiment.setting in TITLES:
+    if experiment.setting not in TABLE3:
         return experiment
     default = Experiment(experiment.data_set, "fa-cresnet", experiment.codec)
     return default if experiment.model == default.model else experiment

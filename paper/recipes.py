@@ -6,11 +6,12 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 
-from latentset.datasets.errors import RecipeError
+from latentset.datasets.errors import RecipeError, suggest
 from latentset.paper import published
 from latentset.paper.experiments import (
     TABLE3,
     Experiment,
+    as_installed,
     compose,
     data_sets,
     experiments,
@@ -19,13 +20,7 @@ from latentset.paper.experiments import (
     sweeps,
 )
 from latentset.train.recipe.recipe import Recipe
-from latentset.train.recipe.recipe_file import (
-    parse_recipe,
-    read_tables,
-    set_key,
-    suggest,
-    toml_text,
-)
+from latentset.train.recipe.recipe_file import parse_recipe, read_tables, set_key, toml_text
 from latentset.train.run.run_files import chosen_weights
 
 
@@ -61,7 +56,7 @@ def recipe_names() -> list[str]:
 def recipe_files() -> dict[str, Path]:
     """The recipes that ship as files, by name."""
     root = shipped_folder()
-    found = sorted(root.glob("*/*.toml"))
+    found = [p for p in sorted(root.glob("**/*.toml")) if p.name != "experiments.toml"]
     return {path.relative_to(root).with_suffix("").as_posix(): path for path in found}
 
 
@@ -83,7 +78,7 @@ def recipe_text(name: str) -> str:
         RecipeError: No recipe of this name ships.
     """
     if name in recipe_files():
-        return recipe_files()[name].read_text(encoding="utf-8")
+        return as_installed(recipe_files()[name].read_text(encoding="utf-8"))
     if name not in experiments():
         raise _no_recipe(name, "a name that `latentset recipes` lists")
     experiment = experiments()[name]
@@ -96,6 +91,9 @@ def recipe_lines() -> Iterator[tuple[str, str, str]]:
 
     Those that differ in their codec alone are one line.
     """
+    for name, path in recipe_files().items():
+        with path.open(encoding="utf-8") as file:
+            yield name, file.readline().strip("# .\n"), ""
     groups: dict[tuple[str, str, str], list[Experiment]] = {}
     for experiment in experiments().values():
         loss = experiment.codec.partition("-")[0]
@@ -111,8 +109,6 @@ def recipe_lines() -> Iterator[tuple[str, str, str]]:
         figures = [e.top1 for e in members if e.top1 is not None]
         whole = len(figures) == len(members)
         yield name, ", ".join(items), " ".join(f"{f:.1f}" for f in figures) if whole else ""
-    for name in recipe_files():
-        yield name, "", ""
 
 
 def _header(experiment: Experiment) -> Iterator[str]:
@@ -144,11 +140,12 @@ def _header(experiment: Experiment) -> Iterator[str]:
     figure = published.top1(experiment.setting, experiment.codec)
     if experiment.top1 is not None:
         yield f"Expected: top-1 {experiment.top1:.1f} % on the test split (the paper's figure)."
-    elif figure is not None and experiment.data_set != "imagenet":
-        yield "Expected: the paper has no figure for this data set and these slim networks; for"
-        yield f"MINC-2500 and the full ones it has {figure:.1f} %. docs/results.md has ours,"
-        yield "of those that were run."
-    else:
+    elif experiment.data_set in ("imagenet", published.DATA_SET):
         yield "Expected: a point that the paper draws and gives no number for."
+    else:
+        yield "Expected: the paper has no figure for this data set and these slim networks;"
+        if figure is not None:
+            yield f"for MINC-2500 and the full ones it has {figure:.1f} %."
+        yield "docs/results.md has ours, of those that were run."
     if experiment.setting == "cresnet":
         yield "The paper does not say how cResNet was trained: here in FA-cResNet's two phases."

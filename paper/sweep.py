@@ -16,10 +16,10 @@ from latentset.datasets.errors import RecipeError, TrainingError
 from latentset.datasets.store import Header, Store, open_store
 from latentset.paper.experiments import experiments, sweeps
 from latentset.paper.recipes import load_recipe
-from latentset.paper.report.runs import read_start
 from latentset.train.models.networks import PixelNetwork
 from latentset.train.recipe.recipe import FROM_RECIPE, Recipe, codec_name, differences, resolve
-from latentset.train.run.run_files import RESULT, chosen_weights, read_result
+from latentset.train.run.run_files import RECIPE, RESULT, chosen_weights, read_result
+from latentset.train.run.run_folder import read_start
 
 Content = tuple[bool, str]
 """What a store has, as far as recipes care: whether pixels, and the codec's name."""
@@ -225,7 +225,8 @@ def _describe_missing(table: str, groups: Iterable[list[str]]) -> str:
 
 def _check_started(job: Job) -> None:
     """A folder that is there must be of this very run: a finished one is not looked at again."""
-    start = read_start(job.folder, "Give another folder with --out")
+    remedy = "Give another folder with --out"
+    start = read_start(job.folder, remedy) if (job.folder / RECIPE).exists() else None
     if start is None:
         return
     if job.is_finished():

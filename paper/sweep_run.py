@@ -92,7 +92,8 @@ class Sweep:
 
     def _start(self, job: Job) -> None:
         job.log.parent.mkdir(parents=True, exist_ok=True)
-        with job.log.open("ab") as log:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+        with os.fdopen(os.open(job.log, flags, 0o666), "ab") as log:
             if not try_lock(log):
                 if job not in self._elsewhere:
                     self._elsewhere.add(job)

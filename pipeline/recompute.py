@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from latentset.datasets.errors import (
     SourceError,
     StoreError,
 )
-from latentset.datasets.sources import resolve_inside
+from latentset.datasets.sources import ImageRoot, resolve_inside
 from latentset.datasets.sources.images import decode_image, read_bytes
 from latentset.datasets.sources.resize import ResizeRule
 from latentset.datasets.store import Store
@@ -59,7 +58,7 @@ class Prepared:
     """All that encoding again needs, looked at before a whole store is read."""
 
     store: Store
-    source: Path
+    source: ImageRoot
     """Root of the images."""
     samples: list[int]
     """Rows of the samples table."""
@@ -72,7 +71,7 @@ class Prepared:
 
 def prepare(
     store: Store,
-    source: Path,
+    source: ImageRoot,
     codec: str | None,
     count: int,
     seed: int,
@@ -113,7 +112,7 @@ def recompute(prepared: Prepared, report: Callable[[str, int, int], None]) -> Re
     return result
 
 
-def _require_images(store: Store, source: Path, samples: list[int]) -> None:
+def _require_images(store: Store, source: ImageRoot, samples: list[int]) -> None:
     """Refuse a root below which not one of the samples is: it is another one, or misspelt."""
     error: Exception | None = None
     for index in samples:
@@ -130,7 +129,7 @@ def _require_images(store: Store, source: Path, samples: list[int]) -> None:
         ) from error
 
 
-def _read_image(source: Path, row: dict[str, Any]) -> bytes:
+def _read_image(source: ImageRoot, row: dict[str, Any]) -> bytes:
     """Read an image; ImageError or SourceError if it is not the one that was encoded."""
     try:
         content = read_bytes(resolve_inside(source, row["path"]))

@@ -57,7 +57,7 @@ try:
 except ModuleNotFoundError as error:
     raise MissingEnvironmentError(
         "codecs need TensorFlow, which this environment lacks: use the one made with "
-        "pip install 'latentset[encode]'"
+        "pip install '.[encode]' in its clone"
     ) from error
 finally:
     gc.freeze()

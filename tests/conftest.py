@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.makers.hub import TOKEN, FakeHub, serve_hub
+
 REPOSITORY = Path(__file__).parent.parent
 
 
@@ -61,6 +63,33 @@ def s3(s3_server: str) -> str:
     return f"{s3_server}/{uuid.uuid4().hex}"
 
 
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A Hugging Face Hub on loopback, for this process and those that it starts.
+
+    Its owner's token is in the environment.
+    """
+    constants: Any = pytest.importorskip("huggingface_hub.constants")
+    with serve_hub() as served:
+        home = tmp_path / "hf-home"
+        for name, value in {
+            "HF_ENDPOINT": served.url,
+            "HF_HOME": str(home),
+            "HF_TOKEN": TOKEN,
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "LATENTSET_CACHE": str(tmp_path / "cache"),
+        }.items():
+            monkeypatch.setenv(name, value)
+        # Read when huggingface_hub was imported.
+        template = served.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "ENDPOINT", served.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        yield served
+
+
 class _Handler(http.server.SimpleHTTPRequestHandler):
     """Python's own web server, taught to send parts of files as nginx and others do."""
 
@@ -92,8 +121,12 @@ class _WholeFiles(_Handler):
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[..., str]]:
-    """Serve a folder over HTTP and give the address; ``parts=False`` ignores Range requests."""
+def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    """Serve a folder over HTTP and give the address; ``parts=False`` ignores Range requests.
+
+    What is read from there is cached in ``tmp_path / "cache"``.
+    """
+    monkeypatch.setenv("LATENTSET_CACHE", str(tmp_path / "cache"))
     servers = []
 
     def start(folder: Path, *, parts: bool = True) -> str:

@@ -4,6 +4,15 @@ Each layout is one module; :func:`~latentset.datasets.sources.layouts.open_sourc
 """
 
 from latentset.datasets.sources.layouts import SourceKind, open_source
-from latentset.datasets.sources.source import SOURCE_SCHEMA, Source, resolve_inside
+from latentset.datasets.sources.root import ImageRoot, open_root, resolve_inside
+from latentset.datasets.sources.source import SOURCE_SCHEMA, Source
 
-__all__ = ["SOURCE_SCHEMA", "Source", "SourceKind", "open_source", "resolve_inside"]
+__all__ = [
+    "SOURCE_SCHEMA",
+    "ImageRoot",
+    "Source",
+    "SourceKind",
+    "open_root",
+    "open_source",
+    "resolve_inside",
+]

@@ -19,8 +19,10 @@ import pyarrow as pa
 
 from latentset.datasets.errors import SourceError
 from latentset.datasets.sources.devkit import WNID, read_ground_truth
-from latentset.datasets.sources.imagefolder import list_folders, list_split, scan_folder
-from latentset.datasets.sources.source import Source, make_source, resolve_root, samples_table
+from latentset.datasets.sources.imagefolder import list_split
+from latentset.datasets.sources.root import resolve_root
+from latentset.datasets.sources.source import Source, make_source, samples_table
+from latentset.datasets.sources.tree import Tree
 
 _FLAT_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG", re.ASCII)
 DEVKIT_NAMES = ("ILSVRC2012_devkit_t12", "ILSVRC2012_devkit_t12.tar.gz")
@@ -30,13 +32,12 @@ def is_imagenet(location: Path) -> bool:
     """Whether a folder's train or val holds WNID folders, or val the distributed files."""
     if not location.is_dir():
         return False
-    root = location.resolve()
+    tree = Tree(location.resolve())
     for split in ("train", "val"):
-        if (root / split).is_dir():
-            folders, images = scan_folder(root, split)
-            if folders:
+        if (location / split).is_dir():
+            if folders := tree.folders(split):
                 return all(WNID.fullmatch(name) for name in folders)
-            if images:
+            if images := tree.images(split):
                 return split == "val" and _FLAT_NAME.fullmatch(images[0]) is not None
     return False
 
@@ -55,7 +56,8 @@ def open_imagenet(location: Path, devkit: Path | None = None) -> Source:
     splits = [split for split in ("train", "val") if (root / split).is_dir()]
     if not splits:
         raise SourceError(f"{root}: expected a folder train or val with ImageNet's images")
-    folders = {split: list_folders(root, split) for split in splits}
+    tree = Tree(root)
+    folders = {split: tree.folders(split) for split in splits}
     for split, names in folders.items():
         wrong = [name for name in names if not WNID.fullmatch(name)]
         if wrong:
@@ -78,10 +80,10 @@ def open_imagenet(location: Path, devkit: Path | None = None) -> Source:
     tables = []
     for split in splits:
         if split == "val" and flat:
-            tables.append(_list_flat(root, truth, classes))
+            tables.append(_list_flat(tree, truth, classes))
         else:
-            tables += list_split(root, split, split, classes)
-    return make_source("imagenet", root, classes, pa.concat_tables(tables))
+            tables += list_split(tree, split, split, classes)
+    return make_source("imagenet", root, classes, pa.concat_tables(tables), tree.excluded)
 
 
 def _find_devkit(root: Path) -> Path:
@@ -94,17 +96,17 @@ def _find_devkit(root: Path) -> Path:
     )
 
 
-def _list_flat(root: Path, truth: list[str], classes: tuple[str, ...]) -> pa.Table:
+def _list_flat(tree: Tree, truth: list[str], classes: tuple[str, ...]) -> pa.Table:
     """List the flat folder; the number in a name finds the label, not its location among files."""
     index = {wnid: label for label, wnid in enumerate(classes)}
-    names = scan_folder(root, "val")[1]
+    names = tree.images("val")
     labels = []
     for name in names:
         match = _FLAT_NAME.fullmatch(name)
         number = int(match[1]) if match else 0
         if not 1 <= number <= len(truth):
             raise SourceError(
-                f"{root / 'val'}: expected ILSVRC2012_val_00000001.JPEG to"
+                f"{tree.root / 'val'}: expected ILSVRC2012_val_00000001.JPEG to"
                 f" ILSVRC2012_val_{len(truth):08d}.JPEG, for which there is a ground truth,"
                 f" found {name!r}"
             )

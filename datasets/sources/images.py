@@ -23,15 +23,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import IO, Literal, get_args
+from typing import IO, Literal
 
 import numpy as np
 import numpy.typing as npt
 import PIL
 from PIL import Image, UnidentifiedImageError, features
 
-from latentset.datasets.errors import ImageError
+from latentset.datasets.errors import ImageError, StoreUnreachableError
 from latentset.datasets.sources.resize import MIN_SIDE
+from latentset.datasets.sources.root import ImageFile
 
 Status = Literal[
     "ok",  # encoded
@@ -45,11 +46,16 @@ Status = Literal[
     "unreadable",  # damaged, not permitted, or not a regular file
     "changed",  # other bytes than when the job was planned
 ]
-STATUSES: tuple[Status, ...] = get_args(Status)
 
 MAX_FILE_BYTES = 2**30
 """A file is read whole before it is decoded. Pillow's limit of 179 million pixels, uncompressed, is
 0.54 GB, so that a larger file is no image."""
+
+CLIPPED = 0.98
+"""Share of white and black values from which on an image of more than 8 bits counts as clipped."""
+
+_HEADER_BYTES = 1 << 16
+"""Of an image in object storage or a tar file, read for its size."""
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF", "JPEG2000", "AVIF")
 """Formats tried, whatever the file's name ends in (ImageNet has a PNG among its ``.JPEG`` files).
@@ -70,17 +76,30 @@ _SIGNATURES: Mapping[bytes, str] = {
 }
 
 
+_TEXTS: Mapping[bytes, str] = {
+    b"version https://": "a pointer of Git LFS, not the image: git lfs pull fetches it",
+    b"<!doctype html": "a web page, not an image",
+    b"<html": "a web page, not an image",
+}
+"""What is often found under an image's name, by its beginning in lower case."""
+
+
 def read_image(path: Path) -> npt.NDArray[np.uint8]:
     """Read an image as torchvision's ``pil_loader`` does; see :func:`decode_image`."""
     return decode_image(read_bytes(path))
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: ImageFile) -> bytes:
     """Read an image's file whole, so that one reading serves checksum and decoder.
 
     Raises:
         ImageError: Status "missing", "unreadable", "empty" or "too_large".
+        StoreUnreachableError: Object storage does not answer.
     """
+    if not isinstance(path, Path):
+        with _refusing_damage():
+            _check_bytes(path.size)
+            return path.read()
     with _open_file(path) as file, _refusing_damage():
         return file.read()
 
@@ -97,12 +116,35 @@ def decode_image(data: bytes) -> npt.NDArray[np.uint8]:
         return np.array(image.convert("RGB"))
 
 
-def read_size(path: Path) -> tuple[int, int]:
+def is_clipped(data: bytes, pixels: npt.NDArray[np.uint8]) -> bool:
+    """Whether an image of more than 8 bits became nearly all white or black by clipping at 255."""
+    sampled = pixels[::4, ::4]
+    if np.isin(sampled, (0, 255)).mean() < CLIPPED:
+        return False
+    with _pillow_silenced(), _open_image(io.BytesIO(data)) as image:
+        return image.mode.startswith(("I", "F"))
+
+
+def read_size(path: ImageFile) -> tuple[int, int]:
     """Read an image's (height, width) in pixels from its header; raises as :func:`decode_image`.
 
     A truncated file often has a sound header: only decoding reveals it.
     """
+    if not isinstance(path, Path):
+        with _refusing_damage():
+            _check_bytes(path.size)
+            try:
+                return _parse_size(path.read(_HEADER_BYTES))
+            except ImageError:
+                if path.size <= _HEADER_BYTES:
+                    raise
+                return _parse_size(path.read())  # a long header, or one at the end of the file
     with _pillow_silenced(), _open_file(path) as file, _open_image(file) as image:
+        return image.height, image.width
+
+
+def _parse_size(data: bytes) -> tuple[int, int]:
+    with _pillow_silenced(), _open_image(io.BytesIO(data)) as image:
         return image.height, image.width
 
 
@@ -120,15 +162,17 @@ def _open_file(path: Path) -> Iterator[IO[bytes]]:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
             raise ImageError("not a regular file", "unreadable")
-        if found.st_size == 0:
-            raise ImageError("the file is empty", "empty")
-        if found.st_size > MAX_FILE_BYTES:
-            raise ImageError(
-                f"the file has {found.st_size} bytes, more than {MAX_FILE_BYTES}", "too_large"
-            )
+        _check_bytes(found.st_size)
         file = path.open("rb")
     with file:
         yield file
+
+
+def _check_bytes(size: int) -> None:
+    if size == 0:
+        raise ImageError("the file is empty", "empty")
+    if size > MAX_FILE_BYTES:
+        raise ImageError(f"the file has {size} bytes, more than {MAX_FILE_BYTES}", "too_large")
 
 
 @contextmanager
@@ -143,8 +187,12 @@ def _open_image(file: IO[bytes]) -> Iterator[Image.Image]:
             if isinstance(error, UnidentifiedImageError):
                 for signature, name in _SIGNATURES.items():
                     if head.startswith(signature):
-                        what = f"begins like a {name} file, but its header is cut off or damaged"
+                        what = f"begins like a {name} file, but its header is cut off, damaged, or"
+                        what += " of a kind that is not read (JPEG of 12 bits)"
                         raise ImageError(what, "unreadable") from None
+                for beginning, what in _TEXTS.items():
+                    if head.lower().startswith(beginning):
+                        raise ImageError(what, "not_an_image") from None
                 what = f"not an image of a known format: begins with {head!r}"
                 raise ImageError(what, "not_an_image") from None
             promised = int.from_bytes(head[4:8], "little") + 8
@@ -176,7 +224,7 @@ def _refusing_damage() -> Iterator[None]:
     """
     try:
         yield
-    except (ImageError, MemoryError):
+    except (ImageError, StoreUnreachableError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise ImageError(f"too many pixels: {error}", "too_large") from error
@@ -185,7 +233,7 @@ def _refusing_damage() -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise ImageError(f"cannot be read: {error.strerror}", "unreadable") from error
-        text = re.sub(r" at 0x[0-9a-fA-F]+", "", f"{type(error).__name__}: {error}")[:200]
+        text = re.sub(r" at 0x[0-9a-fA-F]+", "", str(error) or type(error).__name__)[:200]
         if isinstance(error, EOFError) or "truncated" in text.lower():
             raise ImageError(f"cut off: {text}", "truncated") from error
         raise ImageError(f"damaged: {text}", "unreadable") from error

@@ -15,8 +15,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from latentset.datasets.errors import SourceError
-from latentset.datasets.sources.imagefolder import scan_folder
-from latentset.datasets.sources.source import Source, make_source, resolve_root, samples_table
+from latentset.datasets.sources.root import resolve_root
+from latentset.datasets.sources.source import Source, make_source, samples_table
+from latentset.datasets.sources.tree import Tree
 
 SPLIT_FILES = {"train": "train", "val": "validate", "test": "test"}
 """What the files in ``labels`` are called, for each split."""
@@ -39,11 +40,12 @@ def open_minc2500(location: Path, number: int = 1) -> Source:
         raise SourceError(f"MINC-2500 has the splits 1 to 5, but {number} was asked for")
     root = resolve_root(location)
     classes = _read_categories(root)
+    tree = Tree(root)
     present = {
         f"images/{category}/{name}"
         for category in classes
         if (root / "images" / category).is_dir()
-        for name in scan_folder(root, f"images/{category}")[1]
+        for name in tree.images(f"images/{category}")
     }
     listed_in: dict[str, str] = {}
     tables = []

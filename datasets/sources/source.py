@@ -1,15 +1,20 @@
 """A source of images: one row a sample, paths that stay below one root."""
 
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from types import MappingProxyType
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from latentset.datasets.errors import SourceError
+from latentset.datasets.limits import (
+    CONTROL,
+    MAX_CLASSES,
+    MAX_SAMPLE_TEXT_BYTES,
+    check_text,
+)
+from latentset.datasets.sources.root import PACKED, ImageRoot
 
 SOURCE_SCHEMA = pa.schema(
     [
@@ -21,42 +26,87 @@ SOURCE_SCHEMA = pa.schema(
 )
 """Columns of :attr:`Source.samples`."""
 
-SPLIT_NAMES: Mapping[str, str] = MappingProxyType(
-    {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-)
-"""How folders and lists name a split, and what it is called here."""
-
 
 @dataclass(frozen=True)
 class Source:
     """A collection of images in a fixed order; the files themselves have not been read."""
 
     kind: str
-    """"imagefolder", "minc2500", "imagenet" or "list"."""
-    root: Path
-    """The folder that every path is relative to, absolute and free of links."""
+    """"imagefolder", "minc2500", "imagenet", "list" or "tar"."""
+    root: ImageRoot
+    """What every path is relative to: a folder, absolute and free of links, or a prefix."""
     classes: tuple[str, ...]
     samples: pa.Table
     """One row a sample, schema ``SOURCE_SCHEMA``: "id", unique and the same wherever the collection
     is (the relative path); "path", relative to the root, with "/"; "label", -1 for none; "split",
     "train", "val", "test" or "".
     """
+    excluded: Mapping[str, int] = field(default_factory=dict)
+    """How many files and folders were skipped, by reason."""
+
+    @property
+    def folder(self) -> Path:
+        """The root, which must be a folder."""
+        if not isinstance(self.root, Path):
+            raise SourceError(f"{self.root}: expected a folder of this machine")
+        return self.root
 
 
-def make_source(kind: str, root: Path, classes: tuple[str, ...], samples: pa.Table) -> Source:
+def make_source(
+    kind: str,
+    root: ImageRoot,
+    classes: tuple[str, ...],
+    samples: pa.Table,
+    excluded: Mapping[str, int] | None = None,
+    *,
+    location: Path | None = None,
+) -> Source:
     """Make a source of samples in order: columns "path", "label" and "split" of ``SOURCE_SCHEMA``.
 
     The path becomes the id: each must be unique, as in a folder's listing; see
-    :func:`refuse_repetition`. SourceError if there are no samples.
+    :func:`refuse_repetition`. SourceError if there are no samples, or a name that no store may have
+    (docs/store-spec.md, 9); it names ``location``, a list's file, in place of the root.
     """
+    where = root if location is None else location
+    counted = {reason: count for reason, count in (excluded or {}).items() if count}
     if samples.num_rows == 0:
-        raise SourceError(f"{root}: no images there ({kind} layout)")
+        skipped = ", ".join(f"{reason} ({count:,})" for reason, count in sorted(counted.items()))
+        packed = any(reason.removesuffix(" files") in PACKED for reason in counted)
+        raise SourceError(
+            f"{where}: no images there ({kind} layout)"
+            + (f"; skipped: {skipped}" if skipped else "")
+            + (". Unpack archives first; plain .tar files are read as they are" if packed else "")
+        )
     samples = samples.combine_chunks()
+    _check_names(where, root.name, classes, samples["path"])
     table = pa.table(
         {name: samples["path" if name == "id" else name] for name in SOURCE_SCHEMA.names},
         schema=SOURCE_SCHEMA,
     )
-    return Source(kind=kind, root=root, classes=classes, samples=table)
+    return Source(kind, root, classes, table, counted)
+
+
+def _check_names(
+    where: ImageRoot, folder: str, classes: tuple[str, ...], paths: pa.ChunkedArray
+) -> None:
+    if len(classes) > MAX_CLASSES:
+        raise SourceError(
+            f"{where}: expected at most {MAX_CLASSES:,} classes, got {len(classes):,}"
+        )
+    for what, name in (("the folder", folder), *(("class", name) for name in classes)):
+        try:
+            check_text(name)
+        except ValueError as error:
+            raise SourceError(f"{str(where)!r:.200}: name of {what}: {error}: rename it") from error
+    wrong = pc.or_(
+        pc.match_substring_regex(paths, CONTROL.pattern),
+        pc.greater(pc.binary_length(paths), MAX_SAMPLE_TEXT_BYTES),
+    )
+    if pc.any(wrong).as_py():
+        raise SourceError(
+            f"{where}: file name {paths[pc.index(wrong, True).as_py()].as_py()!r:.200}: expected "
+            f"no control characters, and at most {MAX_SAMPLE_TEXT_BYTES} bytes: rename it"
+        )
 
 
 def refuse_repetition(location: Path, paths: pa.ChunkedArray) -> None:
@@ -89,30 +139,3 @@ def samples_table(paths: Sequence[str], label: int | Sequence[int], split: str) 
             "split": pa.repeat(pa.scalar(split, pa.string()), len(paths)),
         }
     )
-
-
-def resolve_root(location: Path) -> Path:
-    """Return a folder absolute and free of links; SourceError if it is none."""
-    if not location.is_dir():
-        found = "a file" if location.exists() else "nothing"
-        raise SourceError(f"{location}: expected a folder of images, found {found}")
-    return location.resolve()
-
-
-def resolve_inside(root: Path, path: str) -> Path:
-    """The absolute path of a sample's file, which need not exist.
-
-    Links are followed, so call this when the file is about to be opened: what was inside the root
-    when the samples were listed need not be inside now.
-
-    Raises:
-        SourceError: The path is absolute, has "..", or its links end outside the root.
-    """
-    relative = PurePosixPath(path)
-    if relative.is_absolute() or ".." in relative.parts or "\x00" in path:
-        raise SourceError(f"path {path!r} is not below the source's root {root}")
-    base = Path(os.path.realpath(root))
-    target = Path(os.path.realpath(base / relative))
-    if not target.is_relative_to(base):
-        raise SourceError(f"path {path!r} leads by a link out of the source's root {root}")
-    return target

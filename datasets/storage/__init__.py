@@ -1,1 +1,1 @@
-"""Where stores are kept: a folder or a bucket, behind one interface; locks."""
+"""Where stores are kept: a folder, a bucket, a web server, behind one interface; locks."""

@@ -6,6 +6,9 @@ from contextlib import contextmanager
 
 from latentset.datasets.errors import LatentSetError, StoreError, StoreUnreachableError
 
+READ_BYTES = 1 << 32
+"""Bytes of an object that a location reads if not told otherwise: twice the largest shard."""
+
 
 @contextmanager
 def changing(what: str, target: object) -> Iterator[None]:

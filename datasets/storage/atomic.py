@@ -24,7 +24,11 @@ def atomic_file(target: Path) -> Iterator[Path]:
         OSError: The file cannot be written or flushed.
     """
     with _partial_file(target) as partial:
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+        mode = partial.stat().st_mode  # by the umask; a library that writes may choose another
         yield partial
+        partial.chmod(mode)
         flush(partial)
         partial.replace(target)
         flush(target.parent)
@@ -49,13 +53,35 @@ def create_atomically(target: Path, content: bytes) -> bool:
     return True
 
 
+_TRIED_BYTES = 1 << 12
+
+
+def check_writable(target: Path) -> None:
+    """Raise OSError if a file could not be written there, before work for it begins.
+
+    Folders above it that are not there are not made.
+    """
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    above = target.absolute().parents
+    folder = next(parent for parent in above if parent.exists() or parent.is_symlink())
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    with _partial_file(folder / target.name) as partial, partial.open("wb") as file:
+        file.write(bytes(_TRIED_BYTES))  # an empty file has room on a full disk
+
+
 @contextmanager
 def _partial_file(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}{PARTIAL}{secrets.token_hex(6)}")
     try:
-        partial.touch(exist_ok=False)
+        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
         yield partial
+    except OSError as error:
+        if error.errno and error.filename in (None, str(partial), os.fsencode(partial)):
+            error.filename, error.filename2 = str(target), None  # the name that the user knows
+        raise
     finally:
         with suppress(OSError):  # the error that led here says more
             partial.unlink(missing_ok=True)
@@ -68,6 +94,12 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def lock(file: IO[Any] | int, *, shared: bool = False) -> None:
+    """Wait for the lock of an open file, as ``try_lock``; several may hold it shared."""
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
 
 
 def try_lock(file: IO[Any]) -> bool:

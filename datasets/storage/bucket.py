@@ -1,25 +1,40 @@
 # ruff: noqa: D102 (Folder documents the methods)
-"""Object storage, or a web server that is read from, as a location for objects (location.py)."""
+"""Object storage as a location for objects (location.py)."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from latentset.datasets.errors import LatentSetError, MissingEnvironmentError, StoreError
-from latentset.datasets.storage.access import changing, reading
+from latentset.datasets.errors import (
+    LatentSetError,
+    MissingEnvironmentError,
+    StoreCorruptError,
+    StoreError,
+)
+from latentset.datasets.storage.access import READ_BYTES, changing, reading
 
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 """The extra of setup.cfg for each kind of URL."""
 
 _OPTIONS: dict[str, Any] = {"use_listings_cache": False}
 """Other processes write to the same location: what was listed before may not hold any more."""
 
+_BLOCK_BYTES = 8 << 20
+"""Bytes that one request of a stream asks for."""
+
+_DIGEST = "sha256"
+"""Name of the digest in the metadata of an object."""
+
+_METADATA = {"s3": "Metadata", "s3a": "Metadata", "gs": "metadata", "gcs": "metadata"}
+"""Which keyword of ``pipe_file`` takes metadata: s3fs's and gcsfs's."""
+
 
 @dataclass(frozen=True)
 class Bucket:
-    """Names with one prefix in object storage (s3, gs), or below an address on a web server.
+    """Names with one prefix in object storage (s3, gs).
 
     Credentials and endpoints are those that s3fs and gcsfs find by themselves (environment,
     configuration files, ``FSSPEC_S3_…``).
@@ -43,18 +58,34 @@ class Bucket:
 
     @property
     def protocol(self) -> str:
-        """Scheme of the URL: ``s3``, ``gs``, ``http``, ``https``."""
+        """Scheme of the URL: ``s3``, ``gs``."""
         return self.url.partition("://")[0]
 
-    @property
-    def is_web(self) -> bool:
-        """Whether it is a web server, which is only read from."""
-        return self.protocol in ("http", "https")
-
-    def read(self, path: str) -> bytes:
-        with _as_os_errors(f"{self.url}/{path}"):
-            content: bytes = self._service().cat_file(f"{self.url}/{path}")
+    def read(self, path: str, limit: int = READ_BYTES) -> bytes:
+        target = f"{self.url}/{path}"
+        with _as_os_errors(target):
+            if limit < READ_BYTES and (size := self._service().info(target)["size"]) > limit:
+                raise StoreCorruptError(f"{target}: expected at most {limit:,} bytes, got {size:,}")
+            content: bytes = self._service().cat_file(target)
         return content
+
+    def stream(self, path: str) -> Iterator[bytes]:
+        target = f"{self.url}/{path}"
+        with _as_os_errors(target):
+            file = self._service().open(target, "rb", block_size=_BLOCK_BYTES)
+        with file:
+            while True:
+                with _as_os_errors(target):
+                    piece: bytes = file.read(_BLOCK_BYTES)
+                if not piece:
+                    return
+                yield piece
+
+    def read_part(self, path: str, first: int, size: int) -> bytes:
+        target = f"{self.url}/{path}"
+        with _as_os_errors(target):
+            part: bytes = self._service().cat_file(target, start=first, end=first + size)
+        return part
 
     def write(self, path: str, content: bytes) -> None:
         self._put(path, content, "overwrite")
@@ -63,14 +94,26 @@ class Bucket:
         return self._put(path, content, "create")
 
     def _put(self, path: str, content: bytes, mode: str) -> bool:
-        target = self._changeable("write", path)
+        target = f"{self.url}/{path}"
         with changing("write", target), suppress(FileExistsError), _as_os_errors(target):
-            self._service().pipe_file(target, content, mode=mode)
+            options: dict[str, Any] = {"mode": mode}
+            if self.protocol in _METADATA:
+                digest = hashlib.sha256(content).hexdigest()
+                options[_METADATA[self.protocol]] = {_DIGEST: digest}
+            self._service().pipe_file(target, content, **options)
             return True
         return False
 
+    def digest(self, path: str) -> str | None:
+        """As the metadata has it that :meth:`write` gives an object; None without."""
+        target = f"{self.url}/{path}"
+        with reading(target), _as_os_errors(target), suppress(KeyError):  # gcsfs's, without one
+            found: str | None = self._service().getxattr(target, _DIGEST)
+            return found
+        return None
+
     def remove(self, path: str) -> None:
-        target = self._changeable("remove", path)
+        target = f"{self.url}/{path}"
         with changing("remove", target), suppress(FileNotFoundError), _as_os_errors(target):
             self._service().rm_file(target)
 
@@ -81,10 +124,7 @@ class Bucket:
             return found
         return None
 
-    def sizes(self) -> dict[str, int] | None:
-        """As Folder; None for a web server, which cannot list what it holds."""
-        if self.is_web:
-            return None
+    def sizes(self) -> dict[str, int]:
         service = self._service()
         prefix = service._strip_protocol(self.url) + "/"  # the one way to fsspec's own names
         with reading(self.url), _as_os_errors(self.url):
@@ -101,7 +141,6 @@ class Bucket:
     def zarr_store(self) -> Any:
         from zarr.storage import FsspecStore
 
-        self._require_parts()
         return FsspecStore.from_url(self.url, storage_options=_OPTIONS, read_only=True)
 
     def kvstore(self, path: str) -> dict[str, Any]:
@@ -113,14 +152,10 @@ class Bucket:
                 return {"driver": "s3", "bucket": host, "path": below, **self._s3_access()}
             case "gs" | "gcs":
                 return {"driver": "gcs", "bucket": host, "path": below}
-            case "http" | "https":
-                self._require_parts()
-                base = f"{self.protocol}://{host}"
-                return {"driver": "http", "base_url": base, "path": f"/{below}"}
             case other:
                 raise StoreError(
-                    f"{self.url}: expected s3://, gs://, http:// or https:// for training, got "
-                    f"{other}://; copy the store to a folder first"
+                    f"{self.url}: expected s3:// or gs:// for training, got {other}://; copy the "
+                    "store to a folder first"
                 )
 
     def _s3_access(self) -> dict[str, Any]:
@@ -140,27 +175,6 @@ class Bucket:
             access["aws_credentials"] = {"type": "anonymous"}
         return access
 
-    def _require_parts(self) -> None:
-        """Refuse a web server that cannot serve parts of files: chunks are inside of shards."""
-        if self.is_web:
-            with _as_os_errors(self.url):
-                found = self._service().cat_file(f"{self.url}/zarr.json", start=0, end=1)
-            if len(found) != 1:
-                raise StoreError(
-                    f"{self.url}: this web server sends whole files where a part is asked for "
-                    "(it ignores Range requests), so that chunks cannot be read: use one that "
-                    "serves parts (nginx, Apache, Caddy, object storage), or copy the store"
-                )
-
-    def _changeable(self, what: str, path: str) -> str:
-        target = f"{self.url}/{path}"
-        if self.is_web:
-            raise StoreError(
-                f"cannot {what} {target}: a web server is only read from; "
-                "name a folder, s3://… or gs://…"
-            )
-        return target
-
     def _service(self) -> Any:
         import fsspec
 
@@ -168,14 +182,14 @@ class Bucket:
             return fsspec.filesystem(self.protocol, **_OPTIONS)
         except ImportError as error:
             extra = _EXTRAS.get(self.protocol)
-            advice = f": pip install 'latentset[{extra}]'" if extra else ""
+            advice = f": pip install '.[{extra}]' in its clone" if extra else ""
             raise MissingEnvironmentError(
                 f"{self.url}: this environment cannot reach {self.protocol}:// ({error}){advice}"
             ) from error
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise StoreError(
                 f"{self.url}: no way to reach {self.protocol}:// is known ({error}); expected a "
-                "folder, s3://, gs://, http:// or https://"
+                "folder, s3://, gs://, http://, https:// or hf://"
             ) from error
 
 

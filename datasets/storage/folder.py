@@ -1,14 +1,27 @@
 """A folder of a file system as a location for objects (location.py)."""
 
+import errno
+import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from latentset.datasets.storage.access import changing, reading
+import platformdirs
+
+from latentset.datasets.errors import StoreCorruptError, StoreError
+from latentset.datasets.storage.access import READ_BYTES, changing, reading
 from latentset.datasets.storage.atomic import PARTIAL, create_atomically, write_atomically
+
+_PIECE_BYTES = 1 << 20
+
+
+class NotRegularError(OSError):
+    """A link, a FIFO, a device: nothing that holds an object."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +47,30 @@ class Folder:
         """The location of the same parent that is called like this one with ``suffix`` appended."""
         return Folder(self.path.with_name(self.path.name + suffix))
 
-    def read(self, path: str) -> bytes:
-        """Read an object; FileNotFoundError where there is none, OSError on trouble."""
-        return (self.path / path).read_bytes()
+    def read(self, path: str, limit: int = READ_BYTES) -> bytes:
+        """Read an object of at most ``limit`` bytes.
+
+        FileNotFoundError where there is none, StoreCorruptError where it is larger, OSError on
+        trouble, and where it is a link, a device or anything else that is no regular file.
+        """
+        with _open_regular(self.path / path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > limit:
+                raise StoreCorruptError(
+                    f"{self}/{path}: expected at most {limit:,} bytes, got {size:,}"
+                )
+            return file.read()
+
+    def stream(self, path: str) -> Iterator[bytes]:
+        """Read an object in pieces; raises as ``read`` does, before the first or between two."""
+        with _open_regular(self.path / path) as file:
+            while piece := file.read(_PIECE_BYTES):
+                yield piece
+
+    def read_part(self, path: str, first: int, size: int) -> bytes:
+        """Read bytes of an object from ``first`` on, fewer at its end; OSError on trouble."""
+        with _open_regular(self.path / path) as file:
+            return os.pread(file.fileno(), size, first)
 
     def write(self, path: str, content: bytes) -> None:
         """Write an object, in place of an earlier one; StoreError where that fails."""
@@ -65,8 +99,17 @@ class Folder:
             except FileNotFoundError:
                 return None
 
+    def digest(self, path: str) -> str | None:
+        """SHA-256 of an object, if that is known; StoreUnreachableError on trouble."""
+        target = self.path / path
+        with reading(target), _open_regular(target) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
     def sizes(self) -> dict[str, int]:
-        """Bytes of every object, by path; StoreUnreachableError on trouble."""
+        """Bytes of every object, by path, -1 for links and other than regular files.
+
+        StoreUnreachableError on trouble.
+        """
         with reading(self.path):
             return dict(_list(str(self.path), "")) if self.path.is_dir() else {}
 
@@ -92,12 +135,56 @@ class Folder:
         return {"driver": "file", "path": f"{(self.path / path).resolve()}/"}
 
 
+def is_left_by_system(path: str) -> bool:
+    """Whether an operating system left a file of this name: Finder, Windows, NFS."""
+    name = path.rpartition("/")[2]
+    return name in (".DS_Store", "Thumbs.db", "desktop.ini") or name.startswith(("._", ".nfs"))
+
+
 def _list(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
     """List files below a folder; Path.rglob takes five times as long."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 yield from _list(entry.path, f"{prefix}{entry.name}/")
-            elif not entry.is_dir():
+            else:
                 with suppress(FileNotFoundError):  # others may be writing here
-                    yield prefix + entry.name, entry.stat(follow_symlinks=False).st_size
+                    found = entry.stat(follow_symlinks=False)
+                    is_regular = stat.S_ISREG(found.st_mode)
+                    yield prefix + entry.name, found.st_size if is_regular else -1
+
+
+def _open_regular(path: Path) -> BufferedReader:
+    """Open a file for reading; nothing else, which might block, or be elsewhere by a link."""
+    # Without O_NONBLOCK, opening a FIFO waits for a writer.
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno == errno.ELOOP and path.is_symlink():
+            text = "it is a link, which is not followed"
+            raise NotRegularError(errno.ELOOP, text, str(path)) from error
+        raise
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise NotRegularError(errno.EINVAL, "it is no regular file", str(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def user_cache() -> Path:
+    """The user's cache folder of this package; StoreError for a user without a home."""
+    try:
+        folder = Path(platformdirs.user_cache_dir("latentset"))
+    except (RuntimeError, KeyError, OSError):
+        folder = Path("~")
+    if not folder.is_absolute():
+        raise StoreError(
+            "there is no folder for the cache: this user has no home. Name one with --cache, or "
+            "for all commands with the environment variable LATENTSET_CACHE"
+        )
+    return folder

@@ -5,6 +5,7 @@ Each rule yields lines about what is wrong; none stops at the first.
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from latentset.datasets.errors import LatentSetError
+from latentset.datasets.errors import LatentSetError, StoreCorruptError
 from latentset.datasets.store.arrays import DTYPES, ImageSizes, array_form
 from latentset.datasets.store.header import ArrayName, Header
 from latentset.datasets.store.manifest import Manifest, ShardSummary, count_samples
@@ -20,8 +21,10 @@ from latentset.datasets.store.samples import OK, SAMPLES
 
 SPLITS = ("train", "val", "test", "")
 
-_MEASURES = {"psnr_db", "ms_ssim"}
-"""Columns of what was measured against the images."""
+_MEASURES = {"psnr_db": 1000.0, "ms_ssim": 1.001}
+"""Columns of what was measured against the images, and their greatest finite value."""
+
+_MAX_RATE_BPP = 1e12
 
 _NAMED = 3
 """Samples that a line names; of the others it gives the number."""
@@ -58,15 +61,15 @@ class Placement:
                 whose = name_samples(self._ids, wrong)
                 yield f"{SAMPLES}: {column}: rows shared with another sample: {whose}"
 
-    def rows_in_use(self, name: ArrayName, index: int) -> NDArray[np.bool_]:
-        """Whether each row of a shard belongs to a sample."""
-        begin, count = self._rows(name)
-        rows, mine = array_form(self._header, name).shard_rows, self._shard == index
-        first = begin[mine] - index * rows
-        steps = np.zeros(rows + 1, np.int64)
-        np.add.at(steps, first, 1)
-        np.add.at(steps, first + count[mine], -1)
-        return np.cumsum(steps)[:rows] > 0
+    def rows_in_use(self, name: ArrayName, index: int, first: int, count: int) -> NDArray[np.bool_]:
+        """Whether each of ``count`` rows of a shard, from ``first`` on, belongs to a sample."""
+        begin, counts = self._rows(name)
+        begin = begin - (index * array_form(self._header, name).shard_rows + first)
+        used = np.zeros(count, np.bool_)
+        inside = (self._shard == index) & (begin < count) & (begin + counts > 0)
+        for k in np.flatnonzero(inside).tolist():
+            used[max(0, begin[k]) : max(0, begin[k] + counts[k])] = True
+        return used
 
     def owners(self, name: ArrayName, first: int, stop: int) -> str:
         """Name a few samples that have rows in a range; empty if none has."""
@@ -88,13 +91,14 @@ def check_table(samples: pa.Table, header: Header, manifest: Manifest) -> Iterat
         if found.size:
             yield f"{SAMPLES}: {what}: {name_samples(ids, found)}"
 
-    if pc.count_distinct(ids).as_py() != samples.num_rows:
-        yield f"{SAMPLES}: ids are not unique"
     splits = pc.is_in(samples.column("split"), value_set=pa.array(SPLITS)).to_numpy()
     yield from blame("split is none of train, val, test, empty", ~splits)
     rate = samples.column("rate_bpp").to_numpy()
-    good = np.isfinite(rate) & (np.nan_to_num(rate) >= 0)
+    with np.errstate(invalid="ignore"):  # NaN
+        good = (rate >= 0) & (rate <= _MAX_RATE_BPP)
     yield from blame("rate_bpp is missing, negative or infinite", ok & ~good)
+    for column in ("height", "width", "source_bytes"):
+        yield from blame(f"{column} is negative", samples.column(column).to_numpy() < 0)
     yield from blame("rate_bpp of a sample without latents", ~ok & ~np.isnan(rate))
     digest = pc.match_substring_regex(samples.column("source_sha256"), "^[0-9a-f]{64}$").to_numpy()
     yield from blame("source_sha256 is no digest", ok & ~digest)
@@ -104,11 +108,13 @@ def check_table(samples: pa.Table, header: Header, manifest: Manifest) -> Iterat
         yield from blame(f"{column} of a sample without latents is not {value}", ~ok & differs)
     latents = header.pixels.latents if header.pixels else None
     measured = latents is not None and latents.measured
-    for column in sorted(_MEASURES & set(samples.column_names)):
+    for column in sorted(_MEASURES.keys() & set(samples.column_names)):
         value = samples.column(column).to_numpy()
         unasked = ~np.isnan(value) & ~(ok & measured)
         yield from blame(f"{column} of a sample that was not compared", unasked)
-        yield from blame(f"{column} is negative", np.nan_to_num(value) < 0)
+        with np.errstate(invalid="ignore"):
+            wrong = ~((value >= 0) & ((value <= _MEASURES[column]) | (value == np.inf)))
+        yield from blame(f"{column} is negative or too large", wrong & ~np.isnan(value))
     try:
         wrong = _wrong_size(samples, header)
     except (LatentSetError, ValueError) as error:
@@ -118,18 +124,32 @@ def check_table(samples: pa.Table, header: Header, manifest: Manifest) -> Iterat
     yield from _check_counts(samples, ok, manifest)
 
 
+def refuse_inconsistent(samples: pa.Table, header: Header, manifest: Manifest, where: str) -> None:
+    """Raise a StoreCorruptError about the first thing that is wrong in a table, as `verify` has it.
+
+    ``where`` names the store in messages.
+    """
+    for problem in chain(
+        Placement(samples, header).overlaps(), check_table(samples, header, manifest)
+    ):
+        raise StoreCorruptError(f"{where}: {problem}")
+
+
 def _wrong_size(samples: pa.Table, header: Header) -> NDArray[np.bool_]:
     """Whether each sample's grid is not what its image's size and the resize rule give."""
-    names = ("height", "width", "latent_height", "latent_width")
-    sizes = np.stack([samples.column(name).to_numpy() for name in names], axis=1)
-    different, inverse = np.unique(sizes, axis=0, return_inverse=True)
     of_image = ImageSizes(header.content, header.resize)
-    wrong = np.ones(len(different), bool)
-    for k, (height, width, *grid) in enumerate(different.tolist()):
-        if height >= 1 and width >= 1:
+    height, width, *grid = (
+        samples.column(name).to_numpy().astype(np.int64)
+        for name in ("height", "width", "latent_height", "latent_width")
+    )
+    different = pa.array(height << 32 | width & 0xFFFFFFFF).dictionary_encode()
+    expected = np.full((len(different.dictionary), 2), -1, np.int64)
+    for k, size in enumerate(different.dictionary.to_pylist()):
+        h, w = size >> 32, size & 0xFFFFFFFF
+        if h >= 1 and 1 <= w < 1 << 31:
             with suppress(LatentSetError):
-                wrong[k] = of_image.grid(height, width) != tuple(grid)
-    of_each: NDArray[np.bool_] = wrong[inverse.reshape(-1)]
+                expected[k] = of_image.grid(h, w)
+    of_each: NDArray[np.bool_] = (expected[different.indices] != np.stack(grid, axis=1)).any(axis=1)
     return of_each
 
 
@@ -155,16 +175,18 @@ def check_values(
     header: Header,
     placement: Placement | None,
     index: int,
+    first: int,
     rows: Mapping[ArrayName, NDArray[Any]],
 ) -> Iterator[str]:
     """What is wrong in the values of one shard.
 
-    ``rows`` are all rows of the shard of each array that could be read; without a placement it is
-    not checked which rows are unused.
+    ``rows`` are rows of the shard, from ``first`` on, of each array that could be read; without a
+    placement it is not checked which rows are unused.
     """
     codec, numbers = header.codec, rows.get("scale_index")
     if codec is not None and numbers is not None:
-        table = np.asarray(codec.scale_table, DTYPES["sigma_hat"])
+        with np.errstate(over="ignore"):  # float16 has no more than 65504
+            table = np.asarray(codec.scale_table, DTYPES["sigma_hat"])
         wrong = numbers >= len(table)
         if wrong.any():
             yield (
@@ -182,7 +204,7 @@ def check_values(
         return
     for name, values in rows.items():
         if name != "sigma_hat":  # holds the scale of 0 there
-            stray = values[~placement.rows_in_use(name, index)]
+            stray = values[~placement.rows_in_use(name, index, first, len(values))]
             if stray.any():
                 yield (
                     f"{name}, shard {index}: expected zeros in rows that belong to no sample; "

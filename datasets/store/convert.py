@@ -1,4 +1,4 @@
-"""Writing a store again in the other format: `latentset convert` (docs/verify.md).
+"""Writing a store again, in the other format or other shards: `latentset convert` (docs/verify.md).
 
 Shard by shard, so that memory does not grow with the store. The target is complete in one step, at
 the end (docs/store-spec.md, 1 and 8); then both are read, decoded and compared. What a conversion
@@ -12,7 +12,7 @@ and no need: nothing is swept there, objects are put whole, and two equal conver
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,16 @@ from latentset.datasets.errors import (
 from latentset.datasets.storage.access import changing, reading
 from latentset.datasets.storage.atomic import PARTIAL, try_lock
 from latentset.datasets.storage.location import Folder, Location
-from latentset.datasets.store.digests import sha256_of
+from latentset.datasets.store.contents import Contents, contents_of
 from latentset.datasets.store.findings import Report, silent
 from latentset.datasets.store.formats import Format
-from latentset.datasets.store.hdf5.metadata import check_file_digest
 from latentset.datasets.store.hdf5.writer import encode_shard, write_hdf5
 from latentset.datasets.store.header import ArrayName, Frozen, Header, Sha256
-from latentset.datasets.store.manifest import MANIFEST, Manifest
+from latentset.datasets.store.manifest import MANIFEST
 from latentset.datasets.store.opening import open_store
 from latentset.datasets.store.store import Store
 from latentset.datasets.store.target_checks import is_free, refuse_nested
+from latentset.datasets.store.verify import verify
 from latentset.datasets.store.zarr.reader import required_objects
 from latentset.datasets.store.zarr.writer import (
     finish_store,
@@ -55,36 +55,49 @@ class Conversion(Frozen):
     source_manifest: Sha256
     """Digest of the source's manifest."""
     format: Format
+    shard_bytes: int | None = None
 
 
-def convert(source: Store, target: Location, format: Format, report: Report = silent) -> Store:
+def convert(
+    source: Store,
+    target: Location,
+    format: Format,
+    report: Report = silent,
+    *,
+    shard_bytes: int | None = None,
+) -> Store:
     """Write a complete store again, and prove that both are equal.
 
-    Header, samples, fingerprint and the counts of every shard stay what they are; the format
-    version becomes the one that this package writes. Nothing may be at the target, except what the
-    same conversion left when it was stopped.
+    Header, samples and fingerprint stay what they are, and so do the shards unless ``shard_bytes``
+    gives them another size (of the first array, before compression); the format version becomes
+    the one that this package writes. Nothing may be at the target, except what the same conversion
+    left when it was stopped.
 
     Raises:
         StoreError: Something else is at the target, it cannot be written, or the source is not
             complete.
         StoreCorruptError: The source is damaged, or the two differ.
     """
-    manifest = _manifest(source)
+    contents = contents_of(source, shard_bytes)
     if format == "hdf5":
         _file_path(target)
     if is_same(target, source.location):
         raise StoreError(f"{target} is the source itself: name another target")
     refuse_nested(target)
-    if source.format == "hdf5":
-        check_file_digest(Path(str(source.location)))
-    note = Conversion(source_manifest=sha256_of(manifest.to_bytes()), format=format)
+    first_rows = np.arange(source.header.layout.shards) * source.header.layout.shard_rows
+    refuse_damaged(source, report)
+    note = Conversion(
+        source_manifest=source.manifest_sha256, format=format, shard_bytes=shard_bytes
+    )
+    source.reserve(source.header.arrays, first_rows)
     _leave_note(note, target)
-    with _held(target):
+    with _held(target), ExitStack() as stack:
+        stack.enter_context(source.fetch_ahead(source.header.arrays, first_rows))
         try:
             if not _is_complete(target):
-                copy_store(source, target, format, report)
+                write_contents(contents, source.fingerprint, target, format, report)
             written = open_store(target)
-            differences = compare(source, written, report)
+            differences = compare(source, written, report, shard_bytes=shard_bytes)
             if differences:
                 target.remove("" if format == "hdf5" else MANIFEST)  # "": the file itself
                 raise StoreCorruptError(
@@ -95,21 +108,33 @@ def convert(source: Store, target: Location, format: Format, report: Report = si
                 )
         except BaseException:
             with suppress(StoreError, OSError):
-                _clear(target, source.header)
+                _clear(target, contents.header)
             raise
         _remove_note(target)
     return written
 
 
-def copy_store(source: Store, target: Location, format: Format, report: Report = silent) -> None:
-    """Write a complete store again, shard by shard; the target becomes complete at the end."""
-    header, manifest = _header(source), _manifest(source)
+def refuse_damaged(source: Store, report: Report) -> None:
+    """Refuse to copy the damage of a local store; a cache compares what it fetches."""
+    if isinstance(source.location, Folder):
+        findings = verify(source.location, report)
+        if (count := len(findings.problems) - findings.extra) > 0:
+            more = f", and {count - 1} more problems" if count > 1 else ""
+            raise StoreCorruptError(
+                f"{source.location} is damaged: {findings.problems[0]}{more} (latentset verify)"
+            )
+
+
+def write_contents(
+    contents: Contents, fingerprint: str, target: Location, format: Format, report: Report
+) -> None:
+    """Write a store, shard by shard; the target becomes complete at the end."""
+    header, count = contents.header, contents.header.layout.shards
 
     def shards() -> Iterator[dict[ArrayName, NDArray[Any]]]:
-        count = header.layout.shards
         for index in range(count):
             report("converting", index, count)
-            yield source.read_shard(index)
+            yield contents.read_shard(index)
         report("converting", count, count)
 
     if format == "hdf5":
@@ -117,9 +142,9 @@ def copy_store(source: Store, target: Location, format: Format, report: Report =
             _file_path(target),
             header,
             (encode_shard(header, rows) for rows in shards()),
-            fingerprint=source.fingerprint,
-            samples=source.samples,
-            summaries=manifest.shards,
+            fingerprint=fingerprint,
+            samples=contents.samples,
+            summaries=contents.shards,
         )
         return
     target.sweep()
@@ -129,9 +154,9 @@ def copy_store(source: Store, target: Location, format: Format, report: Report =
     finish_store(
         target,
         header=header,
-        fingerprint=source.fingerprint,
-        samples=source.samples,
-        shards=manifest.shards,
+        fingerprint=fingerprint,
+        samples=contents.samples,
+        shards=contents.shards,
         objects=objects,
     )
 
@@ -143,25 +168,29 @@ def is_same(first: Location, second: Location) -> bool:
     return first == second
 
 
-def compare(first: Store, second: Store, report: Report = silent) -> list[str]:
+def compare(
+    source: Store, store: Store, report: Report = silent, *, shard_bytes: int | None = None
+) -> list[str]:
     """Compare two complete stores value by value; lines about what differs.
 
-    Format, compression and format version may differ.
+    Format, compression and format version may differ; with ``shard_bytes``, the second is to be
+    divided into shards of this size.
     """
-    if _header(first) != _header(second):
+    expected, found = contents_of(source, shard_bytes), contents_of(store)
+    if expected.header != found.header:
         return ["the headers differ"]
     differences = []
-    if first.fingerprint != second.fingerprint:
+    if source.fingerprint != store.fingerprint:
         differences.append("the fingerprints differ")
-    if not first.samples.equals(second.samples):
+    if not expected.samples.equals(found.samples):
         differences.append("the samples tables differ")
-    if _manifest(first).shards != _manifest(second).shards:
+    if expected.shards != found.shards:
         differences.append("the shards' counts differ")
-    shards = first.header.layout.shards
+    shards = expected.header.layout.shards
     for index in range(shards):
         report("comparing", index, shards)
-        theirs = second.read_shard(index)
-        for name, rows in first.read_shard(index).items():
+        theirs = found.read_shard(index)
+        for name, rows in expected.read_shard(index).items():
             same_type, is_float = rows.dtype == theirs[name].dtype, rows.dtype.kind == "f"
             if not same_type or not np.array_equal(rows, theirs[name], equal_nan=is_float):
                 differences.append(f"{name} differs in shard {index}")
@@ -175,17 +204,6 @@ def _file_path(target: Location) -> Path:
             f"{target}: HDF5 is written to a file system only; name a file, and copy it afterwards"
         )
     return target.path
-
-
-def _manifest(store: Store) -> Manifest:
-    if store.manifest is None:
-        raise StoreError(f"{store.location} is not complete: finish its encode job first")
-    return store.manifest
-
-
-def _header(store: Store) -> Header:
-    header = store.header
-    return header.model_copy(update={"format_version": header.lowest_version})
 
 
 def _leave_note(note: Conversion, target: Location) -> None:

@@ -1,11 +1,15 @@
 """The objects of a store, known by their digest."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 
-from pydantic import NonNegativeInt
-
+from latentset.datasets.errors import StoreCorruptError
+from latentset.datasets.limits import Count
+from latentset.datasets.storage.access import reading
 from latentset.datasets.storage.location import Location
+from latentset.datasets.storage.threads import check_stop, stoppable_threads
 from latentset.datasets.store.header import Frozen, Sha256
 
 
@@ -14,7 +18,7 @@ class StoredObject(Frozen):
 
     path: str
     """Relative to the store, with ``/``."""
-    bytes: NonNegativeInt
+    bytes: Count
     sha256: Sha256
 
 
@@ -45,6 +49,28 @@ class Digest:
         return StoredObject(path=path, bytes=self._bytes, sha256=self._hash.hexdigest())
 
 
+def stream_object(store: Location, item: StoredObject) -> Iterator[bytes]:
+    """Read an object in pieces, never more bytes than it is listed with.
+
+    Raises:
+        StoreCorruptError: It is missing, longer or shorter.
+        StoreUnreachableError: It cannot be read.
+    """
+    size = 0
+    with reading(f"{store}/{item.path}"):
+        try:
+            for piece in store.stream(item.path):
+                size += len(piece)
+                if size > item.bytes:
+                    break
+                yield piece
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise StoreCorruptError(f"{store}: {item.path} is missing") from error
+    if size != item.bytes:
+        found = "more" if size > item.bytes else f"{size} bytes"
+        raise StoreCorruptError(f"{store}: {item.path}: expected {item.bytes} bytes, got {found}")
+
+
 def read_object(store: Location, item: StoredObject) -> bytes | None:
     """Read an object; None if it is missing or differs from its description."""
     try:
@@ -59,3 +85,44 @@ def read_object(store: Location, item: StoredObject) -> bytes | None:
 def are_unaltered(store: Location, items: Iterable[StoredObject]) -> bool:
     """Whether every object is there, as described, byte for byte."""
     return all(read_object(store, item) is not None for item in items)
+
+
+class BackgroundCheck:
+    """Objects that threads compare with their digests while others use them."""
+
+    def __init__(self, checks: Sequence[Future[None]] = ()) -> None:
+        self._checks = checks
+        self._done = 0
+
+    def look(self) -> None:
+        """Raise the error of an object that was found altered, missing or unreadable so far."""
+        while self._done < len(self._checks) and self._checks[self._done].done():
+            self._checks[self._done].result()
+            self._done += 1
+
+    def wait(self) -> None:
+        """Wait until all objects are compared; raises as ``look``."""
+        for check in self._checks[self._done :]:
+            check.result()
+        self._done = len(self._checks)
+
+
+@contextmanager
+def check_in_background(checks: Iterable[Callable[[], None]]) -> Iterator[BackgroundCheck]:
+    """Run checks in a thread until the block ends, the first ones first."""
+    with stoppable_threads(1, "latentset-digests") as threads:
+        yield BackgroundCheck([threads.submit(check) for check in checks])
+
+
+def check_object(store: Location, item: StoredObject, sound: set[str]) -> None:
+    """Compare an object with its digest, in the background; add its path to ``sound``."""
+    digest = Digest()
+    for piece in stream_object(store, item):
+        check_stop()
+        digest.update(piece)
+    if digest.describe(item.path) != item:
+        raise StoreCorruptError(
+            f"{store}: {item.path} differs from its sha256 in the manifest: it is another "
+            "shard, or was altered"
+        )
+    sound.add(item.path)

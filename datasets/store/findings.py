@@ -3,14 +3,17 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
+import numpy as np
 import pyarrow as pa
 
 from latentset.datasets.errors import StoreCorruptError, StoreError, StoreUnreachableError
+from latentset.datasets.storage.threads import stoppable_threads
+from latentset.datasets.store.arrays import array_form
 from latentset.datasets.store.consistency import Placement, check_table
 from latentset.datasets.store.header import ArrayName, Header
 from latentset.datasets.store.manifest import Manifest
@@ -25,6 +28,12 @@ def silent(what: str, done: int, total: int) -> None:
 
 WORKERS = min(4, os.cpu_count() or 1)
 """Shards that are checked at a time. Digests and decompression run outside Python's lock."""
+
+_SHARDS_BYTES = 1 << 30
+"""Bytes of the shards that are checked at a time, before compression, or one shard."""
+
+_PART_BYTES = 128 << 20
+"""Bytes of a shard that are decoded at a time, or one chunk of each array."""
 
 Outcome = Literal["sound", "damaged", "not checked"]
 """Sound: everything was read and is right. Damaged: something is wrong. Not checked: something is
@@ -41,6 +50,8 @@ class Findings:
     """The store."""
     problems: list[str] = field(default_factory=list)
     """What is wrong."""
+    extra: int = 0
+    """Problems that are objects beside the store's own: nothing that belongs to it is wrong."""
     obstacles: list[str] = field(default_factory=list)
     """What could not be checked, though it should be, why, and what to do."""
     is_complete: bool = True
@@ -62,11 +73,6 @@ class Findings:
         if self.problems:
             return "damaged"
         return "not checked" if self.obstacles else "sound"
-
-    @property
-    def is_sound(self) -> bool:
-        """All was read and is right."""
-        return self.outcome == "sound"
 
     def add(self, *problems: StoreError | str) -> None:
         """Note what is wrong, once; what cannot be read is an obstacle."""
@@ -120,18 +126,50 @@ class Findings:
 
 
 def check_shards(
-    check: Callable[[int], Result], shards: Sequence[int], report: Report
+    check: Callable[[int], Result], shards: Sequence[int], header: Header | None, report: Report
 ) -> Iterator[Result]:
-    """Call ``check`` with each shard in threads; results in order, computed a few ahead."""
+    """Call ``check`` with each shard in threads; results in order, computed a few ahead.
+
+    Of large shards, one at a time.
+    """
     report("checking", 0, len(shards))
-    with ThreadPoolExecutor(WORKERS, thread_name_prefix="verify") as threads:
+    workers = max(1, min(WORKERS, _SHARDS_BYTES // _shard_bytes(header))) if header else WORKERS
+    with stoppable_threads(workers, "verify") as threads:
         pending: list[Future[Result]] = []
-        for k in range(len(shards) + WORKERS):
+        for k in range(len(shards) + workers):
             if k < len(shards):
                 pending.append(threads.submit(check, shards[k]))
-            if k >= WORKERS:
+            if k >= workers:
                 yield pending.pop(0).result()
-                report("checking", k - WORKERS + 1, len(shards))
+                report("checking", k - workers + 1, len(shards))
+
+
+def _shard_bytes(header: Header) -> int:
+    """Bytes of a shard of all arrays, before compression."""
+    forms = (array_form(header, name) for name in header.arrays)
+    return sum(form.shard_rows * form.channels * np.dtype(form.dtype).itemsize for form in forms)
+
+
+@dataclass(frozen=True)
+class ShardPart:
+    """Rows of a shard of some arrays that are decoded and checked together."""
+
+    names: tuple[ArrayName, ...]
+    first: int
+    """Row of the shard; a multiple of ``chunk_rows``, as is ``count`` but at the end."""
+    count: int
+
+
+def divide_shard(header: Header) -> Iterator[ShardPart]:
+    """Divide the rows of a shard, so that memory does not grow with its size; usually one part."""
+    rows_alike = tuple(name for name in header.arrays if name != "z_hat")
+    for names in filter(None, (rows_alike, tuple(n for n in header.arrays if n == "z_hat"))):
+        forms = [array_form(header, name) for name in names]
+        form = forms[0]
+        row_bytes = sum(f.channels * np.dtype(f.dtype).itemsize for f in forms)
+        step = form.chunk_rows * max(1, _PART_BYTES // (form.chunk_rows * row_bytes))
+        for first in range(0, form.shard_rows, step):
+            yield ShardPart(names, first, min(step, form.shard_rows - first))
 
 
 def name_rows(name: ArrayName, first: int, stop: int, placement: Placement | None) -> str:

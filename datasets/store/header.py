@@ -11,12 +11,12 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from pydantic import (
     BaseModel,
     ConfigDict,
+    FailFast,
     Field,
     FiniteFloat,
-    NonNegativeInt,
-    PositiveInt,
     SerializerFunctionWrapHandler,
     ValidationError,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -26,6 +26,17 @@ from latentset.datasets.errors import (
     StoreError,
     StoreFormatError,
     describe_invalid,
+)
+from latentset.datasets.limits import (
+    MAX_CHANNELS,
+    MAX_CHUNK_BYTES,
+    MAX_CLASSES,
+    MAX_SAMPLES,
+    MAX_SCALE,
+    MAX_SHARD_BYTES,
+    MAX_SHARDS_READ,
+    Count,
+    Text,
 )
 
 FormatVersion = Literal["0.1", "1.0", "1.1", "1.2"]
@@ -42,19 +53,12 @@ ARRAYS: tuple[ArrayName, ...] = ("y_hat", "scale_index", "z_hat")
 
 PIXEL_ARRAYS: tuple[ArrayName, ...] = ("pixels",)
 
-MAX_CHUNK_BYTES = 1 << 30
-"""Largest chunk of an array that is read, bytes before compression: ten thousand times the usual
-one. What a store says of its sizes is believed up to here."""
-
-MAX_SHARD_BYTES = 1 << 31
-"""Largest shard of an array that is read, bytes before compression: 64 times the usual one."""
-
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
-FileName = Annotated[
-    str, Field(pattern=r"^[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*$", max_length=200)
-]
+FileName = Annotated[Text, Field(pattern=r"^[^./\\][^/\\]*$", max_length=200)]
 """A name that a folder may have: folders of runs are named after codecs."""
+
+Channels = Annotated[int, Field(ge=1, le=MAX_CHANNELS)]
 
 
 class Frozen(BaseModel):
@@ -81,15 +85,20 @@ class CodecInfo(Sparse):
     name: FileName
     sha256: Sha256
     form: Literal["tfc1", "tfc2"]
-    tensors: dict[str, str]
-    channels: PositiveInt
-    z_channels: PositiveInt
+    tensors: Annotated[dict[Text, Text], Field(max_length=100)]
+    channels: Channels
+    z_channels: Channels
     scale_table: Annotated[
-        tuple[Annotated[FiniteFloat, Field(gt=0)], ...], Field(min_length=1, max_length=256)
+        tuple[Annotated[FiniteFloat, Field(ge=1 / MAX_SCALE, le=MAX_SCALE)], ...],
+        Field(min_length=1, max_length=256),
     ]
     """A codec's own ascends, a store's need not."""
-    z_offset: tuple[FiniteFloat, ...]
-    h_s_exact_to: PositiveInt | None = None
+    z_offset: Annotated[
+        tuple[Annotated[FiniteFloat, Field(ge=-MAX_SCALE, le=MAX_SCALE)], ...],
+        Field(max_length=MAX_CHANNELS),
+        FailFast(),
+    ]
+    h_s_exact_to: Annotated[Count, Field(ge=1)] | None = None
     """Up to this magnitude of ``z_hat`` (offset added) h_s is exact. Absent: it has fractions."""
     y_downsampling: Annotated[int, Field(ge=1, le=1024)] = 16
     z_downsampling: Annotated[int, Field(ge=1, le=65536)] = 64
@@ -127,24 +136,24 @@ class CodecInfo(Sparse):
 class Provenance(Sparse):
     """With what a store was made, and when."""
 
-    latentset: str
-    tensorflow: str
-    tensorflow_compression: str
+    latentset: Text
+    tensorflow: Text
+    tensorflow_compression: Text
     onednn: bool
-    device: str
-    cpu_isa: Annotated[str, Field(min_length=1)] | None = None
-    decoder: str
-    python: str
-    numpy: str
-    zarr: str
-    created: str
+    device: Text
+    cpu_isa: Annotated[Text, Field(min_length=1)] | None = None
+    decoder: Text
+    python: Text
+    numpy: Text
+    zarr: Text
+    created: Text
 
 
 class LatentsInfo(Frozen):
     """The store of latents that pixels were decoded from."""
 
     fingerprint: Sha256
-    resize: str
+    resize: Text
     provenance: Provenance
     measured: bool
 
@@ -185,22 +194,29 @@ class PixelInfo(Sparse):
 class SourceInfo(Frozen):
     """Which images a store was made from."""
 
-    kind: Annotated[str, Field(min_length=1)]
-    name: str
-    samples: NonNegativeInt
-    classes: tuple[str, ...]
+    kind: Annotated[Text, Field(min_length=1)]
+    name: Text
+    samples: Annotated[int, Field(ge=0, le=MAX_SAMPLES)]
+    classes: Annotated[tuple[Text, ...], Field(max_length=MAX_CLASSES), FailFast()]
     listing_sha256: Sha256
+
+    @field_validator("classes")
+    @classmethod
+    def _check_classes(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(classes)) < len(classes) or "" in classes:
+            raise ValueError("expected names of classes that differ, none of them empty")
+        return classes
 
 
 class Layout(Frozen):
     """How rows are divided into chunks and shards (docs/store-spec.md, 4)."""
 
-    chunk_rows: PositiveInt
-    shard_rows: PositiveInt
-    z_chunk_rows: NonNegativeInt
-    z_shard_rows: NonNegativeInt
-    shards: PositiveInt
-    target_shard_bytes: PositiveInt
+    chunk_rows: Annotated[Count, Field(ge=1)]
+    shard_rows: Annotated[Count, Field(ge=1)]
+    z_chunk_rows: Count
+    z_shard_rows: Count
+    shards: Annotated[int, Field(ge=1, le=MAX_SHARDS_READ)]
+    target_shard_bytes: Annotated[Count, Field(ge=1)]
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -220,7 +236,7 @@ class Described(Sparse):
     codec: CodecInfo | None = None
     pixels: PixelInfo | None = None
     arrays: tuple[ArrayName, ...]
-    resize: str
+    resize: Text
     source: SourceInfo
 
     @model_validator(mode="after")
@@ -337,7 +353,7 @@ def parse_header(value: Any, where: str) -> Header:
     if version not in get_args(FormatVersion):
         raise StoreFormatError(
             f"{where}: format_version: expected {' or '.join(get_args(FormatVersion))}, got "
-            f"{version!r}; read it with a LatentSet that knows it, or encode again with this one"
+            f"{version!r:.80}; read it with a LatentSet that knows it, or encode again with this"
         )
     try:
         return Header.model_validate(value)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentset.datasets.errors import StoreError
+from latentset.datasets.limits import MAX_SHARD_BYTES, MAX_SHARDS_READ
 from latentset.datasets.store.arrays import RowForm
 from latentset.datasets.store.header import Layout
 
@@ -18,7 +19,16 @@ SMALL_SHARDS = 16
 work and a job that is interrupted loses little."""
 
 SHARD_SAMPLES = 1024
-"""At most so many samples a shard, however small they are: a bound on the work of one task."""
+"""At most so many samples for each ``SHARD_BYTES`` of a shard, however small they are: a bound on
+the work of one task."""
+
+SHARD_BYTES = 32 << 20
+"""Usual size of a shard of the first array before compression: 341 images of 256x256 at 192
+channels, a quarter of a minute of one worker, some 5 MB on disk."""
+
+MAX_SHARDS = 10_000
+"""At most so many shards, larger ones where needed: ``y_hat/c`` has a folder for each, and file
+systems and hosts have limits (10,000 entries a folder on the Hugging Face Hub)."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +55,10 @@ def assign_rows(
             store without ``z_hat``.
         form: Of a row of ``y_hat``, or of ``pixels``.
         shard_bytes: Wanted size of a shard of that array before compression. Smaller for small
-            collections, larger where one sample is.
+            collections, larger where one sample is or there would be more than ``MAX_SHARDS``.
 
     Raises:
-        StoreError: No sample has rows.
+        StoreError: No sample has rows, or there are too many for ``MAX_SHARDS`` readable shards.
     """
     present = rows[rows > 0]
     if present.size == 0:
@@ -59,7 +69,15 @@ def assign_rows(
     padded = -(-rows // chunk_rows) * chunk_rows
     shard_rows = _shard_rows(padded, chunk_rows, form.bytes, shard_bytes)
 
-    filled = _fill_shards(padded, z_rows, shard_rows)
+    count = SHARD_SAMPLES * max(1, shard_bytes // SHARD_BYTES)
+    while len((filled := _fill_shards(padded, z_rows, shard_rows, count)).z_used) > MAX_SHARDS:
+        factor = -(-len(filled.z_used) // MAX_SHARDS)
+        shard_rows, count = shard_rows * factor, count * factor
+        if shard_rows * form.bytes > MAX_SHARD_BYTES:
+            raise StoreError(
+                f"{present.size:,} samples need more than {MAX_SHARDS:,} shards of "
+                f"{MAX_SHARD_BYTES >> 20} MiB, the most that is read: divide the set into stores"
+            )
     z_chunk_rows = min(Z_CHUNK_ROWS, max(filled.z_used))
     z_shard_rows = -(-max(filled.z_used) // max(1, z_chunk_rows)) * z_chunk_rows
     layout = Layout(
@@ -77,10 +95,16 @@ def append_rows(rows: NDArray[np.int64], z_rows: NDArray[np.int64], layout: Layo
     """Give further samples new shards, after those of a store and divided like them.
 
     Each sample must fit into a shard (:func:`fits`); only ``shards`` of the layout changes.
+    StoreError if it would have more shards than are read.
     """
     padded = -(-rows // layout.chunk_rows) * layout.chunk_rows
-    filled = _fill_shards(padded, z_rows, layout.shard_rows, layout.z_shard_rows)
+    count = SHARD_SAMPLES * max(1, layout.target_shard_bytes // SHARD_BYTES)
+    filled = _fill_shards(padded, z_rows, layout.shard_rows, count, layout.z_shard_rows)
     shards = layout.shards + len(filled.z_used)
+    if shards > MAX_SHARDS_READ:
+        raise StoreError(
+            f"expected at most {MAX_SHARDS_READ:,} shards, got {shards:,}: encode the store again"
+        )
     grown = layout.model_copy(update={"shards": shards})
     return filled.assign(grown, rows, z_rows, layout.shards)
 
@@ -118,6 +142,7 @@ def _fill_shards(
     padded: NDArray[np.int64],
     z_rows: NDArray[np.int64],
     shard_rows: int,
+    shard_samples: int,
     z_shard_rows: int | None = None,
 ) -> _Filled:
     """Fill one shard after the other; without ``z_shard_rows``, ``z_hat`` may take any rows."""
@@ -126,7 +151,7 @@ def _fill_shards(
     used, count, z_used = 0, 0, [0]
     for k, (need, z_need) in enumerate(zip(padded.tolist(), z_rows.tolist(), strict=True)):
         z_full = z_shard_rows is not None and z_used[-1] + z_need > z_shard_rows
-        if used + need > shard_rows or z_full or count == SHARD_SAMPLES:
+        if used + need > shard_rows or z_full or count == shard_samples:
             used, count = 0, 0
             z_used.append(0)
         shard[k] = len(z_used) - 1

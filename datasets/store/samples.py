@@ -1,6 +1,7 @@
 """The samples table: one row an image (docs/store-spec.md, 5)."""
 
 import io
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from latentset.datasets.errors import StoreCorruptError, StoreFormatError, expect
+from latentset.datasets.errors import (
+    StoreCorruptError,
+    StoreError,
+    StoreFormatError,
+    expect,
+)
+from latentset.datasets.limits import (
+    MAX_SAMPLE_TEXT_BYTES,
+    MAX_SWELLING,
+    SMALL_TABLE_BYTES,
+)
 from latentset.datasets.store.header import Header
+from latentset.datasets.store.parquet_pages import page_bytes
 
 SAMPLES = "samples.parquet"
 """Name of the object in a store of Zarr objects."""
@@ -59,8 +71,10 @@ def samples_schema(header: Header) -> pa.Schema:
 
 ROW_GROUP = 131072
 
+_ROW_BYTES = 100
+"""Bytes of a row in memory, without its texts."""
+
 _TEXTS = [field.name for field in SAMPLES_SCHEMA if pa.types.is_string(field.type)]
-_SWELLING = 1000
 
 
 def samples_bytes(table: pa.Table, header: Header) -> bytes:
@@ -83,62 +97,85 @@ def parse_samples(content: bytes, header: Header, where: str) -> pa.Table:
 
     Raises:
         StoreFormatError: A column is missing or of another type.
-        StoreCorruptError: The object is no Parquet, or a row points outside the arrays.
+        StoreCorruptError: The object is no Parquet, would take too much memory, or a row points
+            outside the arrays.
     """
+    where, schema = f"{where}: {SAMPLES}", samples_schema(header)
     try:
-        file = pq.ParquetFile(io.BytesIO(content))
-        found, rows = file.schema_arrow, file.metadata.num_rows
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise StoreCorruptError(f"{where}: {SAMPLES} cannot be read: {error}") from error
-    schema = samples_schema(header)
-    for field in schema:
-        if field.name not in found.names:
-            raise StoreFormatError(f"{where}: {SAMPLES}: column {field.name!r} is missing")
-        kind, what = found.field(field.name).type, f"{where}: {SAMPLES}: column {field.name!r}"
-        expect(what, field.type, kind, StoreFormatError)
-    expect(f"{where}: {SAMPLES}: rows (source.samples)", header.source.samples, rows)
-    _refuse_swollen(rows, content, where, "rows")
-    try:
+        _check_metadata(pq.ParquetFile(pa.BufferReader(content)), header, content, where)
         # Texts as dictionaries: one that is stored once and used a million times stays small.
-        file = pq.ParquetFile(io.BytesIO(content), read_dictionary=_TEXTS)
+        file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=_TEXTS)
         table = file.read(columns=schema.names)
-        _refuse_swollen(_text_bytes(table) // _SWELLING, content, where, "texts")
+        table.validate(full=True)
+        texts = {name: _text_sizes(table.column(name)) for name in _TEXTS}
+        for name, sizes in texts.items():
+            check_text_size(sizes[1], f"{where}: column {name!r}")
+        check_memory(table.num_rows, sum(total for total, _ in texts.values()), len(content), where)
         for field in schema:
             if not field.nullable and table.column(field.name).null_count:
-                raise StoreCorruptError(f"{where}: {SAMPLES}: column {field.name!r} holds nulls")
+                raise StoreCorruptError(f"{where}: column {field.name!r} holds nulls")
         table = table.cast(schema)
-    except (pa.ArrowException, OSError, IndexError) as error:
-        raise StoreCorruptError(f"{where}: {SAMPLES} cannot be read: {error}") from error
+    except StoreError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
+        raise StoreCorruptError(f"{where} cannot be read: {error!s:.400}") from error
     check_samples(table, header, where)
     return table
 
 
-def _refuse_swollen(count: int, content: bytes, where: str, what: str) -> None:
-    """Refuse a small object that would need much memory; a real one has some 60 bytes a row."""
-    if count > len(content):
+def _check_metadata(file: pq.ParquetFile, header: Header, content: bytes, where: str) -> None:
+    """Compare what a file says of itself with the header, before a page of it is read."""
+    metadata, found = file.metadata, file.schema_arrow
+    schema = samples_schema(header)
+    if len(set(found.names)) < len(found.names):
+        raise StoreFormatError(f"{where}: a column is there twice")
+    for field in schema:
+        if field.name not in found.names:
+            raise StoreFormatError(f"{where}: column {field.name!r} is missing")
+        kind = found.field(field.name).type
+        expect(f"{where}: column {field.name!r}", field.type, kind, StoreFormatError)
+    expect(f"{where}: rows (source.samples)", header.source.samples, metadata.num_rows)
+    check_memory(metadata.num_rows, page_bytes(content, metadata), len(content), where)
+
+
+def check_memory(rows: int, text_bytes: int, stored: int, where: str) -> None:
+    """Refuse a table of few stored bytes that would take much memory."""
+    needed = rows * _ROW_BYTES + text_bytes
+    if needed > SMALL_TABLE_BYTES + MAX_SWELLING * stored:
         raise StoreCorruptError(
-            f"{where}: {SAMPLES}: its {what} would swell {len(content)} bytes beyond measure"
+            f"{where}: expected at most {MAX_SWELLING} times its {stored:,} bytes in memory, "
+            f"got {needed:,}"
         )
 
 
-def _text_bytes(table: pa.Table) -> int:
-    """Bytes of all texts of a table whose texts are dictionaries."""
-    total = 0
-    for name in _TEXTS:
-        for piece in table.column(name).chunks:
-            lengths = pc.binary_length(piece.dictionary).take(piece.indices)
-            total += pc.sum(pc.cast(lengths, pa.int64())).as_py() or 0
-    return total
+def check_text_size(size: int, what: str) -> None:
+    """Refuse a text of a samples table that is too long."""
+    if size > MAX_SAMPLE_TEXT_BYTES:
+        raise StoreCorruptError(
+            f"{what}: expected texts of at most {MAX_SAMPLE_TEXT_BYTES:,} bytes, got {size:,}"
+        )
+
+
+def _text_sizes(column: pa.ChunkedArray) -> tuple[int, int]:
+    """Bytes of all texts of a column of dictionaries, and of its longest text."""
+    total, longest = 0, 0
+    for piece in column.chunks:
+        lengths = pc.cast(pc.binary_length(piece.dictionary), pa.int64())
+        total += pc.sum(lengths.take(piece.indices)).as_py() or 0
+        longest = max(longest, pc.max(lengths).as_py() or 0)
+    return total, longest
 
 
 def check_samples(table: pa.Table, header: Header, where: str) -> None:
     """Check that every sample with latents is inside the arrays and inside one shard.
 
-    The table has as many rows as the header says.
+    The table has as many rows as the header says; ``where`` names it in messages.
 
     Raises:
         StoreCorruptError: A row does not fit the header.
     """
+    if pc.count_distinct(table.column("id")).as_py() != table.num_rows:
+        raise StoreCorruptError(f"{where}: ids are not unique")
     outside = pc.match_substring_regex(table.column("path"), r"(^/)|((^|/)\.\.(/|$))")
     _refuse(table, outside.to_numpy(), "path leads out of the source", where)
     labels = table.column("label").to_numpy()
@@ -156,14 +193,15 @@ def check_samples(table: pa.Table, header: Header, where: str) -> None:
     z_rows = z_height * z_width
     start = column["first_row"] - column["shard"] * layout.shard_rows
     z_start = column["z_first_row"] - column["shard"] * layout.z_shard_rows
-    z_outside = (z_start < 0) | (z_start + z_rows > layout.z_shard_rows)
+    # Compared with a difference: near 2^63 a sum would overflow.
+    z_outside = (z_start < 0) | (z_start > layout.z_shard_rows - z_rows)
     z_stray = (z_rows == 0) & (column["z_first_row"] != -1)
     limit = np.int64(2**31)
     wrong: tuple[tuple[Any, str], ...] = (
         ((height < 1) | (width < 1) | (height > limit // np.maximum(width, 1)), "latent size"),
         ((column["shard"] < 0) | (column["shard"] >= layout.shards), "no such shard"),
         ((start < 0) | (start % layout.chunk_rows != 0), "first_row"),
-        (start + rows > layout.shard_rows, "its rows cross the end of its shard"),
+        (start > layout.shard_rows - rows, "its rows cross the end of its shard"),
         (np.where(z_rows > 0, z_outside, z_stray), "z_first_row"),
     )
     for mask, what in wrong:
@@ -174,4 +212,10 @@ def _refuse(table: pa.Table, wrong: Any, what: str, where: str) -> None:
     if wrong.any():
         k = int(np.argmax(wrong))
         name = table.column("id")[k].as_py()
-        raise StoreCorruptError(f"{where}: {SAMPLES}: row {k} ({name}): {what}")
+        raise StoreCorruptError(f"{where}: row {k} ({name}): {what}")
+
+
+def order_splits(names: Iterable[str]) -> list[str]:
+    """Names of splits in their usual order: train, val, test, others, none."""
+    usual = {"train": 0, "val": 1, "test": 2, "": 4}
+    return sorted(names, key=lambda name: (usual.get(name, 3), name))

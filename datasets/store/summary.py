@@ -1,26 +1,39 @@
 """What a store holds, as rows of a table for people."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from rich.markup import escape
 from rich.table import Table
 
 from latentset.datasets.store.arrays import ImageSizes
-from latentset.datasets.store.samples import OK, SAMPLES
+from latentset.datasets.store.samples import OK, SAMPLES, order_splits
 from latentset.datasets.store.store import Store
+from latentset.datasets.terminal import plain, printable
 
 _CLASSES_SHOWN = 6
 
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""What moves the cursor, colours the terminal or turns text around: names may hold it."""
+_REPEATED_SHOWN = 3
 
-_BRIEF = {"samples", "images", "rate", "PSNR", "MS-SSIM", "store", "against images"}
+_SEVERAL: tuple[tuple[str, Literal["split", "label"]], ...] = (
+    ("in several splits", "split"),
+    ("in several classes", "label"),
+)
+
+_BRIEF = {
+    "samples",
+    "in several splits",
+    "in several classes",
+    "images",
+    "rate",
+    "PSNR",
+    "MS-SSIM",
+    "store",
+    "against images",
+}
 
 
 def summarise(store: Store, brief: bool = False) -> list[tuple[str, str]]:
@@ -30,13 +43,63 @@ def summarise(store: Store, brief: bool = False) -> list[tuple[str, str]]:
     return [row for row in rows.items() if not brief or row[0] in _BRIEF]
 
 
+def store_json(store: Store) -> dict[str, Any]:
+    """What a store holds, complete or not, as values of JSON (docs/encoding.md)."""
+    found: dict[str, Any] = {
+        "store": str(store.location),
+        "format": store.format,
+        "complete": store.manifest is not None,
+        "fingerprint": store.fingerprint or None,
+        "header": store.header.model_dump(mode="json"),
+    }
+    if store.manifest is None:
+        return found
+    samples = store.samples
+    ok = samples.filter(pc.equal(samples.column("status"), OK))
+    rate = ok.column("rate_bpp").to_numpy()
+    return {
+        **found,
+        "samples": store.manifest.samples.model_dump(),
+        "splits": dict(Counter(samples.column("split").to_pylist())),
+        "statuses": dict(Counter(samples.column("status").to_pylist())),
+        "stored_bytes": dict(store.stored_bytes()),
+        "in_several_splits": images_in_several("split", ok),
+        "in_several_classes": images_in_several("label", ok),
+        "source_bytes": int(pc.sum(ok.column("source_bytes")).as_py() or 0),
+        "mean_rate_bpp": float(rate.mean()) if rate.size else None,
+    }
+
+
+def images_in_several(column: Literal["split", "label"], ok: pa.Table) -> list[list[str]]:
+    """Paths of each image that more than one split, or class, has, by the digest of its file."""
+    digests = ok.group_by("source_sha256").aggregate([(column, "count_distinct")])
+    several = pc.greater(digests[f"{column}_count_distinct"], 1)
+    repeated = digests.filter(several)["source_sha256"].combine_chunks()
+    paths: dict[str, list[str]] = {}
+    rows = ok.filter(pc.is_in(ok["source_sha256"], repeated)).select(["source_sha256", "path"])
+    for row in rows.to_pylist():
+        paths.setdefault(row["source_sha256"], []).append(row["path"])
+    return list(paths.values())
+
+
+def describe_several(ok: pa.Table) -> dict[str, str]:
+    """For splits and for classes, a line about images that are in more than one, if there are."""
+    rows = {}
+    for title, column in _SEVERAL:
+        if repeated := images_in_several(column, ok):
+            shown = "; ".join(" = ".join(paths) for paths in repeated[:_REPEATED_SHOWN])
+            more = "; …" if len(repeated) > _REPEATED_SHOWN else ""
+            rows[title] = f"{len(repeated)} images (equal SHA-256): {shown}{more}"
+    return rows
+
+
 def make_table(title: str, rows: Iterable[tuple[str, str]]) -> Table:
     """A table of two columns, name and value."""
-    table = Table(title=escape(printable(title)), show_header=False, title_justify="left")
+    table = Table(title=plain(title), show_header=False, title_justify="left")
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(escape(name), escape(printable(value)))
+        table.add_row(plain(name), plain(value))
     return table
 
 
@@ -51,11 +114,6 @@ def failed_lines(store: Store, limit: int) -> list[str]:
     if failed.num_rows > limit:
         lines.append(f"  … and {failed.num_rows - limit} more (samples.parquet has all)")
     return lines
-
-
-def printable(text: str) -> str:
-    """Replace control characters, which would command a terminal."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def format_bytes(count: float) -> str:
@@ -80,9 +138,10 @@ def _content(store: Store, ok: pa.Table) -> dict[str, str]:
     rows["complete"] = "yes"
     rows["samples"] = f"{counts.total}: {counts.ok} with {header.noun}, {counts.failed} failed"
     splits = Counter(store.samples.column("split").to_pylist())
-    rows["splits"] = ", ".join(f"{name or '(none)'} {n}" for name, n in splits.items())
+    rows["splits"] = ", ".join(f"{k or '(none)'} {splits[k]}" for k in order_splits(splits))
     shown = ", ".join(names[:_CLASSES_SHOWN]) + (", …" if len(names) > _CLASSES_SHOWN else "")
     rows["classes"] = f"{len(names)}: {shown}" if names else "none"
+    rows |= describe_several(ok)
     rows["images"] = _describe_sizes(ok.column("height"), ok.column("width"))
     grids = "latent grids" if header.pixels is None else "stored images"
     rows[grids] = _describe_sizes(ok.column("latent_height"), ok.column("latent_width"))
@@ -124,8 +183,9 @@ def _size(store: Store, ok: pa.Table) -> dict[str, str]:
         sizes = zip(ok.column("height").to_pylist(), ok.column("width").to_pylist(), strict=True)
         pixels = np.array([np.prod(of_image.coded(h, w)) for h, w in sizes], np.float64)
         coded = float((rate * pixels).sum()) / 8
-        rows["codec's own strings" if store.header.codec else "files"] = (
-            f"{format_bytes(coded)} by rate_bpp; the store is {total / coded:.2f} times that"
+        rows["codec's own bitstreams" if store.header.codec else "files"] = (
+            f"{format_bytes(coded)} by rate_bpp"
+            + (f"; the store is {total / coded:.2f} times that" if coded else "")
         )
     if source := int(pc.sum(ok.column("source_bytes")).as_py() or 0):
         times = f"the store is {total / source:.3f} times that"

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
-from latentset.datasets.errors import StoreError
+from latentset.datasets.errors import StoreCorruptError, StoreError
 from latentset.datasets.storage.access import reading
-from latentset.datasets.storage.atomic import PARTIAL
-from latentset.datasets.storage.location import Bucket, Folder, Location
+from latentset.datasets.storage.atomic import PARTIAL, check_writable
+from latentset.datasets.storage.folder import NotRegularError, is_left_by_system
+from latentset.datasets.storage.location import METADATA_BYTES, Bucket, Folder, Location
 from latentset.datasets.store.header import ATTRIBUTE, parse_object
 from latentset.datasets.store.manifest import MANIFEST, parse_manifest
 
@@ -18,11 +20,7 @@ def refuse_nested(location: Location) -> None:
 
     The target itself may be a store.
     """
-    if (
-        isinstance(location, Bucket)
-        and not location.is_web
-        and "/" not in location.url.partition("://")[2]
-    ):
+    if isinstance(location, Bucket) and "/" not in location.url.partition("://")[2]:
         raise StoreError(  # what is beside it, its .job, would be another bucket
             f"{location} is a whole bucket: expected a name in it, for instance "
             f"{location}/store.zarr"
@@ -35,9 +33,15 @@ def refuse_nested(location: Location) -> None:
             )
         if _is_store(above):
             raise StoreError(
-                f"{location} is inside the store {above}, which would not be sound with another "
-                f"store in it: {_FREE}. Nothing was changed there"
+                f"{location} is inside the store {above}, which would not be sound with it: "
+                f"{_FREE}. Nothing was changed there"
             )
+
+
+def check_output(target: Path) -> None:
+    """Raise an error if a file could not be written there, or would be inside a store."""
+    refuse_nested(Folder(target))
+    check_writable(target)
 
 
 def _above(location: Location) -> Iterator[Location]:
@@ -45,7 +49,7 @@ def _above(location: Location) -> Iterator[Location]:
     if isinstance(location, Folder):
         for folder in location.path.resolve().parents:
             yield Folder(folder)
-    elif not location.is_web:
+    elif isinstance(location, Bucket):
         scheme, _, names = location.url.partition("://")
         while "/" in names:
             names = names.rpartition("/")[0]
@@ -68,8 +72,8 @@ def _is_store(location: Location) -> bool:
 def _read(location: Location, path: str) -> bytes | None:
     """Read a small object; None if it is missing, or if only what is below may be read."""
     absent = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
-    with reading(f"{location}/{path}"), suppress(*absent):
-        return location.read(path)
+    with reading(f"{location}/{path}"), suppress(*absent, NotRegularError, StoreCorruptError):
+        return location.read(path, METADATA_BYTES)
     return None
 
 
@@ -82,4 +86,4 @@ def is_free(location: Location) -> bool:
         raise StoreError(
             f"{location}: a store cannot be written there; name a folder, s3://…, gs://…"
         )
-    return all(PARTIAL in path for path in sizes)
+    return all(PARTIAL in path or is_left_by_system(path) for path in sizes)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from latentset.paper import published
-from latentset.paper.experiments import TITLES, data_sets, experiments, sweeps
+from latentset.paper.experiments import SCRATCH_TITLES, TITLES, data_sets, experiments, sweeps
 from latentset.paper.recipes import load_recipe
 from latentset.paper.report.runs import DISTILLED, Group
 from latentset.train.models.blocks import PUBLISHED, Blocks
@@ -22,7 +22,7 @@ def data_set_title(name: str) -> str:
 def setting_title(setting: str) -> str:
     """Title of a setting, distilled or not, in the paper."""
     plain = setting.removesuffix(DISTILLED)
-    return TITLES.get(plain, plain) + setting[len(plain) :]
+    return (TITLES | SCRATCH_TITLES).get(plain, plain) + setting[len(plain) :]
 
 
 def codec_order(codec: str) -> tuple[str, int]:
@@ -79,7 +79,7 @@ def describe_runs(data_set: str, groups: Iterable[Group]) -> list[str]:
     for recipe in recipes:
         distilled = DISTILLED if recipe.distill.logits else ""
         title = setting_title(recipe.paper.setting if recipe.paper else recipe.name)
-        if recipe.paper and title in TITLES.values():
+        if recipe.paper and title in (TITLES | SCRATCH_TITLES).values():
             network = f"{describe_network(recipe)}, {recipe.schedule.epochs} epochs"
             networks.setdefault(network, {})[title + distilled] = None
         if difference := "; ".join(_differences(recipe)):

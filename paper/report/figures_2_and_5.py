@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from latentset.datasets.errors import StoreError
 from latentset.datasets.store import Store
+from latentset.datasets.store.statistics import measure_channels
 from latentset.paper.report.output import Part, new_figure, save_picture, write_csv
 from latentset.paper.report.stores import Stores
 
@@ -31,7 +32,8 @@ def write_figure2(stores: Stores, folder: Path) -> Part:
     panels = figure.subplots(1, len(stores.latents), sharey=True, squeeze=False)[0]
     rows = []
     for axes, store in zip(panels, stores.latents, strict=True):
-        source, codec, values = store.header.source.name, _codec(store), nonzero_fractions(store)
+        source, codec = store.header.source.name, _codec(store)
+        values = 1 - measure_channels(store, "y_hat").zeros
         rows += [
             {"source": source, "codec": codec, "channel": k, "nonzero": round(float(value), 6)}
             for k, value in enumerate(values)
@@ -44,18 +46,6 @@ def write_figure2(stores: Stores, folder: Path) -> Part:
     write_csv(folder / "figure2.csv", rows)
     save_picture(figure, folder / "figure2.svg")
     return Part(("figure2.svg", "figure2.csv"))
-
-
-def nonzero_fractions(store: Store) -> NDArray[np.float64]:
-    """Fraction of values of each channel of y_hat, over all samples, that are not zero: (C,)."""
-    array, shard_rows = store.array("y_hat"), store.header.layout.shard_rows
-    nonzero = np.zeros(array.shape[1], np.int64)
-    for first in range(0, array.shape[0], shard_rows):
-        nonzero += np.count_nonzero(array[first : first + shard_rows], axis=0)
-    # Rows between samples are zero: they add nothing above, and are not counted here. A sample that
-    # failed has none.
-    heights, widths = (store.samples[f"latent_{side}"].to_numpy() for side in ("height", "width"))
-    return nonzero / max(1, int((heights.astype(np.int64) * widths).sum()))
 
 
 def _codec(store: Store) -> str:

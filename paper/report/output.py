@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from latentset.datasets.storage.atomic import atomic_file, write_atomically
+from latentset.datasets.terminal import printable
 
 NOTHING = "–"
 """Cell of what was not measured, or is not in the paper."""
@@ -42,7 +43,9 @@ def write_csv(
     text = io.StringIO()
     writer = csv.DictWriter(text, columns or rows[0], lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:
+        cells = {key: printable(v) if isinstance(v, str) else v for key, v in row.items()}
+        writer.writerow(cells)
     write_atomically(path, text.getvalue())
 
 
@@ -51,7 +54,9 @@ def markdown(
 ) -> str:
     """Write a table in Markdown, all columns but those titled ``left`` aligned right."""
     rule = ["---" if title in left else "---:" for title in titles]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in (titles, rule, *rows))
+    shown = [[printable(cell).replace("|", "\\|") for cell in cells] for cells in (titles, *rows)]
+    shown.insert(1, rule)
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in shown)
 
 
 def number(value: float | None, digits: int) -> str:
@@ -72,10 +77,14 @@ def new_figure(width: float, height: float) -> Any:
 def save_picture(figure: Any, path: Path, caption: str = "") -> None:
     """Write a figure as SVG, without date and random names, or as PNG, a caption below it."""
     import matplotlib as mpl
+    from matplotlib.text import Text
 
     if caption:
         width = int(figure.get_figwidth() * 20)
         figure.supxlabel(textwrap.fill(caption, width), fontsize=7)
+    for text in figure.findobj(Text):  # names are no formulas
+        text.set_text("\n".join(map(printable, text.get_text().split("\n"))))
+        text.set_parse_math(False)
     kind = path.suffix.removeprefix(".")
     metadata = {"Date": None} if kind == "svg" else {}
     with mpl.rc_context({"svg.hashsalt": "latentset"}), atomic_file(path) as partial:

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from latentset.datasets.errors import TrainingError
 from latentset.datasets.storage.atomic import write_atomically
+from latentset.datasets.store.target_checks import check_output
 from latentset.paper.report.captions import data_set_title, name_networks
 from latentset.paper.report.figures_2_and_5 import write_figure2, write_figure5
 from latentset.paper.report.figures_6_and_7 import write_figure6, write_figure7
 from latentset.paper.report.output import Part
+from latentset.paper.report.paired import write_differences
 from latentset.paper.report.results import ResultLine, draw, gather, write_tables
 from latentset.paper.report.runs import NO_RUNS, Groups, find_runs, find_unfinished, group_runs
 from latentset.paper.report.stores import Stores
@@ -22,6 +24,7 @@ PAGE = "report.md"
 
 ITEMS = {
     "table1": "Table 1: accuracy at each rate",
+    "differences": "Differences between networks, paired by seed",
     "table2": "Table 2: what one image costs",
     "table3": "Table 3: what each part is worth",
     "figure2": "Figure 2: how many values of each channel of ŷ are not zero",
@@ -40,8 +43,8 @@ class WrittenReport:
     """Every recipe and store."""
     parts: dict[str, Part]
     """By the keys of :data:`ITEMS`."""
-    unfinished: list[Path]
-    """Folders of runs that were started and have no result: left out."""
+    left_out: list[str]
+    """Runs that have no result, or cannot be read, and why."""
 
 
 def write_report(
@@ -62,7 +65,7 @@ def write_report(
 
     Raises:
         TrainingError: There is nothing to report on, a folder has no finished run, runs cannot be
-            averaged, or a file cannot be read.
+            averaged, or a file of times cannot be read.
         StoreError: A store cannot be used.
     """
     if not runs and not latents and codec_times is None:
@@ -71,7 +74,9 @@ def write_report(
             "(--latents STORE: Figures 2 and 5, Table 2), or times of the codecs (--codec-times "
             "FILE: Table 2), got none of them"
         )
-    found, unfinished = find_runs(runs), find_unfinished(runs)
+    check_output(folder / PAGE)
+    left_out = [f"{run} is not finished" for run in find_unfinished(runs)]
+    found = find_runs(runs, left_out)
     stores = Stores.open(latents, pixels)
     times = read_codec_times(codec_times) if codec_times else None
     lines, data_sets = gather(found), group_runs(found)
@@ -85,6 +90,7 @@ def write_report(
         costs = write_table2(data_sets, times, folder, timing=timing)
     parts = {
         "table1": write_table1(data_sets, stores, folder),
+        "differences": write_differences(data_sets, stores, folder),
         "table2": costs,
         "table3": write_table3(data_sets, folder),
         "figure2": write_figure2(stores, folder),
@@ -92,14 +98,14 @@ def write_report(
         "figure6": write_figure6(data_sets, stores, folder),
         "figure7": write_figure7(data_sets, stores, folder),
     }
-    write_atomically(folder / PAGE, _page(data_sets, parts, len(unfinished), bool(lines)))
-    return WrittenReport(lines, parts, unfinished)
+    write_atomically(folder / PAGE, _page(data_sets, parts, len(left_out), bool(lines)))
+    return WrittenReport(lines, parts, left_out)
 
 
 def _page(
     data_sets: Mapping[str, Groups],
     parts: Mapping[str, Part],
-    unfinished: int,
+    left_out: int,
     with_runs: bool,
 ) -> str:
     lines = ["# Report", ""]
@@ -113,11 +119,13 @@ def _page(
         )
     if with_runs:
         lines.append("- all runs: [results.md](results.md), [results.csv](results.csv)")
-    if unfinished:
-        lines.append(f"- left out, because not finished: {unfinished} runs")
+    if left_out:
+        lines.append(f"- left out, because not finished or not readable: {left_out} runs")
     lines += [""] if lines[-1] else []
     for name, title in ITEMS.items():
         part = parts[name]
+        if part == Part(remark=NO_RUNS):
+            continue
         lines += [f"## {title}", ""]
         if part.files:
             lines += [", ".join(f"[{file}]({file})" for file in part.files), ""]

@@ -2,14 +2,17 @@
 
 import re
 import statistics
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from latentset.datasets.storage.atomic import write_atomically
+from latentset.datasets.terminal import printable
 from latentset.paper.report.output import markdown, new_figure, save_picture, write_csv
 from latentset.paper.report.runs import DISTILLED, Run, group_seeds
 
@@ -19,6 +22,15 @@ TERMINAL = ("recipe", "codec", "bpp", "store MB", "top-1 %", "top-5 %")
 LEFT = ("recipe", "codec", "split")
 CODEC = re.compile(rf"-(msssim|mse)-\d+({DISTILLED})?$")
 """The end of a recipe's name that names its codec."""
+
+
+_WIDE = 110
+"""Columns of a terminal that need not fold names."""
+
+_NAME_WIDTH = 19
+
+LEAST_SPAN = 20.0
+"""Percentage points that the picture's axis spans at least: less makes noise look like a result."""
 
 
 @dataclass(frozen=True)
@@ -85,17 +97,22 @@ def write_tables(lines: Sequence[ResultLine], folder: Path) -> None:
     write_atomically(folder / "results.md", table)
 
 
-def make_table(lines: Sequence[ResultLine]) -> Table:
-    """Make a table for the terminal: the columns that matter most, without settings of Table 3."""
+def make_table(lines: Sequence[ResultLine], width: int) -> Table:
+    """Make a table for the terminal: the columns that matter most, without settings of Table 3.
+
+    Names are folded at their hyphens where ``width``, in columns, is small.
+    """
+    name_width = _NAME_WIDTH if width < _WIDE else width
+    titles = list(TERMINAL)
+    if len({line.measured_on for line in lines}) > 1:
+        titles[titles.index("store MB")] = "split"
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for title in TERMINAL:
-        if title in LEFT:
-            table.add_column(title, overflow="fold")
-        else:
-            table.add_column(title, justify="right", no_wrap=True)
+    for title in titles:
+        table.add_column(title, justify="left" if title in LEFT else "right", no_wrap=True)
     for line in _without_table3(lines):
         cells = dict(zip(TITLES, _cells(line), strict=True))
-        table.add_row(*(cells[title] for title in TERMINAL))
+        folded = {title: textwrap.fill(printable(cells[title]), name_width) for title in LEFT}
+        table.add_row(*(Text({**cells, **folded}[title]) for title in titles))
     return table
 
 
@@ -115,11 +132,14 @@ def draw(lines: Sequence[ResultLine], path: Path) -> None:
         axes.errorbar(
             [line.rate_bpp for line in own],
             [100 * line.top1 for line in own],
-            yerr=[100 * line.top1_spread for line in own],
+            yerr=[100 * line.top1_spread for line in own] if own[0].seeds > 1 else None,
             marker="o",
             capsize=3,
             label=label,
         )
+    low, high = axes.get_ylim()
+    if (missing := LEAST_SPAN - (high - low)) > 0:
+        axes.set_ylim(low - missing / 2, high + missing / 2)
     measured = ", ".join(sorted({line.measured_on for line in lines}))
     axes.set_xlabel("bits per pixel (mean)")
     axes.set_ylabel(f"top-1 accuracy ({measured}), %")

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from latentset.datasets.errors import TrainingError, describe_invalid
+from latentset.datasets.errors import TrainingError
 from latentset.paper.report.output import NOTHING
 from latentset.train.recipe.recipe import FROM_RECIPE, TORCHVISION, Recipe, differences
 from latentset.train.run.run_files import RECIPE, RESULT, read_result
-from latentset.train.run.run_folder import Start
+from latentset.train.run.run_folder import read_start
 
 NO_RUNS = "no runs of the paper's recipes (latentset recipes lists them)"
 """Why tables and figures of runs are missing."""
@@ -95,13 +93,15 @@ def cell(group: Group | None) -> str:
     return f"{group.top1:.1f}{spread} ({len(group.runs)})"
 
 
-def find_runs(folders: Iterable[Path]) -> list[Run]:
+def find_runs(folders: Iterable[Path], unreadable: list[str] | None = None) -> list[Run]:
     """Read all finished runs below some folders, in the order of their paths.
 
+    What is wrong with a run that cannot be read is added to ``unreadable``; None raises it.
+
     Raises:
-        TrainingError: A folder has no finished run, or a file of one cannot be read.
+        TrainingError: A folder has no finished run that can be read.
     """
-    runs = []
+    runs: list[Run] = []
     for folder in folders:
         found = sorted(folder.rglob(RESULT)) if folder.is_dir() else []
         if not found:
@@ -109,17 +109,28 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
                 f"{folder}: expected finished runs ({RESULT}) in it, found none; "
                 "latentset train writes that file when it ends"
             )
-        runs += [read_run(path.parent) for path in found]
+        wrong: list[TrainingError] = []
+        for path in found:
+            try:
+                runs.append(read_run(path.parent))
+            except TrainingError as error:
+                wrong.append(error)
+        if wrong and (unreadable is None or len(wrong) == len(found)):
+            raise wrong[0]
+        if unreadable is not None:
+            unreadable += map(str, wrong)
     return runs
 
 
 def read_run(folder: Path) -> Run:
     """Read a finished run."""
     result = read_result(folder)
-    start = read_start(folder, "Leave the run out, or train it again")
+    remedy = "Leave the run out, or train it again"
+    start = read_start(folder, remedy) if (folder / RECIPE).exists() else None
     test, best = result["test"], result["best"]
     if test:
-        split, top1, top5 = "test", test["top1"], test["top5"]
+        split = result.get("test_split") or "test"  # older runs do not name it
+        top1, top5 = test["top1"], test["top5"]
     elif best:
         split, top1, top5 = "val", best["val_top1"], best["val_top5"]
     else:
@@ -144,18 +155,6 @@ def find_unfinished(folders: Iterable[Path]) -> list[Path]:
     """Find the folders of runs that were started and have no result, in order."""
     started = dict.fromkeys(path.parent for one in folders for path in sorted(one.rglob(RECIPE)))
     return [folder for folder in started if not (folder / RESULT).exists()]
-
-
-def read_start(folder: Path, remedy: str) -> Start | None:
-    """Read how a run was started, if it was; ``remedy`` ends the message where that cannot be."""
-    path = folder / RECIPE
-    try:
-        return Start.model_validate_json(path.read_bytes()) if path.exists() else None
-    except ValidationError as error:
-        raise TrainingError(
-            f"{path} cannot be read; was it written by another version? {remedy}. "
-            f"{describe_invalid(error)}"
-        ) from error
 
 
 def group_runs(runs: Iterable[Run]) -> dict[str, dict[Key, Group]]:
@@ -188,8 +187,9 @@ def group_seeds(runs: Sequence[Run]) -> Group:
     first, seeds = runs[0], [run.seed for run in runs]
     if len(set(seeds)) < len(seeds):
         raise TrainingError(
-            f"{first.name}: expected runs of different seeds, got seeds {seeds}; "
-            "name the folders of the runs that are meant"
+            f"{first.name}: expected runs of different seeds, got seeds {seeds} in "
+            f"{', '.join(str(run.folder) for run in runs)}; name the folders of the runs that are "
+            "meant (latentset report RUN …)"
         )
     for run in runs[1:]:
         changed = []

@@ -1,11 +1,10 @@
 """Table 1: Anchor 1, Anchor 2, cResNet and FA-cResNet at each codec."""
 
-import statistics
 from collections.abc import Mapping
 from pathlib import Path
 
 from latentset.datasets.storage.atomic import write_atomically
-from latentset.paper.experiments import TITLES
+from latentset.paper.experiments import SCRATCH_TITLES, TITLES
 from latentset.paper.report.captions import (
     data_set_title,
     describe_runs,
@@ -15,13 +14,13 @@ from latentset.paper.report.captions import (
     sort_codecs,
 )
 from latentset.paper.report.output import NOTHING, Part, markdown, number, write_csv
-from latentset.paper.report.runs import DISTILLED, NO_RUNS, Group, Groups, cell
+from latentset.paper.report.runs import DISTILLED, NO_RUNS, Groups, cell
 from latentset.paper.report.stores import Stores
 
 SETTINGS = ("anchor2", "cresnet", "fa-cresnet")
 """Columns beside Anchor 1's."""
 
-FURTHER = tuple(f"{setting}{DISTILLED}" for setting in SETTINGS)
+FURTHER = (*SCRATCH_TITLES, *(f"{setting}{DISTILLED}" for setting in SETTINGS))
 """Columns after the paper's, where there are such runs."""
 
 
@@ -47,7 +46,7 @@ def write_table1(data_sets: Mapping[str, Groups], stores: Stores, folder: Path) 
         if rates := stores.describe_rates(groups):
             lines.append(f"bpp: {rates}")
         text += f"\n## {data_set_title(name)}\n\n" + "".join(f"{line}\n" for line in lines)
-        text += "\n" + _table(name, groups, stores) + _differences(name, groups)
+        text += "\n" + _table(name, groups, stores)
     write_atomically(folder / "table1.md", text)
     return Part(("table1.md", "table1.csv"))
 
@@ -75,35 +74,3 @@ def _table(name: str, groups: Groups, stores: Stores) -> str:
         cells += [cell(groups.get((setting, codec))) for setting in further]
         rows.append(cells)
     return markdown(titles, rows, left=("codec",))
-
-
-def _differences(name: str, groups: Groups) -> str:
-    """How far FA-cResNet is above the others: the paper's claim."""
-    rows = []
-    for codec in sort_codecs(codec for _, codec in groups):
-        fa_cresnet = groups.get(("fa-cresnet", codec))
-        for setting in ("cresnet", "anchor2"):
-            other = groups.get((setting, codec))
-            if fa_cresnet is None or other is None:
-                continue
-            papers = papers_top1(name, "fa-cresnet", codec), papers_top1(name, setting, codec)
-            papers_cell = f"{papers[0] - papers[1]:+.1f}" if papers[0] and papers[1] else NOTHING
-            ours = _paired(fa_cresnet, other)
-            rows.append([fa_cresnet.codec_name, setting_title(setting), ours, papers_cell])
-    if not rows:
-        return ""
-    return (
-        "\nFA-cResNet's top-1 less that of another, points; mean over the seeds that both have, "
-        "± standard deviation of the differences (n - 1), number of those seeds in parentheses:\n"
-        "\n"
-    ) + markdown(["codec", "less", "points", "paper's"], rows, left=("codec", "less"))
-
-
-def _paired(one: Group, other: Group) -> str:
-    """The difference seed by seed: seeds that only one has say nothing of it."""
-    ours, theirs = ({run.seed: 100 * run.top1 for run in group.runs} for group in (one, other))
-    found = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
-    if not found:
-        return f"{NOTHING} (no common seed)"
-    spread = f" ± {statistics.stdev(found):.1f}" if len(found) > 1 else ""
-    return f"{statistics.mean(found):+.1f}{spread} ({len(found)})"

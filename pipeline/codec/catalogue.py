@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-import platformdirs
-
-from latentset.datasets.errors import CodecGraphError, CodecNotFoundError, FetchError
+from latentset.datasets.errors import CodecGraphError, CodecNotFoundError, FetchError, suggest
+from latentset.datasets.storage.folder import user_cache
 
 SUFFIX = ".metagraph"
 
@@ -62,7 +61,7 @@ def cache_folder(cache: Path | None = None) -> Path:
         return cache
     if named := os.environ.get("LATENTSET_CACHE"):
         return Path(named)
-    return Path(platformdirs.user_cache_dir("latentset")) / "codecs"
+    return user_cache() / "codecs"
 
 
 def record_path(path: Path) -> Path:
@@ -131,9 +130,11 @@ def locate_codec(name_or_path: str, cache: Path | None = None) -> Path:
             f"the codec {name_or_path} is not in {folder}: run 'latentset codec fetch "
             f"{name_or_path}', or put its file {name_or_path}{SUFFIX} there"
         )
+    hint = suggest(name_or_path, (entry.name for entry in list_codecs(cache)))
     raise CodecNotFoundError(
         f"no codec {name_or_path!r}: it is no file, not shipped (there are: "
         f"{', '.join(shipped) or 'none'}), and not in {folder}. 'latentset codec list' shows all"
+        f"{hint}"
     )
 
 

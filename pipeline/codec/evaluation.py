@@ -2,22 +2,24 @@
 
 import bisect
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from latentset.datasets.errors import SourceError
+from latentset.datasets.errors import ImageError, SourceError
+from latentset.datasets.sources.images import read_image
+from latentset.datasets.sources.tree import list_images
+from latentset.datasets.terminal import printable
 from latentset.pipeline.codec.load.codec import load_codec
 from latentset.pipeline.codec.load.selfcheck import string_bits
 from latentset.pipeline.codec.msssim import SMALLEST_SIDE
-from latentset.pipeline.codec.train.crops import list_images
 from latentset.pipeline.tensorflow_setup import tf
 
 Pixels = NDArray[np.uint8]
@@ -94,29 +96,40 @@ def jpeg_at_rate(images: Sequence[Pixels], rate_bpp: float) -> Figures:
     return Figures(*((1 - weight) * low + weight * high).tolist())
 
 
-def read_images(folder: Path) -> dict[str, Pixels]:
-    """Read the images below a folder that are large enough for MS-SSIM, by their path below it."""
+def read_images(folder: Path, console: Console) -> dict[str, Pixels]:
+    """Read the images below a folder that are large enough for MS-SSIM, by their path below it.
+
+    Those that are left out are printed with the reason.
+    """
     images = {}
     for path in list_images(folder):
+        name = str(path.relative_to(folder.resolve()))
         try:
-            with Image.open(path) as image:
-                pixels = np.asarray(image.convert("RGB"))
-        except (UnidentifiedImageError, OSError):
-            continue
-        if min(pixels.shape[:2]) >= SMALLEST_SIDE:
-            images[str(path.relative_to(folder))] = pixels
+            pixels = read_image(path)
+            if min(pixels.shape[:2]) < SMALLEST_SIDE:
+                size = "{}x{} pixels".format(*pixels.shape[:2])
+                what = f"{size}: MS-SSIM needs sides of {SMALLEST_SIDE}"
+                raise ImageError(what, "too_small")
+        except ImageError as error:
+            line = printable(f"left out: {name}: {error.status}: {error}")
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            images[name] = pixels
     if not images:
         raise SourceError(
-            f"{folder}: no image of at least {SMALLEST_SIDE} pixels, as MS-SSIM needs"
+            f"{folder}: none of its images can be measured (above); MS-SSIM needs sides of at "
+            f"least {SMALLEST_SIDE} pixels"
         )
     return images
 
 
-def evaluate_codec(metagraph: Path, images: Path, *, console: Console) -> CodecFigures:
-    """Encode the images below a folder to real strings, decode them and measure the result."""
+def evaluate_codec(
+    metagraph: Path, images: Mapping[str, Pixels], *, console: Console
+) -> CodecFigures:
+    """Encode images to real bitstreams, decode them and measure the result."""
     codec = load_codec(str(metagraph))
     codec.check_decoding()
-    pixels = list(read_images(images).values())
+    pixels = list(images.values())
     figures = []
     for image in track(pixels, codec.info.name, console=console, disable=not console.is_terminal):
         channels = codec.sender(image)
@@ -129,7 +142,7 @@ def figures_table(evaluated: Sequence[CodecFigures]) -> Table:
     """Return the means of some codecs as a table for the console."""
     table = Table(title="Means over images; JPEG at the same mean rate")
     for i, column in enumerate(_COLUMNS):
-        table.add_column(column, justify="left" if i == 0 else "right")
+        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
     for figures in evaluated:
         table.add_row(*_row(figures))
     return table

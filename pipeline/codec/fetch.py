@@ -7,17 +7,19 @@ the form of ``sha256sum``, and a later file of that name must be the same.
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
-import fsspec
-from fsspec.callbacks import Callback
 from rich.console import Console
-from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
+from rich.progress import DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from latentset.datasets.errors import CodecError, CodecNotFoundError, FetchError
+from latentset.datasets.errors import (
+    CodecError,
+    CodecNotFoundError,
+    FetchError,
+    StoreError,
+    suggest,
+)
 from latentset.datasets.storage.atomic import atomic_file, write_atomically
+from latentset.datasets.storage.location import open_location
 from latentset.pipeline.codec.catalogue import (
     PUBLISHED,
     SUFFIX,
@@ -29,6 +31,9 @@ from latentset.pipeline.codec.catalogue import (
 
 PUBLISHED_URL = "https://storage.googleapis.com/tensorflow_compression/metagraphs"
 """Where the authors publish (tensorflow/compression, ``models/tfci.py``)."""
+
+_MAX_BYTES = 1 << 30
+"""Of a codec's file; the weights of the largest published one take 48 MB."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -48,8 +53,8 @@ def fetch_codec(
 ) -> FetchedCodec:
     """Put a codec into the cache folder; a file that is there already is checked alike.
 
-    ``url_prefix`` is a URL that fsspec opens, the folder of ``NAME.metagraph``; by default that of
-    the codecs' authors.
+    ``url_prefix`` is the location of ``NAME.metagraph``, as a store's; by default that of the
+    codecs' authors.
 
     Raises:
         CodecNotFoundError: The name is not that of a published codec, and no URL is given.
@@ -63,7 +68,7 @@ def fetch_codec(
     if url_prefix is None and name not in PUBLISHED:
         raise CodecNotFoundError(
             f"{name!r} is not a published scale hyperprior ('latentset codec list' shows them); "
-            f"--url-prefix says where another codec is"
+            f"--url-prefix says where another codec is{suggest(name, PUBLISHED)}"
         )
     path = cache_folder(cache) / (name + SUFFIX)
     if path.is_file():
@@ -71,12 +76,15 @@ def fetch_codec(
     url = f"{(url_prefix or PUBLISHED_URL).rstrip('/')}/{name}{SUFFIX}"
     try:
         with atomic_file(path) as partial:
-            _download(url, partial, name, console)
+            _download(url_prefix or PUBLISHED_URL, name, partial, console)
             sha256 = _accept(partial, path, name, url)
     except CodecError:
         raise
     except OSError as error:
-        raise FetchError(f"cannot write {path}: {error}") from error
+        raise FetchError(
+            f"cannot write {path}: {error.strerror or error}. Name another folder with --cache or "
+            "LATENTSET_CACHE"
+        ) from error
     return FetchedCodec(name, path, sha256, True)
 
 
@@ -109,47 +117,28 @@ def _accept(found: Path, path: Path, name: str, origin: str) -> str:
     return file.sha256
 
 
-def _download(url: str, path: Path, name: str, console: Console) -> None:
-    columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
+def _download(prefix: str, name: str, path: Path, console: Console) -> None:
+    url, size = f"{prefix.rstrip('/')}/{name}{SUFFIX}", 0
+    columns = (TextColumn("{task.description}"), DownloadColumn(), TransferSpeedColumn())
     bar = Progress(*columns, console=console, disable=not console.is_terminal)
     task = bar.add_task(name, total=None)
-
-    def show(size: int | None, value: int, **_: object) -> None:
-        bar.update(task, total=size, completed=value)
-
     if not console.is_terminal:
         console.print(f"fetching {name}", highlight=False)
-    callback = Callback(hooks={"bar": show})
     try:
-        if url.startswith("file:"):
-            # A URL writes a space as %20; fsspec takes a file's path as it stands.
-            url = url2pathname(urlsplit(url).path)
-        system, location = fsspec.core.url_to_fs(url, **_client_options(url))
-        with bar:
-            system.get_file(location, str(path), callback=callback)
+        with bar, path.open("wb") as file:
+            for piece in open_location(prefix).stream(name + SUFFIX):
+                size += file.write(piece)
+                if size > _MAX_BYTES:
+                    raise FetchError(
+                        f"{url} is refused: expected at most {_MAX_BYTES} bytes, got more; nothing "
+                        "was kept"
+                    )
+                bar.update(task, completed=size)
     except FileNotFoundError as error:
         raise FetchError(f"there is nothing at {url} (404 or no such file)") from error
-    except Exception as error:  # of a client, an event loop or a disk: one thing to the caller
-        reason = str(error) or type(error).__name__
-        raise FetchError(f"the download of {url} failed: {reason}; nothing was kept") from error
-    size = path.stat().st_size
-    if callback.size is not None and size != callback.size:
-        raise FetchError(
-            f"{url} is {size} bytes long, {callback.size} were announced; nothing was kept"
-        )
+    except (StoreError, OSError) as error:
+        if isinstance(error, FetchError):
+            raise
+        raise FetchError(f"the download of {url} failed: {error}; nothing was kept") from error
     if not console.is_terminal:
         console.print(f"fetched {name}: {size} bytes", highlight=False)
-
-
-def _client_options(url: str) -> dict[str, Any]:
-    if not url.startswith(("http://", "https://")):
-        return {}
-    import aiohttp
-
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)  # seconds
-    # trust_env: proxies as the environment names them. A length is of the file itself only
-    # where the server does not compress on the way.
-    return {
-        "client_kwargs": {"trust_env": True, "timeout": timeout},
-        "headers": {"Accept-Encoding": "identity"},
-    }

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from latentset.datasets.errors import StoreError
-from latentset.datasets.sources import Source
+from latentset.datasets.sources import ImageRoot, Source
 from latentset.datasets.storage.location import Location, open_location
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.arrays import rows_of
@@ -22,13 +22,12 @@ from latentset.datasets.store.samples import OK
 from latentset.pipeline.decode.decode_task import (
     DecodeTask,
     decode_shard,
-    digest_of,
     read_original,
 )
 from latentset.pipeline.jobs.cluster import connect
 from latentset.pipeline.jobs.coder import load_encoder_of, read_software
 from latentset.pipeline.jobs.options import DEFAULTS, JobOptions
-from latentset.pipeline.jobs.plan import FileFacts, Plan, find_plan, make_plan
+from latentset.pipeline.jobs.plan import FileFacts, Plan, creation_time, find_plan, make_plan
 from latentset.pipeline.jobs.progress import ProgressView
 from latentset.pipeline.jobs.settings import Settings
 from latentset.pipeline.jobs.target import Target, choose_container, lock_targets, look_at
@@ -41,7 +40,7 @@ def decode(
     options: JobOptions = DEFAULTS,
     *,
     codec: str | None = None,
-    originals: Path | None = None,
+    originals: ImageRoot | None = None,
 ) -> JobResult:
     """Decode a store of latents into a store of pixels, or resume such a job.
 
@@ -58,8 +57,9 @@ def decode(
         JobError: Another job is at work on the target, workers were lost or differ, or an image
             is not the one that was encoded.
     """
+    creation_time()  # a bad SOURCE_DATE_EPOCH is refused now
     latents, view = open_store(store), options.view
-    originals = originals.absolute() if originals is not None else None
+    originals = originals.absolute() if isinstance(originals, Path) else originals
     target = _describe_target(latents, open_location(pixels), codec, originals, options)
     with ExitStack() as stack:
         if not target.is_finished:
@@ -75,7 +75,7 @@ def decode(
                 engine=options.engine,
                 leases=leases,
                 latents=latents.location,
-                manifest_sha256=digest_of(latents),
+                manifest_sha256=latents.manifest_sha256,
                 originals=originals,
             )
             (result,) = make_stores(workers, decode_shard, task, [target], [plan], view, "decoding")
@@ -87,7 +87,7 @@ def _describe_target(
     latents: Store,
     pixels: Location,
     codec: str | None,
-    originals: Path | None,
+    originals: ImageRoot | None,
     options: JobOptions,
 ) -> Target:
     """Look at everything that the job needs before anything is written."""

@@ -3,13 +3,12 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from latentset.datasets.errors import CodecError, ImageError, JobError, SourceError
-from latentset.datasets.sources import resolve_inside
+from latentset.datasets.sources import ImageRoot, resolve_inside
 from latentset.datasets.sources.images import decode_image, read_bytes
 from latentset.datasets.sources.resize import ResizeRule
 from latentset.datasets.storage.location import Location
@@ -39,14 +38,14 @@ class DecodeTask(ShardTask):
     """The store of latents."""
     manifest_sha256: str
     """Digest of its manifest: what the client has seen."""
-    originals: Path | None
+    originals: ImageRoot | None
     """Root of the images to compare with; None compares with nothing."""
 
 
-def decode_shard(task: DecodeTask, index: int, report: Callable[[int], None]) -> ShardDone:
+def decode_shard(index: int, task: DecodeTask, report: Callable[[int, int], None]) -> ShardDone:
     """Decode one shard, unless its record says that this was done.
 
-    ``report`` is called with the number of samples done so far.
+    ``report`` is called with the shard and the number of samples done so far.
 
     Raises:
         JobError: The worker's software, codec or latents are not the client's, an image is
@@ -79,7 +78,7 @@ def decode_shard(task: DecodeTask, index: int, report: Callable[[int], None]) ->
         plan = sample.plan
         return sizes.coded(plan.height, plan.width) if sample.status == OK else (0, 0)
 
-    with enough_memory(index):
+    with enough_memory(index, rows):
         codec = load_planned(task.engine, target.codec, header)
         if codec is None:
             raise JobError(f"{target.job}: expected a plan of pixels that are decoded")
@@ -94,7 +93,7 @@ def decode_shard(task: DecodeTask, index: int, report: Callable[[int], None]) ->
                     _measure(task.originals, latents.header.resize, sample, image)
                 buffer.put(sample.plan.first_row, rule.apply(image))
             count += len(batch)
-            report(count)
+            report(index, count)
         task.check_leases()
         write_shard(target, plan, index, buffer.rows(), samples, rate_bpp)
     return ShardDone(len(rows), (False,))
@@ -120,7 +119,7 @@ def _decode(
         raise JobError(f"samples {first!r} to {last!r} cannot be decoded: {error}") from error
 
 
-def _measure(root: Path, resize: str, sample: Sample, decoded: NDArray[np.uint8]) -> None:
+def _measure(root: ImageRoot, resize: str, sample: Sample, decoded: NDArray[np.uint8]) -> None:
     """Compare a decoded image with its original."""
     from latentset.pipeline.decode.quality import mean_ms_ssim, psnr_db
 
@@ -130,7 +129,7 @@ def _measure(root: Path, resize: str, sample: Sample, decoded: NDArray[np.uint8]
     sample.ms_ssim = mean_ms_ssim(original, decoded)
 
 
-def read_original(root: Path, path: str, sha256: str) -> bytes:
+def read_original(root: ImageRoot, path: str, sha256: str) -> bytes:
     """Read the image that a sample was encoded from; JobError if it is missing or another one."""
     advice = "give the root that the latents were encoded from, or leave --originals out"
     try:
@@ -149,14 +148,9 @@ def read_original(root: Path, path: str, sha256: str) -> bytes:
 def open_latents_once(location: Location, manifest_sha256: str) -> Store:
     """Open latents, or take those that this process has opened; JobError if they are others."""
     store = open_store(location)
-    if digest_of(store) != manifest_sha256:
+    if store.manifest_sha256 != manifest_sha256:
         raise JobError(
             f"{location}: this worker sees other latents than the client: is that the same file "
             "system for all? Or were they changed just now (encode --retry-failed)?"
         )
     return store
-
-
-def digest_of(store: Store) -> str:
-    """SHA-256 of a store's manifest, which names everything else in it; empty without one."""
-    return sha256_of(store.manifest.to_bytes()) if store.manifest else ""

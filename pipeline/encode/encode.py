@@ -7,25 +7,37 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
-from latentset.datasets.errors import JobError
+from latentset.datasets.errors import JobError, StoreError
 from latentset.datasets.sources import Source
 from latentset.datasets.storage.location import open_location
 from latentset.datasets.storage.lock import Lease
+from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.arrays import RowForm, rows_of
 from latentset.datasets.store.header import (
     ARRAYS,
     PIXEL_ARRAYS,
     ArrayName,
     PixelInfo,
+    SourceInfo,
     format_version_of,
 )
 from latentset.datasets.store.scales import number_scales
+from latentset.datasets.terminal import printable
+from latentset.pipeline.cpu_isa import CpuIsa, choose_cpu_isa
 from latentset.pipeline.encode.encode_task import EncodeTask, encode_shard, refuse_planned
+from latentset.pipeline.encode.repeated import describe_repeated
 from latentset.pipeline.encode.retry import finish_retry, retry_failed
 from latentset.pipeline.jobs.cluster import Workers, connect
 from latentset.pipeline.jobs.coder import IMAGES, NO_CODEC
 from latentset.pipeline.jobs.options import JobOptions
-from latentset.pipeline.jobs.plan import FileFacts, Plan, find_plan, make_plan
+from latentset.pipeline.jobs.plan import (
+    FileFacts,
+    Plan,
+    creation_time,
+    describe_enlarged,
+    find_plan,
+    make_plan,
+)
 from latentset.pipeline.jobs.settings import Settings, describe_source
 from latentset.pipeline.jobs.shard import check_leases
 from latentset.pipeline.jobs.target import Target, choose_container, lock_targets, look_at
@@ -77,10 +89,14 @@ def encode_all(
         JobError: Another job is at work on a target, workers were lost or differ, or a codec gives
             values that do not fit.
     """
-    options = _require_possible(stores, options)
+    creation_time()  # a bad SOURCE_DATE_EPOCH is refused now
+    options, described = _require_possible(stores, options), describe_source(source)
+    complete = [_find_complete(where, codec, described, options) for where, codec in stores]
+    if not options.retry_failed and None not in complete:
+        return [JobResult(store, was_complete=True) for store in complete if store is not None]
     with ExitStack() as stack:
         workers = cache(lambda: stack.enter_context(connect(options)))
-        targets = _describe_targets(source, stores, options, workers)
+        targets = _describe_targets(described, stores, options, workers)
         open_targets = [t for t in targets if options.retry_failed or not t.is_finished]
         locked, leases = lock_targets(open_targets, options.view.say, stack)
         locked = [finish_retry(target, options.view.say) for target in locked]
@@ -134,8 +150,53 @@ def _require_possible(
     return replace(options, engine=IMAGES)
 
 
+def _find_complete(
+    where: Path | str, codec: str, source: SourceInfo, options: EncodeOptions
+) -> Store | None:
+    """A store that this command has completed, without workers and codecs.
+
+    None also where only they can tell. Versions of software are not compared: nothing is computed.
+    """
+    location, engine = open_location(where), options.engine
+    container = choose_container(location, options.format)
+    identity = None if engine is IMAGES else engine.identify(codec)
+    try:
+        store = open_store(location)
+    except StoreError:
+        return None
+    header, info = store.header, store.header.codec
+    found = (
+        header.source,
+        header.pixels,
+        None if info is None else (info.name, info.sha256),
+        header.arrays,
+        header.resize,
+        store.format,
+        header.layout.target_shard_bytes,
+    )
+    wanted = (
+        source,
+        PixelInfo(kind="original") if identity is None else None,
+        identity,
+        _arrays_of(identity is None, options),
+        str(options.resize),
+        container,
+        options.shard_bytes,
+    )
+    if engine.fix_cpu_isa and (header.provenance.cpu_isa or CpuIsa.native) != choose_cpu_isa():
+        return None
+    left = location.beside(".job") / store.fingerprint / "store.zarr"  # by a kill
+    return store if found == wanted and not Path(str(left)).exists() else None
+
+
+def _arrays_of(pixels: bool, options: EncodeOptions) -> tuple[ArrayName, ...]:
+    if pixels:
+        return PIXEL_ARRAYS
+    return (*ARRAYS, "sigma_hat") if options.sigma_hat else ARRAYS
+
+
 def _describe_targets(
-    source: Source,
+    source: SourceInfo,
     stores: Sequence[tuple[Path | str, str]],
     options: EncodeOptions,
     workers: GetWorkers,
@@ -148,13 +209,10 @@ def _describe_targets(
     local = workers() if options.scheduler is None and options.queue is None else None
     used = [] if options.engine is IMAGES else codecs
     software, infos = load_codecs(local, options.engine, used)
-    described = describe_source(source)
     targets = []
     for (where, _), codec in zip(stores, codecs, strict=True):
         location, info = open_location(where), infos.get(codec)
-        arrays: tuple[ArrayName, ...] = PIXEL_ARRAYS
-        if info is not None:
-            arrays = (*ARRAYS, "sigma_hat") if options.sigma_hat else ARRAYS
+        arrays = _arrays_of(info is None, options)
         settings = Settings(
             codec=None if info is None else number_scales(info),
             pixels=PixelInfo(kind="original") if info is None else None,
@@ -164,7 +222,7 @@ def _describe_targets(
             ),
             container=choose_container(location, options.format),
             resize=str(options.resize),
-            source=described,
+            source=source,
             target_shard_bytes=options.shard_bytes,
             software=software,
         )
@@ -185,9 +243,14 @@ def _plan(
     facts: list[FileFacts] = []
     if None in found.values():
         paths = source.samples["path"].to_pylist()
-        facts = read_headers(workers(), source.root, paths, options.view)
+        facts = read_headers(workers(), source.root, paths, options.resize, options.view)
         check_leases(leases)
     plans = [found[t.store] or make_plan(t.job, source, t.settings, facts, form) for t in targets]
+    if facts and (text := describe_enlarged(plans[0])):
+        options.view.say(text)
+    if facts:
+        for where, images in describe_repeated(source, plans[0].table()).items():
+            options.view.say(f"{where}: {printable(images)}")
     for target, plan in zip(targets, plans, strict=True):
         if not plan.same_images(plans[0]):
             raise JobError(

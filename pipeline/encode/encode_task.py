@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from math import isfinite
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +20,8 @@ from latentset.datasets.errors import (
     SourceError,
     StoreError,
 )
-from latentset.datasets.sources import resolve_inside
-from latentset.datasets.sources.images import decode_image, read_bytes
+from latentset.datasets.sources import ImageRoot, resolve_inside
+from latentset.datasets.sources.images import decode_image, is_clipped, read_bytes
 from latentset.datasets.sources.resize import ResizeRule
 from latentset.datasets.store.digests import sha256_of
 from latentset.datasets.store.samples import OK
@@ -52,16 +51,16 @@ _GIVEN_UP = (
 class EncodeTask(ShardTask):
     """What every task of an encode job carries."""
 
-    source: Path
+    source: ImageRoot
     """Root of the images."""
     fail: bool
     """Stop at an image that cannot be encoded."""
 
 
-def encode_shard(task: EncodeTask, index: int, report: Callable[[int], None]) -> ShardDone:
+def encode_shard(index: int, task: EncodeTask, report: Callable[[int, int], None]) -> ShardDone:
     """Encode one shard of every store, unless its record says that this was done.
 
-    ``report`` is called with the number of samples done so far.
+    ``report`` is called with the shard and the number of samples done so far.
 
     Raises:
         ImageFailedError: An image cannot be encoded and ``task.fail`` is set.
@@ -80,7 +79,7 @@ def encode_shard(task: EncodeTask, index: int, report: Callable[[int], None]) ->
         return ShardDone(len(rows), reused)
 
     samples = [Sample(row) for row in rows]
-    with enough_memory(index):
+    with enough_memory(index, rows):
         # The thread that decodes starts before codecs are loaded.
         rule = ResizeRule.parse(plans[0].header.resize)
         batches = decode_batches(samples, task.source, rule, task.batch)
@@ -103,11 +102,12 @@ def encode_shard(task: EncodeTask, index: int, report: Callable[[int], None]) ->
             for sample in batch:
                 sample.pixels = None
             count += len(batch)
-            report(count)
+            report(index, count)
         task.check_leases()
         for target, plan, encoder in shards:
             write_shard(target, plan, index, encoder.buffer.rows(), samples, encoder.rate_bpp)
-    return ShardDone(len(rows), reused)
+    clipped = tuple(sample.plan.path for sample in samples if sample.is_clipped)
+    return ShardDone(len(rows), reused, clipped)
 
 
 def refuse_failed(path: str, status: str, reason: str) -> None:
@@ -126,7 +126,7 @@ def refuse_planned(plan: Plan) -> None:
 
 
 def decode_batches(
-    samples: Sequence[Sample], source: Path, rule: ResizeRule, size: int
+    samples: Sequence[Sample], source: ImageRoot, rule: ResizeRule, size: int
 ) -> Iterator[list[Sample]]:
     """Read, hash, decode and resize images in a thread while the codec works on earlier ones.
 
@@ -154,7 +154,7 @@ def decode_batches(
     return take()
 
 
-def _decode(batch: list[Sample], root: Path, rule: ResizeRule) -> list[Sample]:
+def _decode(batch: list[Sample], root: ImageRoot, rule: ResizeRule) -> list[Sample]:
     """Read each file once: hash it, and decode and resize it from memory."""
     for sample in batch:
         plan = sample.plan
@@ -167,6 +167,7 @@ def _decode(batch: list[Sample], root: Path, rule: ResizeRule) -> list[Sample]:
             planned, now = f"{plan.source_bytes} bytes", f"{len(content)}"
             if len(content) == plan.source_bytes:
                 pixels = decode_image(content)
+                sample.is_clipped = is_clipped(content, pixels)
                 if pixels.shape[:2] == (plan.height, plan.width):
                     sample.pixels = rule.apply(pixels)
                     continue

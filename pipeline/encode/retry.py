@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from latentset.datasets.errors import JobError, StoreCorruptError
 from latentset.datasets.sources import Source
+from latentset.datasets.sources.resize import ResizeRule
 from latentset.datasets.storage.location import Folder, Location
 from latentset.datasets.storage.lock import Lease
 from latentset.datasets.store import Store, open_store
@@ -98,7 +99,8 @@ def retry_failed(
             f"{current} are changed: make one of it first (latentset convert STORE NEW)"
         )
     retry, paths = target.job / "retry", source.samples["path"].take(failed).to_pylist()
-    facts = read_headers(workers(), source.root, paths, view)
+    rule = ResizeRule.parse(target.settings.resize)
+    facts = read_headers(workers(), source.root, paths, rule, view)
     check_leases(leases)
     plan = _plan(store, target.settings, retry, source, failed, facts)
     staged = retry / "objects"
@@ -115,7 +117,7 @@ def retry_failed(
         stage(store, staged, samples, records)
         install(target.objects, staged)
         if target.is_hdf5:
-            pack_hdf5(target, task.check_leases, view.say)
+            pack_hdf5(target, task.check_leases, view)
     _remove(retry)
     still = pc.sum(pc.not_equal(samples["status"], OK)).as_py() or 0
     retried = Retried(samples=plan.samples, repaired=failed.size - still)
@@ -149,8 +151,8 @@ def _plan(
     columns, rows, z_rows = measure_samples(settings, [facts[k] for k in order])
     placed = append_rows(rows, z_rows, layout)
     header = store.header.model_copy(update={"layout": placed.layout})
-    samples = source.samples.take(failed[order])
-    return write_plan(retry, header, settings, samples, columns, placed, layout.shards)
+    tried = replace(source, samples=source.samples.take(failed[order]))
+    return write_plan(retry, header, settings, tried, columns, placed, layout.shards)
 
 
 def merge_samples(before: pa.Table, retried: pa.Table) -> pa.Table:

@@ -7,9 +7,11 @@ import atexit
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
+from importlib.util import find_spec
 from multiprocessing import active_children, resource_tracker
 from queue import Empty, SimpleQueue
 from time import monotonic, sleep
@@ -24,6 +26,8 @@ from distributed.scheduler import KilledWorker
 from latentset.datasets.errors import JobError
 from latentset.pipeline.jobs.jobqueue import start_queue
 from latentset.pipeline.jobs.options import JobOptions
+
+PACKAGE = "latentset"
 
 CONNECT_TIMEOUT_S = 30
 """Seconds to wait for a scheduler."""
@@ -65,6 +69,8 @@ _LOCAL_HINT = (
     "--batch, and run the same command again"
 )
 
+_MEMORY_HINT = "use fewer --workers or a smaller --batch, and run the same command again"
+
 _dask: Any = distributed  # it says that it is typed, but most of it is not
 
 _LOST = (
@@ -95,6 +101,7 @@ class Workers:
         self._limit_s = limit_s
         self._say, self._hint, self._check, self._progress = say, hint, check, progress
         self._since = self._said = monotonic()
+        self._seen = False
 
     def count(self) -> int:
         """Number of workers that there are now."""
@@ -108,15 +115,21 @@ class Workers:
                 sleep(min(1.0, POLL_S))
 
     def map(
-        self, function: Callable[..., Any], *arguments: Any, **shared: Any
+        self,
+        function: Callable[..., Any],
+        *arguments: Any,
+        describe: Callable[[int], str] = lambda _: _MEMORY_HINT,
+        **shared: Any,
     ) -> Generator[tuple[int, Any]]:
         """Run a function once for each item; yield its number and the result, in any order.
 
         Use it in ``contextlib.closing``: when it is closed early, what has not started is
         cancelled. ``shared`` is given to every call. What a call raises is raised, and a JobError
-        where workers or the scheduler were lost.
+        where workers or the scheduler were lost; it has what ``describe`` gives for the number of
+        an item at which workers died.
         """
         futures: list[Any] = []
+        numbers: dict[str, int] = {}
         try:
             with _connection():
                 futures = self._client.map(
@@ -129,6 +142,11 @@ class Workers:
                 for _ in futures:
                     key, result = self._next(done)
                     yield numbers[key], result
+        except KilledWorker as error:
+            what = describe(numbers[str(error.task)])
+            raise JobError(
+                f"workers died again and again at the same task, often for lack of memory: {what}"
+            ) from error
         finally:
             with suppress(Exception):  # the scheduler may be gone, and why is being raised
                 self._client.cancel(futures, force=True)
@@ -159,10 +177,12 @@ class Workers:
         self._check()
         now = monotonic()
         if self.count():
-            self._since = self._said = now
+            self._since, self._said, self._seen = now, now, True
             return
         waited = now - self._since
         text = f"no worker for {waited:.0f} s: {self._hint()}"
+        if self._seen:
+            text += ". Those that were there have ended: look at what they printed"
         if waited > self._limit_s:
             raise JobError(text)
         if now - self._said > REMIND_S:
@@ -191,11 +211,6 @@ def _connection() -> Iterator[None]:
     """Put into words what happens to workers and to the connection with the scheduler."""
     try:
         yield
-    except KilledWorker as error:
-        raise JobError(
-            f"workers died again and again at the same task: {error}. Often they ran out of "
-            "memory: use fewer --workers or a smaller --batch, and run the same command again"
-        ) from error
     except _LOST as error:
         raise JobError(
             f"the connection to the Dask scheduler was lost: {error!r}. "
@@ -216,25 +231,28 @@ def connect(options: JobOptions) -> Iterator[Workers]:
         if options.queue is not None:
             with _ctrl_c_for_client_alone():
                 queue = stack.enter_context(start_queue(options.queue, options.workers or 1))
-                client = stack.enter_context(
-                    _closing(_dask.Client(queue.cluster, set_as_default=False))
-                )
+                client = stack.enter_context(_closing(_make_client(queue.cluster)))
             say(queue.describe())
             workers = Workers(
                 client, options.wait_s, say, queue.hint, queue.check, queue.count_result
             )
             workers.wait()
+            _require_package(client)
         elif options.scheduler is not None:
             client = stack.enter_context(_closing(_connect_to(options.scheduler)))
+            _require_package(client)
             hint = (
                 f"the scheduler has none. Start some: dask worker {options.scheduler} --nthreads 1"
             )
             workers = Workers(client, options.wait_s, say, lambda: hint)
             if not workers.count():
                 say(f"waiting for a worker: {hint}")
-            workers.wait()
+                workers.wait()
+                _require_package(client)
         else:
-            client = stack.enter_context(_local(options.workers or CPU_COUNT))
+            count = options.workers or CPU_COUNT
+            say(f"starting {count} worker{'s' if count > 1 else ''}")
+            client = stack.enter_context(_local(count))
             workers = Workers(client, LOST_S, say, lambda: _LOCAL_HINT)
         yield workers
 
@@ -255,7 +273,7 @@ def _silenced() -> Iterator[None]:
 
 def _connect_to(scheduler: str) -> Any:
     try:
-        return _dask.Client(scheduler, timeout=CONNECT_TIMEOUT_S, set_as_default=False)
+        return _make_client(scheduler, timeout=CONNECT_TIMEOUT_S)
     except TypeError as error:
         # This is how Dask says that there are no certificates.
         raise JobError(
@@ -269,6 +287,32 @@ def _connect_to(scheduler: str) -> Any:
             "the address (tls://… where it speaks TLS) and its certificates, or leave "
             "--scheduler out to use this machine"
         ) from error
+
+
+def _require_package(client: Any) -> None:
+    """Refuse a scheduler or workers whose environments lack this package; JobError names them.
+
+    They would fail at the first task, and some of them end without a word to the client.
+    """
+    with _connection():
+        found = {"the scheduler": client.run_on_scheduler(find_spec, PACKAGE)}
+        for address, spec in client.run(find_spec, PACKAGE, on_error="ignore").items():
+            found[f"the worker {address}"] = spec
+    lacking = [who for who, spec in found.items() if spec is None]
+    if lacking:
+        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        raise JobError(
+            f"{lacking[0]}{more} cannot import {PACKAGE}: start it in the client's environment, "
+            f"where Python is {sys.executable}"
+        )
+
+
+def _make_client(target: Any, **options: Any) -> Any:
+    """A client; on a busy machine its thread may take longer to start than Dask asserts, 10 s."""
+    for _ in range(2):
+        with suppress(AssertionError):
+            return _dask.Client(target, set_as_default=False, **options)
+    return _dask.Client(target, set_as_default=False, **options)
 
 
 @contextmanager
@@ -320,7 +364,7 @@ def _local(workers: int) -> Iterator[Any]:
                     "there memory for it? Then run the same command again"
                 ) from error
             stack.enter_context(_closing(cluster))
-            client = stack.enter_context(_closing(_dask.Client(cluster, set_as_default=False)))
+            client = stack.enter_context(_closing(_make_client(cluster)))
             client.run(atexit.register, os._exit, 0)  # TensorFlow takes half a second to clean up
         yield client
 

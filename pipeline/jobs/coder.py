@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from latentset.datasets.errors import CodecError, JobError
 from latentset.datasets.sources.images import decoder_version
 from latentset.datasets.store import Store
+from latentset.datasets.store.digests import sha256_of
 from latentset.datasets.store.header import CodecInfo, Header
 from latentset.datasets.store.scales import number_scales
+from latentset.pipeline.codec.catalogue import SUFFIX, locate_codec
 from latentset.pipeline.cpu_isa import CpuIsa, fix_cpu_isa
 from latentset.pipeline.jobs.settings import Software, software_of
 
@@ -47,8 +49,10 @@ class Engine:
     """Takes a codec's name or path, and ``self_check=``; one process a job checks it."""
     environment: Callable[[], Mapping[str, str]]
     """Names what computes: the fields of ``Software`` but the decoder."""
+    identify: Callable[[str], tuple[str, str]]
+    """Gives a codec's name and SHA-256 without loading it; CodecNotFoundError if there is none."""
     fix_cpu_isa: Callable[[str], None] | None = None
-    """Chooses the vector instructions; called before the others."""
+    """Chooses the vector instructions; called before ``load`` and ``environment``."""
 
 
 def _load_with_tensorflow(codec: str, /, *, self_check: bool) -> Coder:
@@ -63,7 +67,12 @@ def _tensorflow_environment() -> Mapping[str, str]:
     return environment()
 
 
-TENSORFLOW = Engine(_load_with_tensorflow, _tensorflow_environment, fix_cpu_isa)
+def _identify_file(codec: str) -> tuple[str, str]:
+    path = locate_codec(codec)
+    return path.name.removesuffix(SUFFIX), sha256_of(path.read_bytes())
+
+
+TENSORFLOW = Engine(_load_with_tensorflow, _tensorflow_environment, _identify_file, fix_cpu_isa)
 """The engine of real jobs. TensorFlow is imported when it is first used."""
 
 NO_CODEC = "none"
@@ -74,7 +83,7 @@ def _plain_environment() -> Mapping[str, str]:
     return {"tensorflow": "", "tensorflow_compression": "", "onednn": "0", "device": "CPU"}
 
 
-IMAGES = Engine(_load_with_tensorflow, _plain_environment)
+IMAGES = Engine(_load_with_tensorflow, _plain_environment, _identify_file)
 """The engine of jobs that store the images themselves: no codec is loaded, and no TensorFlow."""
 
 _loading = threading.Lock()
@@ -127,13 +136,13 @@ def load_planned(engine: Engine, name: str, header: Header) -> Coder | None:
 def load_encoder_of(store: Store, info: CodecInfo, codec: str | None, engine: Engine) -> Coder:
     """Load the codec that a store was encoded with, by its own name if ``codec`` is None."""
     name = codec or info.name
-    found = engine.load(name, self_check=True)
-    if found.info.sha256 != info.sha256:
+    _, sha256 = engine.identify(name)
+    if sha256 != info.sha256:
         raise CodecError(
             f"{store.location} was encoded by {info.name} with sha256 {info.sha256}, but "
-            f"{name} has {found.info.sha256}: give the codec's file with --codec"
+            f"{name} has {sha256}: give the codec's file with --codec"
         )
-    return found
+    return engine.load(name, self_check=True)
 
 
 def read_software(engine: Engine) -> Software:

@@ -15,6 +15,7 @@ from latentset.datasets.store.digests import describe_object
 from latentset.datasets.store.samples import OK, samples_schema
 from latentset.datasets.store.zarr.writer import finish_store, metadata_objects
 from latentset.pipeline.jobs.plan import Plan
+from latentset.pipeline.jobs.progress import ProgressView
 from latentset.pipeline.jobs.shard import ShardRecord, read_record
 from latentset.pipeline.jobs.target import Target, discard
 
@@ -25,9 +26,7 @@ _RECORDED = {
 """Columns that come from the records."""
 
 
-def finish(
-    target: Target, plan: Plan, check: Callable[[], None], say: Callable[[str], None]
-) -> None:
+def finish(target: Target, plan: Plan, check: Callable[[], None], view: ProgressView) -> None:
     """Finish a store all of whose shards are done; JobError if one is not.
 
     ``check`` raises a JobError if this job does not hold the lock any more.
@@ -52,19 +51,30 @@ def finish(
         ],
     )
     if target.is_hdf5:
-        pack_hdf5(target, check, say)
+        pack_hdf5(target, check, view)
 
 
-def pack_hdf5(target: Target, check: Callable[[], None], say: Callable[[str], None]) -> None:
+def pack_hdf5(target: Target, check: Callable[[], None], view: ProgressView) -> None:
     """Convert the job's Zarr store to HDF5; the file gets its name when it is whole.
 
     After a kill the same command converts again.
     """
-    say(f"{target.store}: converting to HDF5")
     made, path = target.job / "store.h5", Path(str(target.store))
     discard(made)
     target.job.sweep()
-    convert(open_store(target.objects), made, "hdf5", lambda *_: check())
+    store = open_store(target.objects)
+    images = store.samples.num_rows
+
+    def report(what: str, shard: int, shards: int) -> None:
+        check()
+        if shard == 0:
+            view.begin("converting to HDF5" if what == "converting" else what, images)
+        view.update(images * shard // shards, images)
+
+    try:
+        convert(store, made, "hdf5", report)
+    finally:
+        view.end()
     Path(str(made)).replace(path)
     flush(path.parent)
     discard(target.objects)

@@ -196,7 +196,7 @@ class Queue:
             raise JobError(
                 f"{self.ended} jobs ended and not one task: a walltime of {self.shape.walltime} is "
                 "too short for the start of a worker and one shard. Ask for more "
-                f"({where_configured(self.kind, 'walltime')}), or make --shard-mib smaller"
+                f"({where_configured(self.kind, 'walltime')}), or make --shard-bytes smaller"
             )
 
 
@@ -211,7 +211,7 @@ def start_queue(kind: str, maximum: int) -> Iterator[Queue]:
     except ImportError as error:
         raise MissingEnvironmentError(
             f"--cluster {kind} needs dask-jobqueue, which is not installed here ({error}): "
-            "pip install 'latentset[encode,cluster]'"
+            "pip install '.[encode,cluster]' in its clone"
         ) from error
     cluster_class: Any = getattr(dask_jobqueue, QUEUES[kind].cluster)
     command = cluster_class.job_cls.submit_command

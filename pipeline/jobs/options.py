@@ -4,12 +4,9 @@ from dataclasses import dataclass, field
 
 from latentset.datasets.sources.resize import ResizeRule
 from latentset.datasets.store.formats import Format
+from latentset.datasets.store.layout import SHARD_BYTES
 from latentset.pipeline.jobs.coder import TENSORFLOW, Engine
 from latentset.pipeline.jobs.progress import ProgressView
-
-SHARD_BYTES = 32 << 20
-"""Default size of a shard of ``y_hat`` before compression: 341 images of 256x256 at 192 channels,
-a quarter of a minute of one worker, some 5 MB on disk."""
 
 WAIT_S = 3600.0
 """Seconds without a worker of a scheduler or a queue after which the job stops."""

@@ -14,7 +14,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from importlib.metadata import version as version_of
 from itertools import pairwise
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import NonNegativeInt, ValidationError
@@ -32,16 +34,20 @@ from latentset.datasets.errors import (
     JobError,
     SourceError,
     StoreError,
+    StoreUnreachableError,
     describe_invalid,
 )
-from latentset.datasets.sources import Source, resolve_inside
+from latentset.datasets.sources import Source, open_root, resolve_inside
 from latentset.datasets.sources.images import read_size
-from latentset.datasets.storage.location import Location
+from latentset.datasets.sources.resize import ResizeRule
+from latentset.datasets.storage.location import Folder, Location, read_if_there
+from latentset.datasets.store import Store
 from latentset.datasets.store.arrays import ImageSizes, RowForm
 from latentset.datasets.store.digests import sha256_of
 from latentset.datasets.store.header import Described, Frozen, Header, Provenance, Sha256
 from latentset.datasets.store.layout import Assignment, assign_rows
 from latentset.datasets.store.samples import OK
+from latentset.datasets.terminal import printable
 from latentset.datasets.version import __version__
 from latentset.pipeline.jobs.settings import Settings
 
@@ -51,6 +57,13 @@ system. Elsewhere they would take turns, and three times as long."""
 
 TRIED = 32
 """Images that a task reads first, to see whether it waits."""
+
+
+MAX_ENLARGED = 1 << 23
+"""Pixels to which a resize rule may enlarge an image that is more than ``MAX_RATIO`` times as long
+as wide: for one, a codec takes some 3 GB."""
+
+MAX_RATIO = 4
 
 
 @dataclass(frozen=True)
@@ -104,18 +117,23 @@ class FileFacts:
 
 def read_facts(paths: Sequence[str], root: str) -> list[FileFacts]:
     """Read the headers of images below ``root``; a task of its own where there are many."""
+    base = open_root(root)
 
     def read(path: str) -> FileFacts:
         size = 0
         try:
-            file = resolve_inside(Path(root), path)
-            if file.is_file():
+            file = resolve_inside(base, path)
+            if not isinstance(file, Path):
+                size = file.size
+            elif file.is_file():
                 size = file.stat().st_size
             height, width = read_size(file)
         except ImageError as error:
             return FileFacts(bytes=size, status=error.status, reason=str(error))
         except SourceError as error:
             return FileFacts(status="unreadable", reason=str(error).replace(root, "SOURCE"))
+        except StoreUnreachableError:
+            raise
         except OSError as error:
             return FileFacts(status="unreadable", reason=f"cannot be read: {error.strerror}")
         return FileFacts(height, width, size)
@@ -127,6 +145,22 @@ def read_facts(paths: Sequence[str], root: str) -> list[FileFacts]:
         return facts + list(threads.map(read, paths[TRIED:]))
 
 
+def limit_enlarged(fact: FileFacts, rule: ResizeRule) -> FileFacts:
+    """Give a banner the status "too_large" that the shorter side would enlarge without bounds."""
+    if fact.status != OK or rule.kind != "short":
+        return fact
+    with suppress(ImageError):  # even larger: it gets its status from the rule itself
+        height, width = rule.size(fact.height, fact.width)
+        limit = max(MAX_ENLARGED, fact.height * fact.width)
+        if height * width > limit and max(height, width) > MAX_RATIO * min(height, width):
+            reason = (
+                f"{fact.height}x{fact.width} pixels become {height}x{width} by {rule}: an image of "
+                f"more than 1:{MAX_RATIO} is enlarged to {MAX_ENLARGED} pixels at most"
+            )
+            return replace(fact, status="too_large", reason=reason)
+    return fact
+
+
 class PlanDocument(Frozen):
     """``plan.json``."""
 
@@ -136,6 +170,8 @@ class PlanDocument(Frozen):
     """Digest of ``plan.parquet``; records carry it, so that none outlives its plan."""
     first_shard: NonNegativeInt = 0
     """The first shard that is planned; those before it exist already."""
+    root: str = ""
+    """Root of the images, absolute; empty in plans of earlier versions and of decoding."""
 
 
 class Plan:
@@ -154,7 +190,7 @@ class Plan:
         self.fingerprint = document.fingerprint
         self.table_sha256 = document.table_sha256
         self.shards = range(document.first_shard, document.header.layout.shards)
-        self._file = pq.ParquetFile(io.BytesIO(content))
+        self._file = pq.ParquetFile(pa.BufferReader(content))
         self.samples: int = self._file.metadata.num_rows
         self._lock = threading.Lock()  # a worker may have several threads; the file is not for them
 
@@ -197,8 +233,6 @@ def make_plan(
             f"{source.samples.column('path')[0].as_py()}: {columns['status'][0]}: "
             f"{columns['reason'][0]}"
         ) from error
-    # SOURCE_DATE_EPOCH: reproducible-builds.org
-    seconds = float(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
     header = Header(
         **{name: getattr(settings, name) for name in Described.model_fields},
         layout=placed.layout,
@@ -208,10 +242,22 @@ def make_plan(
             python=platform.python_version(),
             numpy=version_of("numpy"),
             zarr=version_of("zarr"),
-            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)),
+            created=creation_time(),
         ),
     )
-    return write_plan(job, header, settings, source.samples, columns, placed)
+    return write_plan(job, header, settings, source, columns, placed)
+
+
+def creation_time() -> str:
+    """Now, or SOURCE_DATE_EPOCH (reproducible-builds.org), in ISO 8601; JobError if it is none."""
+    given = os.environ.get("SOURCE_DATE_EPOCH")
+    try:
+        seconds = time.gmtime(float(given) if given else None)
+    except (ValueError, OverflowError, OSError) as error:
+        raise JobError(
+            f"SOURCE_DATE_EPOCH: expected seconds since 1970, such as 1700000000, got {given!r}"
+        ) from error
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", seconds)
 
 
 def measure_samples(
@@ -241,17 +287,35 @@ def measure_samples(
     return columns, np.array(rows, np.int64), np.array(z_rows, np.int64)
 
 
+def describe_enlarged(plan: Plan) -> str:
+    """A line about images that the resize rule enlarges; empty if there are none."""
+    table = plan.table()
+    larger = [
+        pc.greater(table[f"encoded_{side}"], table[side]).combine_chunks()
+        for side in ("height", "width")
+    ]
+    rows = table.filter(pc.or_(*larger))
+    if not rows.num_rows:
+        return ""
+    first = PlannedSample(**rows.slice(0, 1).to_pylist()[0])
+    return (
+        f"{rows.num_rows} of {table.num_rows} images are smaller than --resize makes them, and are "
+        f"enlarged; the first, {printable(first.path)}, from {first.height}x{first.width} to "
+        f"{first.encoded_height}x{first.encoded_width} pixels"
+    )
+
+
 def write_plan(
     job: Location,
     header: Header,
     settings: Settings,
-    samples: pa.Table,
+    source: Source,
     columns: dict[str, list[Any]],
     placed: Assignment,
     first_shard: int = 0,
 ) -> Plan:
-    """Write a plan of listed samples, their measured columns and their rows."""
-    given = {name: samples.column(name) for name in samples.column_names}
+    """Write a plan of a source's samples, their measured columns and their rows."""
+    given = {name: source.samples.column(name) for name in source.samples.column_names}
     placement = {name: getattr(placed, name) for name in ("first_row", "z_first_row", "shard")}
     table = pa.table({**columns, **placement, **given}, schema=PLAN_SCHEMA)
     sink = io.BytesIO()
@@ -267,6 +331,7 @@ def write_plan(
         header=header,
         table_sha256=sha256_of(content),
         first_shard=first_shard,
+        root=str(source.root),
     )
     job.write("plan.json", document.model_dump_json(indent=1).encode() + b"\n")
     return Plan(job)
@@ -281,6 +346,20 @@ def find_plan(job: Location, say: Callable[[str], None]) -> Plan | None:
     except JobError:
         say("the plan of the earlier run cannot be read; planning again")
         return None
+
+
+def find_root(store: Store) -> str | None:
+    """The root of the images that a store was made of, as its job recorded it.
+
+    Only a store in a folder is asked: one from elsewhere does not choose what is read here.
+    """
+    if not isinstance(store.location, Folder):
+        return None
+    job = store.location.beside(".job") / store.fingerprint
+    with suppress(StoreError, ValidationError):
+        document = PlanDocument.model_validate_json(read_if_there(job, "plan.json") or b"")
+        return document.root or None
+    return None
 
 
 @lru_cache(maxsize=4)

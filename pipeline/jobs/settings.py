@@ -83,6 +83,12 @@ def describe_source(source: Source) -> SourceInfo:
     )
 
 
+_LISTING = (
+    "source is the list of images with their labels and splits: files were added or removed, or "
+    "--split, --split-seed, --source-kind or --allow was another"
+)
+
+
 def refuse_changes(where: str, before: Settings, now: Settings) -> None:
     """Refuse to resume a store with other settings; SettingsChangedError shows each difference."""
     if before == now:
@@ -97,6 +103,7 @@ def refuse_changes(where: str, before: Settings, now: Settings) -> None:
     raise SettingsChangedError(
         f"{where} was started with other settings:\n"
         + "\n".join(lines)
+        + (f"\n  ({_LISTING})" if before.source != now.source else "")
         + "\nRun it with the settings it was started with, name another STORE, or remove it and "
         "its .job folder first"
     )

@@ -28,13 +28,17 @@ from latentset.datasets.store.digests import StoredObject, are_unaltered
 from latentset.datasets.store.header import ArrayName, Frozen, Sha256
 from latentset.datasets.store.manifest import ShardSummary
 from latentset.datasets.store.samples import OK
+from latentset.datasets.store.summary import format_bytes
 from latentset.datasets.store.zarr.writer import shard_objects, write_objects
+from latentset.datasets.terminal import printable
 from latentset.pipeline.jobs.coder import Engine
 from latentset.pipeline.jobs.plan import Plan, PlannedSample
 
 BATCH_PIXELS = 1 << 21
-"""Pixels of a batch, whatever number of images was asked for (32 of 256x256): a bound on memory,
-of which the codec's first layer takes about 300 bytes a pixel."""
+"""Pixels of a batch, whatever number of images was asked for (32 of 256x256): a bound on memory."""
+
+CODEC_BYTES = 300
+"""Memory that a codec's first layers take for a pixel, about."""
 
 
 Measure = Annotated[float, AllowInfNan(True)] | None
@@ -126,6 +130,8 @@ class ShardDone:
     samples: int
     reused: tuple[bool, ...]
     """For each store: the shard was recorded already, and is unaltered."""
+    clipped: tuple[str, ...] = ()
+    """Paths of images of more than 8 bits that became nearly all white or black."""
 
 
 @dataclass
@@ -139,6 +145,8 @@ class Sample:
     source_sha256: str = ""
     psnr_db: float | None = None
     ms_ssim: float | None = None
+    is_clipped: bool = False
+    """It has more than 8 bits, and became nearly all white or black."""
     pixels: NDArray[np.uint8] | None = field(default=None, repr=False)
     """The image to encode (H, W, 3), between decoding and encoding."""
 
@@ -220,14 +228,28 @@ def write_shard(
     plan.job.write(record_path(index), record.model_dump_json().encode() + b"\n")
 
 
+def advise_memory(rows: Sequence[PlannedSample]) -> str:
+    """What helps where a shard takes too much memory; an image that is too large is named."""
+    again = "run the same command again with"
+    largest = max(rows, key=lambda row: row.encoded_height * row.encoded_width)
+    pixels = largest.encoded_height * largest.encoded_width
+    if pixels <= BATCH_PIXELS:
+        return f"{again} a smaller --batch or fewer --workers"
+    return (
+        f"its largest image, {printable(largest.path)}, has {largest.encoded_height}x"
+        f"{largest.encoded_width} pixels when encoded, for which a codec takes about "
+        f"{format_bytes(CODEC_BYTES * pixels)}: {again} fewer --workers; or exclude that image "
+        "from the source, or start another STORE with a smaller --resize"
+    )
+
+
 @contextmanager
-def enough_memory(index: int) -> Iterator[None]:
+def enough_memory(index: int, rows: Sequence[PlannedSample]) -> Iterator[None]:
     """Raise a JobError where there was no memory for a shard."""
     try:
         yield
     except MemoryError as error:
         raise JobError(
-            f"shard {index}: a worker ran out of memory ({error}). Run the same command again with "
-            "a smaller --batch or fewer --workers; or start another STORE with a smaller "
-            "--shard-mib"
+            f"shard {index}: a worker ran out of memory ({error}); {advise_memory(rows)}; or "
+            "start another STORE with a smaller --shard-bytes"
         ) from error

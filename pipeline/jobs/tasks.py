@@ -6,19 +6,20 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from latentset.datasets.sources import ImageRoot
+from latentset.datasets.sources.resize import ResizeRule
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.header import CodecInfo
 from latentset.datasets.store.zarr.writer import metadata_objects, write_objects
 from latentset.pipeline.jobs.cluster import Workers, publish
 from latentset.pipeline.jobs.coder import Engine, load_once, read_software
 from latentset.pipeline.jobs.finish import finish
-from latentset.pipeline.jobs.plan import FileFacts, Plan, read_facts
+from latentset.pipeline.jobs.plan import FileFacts, Plan, limit_enlarged, read_facts
 from latentset.pipeline.jobs.progress import ProgressView
 from latentset.pipeline.jobs.settings import Software
-from latentset.pipeline.jobs.shard import ShardDone, ShardTask
+from latentset.pipeline.jobs.shard import ShardDone, ShardTask, advise_memory
 from latentset.pipeline.jobs.target import Target
 
 HEADERS_A_TASK = 1024
@@ -27,9 +28,9 @@ HEADERS_A_TASK = 1024
 REPORT_EVERY_S = 1.0
 """Seconds between a task's messages about how far it is."""
 
-ShardWork = Callable[[Any, int, Callable[[int], None]], ShardDone]
-"""Does one shard: takes the task, the shard's number, and a function to call with the number of
-images done so far."""
+ShardWork = Callable[[int, Any, Callable[[int, int], None]], ShardDone]
+"""Does one shard: takes its number, the task, and a function to call with the shard's number and
+the number of images done so far."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class JobResult:
     """Images of shards that an earlier run had finished."""
     seconds: float = 0.0
     """From the first task to the last."""
+    clipped: tuple[str, ...] = ()
+    """Paths of images of more than 8 bits that became nearly all white or black in this run."""
     retried: Retried | None = None
     """None if no retry was asked for, or no image had failed."""
 
@@ -69,15 +72,18 @@ def load_codecs(
         return _load_all(0, 1, engine, codecs)
     count = workers.count()
     loaded = workers.map(_load_all, range(count), count=count, engine=engine, codecs=codecs)
-    with closing(loaded) as results:
-        found: dict[int, tuple[Software, Mapping[str, CodecInfo]]] = dict(results)
+    found: dict[int, tuple[Software, Mapping[str, CodecInfo]]] = dict(loaded)
     return found[0]
 
 
 def read_headers(
-    workers: Workers, root: Path, paths: Sequence[str], view: ProgressView
+    workers: Workers,
+    root: ImageRoot,
+    paths: Sequence[str],
+    rule: ResizeRule,
+    view: ProgressView,
 ) -> list[FileFacts]:
-    """Read the headers of images, in the order of ``paths``."""
+    """Read the headers of images that ``rule`` will resize, in the order of ``paths``."""
     firsts = range(0, len(paths), HEADERS_A_TASK)
     parts = [list(paths[first : first + HEADERS_A_TASK]) for first in firsts]
     read: dict[int, list[FileFacts]] = {}
@@ -91,7 +97,20 @@ def read_headers(
                 view.update(done, len(paths))
     finally:
         view.end()
-    return [fact for index in sorted(read) for fact in read[index]]
+    return [limit_enlarged(fact, rule) for index in sorted(read) for fact in read[index]]
+
+
+class TaskProgress:
+    """Publishes from a running task, from time to time, how far it is."""
+
+    def __init__(self, topic: str) -> None:
+        self._topic, self._last = topic, 0.0  # another machine's clock may differ
+
+    def __call__(self, index: int, done: int) -> None:
+        """Say that ``done`` images of the shard ``index`` are done."""
+        if time.monotonic() - self._last >= REPORT_EVERY_S:
+            self._last = time.monotonic()
+            publish(self._topic, {"index": index, "done": done})
 
 
 def make_stores(
@@ -112,7 +131,7 @@ def make_stores(
     seconds = time.monotonic() - started
     results = []
     for k, (target, plan) in enumerate(zip(targets, plans, strict=True)):
-        finish(target, plan, task.check_leases, view.say)
+        finish(target, plan, task.check_leases, view)
         reused = sum(shard.samples for shard in done if shard.reused[k])
         results.append(
             JobResult(
@@ -121,6 +140,7 @@ def make_stores(
                 encoded=plan.samples - reused,
                 reused=reused,
                 seconds=seconds,
+                clipped=tuple(path for shard in done for path in shard.clipped),
             )
         )
     return results
@@ -151,7 +171,13 @@ def run_shards(
         with (
             workers.subscribed(topic, count_running),
             closing(
-                workers.map(_run_task, plan.shards, work=work, task=task, topic=topic)
+                workers.map(
+                    work,
+                    plan.shards,
+                    describe=lambda k: _describe_shard(plan, plan.shards[k]),
+                    task=task,
+                    report=TaskProgress(topic),
+                )
             ) as results,
         ):
             for k, done in results:
@@ -168,6 +194,10 @@ def run_shards(
     return list(finished.values())
 
 
+def _describe_shard(plan: Plan, index: int) -> str:
+    return f"shard {index}: {advise_memory(plan.rows(index))}"
+
+
 def _load_all(
     index: int, count: int, engine: Engine, codecs: Sequence[str]
 ) -> tuple[Software, Mapping[str, CodecInfo]]:
@@ -177,16 +207,3 @@ def _load_all(
         codec: load_once(engine, codec, self_check=k % count == index).info
         for k, codec in enumerate(codecs)
     }
-
-
-def _run_task(index: int, work: ShardWork, task: ShardTask, topic: str) -> ShardDone:
-    """Do one shard on a worker, and publish from time to time how far it is."""
-    last = time.monotonic()
-
-    def report(done: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= REPORT_EVERY_S:
-            last = time.monotonic()
-            publish(topic, {"index": index, "done": done})
-
-    return work(task, index, report)

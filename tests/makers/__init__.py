@@ -5,5 +5,5 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 CLIENT = Path(__file__).with_name("client.py")
-PYTHONPATH = os.pathsep.join([str(REPOSITORY / ".typing"), str(REPOSITORY)])
+PYTHONPATH = os.pathsep.join([str(REPOSITORY / "src"), str(REPOSITORY)])
 """What worker processes import this package and ours from."""

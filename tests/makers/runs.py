@@ -60,7 +60,7 @@ def write_run(
         "recipe": name,
         "model": recipe.model.kind,
         "seed": seed,
-        "codec": recipe.data.codec,
+        "codec": recipe.data.codec or "demo-4",
         "store_fingerprint": store,
         "processes": 1,
         "test": {"top1": top1, "top5": 0.96, "samples": 430},

@@ -23,6 +23,6 @@ def cut_off(path: Path) -> bytes:
 def check(store: Path) -> Store:
     """Verify a store and open it."""
     findings = verify(store, lambda *_: None)
-    assert findings.is_sound, findings.problems
+    assert findings.outcome == "sound", findings.problems
     assert not list(store.parent.glob(f"{store.name}.job/*/retry"))
     return open_store(store)

@@ -155,7 +155,7 @@ def load(name: str, /, *, self_check: bool) -> StandIn:
             print(os.getpid(), self_check, file=file)
     if self_check and name == "standin:unsound":
         time.sleep(1)
-        raise CodecGraphError("self-check: the strings have other bits")
+        raise CodecGraphError("self-check: the bitstreams have other bits")
     return StandIn(name)
 
 
@@ -165,7 +165,12 @@ def read_environment() -> Mapping[str, str]:
     return {**environment, "device": device}
 
 
-ENGINE = Engine(load, read_environment)
+def identify(name: str) -> tuple[str, str]:
+    info = StandIn(name).info
+    return info.name, info.sha256
+
+
+ENGINE = Engine(load, read_environment, identify)
 
 
 def write_images(folder: Path, sizes: tuple[tuple[int, int], ...], count: int) -> None:

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from latentset.datasets.storage.location import open_location
+from latentset.datasets.sources.resize import ResizeRule
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.arrays import rows_of
 from latentset.datasets.store.digests import sha256_of
@@ -26,17 +25,13 @@ from latentset.datasets.store.header import (
     format_version_of,
 )
 from latentset.datasets.store.layout import assign_rows
-from latentset.datasets.store.manifest import ShardSummary
 from latentset.datasets.store.samples import samples_schema
 from latentset.datasets.store.scales import number_scales
 from latentset.datasets.store.zarr.writer import (
     PixelBuffer,
     ShardBuffer,
-    finish_store,
-    metadata_objects,
-    shard_objects,
-    write_objects,
 )
+from tests.makers.synthetic import write_store
 
 SIDE = 48
 SAMPLES = 32
@@ -71,6 +66,11 @@ def codec_info(name: str) -> CodecInfo:
     )
 
 
+def resized(header: Header) -> tuple[int, int]:
+    """Height and width of the images as they were encoded."""
+    return ResizeRule.parse(header.resize).size(SIDE, SIDE)
+
+
 def write_latents(
     path: Path,
     codec: str,
@@ -85,10 +85,11 @@ def write_latents(
     def fill(rows: list[dict[str, Any]], header: Header, index: int) -> Rows:
         buffer = ShardBuffer(header, index)
         for row in rows:
-            y_hat = np.full((3, 3, 4), 1 + row["label"])
+            grid = row["latent_height"], row["latent_width"]
+            y_hat = np.full((*grid, 4), 1 + row["label"])
             y_hat[:, :, ZERO_CHANNEL] = 0
-            scales = np.full((3, 3, 4), 2 + row["label"])
-            z_hat = np.zeros((1, 1, 2), np.int64)
+            scales = np.full((*grid, 4), 2 + row["label"])
+            z_hat = np.zeros((*info.z_size(*resized(header)), 2), np.int64)
             buffer.put(row["first_row"], row["z_first_row"], y_hat, scales, z_hat)
         return buffer.rows()
 
@@ -122,7 +123,7 @@ def write_pixels(path: Path, latents: Path, *, decoded: bool, resize: str = "non
     def fill(rows: list[dict[str, Any]], header: Header, index: int) -> Rows:
         buffer = PixelBuffer(header, index)
         for row in rows:
-            pixels = np.full((SIDE, SIDE, 3), 50 + 150 * row["label"], np.uint8)
+            pixels = np.full((*resized(header), 3), 50 + 150 * row["label"], np.uint8)
             pixels[::2] += 20
             pixels[0, 0, 0] = round(10 * rate) if decoded else 7
             buffer.put(row["first_row"], pixels)
@@ -138,7 +139,8 @@ def _write(
     rate_bpp: float,
     fill: Callable[[list[dict[str, Any]], Header, int], Rows],
 ) -> Path:
-    (height, width), (z_height, z_width) = content.y_size(SIDE, SIDE), content.z_size(SIDE, SIDE)
+    sides = ResizeRule.parse(fields["resize"]).size(SIDE, SIDE)
+    (height, width), (z_height, z_width) = content.y_size(*sides), content.z_size(*sides)
     placed = assign_rows(
         np.full(SAMPLES, height * width), np.full(SAMPLES, z_height * z_width),
         rows_of(content), 1 << 20,
@@ -177,19 +179,10 @@ def _write(
             rows[-1] |= {"psnr_db": 30.0 if test else 20.0, "ms_ssim": 0.9 if test else 0.8}
             if k == SAMPLES - 1:  # of the split test
                 rows[-1]["psnr_db"] = inf
-    location = open_location(path)
-    objects = write_objects(location, metadata_objects(header))
-    summaries = []
-    for index in range(placed.layout.shards):
-        own = [row for row in rows if row["shard"] == index]
-        objects += write_objects(location, shard_objects(header, index, fill(own, header, index)))
-        summaries.append(ShardSummary(index=index, samples=len(own), ok=len(own), failed=0))
-    finish_store(
-        location,
-        header=header,
-        fingerprint=sha256_of(header.model_dump_json().encode()),
-        samples=pa.Table.from_pylist(rows, schema=samples_schema(header)),
-        shards=summaries,
-        objects=objects,
+    write_store(
+        path,
+        header,
+        rows,
+        lambda index: fill([row for row in rows if row["shard"] == index], header, index),
     )
     return path

@@ -1,7 +1,7 @@
 """Stores made up: for tests and benchmarks of what reads stores, without any codec."""
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -57,6 +57,7 @@ class _Made:
     failed: Collection[int]
     shard_bytes: int
     seed: int
+    labelled: bool = True
 
     def size(self, k: int) -> tuple[int, int]:
         """(height, width) of the image of a sample."""
@@ -72,7 +73,7 @@ class _Made:
         return {
             "id": f"{self.classes[label]}/{k:06d}",
             "path": f"{self.classes[label]}/{k:06d}.png",
-            "label": label,
+            "label": label if self.labelled else -1,
             "split": self.splits[k // len(self.classes) % len(self.splits)],
             "height": self.size(k)[0],
             "width": self.size(k)[1],
@@ -114,6 +115,7 @@ def write_synthetic_store(
     seed: int = 0,
     cpu_isa: str | None = None,
     h_s_exact_to: int | None = None,
+    labelled: bool = True,
 ) -> Location:
     """Write a small complete store of latents. The class can be told from the latents.
 
@@ -134,8 +136,9 @@ def write_synthetic_store(
         shard_bytes: Size of a shard of ``y_hat`` before compression.
         seed: Of the random numbers.
         cpu_isa: As in the header; so is ``h_s_exact_to``.
+        labelled: Whether the header has the classes, and the samples have labels.
     """
-    made: _Made = _Made(samples, sizes, classes, splits, failed, shard_bytes, seed)
+    made: _Made = _Made(samples, sizes, classes, splits, failed, shard_bytes, seed, labelled)
     random = np.random.default_rng(seed)
     made_by = _make_codec(channels, z_channels).model_copy(update={"h_s_exact_to": h_s_exact_to})
     codec = number_scales(made_by)
@@ -154,6 +157,19 @@ def write_synthetic_store(
         "format_version": format_version_of(arrays, cpu_isa, h_s_exact_to),
     }
     return _write(path, made, fields, ShardBuffer, fill)
+
+
+def write_mixed_store(path: Path) -> Path:
+    """96 samples of three classes and three sizes; one failed, in split train."""
+    return write_synthetic_store(
+        path,
+        samples=96,
+        sizes=((64, 64), (100, 50), (30, 170)),
+        classes=("glass", "metal", "paper"),
+        splits=("train", "train", "val", "test"),
+        failed=(1,),
+        seed=3,
+    )
 
 
 def write_synthetic_pixels(
@@ -256,30 +272,42 @@ def _write(
             kind="synthetic",
             name="synthetic",
             samples=count,
-            classes=tuple(made.classes),
+            classes=tuple(made.classes) if made.labelled else (),
             listing_sha256=sha256_of(f"{count} {made.sizes} {made.seed}".encode()),
         ),
         layout=placed.layout,
         **fields,
     )
-    location = open_location(path)
-    objects = write_objects(location, metadata_objects(header))
     rows = [made.row(k, grids[k], placed) for k in range(count)]
     if "psnr_db" in samples_schema(header).names:
         for k, row in enumerate(rows):
             row["psnr_db"], row["ms_ssim"] = (None, None) if k in made.failed else (30.0, None)
-    summaries = []
-    for index in range(placed.layout.shards):
+
+    def make_shard(index: int) -> Mapping[ArrayName, NDArray[Any]]:
         buffer = make_buffer(header, index)
-        members = np.flatnonzero(placed.shard == index).tolist()
-        for k in members:
+        for k in np.flatnonzero(placed.shard == index).tolist():
             if k not in made.failed:
                 fill(buffer, k, int(placed.first_row[k]), int(placed.z_first_row[k]))
-        objects += write_objects(location, shard_objects(header, index, buffer.rows()))
-        fails = sum(k in made.failed for k in members)
-        summaries.append(
-            ShardSummary(index=index, samples=len(members), ok=len(members) - fails, failed=fails)
-        )
+        return buffer.rows()
+
+    write_store(path, header, rows, make_shard)
+    return path
+
+
+def write_store(
+    path: Path | str,
+    header: Header,
+    rows: Sequence[Mapping[str, Any]],
+    make_shard: Callable[[int], Mapping[ArrayName, NDArray[Any]]],
+) -> None:
+    """Write a store of these rows of the samples table; ``make_shard`` gives a shard's arrays."""
+    location = open_location(path)
+    objects, summaries = write_objects(location, metadata_objects(header)), []
+    for index in range(header.layout.shards):
+        objects += write_objects(location, shard_objects(header, index, make_shard(index)))
+        statuses = [row["status"] for row in rows if row["shard"] == index]
+        total, ok = len(statuses), statuses.count("ok")
+        summaries.append(ShardSummary(index=index, samples=total, ok=ok, failed=total - ok))
     finish_store(
         location,
         header=header,
@@ -288,7 +316,6 @@ def _write(
         shards=summaries,
         objects=objects,
     )
-    return path
 
 
 def _random_latents(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from latentset.paper.report.paired import write_differences
 from latentset.paper.report.results import gather, write_tables
 from latentset.paper.report.runs import find_runs, group_runs
 from latentset.paper.report.stores import Stores
@@ -21,6 +22,7 @@ def test_tables_are_of_the_runs(folder: Path, tmp_path: Path) -> None:
     write_tables(gather(runs), tmp_path)
     write_table1(groups, Stores.open([], []), tmp_path)
     write_table3(groups, tmp_path)
+    write_differences(groups, Stores.open([], []), tmp_path)
     tables = {path.name for path in tmp_path.iterdir()}
     assert {"table1.md", "table1.csv", "results.md", "results.csv"} <= tables
     for name in tables:

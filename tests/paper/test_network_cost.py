@@ -185,7 +185,7 @@ def test_the_command_lists_networks_and_settings(tmp_path: Path) -> None:
     [
         (["--n", "2,3,4"], "--n: expected three numbers such as 2/3/4, got '2,3,4'"),
         (["--n", "2/3"], "n.2: Field required"),
-        (["--n", "2/0/4"], "n.1: Input should be greater than 0, got 0"),
+        (["--n", "2/0/4"], "n.1: Input should be greater than or equal to 1, got 0"),
         (["--depth", "20"], "depth: Input should be 18, 34, 50, 101 or 152, got 20"),
     ],
 )

@@ -7,6 +7,7 @@ import pytest
 
 from latentset.paper.experiments import data_sets, experiments
 from latentset.paper.recipes import load_recipe
+from latentset.train.models.networks import FeatureAdaptation
 from latentset.train.recipe.recipe import Data
 
 VALUES = tomllib.loads("""
@@ -38,19 +39,31 @@ device = {channels_last = true}
 data = {test_split = "test", batch_size = 32, size = 16, crop_scale = [0.35, 1.0]}
 schedule = {epochs = 20, frozen_epochs = 6, learning_rate = 0.02, decay_epochs = [13, 17], momentum = 0.9, weight_decay = 1e-3}
 device = {channels_last = true}
+
+[imagenette.pixels]
+data = {val_split = "", test_split = "val", batch_size = 32, size = 112, resize = 128, flip = true, eval_crop = "central"}
+schedule = {epochs = 30, learning_rate = 0.01, decay_epochs = [20, 26], momentum = 0.9, weight_decay = 1e-3}
+device = {channels_last = true}
+
+[imagenette.latents]
+data = {val_split = "", test_split = "val", batch_size = 32, size = 16}
+schedule = {epochs = 24, frozen_epochs = 7, learning_rate = 0.01, decay_epochs = [14, 21], momentum = 0.9, weight_decay = 1e-3}
+device = {channels_last = true}
 """)  # fmt: skip  # noqa: E501
 """Tables of every recipe of pixels, and of latents, of a data set; the codec aside."""
 
-CLASSES = {"minc2500": 23, "imagenet": 1000, "trashnet": None}
+CLASSES = {"minc2500": 23, "imagenet": 1000, "trashnet": None, "imagenette": 10}
 CODECS = {
     "minc2500": "bmshj2018-hyperprior-",
     "imagenet": "bmshj2018-hyperprior-",
     "trashnet": "demo-hyperprior-",
+    "imagenette": "demo-hyperprior-",
 }
 RESIZE = {  # of latents, of pixels
     "minc2500": ("none", "exact:256"),
     "imagenet": ("none", "exact:256"),
     "trashnet": ("short:192", "exact:144"),
+    "imagenette": ("none", "exact:128"),
 }
 
 
@@ -64,7 +77,9 @@ def test_values(name: str) -> None:
     schedule, weights = expected["schedule"], expected.get("weights", {})
     if name == "imagenet/anchor1":  # as it is published
         schedule = schedule | {"epochs": 0}
-    if not of_pixels:
+    if name.startswith("imagenette/") and "-scratch-" in name:
+        schedule = schedule | {"frozen_epochs": 0}
+    elif not of_pixels:
         weights = {"adopt": f"recipe:{data_set}/anchor2-{recipe.paper.codec}"}
     codec = CODECS[data_set] + recipe.paper.codec if recipe.paper.codec else "none"
     said = recipe.model_dump(mode="json", exclude_unset=True, exclude={"paper", "model", "name"})
@@ -76,9 +91,11 @@ def test_values(name: str) -> None:
     }
     assert recipe.model.num_classes == CLASSES[data_set]
     assert (recipe.seed, recipe.model.depth) == (0, 50)
-    slim = data_set == "trashnet"
+    slim = data_set in ("trashnet", "imagenette")
     assert recipe.model.width == (16 if slim else 64)
     assert recipe.model.depths == (((2,) * (4 if of_pixels else 3)) if slim else None)
+    if data_set == "imagenette" and isinstance(recipe.model, FeatureAdaptation):
+        assert recipe.model.r == 4
 
 
 @pytest.mark.parametrize("name", RESIZE)

@@ -17,14 +17,13 @@ from latentset.datasets.errors import RecipeError
 from latentset.datasets.store import Store, open_store
 from latentset.paper.experiments import sweeps
 from latentset.paper.recipes import load_recipe, recipe_lines, recipe_names, recipe_text
-from latentset.train.data.batches import LatentReader
 from latentset.train.data.split import select_split
 from latentset.train.models.build import build_network
 from latentset.train.models.networks import PixelNetwork
 from latentset.train.models.pretrained import load_pretrained
 from latentset.train.recipe.recipe import FROM_RECIPE, Recipe, resolve
 from latentset.train.recipe.recipe_file import parse_recipe, toml_text
-from latentset.train.run.classifier import Classifier
+from latentset.train.run.classifier import Classifier, open_reader
 from latentset.train.run.loop import compute_loss
 from tests.makers import stores as made_stores
 
@@ -281,9 +280,7 @@ def take_steps(recipe: Recipe, stores: dict[bool, Store]) -> None:
         load_pretrained(network, build_network(anchor.model).state_dict())
     module = Classifier(network, recipe, store.header)
     split = select_split(store, recipe.data.train_split)
-    reader = LatentReader(
-        store, split, recipe.data, seed=0, training=True, names=module.input.names
-    )
+    reader = open_reader(store, split, recipe, training=True, names=module.input.names)
     batch = next(iter(reader.batches(0)))
     optimiser = module.optimizer()
     phases = [True, False] if recipe.schedule.frozen_epochs else [False]
@@ -324,12 +321,26 @@ def test_list_is_short_and_whole() -> None:
     assert ("minc2500/cresnet-msssim-{1,4,8}", "Table 1, Figure 7", "70.3 72.9 74.4") in lines
     assert ("minc2500/table3/feu-depth-2-3-4-msssim-{4,8}", "Table 3", "75.6 77.6") in lines
     assert ("minc2500/table3/feu-depth-3-4-5-msssim-1", "Table 3", "72.6") in lines
-    assert ("trashnet/fa-cresnet-slim", "", "") in lines
+    general = ["cresnet-slim", "cresnet", "demo/cresnet", "demo/fa-cresnet", "fa-cresnet-slim"]
+    assert [name for name, _, _ in lines[:5]] == general
+    assert lines[4][1].startswith("FA-cResNet on stored latents, from scratch, on images of your")
     named = 0
     for name, _, _ in lines:
         braces = re.search(r"\{(.*)\}", name)
         named += len(braces[1].split(",")) if braces else 1
     assert named == len(recipe_names())
+
+
+def test_lists_that_printed_commands_name_exist_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "recipes/trashnet/split.csv"
+    assert f"encode {name}" in recipe_text("trashnet/cresnet-slim")  # in a checkout
+    monkeypatch.chdir(tmp_path)
+    for recipe in ("trashnet/cresnet-slim", "trashnet/fa-cresnet-msssim-8", "trashnet/anchor1"):
+        (command, *_) = re.findall(r"latentset encode (\S+)", recipe_text(recipe))
+        assert Path(command).is_absolute()
+        assert Path(command).read_text().startswith("path,label,split")
 
 
 def test_command_lists_and_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

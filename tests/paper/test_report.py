@@ -1,13 +1,15 @@
+import io
 from pathlib import Path
 
 import pytest
 import typer
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
 
 from latentset.cli.paper import report
 from latentset.datasets.errors import TrainingError
-from latentset.paper.report.results import draw, gather, write_tables
+from latentset.paper.report.results import draw, gather, make_table, write_tables
 from latentset.paper.report.runs import find_runs, find_unfinished
 from tests.makers.runs import write_result, write_run
 
@@ -53,6 +55,21 @@ def test_tables_are_these_bytes(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("width", [80, 200])
+def test_a_terminals_table_breaks_names_at_hyphens_only(width: int, tmp_path: Path) -> None:
+    codec, recipe = "bmshj2018-hyperprior-msssim-8", "minc2500/fa-cresnet-msssim-8"
+    for seed in (0, 1):
+        write_result(tmp_path / f"{seed}", seed=seed, recipe=recipe, codec=codec)
+    text = io.StringIO()
+    lines = gather(find_runs([tmp_path]))
+    Console(file=text, width=width).print(make_table(lines, width))
+    parts = ["bmshj2018-", "hyperprior-msssim-8"] if width == 80 else [codec]
+    for part in parts:
+        assert f" {part} " in text.getvalue()
+    assert all(len(line) <= width for line in text.getvalue().splitlines())
+    assert "9.00" in text.getvalue()
+
+
 def test_split_is_the_best_there_is(tmp_path: Path) -> None:
     write_result(tmp_path / "val", test=None)
     write_result(tmp_path / "train", test=None, best=None)
@@ -82,11 +99,16 @@ def test_runs_that_are_not_finished(tmp_path: Path) -> None:
     (begun / "result.json").unlink()
     assert len(find_runs([tmp_path])) == 1
     assert find_unfinished([tmp_path]) == [begun]
+    damaged = write_run(tmp_path, "trashnet/anchor1", 0.5, seed=4)
+    (damaged / "result.json").write_text("{")
     out, app = tmp_path / "report", typer.Typer()
     app.command()(report)
     printed = CliRunner().invoke(app, ["-o", str(out), "--skip-timing", str(tmp_path)])
+    assert printed.exit_code == 0
     assert f"left out: {begun} is not finished\n" in printed.output
-    assert "\n- left out, because not finished: 1 runs\n\n" in (out / "report.md").read_text()
+    assert f"left out: {damaged}/result.json" in printed.output
+    text = (out / "report.md").read_text()
+    assert "\n- left out, because not finished or not readable: 2 runs\n\n" in text
 
 
 def test_rate_that_no_store_says(tmp_path: Path) -> None:

@@ -297,13 +297,13 @@ def test_figures_that_cannot_be_read_stop_everything(stores: list[str], tmp_path
     text = run(jobs)
     someone.join()
     assert "stopping 1 runs; the same command resumes them" in text
-    assert f"error: {other.folder}/result.json cannot be read: " in text
+    assert f"error: {other.folder}/result.json: not the figures of a run: " in text
     with first.log.open("ab") as log:  # its process has ended, and the lock with it
         assert try_lock(log)
     assert not first.is_finished()
 
     (other.folder / "recipe.json").write_bytes((first.folder / "recipe.json").read_bytes())
-    with pytest.raises(TrainingError, match=r"result.json cannot be read: "):
+    with pytest.raises(TrainingError, match=r"result.json: not the figures of a run: Invalid JSON"):
         plan_sweep("trashnet/table1", stores, tmp_path, only="*/anchor*", settings=settings)
 
 

@@ -1,6 +1,5 @@
 """Images made up, a stand-in codec, and Dask workers that live as long as the session."""
 
-import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from latentset.pipeline.encode.encode import EncodeOptions, encode, encode_all
 from latentset.pipeline.jobs.tasks import JobResult
 from tests.makers import standin as module
 from tests.makers.commands import content_of
+from tests.makers.workers import thread_workers
 
 # The default vector instructions, or what there is on a CPU without them.
 os.environ.setdefault(VARIABLE, choose_cpu_isa())
@@ -51,18 +51,8 @@ def uniform(standin: Any, tmp_path: Path) -> Source:
 @pytest.fixture(scope="session")
 def scheduler(standin: Any) -> Iterator[str]:
     """Address of a Dask scheduler with two workers that are threads of this process."""
-    import distributed
-
-    client: Any = distributed
-    with client.LocalCluster(
-        n_workers=2,
-        threads_per_worker=1,
-        processes=False,
-        protocol="tcp://",
-        dashboard_address="127.0.0.1:0",
-        silence_logs=logging.CRITICAL,
-    ) as cluster:
-        yield cluster.scheduler_address
+    with thread_workers() as address:
+        yield address
 
 
 Run = Callable[..., JobResult]

@@ -55,27 +55,44 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("name", CODECS)
-def test_inspect_encode_verify_decode_and_evaluate(
-    name: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LATENTSET_CACHE", str(tmp_path / "cache"))
+def cached(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a codec where `latentset codec fetch` would."""
+    monkeypatch.setenv("LATENTSET_CACHE", str(folder))
     monkeypatch.setenv("COLUMNS", "200")
-    size = CODECS[name]
-    (tmp_path / "cache").mkdir()
-    metagraph = build_published(**size)
-    (tmp_path / "cache" / f"{name}.metagraph").write_bytes(metagraph.SerializeToString())
+    folder.mkdir()
+    graph = build_published(**CODECS[name]).SerializeToString()
+    (folder / f"{name}.metagraph").write_bytes(graph)
 
-    found = latentset_here("codec", "inspect", name)
-    assert f"{size['M']} channels" in found
 
-    store, pixels = tmp_path / "store.zarr", tmp_path / "pixels.zarr"
-    latentset("encode", images, store, "--codec", name, "--workers", 2)
+def encode(name: str, images: Path, store: Path) -> None:
+    """Encode; keep the store for the other environment."""
+    latentset("encode", images, store, "--codec", name, "--workers", 1)
     opened = open_store(store)
     assert opened.header.codec is not None
-    assert opened.header.codec.channels == size["M"]
+    assert opened.header.codec.channels == CODECS[name]["M"]
     assert opened.samples["status"].to_pylist() == ["ok"] * 12
+    if exchange := os.environ.get("LATENTSET_EXCHANGE"):
+        kept = Path(exchange) / "published" / f"{name}.zarr"
+        shutil.copytree(store, kept, dirs_exist_ok=True)
 
+
+def test_encode_the_smaller_form(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "bmshj2018-hyperprior-msssim-4"
+    cached(name, tmp_path / "cache", monkeypatch)
+    encode(name, images, tmp_path / "store.zarr")
+
+
+def test_inspect_encode_verify_decode_and_evaluate_the_larger_form(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "bmshj2018-hyperprior-mse-8"
+    cached(name, tmp_path / "cache", monkeypatch)
+    assert "320 channels" in latentset_here("codec", "inspect", name)
+
+    store, pixels = tmp_path / "store.zarr", tmp_path / "pixels.zarr"
+    encode(name, images, store)
     checked = latentset_here("verify", store, "--recompute", 12, "--source", images)
     assert "12 samples: 0 of" in checked
 
@@ -87,7 +104,3 @@ def test_inspect_encode_verify_decode_and_evaluate(
     large.mkdir()
     Image.open(images / "test" / "a" / "0.png").resize((176, 168)).save(large / "0.png")
     assert name in latentset_here("codec", "evaluate", large, name)
-
-    if exchange := os.environ.get("LATENTSET_EXCHANGE"):
-        kept = Path(exchange) / "published" / f"{name}.zarr"
-        shutil.copytree(store, kept, dirs_exist_ok=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+API = "src/latentset"
 
 TORCH = ("torch", "torchvision")
 TENSORFLOW = ("tensorflow", "tensorflow_compression")
@@ -44,6 +45,7 @@ def _modules(folder: str) -> list[str]:
     names = []
     for path in sorted((ROOT / folder).rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
+        parts = parts[2:] if folder == API else parts
         names.append(".".join(("latentset", *(p for p in parts if p != "__init__"))))
     assert names, f"no module below {folder}/"
     return names
@@ -65,6 +67,8 @@ def _import_with_ban(
         ("train", TENSORFLOW),
         ("paper", TENSORFLOW),
         ("cli", HEAVY),
+        (API, TENSORFLOW),
+        ("sharing", (*TORCH, *TENSORFLOW)),
         ("datasets", (*TORCH, *TENSORFLOW)),
     ],
 )
@@ -88,3 +92,27 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "encode" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("codec list", ""),
+        (
+            "codec fetch bmshj2018-hyperprior-msssim-22",
+            "did you mean bmshj2018-hyperprior-msssim-2",
+        ),
+        ("codec inspect demo-hyperprior-mssim-4", "did you mean demo-hyperprior-msssim-4"),
+        ("codec evaluate . nosuch", "no codec 'nosuch'"),
+        ("codec time nosuch", "no codec 'nosuch'"),
+        ("codec train /nosuch -o x --lmbda 1 --steps 1", "/nosuch: expected a folder of images"),
+        ("train nosuch --store x", "no recipe 'nosuch'"),
+    ],
+)
+def test_arguments_are_looked_at_before_a_framework_is_imported(command: str, shown: str) -> None:
+    program = HOOK.format(banned=(*TORCH, *TENSORFLOW), modules=["latentset.cli.main"])
+    program += f"\nsys.argv = {['latentset', *command.split()]!r}"
+    program += "\nsys.modules['latentset.cli.main'].main()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "banned" not in done.stderr
+    assert (done.returncode, shown in done.stderr) == (1 if shown else 0, True), done.stderr

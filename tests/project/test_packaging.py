@@ -10,6 +10,7 @@ import pytest
 from latentset.datasets.version import __version__
 
 ROOT = Path(__file__).parents[2]
+PARTS = ("cli", "datasets", "paper", "pipeline", "sharing", "train")
 
 
 @pytest.fixture(scope="module")
@@ -21,12 +22,18 @@ def setup_cfg() -> ConfigParser:
 
 def test_every_package_is_listed(setup_cfg: ConfigParser) -> None:
     listed = set(setup_cfg["options"]["packages"].split())
-    found = set()
-    for part in ("cli", "datasets", "paper", "pipeline", "train"):
+    found = {"latentset"}
+    for part in PARTS:
         for module in (ROOT / part).rglob("*.py"):
             found.add(".".join(("latentset", *module.parent.relative_to(ROOT).parts)))
     assert found <= listed
     assert listed - found <= {"latentset.recipes", "latentset.pipeline.codec.weights"}
+
+
+def test_every_part_is_linked() -> None:
+    linked = {path.name: path.resolve() for path in (ROOT / "src" / "latentset").iterdir()}
+    for part in (*PARTS, "recipes"):
+        assert linked[part] == ROOT / part
 
 
 def test_datasets_has_no_init() -> None:

@@ -13,7 +13,7 @@ from latentset.train.models.networks import ResNetNetwork
 from latentset.train.models.resnet import PixelResNet
 from latentset.train.recipe.recipe import Recipe
 from latentset.train.recipe.recipe_file import parse_recipe
-from tests.makers.synthetic import write_synthetic_store
+from tests.makers.synthetic import write_mixed_store
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -26,17 +26,7 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def mixed_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """96 samples of three classes and three sizes; one failed, in split train."""
-    path = write_synthetic_store(
-        tmp_path_factory.mktemp("stores") / "mixed.zarr",
-        samples=96,
-        sizes=((64, 64), (100, 50), (30, 170)),
-        classes=("glass", "metal", "paper"),
-        splits=("train", "train", "val", "test"),
-        failed=(1,),
-        seed=3,
-    )
-    return open_store(path)
+    return open_store(write_mixed_store(tmp_path_factory.mktemp("stores") / "mixed.zarr"))
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ import typer
 from typer.testing import CliRunner
 
 from latentset.cli.paper import report
-from latentset.cli.train import evaluate, train
+from latentset.cli.train import evaluate, predict, train
 from latentset.datasets.store import Store
+from tests.makers.synthetic import write_synthetic_store
 
 Run = Callable[..., str]
 
@@ -35,7 +36,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a command as a pipe does: no terminal. Errors come out as they are."""
     monkeypatch.setenv("COLUMNS", "80")
     app = typer.Typer()
-    for command in (train, evaluate, report):
+    for command in (train, evaluate, predict, report):
         app.command()(command)
 
     def call(*words: str) -> str:
@@ -81,6 +82,14 @@ def test_train_evaluate_report(run: Run, recipe: str, mixed_store: Store, tmp_pa
         row = next(line for line in text.splitlines() if f" {cls} " in line)
         assert f" {100 * share:.2f} " in row
 
+    table = str(tmp_path / "predictions.csv")
+    lines = run("predict", out, store, "-o", table, "--top", "2").splitlines()
+    assert lines == [
+        f"{table}: 95 samples",
+        "note: samples without latents, which are not in it: 1",
+    ]
+    assert Path(table).read_text().splitlines()[0].count(",") == 4
+
     text = run("report", out, "-o", str(tmp_path / "report"))
     assert "results.md" in text
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == [
@@ -106,3 +115,16 @@ def test_accelerator_is_checked(run: Run, tmp_path: Path) -> None:
     found = CliRunner().invoke(app, [str(tmp_path), str(tmp_path), "--accelerator", "tpu"])
     assert found.exit_code == 2
     assert all(word in found.output for word in ("'tpu'", "'auto'", "'cpu'", "'cuda'"))
+
+
+def test_names_are_no_markup(run: Run, recipe: str, tmp_path: Path) -> None:
+    splits, classes = ("train", "train", "val", "test"), ("[/x]", "[bold]y")
+    store = write_synthetic_store(
+        tmp_path / "[bold]" / "[slash].zarr", samples=32, splits=splits, classes=classes
+    )
+    out = str(tmp_path / "run")
+    text = run("train", recipe, "--store", str(store), "--set", "schedule.epochs=1", "--out", out)
+    assert f"from {store} (synthetic" in text
+    text = run("evaluate", out, str(store), "--split", "test", "--per-class")
+    assert "[/x]" in text
+    assert "[bold]y" in text

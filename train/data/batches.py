@@ -7,7 +7,8 @@ device does the rest. No worker processes, no shuffle buffer.
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
@@ -15,17 +16,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentset.datasets.errors import StoreCorruptError
+from latentset.datasets.errors import StoreCorruptError, StoreError, StoreUnreachableError
+from latentset.datasets.storage.threads import stoppable_threads
 from latentset.datasets.store import Store
+from latentset.datasets.store.digests import BackgroundCheck
 from latentset.datasets.store.header import ArrayName
-from latentset.train.data.crop import Boxes, central_boxes, random_resized_boxes, whole_boxes
+from latentset.train.data.crop import Boxes, Crop, WholeGrid
 from latentset.train.data.order import Int64s, divide, epoch_order
 from latentset.train.data.rows import UnreadableError, open_rows
 from latentset.train.data.split import Split
-from latentset.train.recipe.recipe import Data
 
 READERS = 3
 """Threads that prepare batches; TensorStore decodes with its own, HDF5 in these."""
+
+WHOLE_GRID = WholeGrid()
 
 
 class Batch(NamedTuple):
@@ -53,42 +57,62 @@ class Batch(NamedTuple):
             None if self.teacher is None else change(self.teacher),
         )
 
-    def to(self, device: torch.device) -> "Batch":
+    def to(self, device: torch.device | str) -> "Batch":
         """Copy to a device; pinned memory is copied while the host continues."""
         return self.apply(lambda tensor: tensor.to(device, non_blocking=True))
+
+
+def make_windows(heights: Int64s, widths: Int64s, boxes: Boxes) -> Tensor:
+    """Make a batch's windows; its grids follow each other."""
+    counts = heights * widths
+    firsts = np.cumsum(counts) - counts
+    return torch.from_numpy(np.stack([firsts, heights, widths, *boxes], axis=1))
 
 
 class LatentReader:
     """The batches of one split of a store.
 
-    In training: random order, random crops, no incomplete last batch; else the table's order, the
-    evaluation's crops, every sample. Each rank reads its part of every global batch, divided into
-    ``micro_batches``. ``teacher``: float (samples of the store, classes).
+    Each rank reads its part of every global batch of ``batch_size``, divided into
+    ``micro_batches``. Without ``shuffle`` the order is the table's. ``resize``: the boxes are in
+    this square, to which pixels are resized first. ``teacher``: float (samples of the store,
+    classes). ``check_shards``: the first time that the split is read, its shards are compared with
+    their digests in the background (``Store.check_ahead``), before the last batch is given.
     """
 
     def __init__(
         self,
         store: Store,
         split: Split,
-        data: Data,
         *,
-        seed: int,
-        training: bool,
+        batch_size: int,
+        seed: int = 0,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        crop: Crop = WHOLE_GRID,
+        resize: int | None = None,
+        read_ahead: int = 4,
         rank: int = 0,
         world_size: int = 1,
         micro_batches: int = 1,
         pin_memory: bool = False,
         names: Sequence[ArrayName] = ("y_hat", "scale_index"),
         teacher: Tensor | None = None,
+        check_shards: bool = False,
     ) -> None:
         self.split = split
         self._location = str(store.location)
         self._rows = open_rows(store, names)
-        self._data = data
+        store.reserve(names, split.first_rows)
+        self._fetch_ahead = partial(store.fetch_ahead, tuple(names))
+        self._repair = partial(store.repair, tuple(names))
+        self._check_ahead = partial(store.check_ahead, tuple(names))
+        self._check_shards = check_shards
+        self._check = BackgroundCheck()
+        self._batch_size, self._shuffle, self._drop_last = batch_size, shuffle, drop_last
         self._seed = seed
-        self._training = training
+        self._crop, self._resize = crop, resize
+        self._read_ahead = read_ahead
         self._rank, self._world_size, self._micro_batches = rank, world_size, micro_batches
-        self._square = data.resize if tuple(names) == ("pixels",) else None
         self._pin_memory = pin_memory
         self._teacher = teacher
 
@@ -97,45 +121,69 @@ class LatentReader:
         return sum(1 for _ in self._divide(np.arange(len(self.split)))) * self._micro_batches
 
     def _divide(self, order: Int64s) -> Iterator[Int64s]:
-        size, rank, ranks = self._data.batch_size, self._rank, self._world_size
-        return divide(order, size, drop_last=self._training, rank=rank, world_size=ranks)
+        size, rank, ranks = self._batch_size, self._rank, self._world_size
+        return divide(order, size, drop_last=self._drop_last, rank=rank, world_size=ranks)
 
-    def batches(self, epoch: int, first_batch: int = 0) -> Generator[Batch, None, None]:
-        """Read an epoch (from 0), on the host; the first ``first_batch`` batches are not read."""
+    def batches(
+        self, epoch: int, first_batch: int = 0, *, first_sample: int = 0
+    ) -> Generator[Batch, None, None]:
+        """Read an epoch (from 0), on the host.
+
+        Left out are the first ``first_sample`` samples of its order, in all ranks together, and the
+        first ``first_batch`` batches of what remains.
+        """
         order = np.arange(len(self.split))
-        if self._training:
+        if self._shuffle:
             order = epoch_order(self.split.samples, self._seed, epoch)
+        order = order[first_sample:]
         count = self._micro_batches
         all_batches = (batch[k::count] for batch in self._divide(order) for k in range(count))
         left = islice(all_batches, first_batch, None)
-        pool = ThreadPoolExecutor(READERS, thread_name_prefix="latentset-reader")
         ahead: deque[Future[Batch]] = deque()
-        try:
-            for positions in islice(left, self._data.read_ahead):
+        checked = self.split.first_rows if self._check_shards else self.split.first_rows[:0]
+        with (
+            self._fetch_ahead(self.split.first_rows[order]),
+            self._check_ahead(checked) as self._check,
+            stoppable_threads(READERS, "latentset-reader") as pool,
+        ):
+            for positions in islice(left, self._read_ahead):
                 ahead.append(pool.submit(self._read, positions, epoch))
             while ahead:
                 batch = ahead.popleft().result()
                 for positions in islice(left, 1):
                     ahead.append(pool.submit(self._read, positions, epoch))
+                self._check.look()
+                if not ahead:
+                    self.finish_check()
                 yield batch
-        finally:
-            pool.shutdown(cancel_futures=True)
+
+    def finish_check(self) -> None:
+        """Wait until the shards are compared with their digests; StoreCorruptError if one differs.
+
+        For whoever saves what was computed from them before the epoch ends.
+        """
+        self._check.wait()
+        self._check_shards = False
 
     def _read(self, positions: Int64s, epoch: int) -> Batch:
         split = self.split
         heights, widths = split.heights[positions], split.widths[positions]
         firsts, counts = split.first_rows[positions], heights * widths
         try:
-            read = self._rows.read(firsts.tolist(), counts.tolist())
+            try:
+                read = self._rows.read(firsts.tolist(), counts.tolist())
+            except UnreadableError:
+                if not self._repair(firsts.tolist()):
+                    raise
+                read = self._rows.read(firsts.tolist(), counts.tolist())
         except UnreadableError as error:
             raise self._blame(error.name, positions) from error
         rows: dict[str, Tensor] = {name: torch.from_numpy(values) for name, values in read.items()}
         boxes = self._boxes(heights, widths, split.samples[positions], epoch)
-        windows = np.stack([np.cumsum(counts) - counts, heights, widths, *boxes], axis=1)
         samples = torch.from_numpy(split.samples[positions])
         batch = Batch(
             rows,
-            torch.from_numpy(windows),
+            make_windows(heights, widths, boxes),
             torch.from_numpy(split.labels[positions]),
             samples,
             None if self._teacher is None else self._teacher[samples],
@@ -143,25 +191,11 @@ class LatentReader:
         return batch.apply(Tensor.pin_memory) if self._pin_memory else batch
 
     def _boxes(self, heights: Int64s, widths: Int64s, samples: Int64s, epoch: int) -> Boxes:
-        data = self._data
-        if self._square is not None:
-            heights = widths = np.full_like(heights, self._square)
-        if self._training:
-            return random_resized_boxes(
-                heights,
-                widths,
-                samples,
-                seed=self._seed,
-                epoch=epoch,
-                scale=data.crop_scale,
-                ratio=data.crop_ratio,
-                flip=data.flip,
-            )
-        if data.eval_crop == "central":
-            return central_boxes(heights, widths, data.eval_share)
-        return whole_boxes(heights, widths)
+        if self._resize is not None:
+            heights = widths = np.full_like(heights, self._resize)
+        return self._crop.boxes(heights, widths, samples, seed=self._seed, epoch=epoch)
 
-    def _blame(self, name: ArrayName, positions: Int64s) -> StoreCorruptError:
+    def _blame(self, name: ArrayName, positions: Int64s) -> StoreError:
         """Find the sample of a batch that cannot be read, and what is wrong with it."""
         for k in positions.tolist():
             first = int(self.split.first_rows[k])
@@ -169,6 +203,11 @@ class LatentReader:
             try:
                 self._rows.read([first], [count])
             except UnreadableError as error:
+                if "PERMISSION_DENIED" in error.reason:
+                    return StoreUnreachableError(
+                        f"{self._location}: {error.name} cannot be read: Permission denied. Look "
+                        f"at the permissions of the store ({error.reason:.300})"
+                    )
                 return StoreCorruptError(
                     f"{self._location}: {error.name} of sample {self.split.ids[k]} (row "
                     f"{self.split.samples[k]} of the samples table) cannot be read: "

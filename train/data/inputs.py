@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as tv
 
-from latentset.datasets.errors import RecipeError
+from latentset.datasets.errors import RecipeError, StoreError
 from latentset.datasets.store import Header
 from latentset.datasets.store.header import ArrayName
 from latentset.train.data.batches import Batch
@@ -23,7 +23,7 @@ class Input(nn.Module, ABC):
     names: tuple[ArrayName, ...]
     """The arrays of the store that are read."""
 
-    def __init__(self, size: int, channels_last: bool) -> None:
+    def __init__(self, size: int, *, channels_last: bool = False) -> None:
         super().__init__()
         self.size = size
         self.order = torch.channels_last if channels_last else torch.contiguous_format
@@ -37,12 +37,12 @@ def make_input(takes: tuple[str, ...], recipe: Recipe, header: Header) -> Input:
     """Choose the input of a network that takes such ``inputs``."""
     channels_last = recipe.device.channels_last
     if takes == ("pixels",):
-        return PixelInput(recipe.data.size, recipe.data.resize, channels_last)
+        return PixelInput(recipe.data.size, recipe.data.resize, channels_last=channels_last)
     if header.codec is None:
         raise RecipeError(f"{recipe.name}: expected a store of latents, got one of pixels")
     if takes == ("y_hat",):
-        return YHatInput(recipe.data.size, channels_last)
-    return LatentInput(recipe.data.size, channels_last, header.codec.scale_table)
+        return YHatInput(recipe.data.size, channels_last=channels_last)
+    return LatentInput(recipe.data.size, header, channels_last=channels_last)
 
 
 class YHatInput(Input):
@@ -61,8 +61,11 @@ class LatentInput(Input):
 
     names: tuple[ArrayName, ...] = ("y_hat", "scale_index")
 
-    def __init__(self, size: int, channels_last: bool, scale_table: tuple[float, ...]) -> None:
-        super().__init__(size, channels_last)
+    def __init__(self, size: int, header: Header, *, channels_last: bool = False) -> None:
+        super().__init__(size, channels_last=channels_last)
+        if header.codec is None:
+            raise StoreError("expected the header of a store of latents, got one of pixels")
+        scale_table = header.codec.scale_table
         # An index beyond the table shows as a loss that is not a number, not as a wrong sigma.
         table = torch.full((256,), float("nan"))
         table[: len(scale_table)] = torch.tensor(scale_table)
@@ -81,25 +84,28 @@ class PixelInput(Input):
     """Crops of images, as torchvision makes them of images, normalised.
 
     Source: sections 5.2 and 5.3. Both resizes are bilinear with antialiasing and round to uint8.
+    ``resize``: side of the square that an image is resized to first, as boxes are drawn in it.
     """
 
     names: tuple[ArrayName, ...] = ("pixels",)
 
-    def __init__(self, size: int, resize: int, channels_last: bool) -> None:
-        super().__init__(size, channels_last)
+    def __init__(
+        self, size: int, resize: int | None = None, *, channels_last: bool = False
+    ) -> None:
+        super().__init__(size, channels_last=channels_last)
         self.resize = resize
         self.mean = nn.Buffer(torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.std = nn.Buffer(torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
     def forward(self, batch: Batch) -> tuple[Tensor, ...]:
         """Make images, float32 (B, 3, S, S), normalised."""
-        pixels, square = batch.rows["pixels"], [self.resize, self.resize]
+        pixels = batch.rows["pixels"]
         crops = []
         for window in batch.windows.tolist():
             first, rows, columns, top, left, height, width, flip = window
             image = pixels[:, first : first + rows * columns].view(3, rows, columns)
-            if (rows, columns) != (self.resize, self.resize):
-                image = tv.resize(image, square, antialias=True)
+            if self.resize and (rows, columns) != (self.resize, self.resize):
+                image = tv.resize(image, [self.resize, self.resize], antialias=True)
             crop = tv.resized_crop(
                 image, top, left, height, width, [self.size, self.size], antialias=True
             )

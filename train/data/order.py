@@ -44,14 +44,22 @@ def epoch_order(samples: Int64s, seed: int, epoch: int) -> Int64s:
 def divide(
     order: Int64s, batch_size: int, *, drop_last: bool, rank: int = 0, world_size: int = 1
 ) -> Iterator[Int64s]:
-    """Divide an epoch's order, int64 (N,), into the batches of one rank; N >= ``world_size``.
+    """Divide an epoch's order, int64 (N,), into the batches of one rank.
 
     Each rank takes its part, at least one sample, of the same global batches. With ``drop_last`` a
     smaller last one is dropped; otherwise one without a sample for each rank joins the one before.
+    If N < ``world_size``, the last ranks have no batch.
     """
-    end = len(order) - len(order) % batch_size if drop_last else len(order)
-    firsts = list(range(0, end, batch_size))
-    if len(firsts) > 1 and end - firsts[-1] < world_size:
-        firsts.pop()
-    for first, last in pairwise([*firsts, end]):
-        yield order[first:last][rank::world_size]
+    ends = batch_ends(len(order), batch_size, drop_last=drop_last, world_size=world_size)
+    for first, last in pairwise([0, *ends]):
+        if (part := order[first:last][rank::world_size]).size:
+            yield part
+
+
+def batch_ends(samples: int, batch_size: int, *, drop_last: bool, world_size: int = 1) -> list[int]:
+    """How many samples of an epoch are done after each of its global batches."""
+    end = samples - samples % batch_size if drop_last else samples
+    ends = [*range(batch_size, end, batch_size), end] if end else []
+    if len(ends) > 1 and ends[-1] - ends[-2] < world_size:
+        del ends[-2]
+    return ends

@@ -13,6 +13,7 @@ from latentset.datasets.store.header import ArrayName
 
 if TYPE_CHECKING:
     from latentset.datasets.store.hdf5.reader import Hdf5Store
+    from latentset.datasets.store.zarr.reader import ZarrStore
 
 CACHE_BYTES = 64 * 2**20
 """Bound of TensorStore's cache, for the shards' indexes."""
@@ -43,14 +44,15 @@ class ZarrRows:
     """Arrays opened with TensorStore, with one cache."""
 
     def __init__(self, store: Store, names: Sequence[ArrayName]) -> None:
+        self._store = cast("ZarrStore", store)
         context = tensorstore.Context({"cache_pool": {"total_bytes_limit": CACHE_BYTES}})
-        self._arrays = {name: self._open(store, name, context) for name in names}
+        self._arrays = {name: self._open(self._store, name, context) for name in names}
 
     @staticmethod
-    def _open(store: Store, name: ArrayName, context: Any) -> Any:
+    def _open(store: "ZarrStore", name: ArrayName, context: Any) -> Any:
         spec = {
             "driver": "zarr3",
-            "kvstore": store.location.kvstore(name),
+            "kvstore": store.objects.kvstore(name),
             # A finished store does not change, so nothing is looked up twice.
             "recheck_cached_metadata": "open",
             "recheck_cached_data": "open",
@@ -72,6 +74,7 @@ class ZarrRows:
 
     def read(self, firsts: Sequence[int], counts: Sequence[int]) -> dict[ArrayName, NDArray[Any]]:
         """Read runs of rows, chunks in parallel outside Python's lock."""
+        self._store.fetch_rows(tuple(self._arrays), firsts)
         reads = []
         with tensorstore.Batch() as together:
             for array in self._arrays.values():

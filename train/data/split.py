@@ -7,6 +7,7 @@ import numpy as np
 
 from latentset.datasets.errors import RecipeError
 from latentset.datasets.store import Store
+from latentset.datasets.store.samples import order_splits
 from latentset.train.data.order import Int64s
 
 
@@ -36,22 +37,35 @@ def select_split(store: Store, name: str) -> Split:
     samples = np.array([k for k, pair in enumerate(pairs) if pair == (name, "ok")], np.int64)
     if not samples.size:
         raise RecipeError(_nothing(store, name, Counter(pairs)))
-    part = table.take(samples)
-    labels = part["label"].to_numpy().astype(np.int64)
+    split = _make_split(store, name, samples)
     classes = len(store.header.source.classes)
-    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    wrong = np.flatnonzero((split.labels < 0) | (split.labels >= classes))
     if wrong.size:
         raise RecipeError(
             f"{store.location}: split {name!r}: {wrong.size} of {len(samples)} samples have no "
-            f"label; "
-            f"expected 0…{classes - 1}, got {labels[wrong[0]]} for {part['id'][wrong[0]]}; "
-            "encode from a source that has labels"
+            f"label, the first is {split.ids[wrong[0]]}; encode from a source that has labels; "
+            "latentset predict classifies images without"
         )
+    return split
+
+
+def select_samples(store: Store) -> Split:
+    """Take all samples that were encoded, with labels or without; refuse a store without one."""
+    samples = store.indices().astype(np.int64)
+    if not samples.size:
+        raise RecipeError(
+            f"{store.location} has no sample that was encoded; latentset inspect shows why"
+        )
+    return _make_split(store, "", samples)
+
+
+def _make_split(store: Store, name: str, samples: Int64s) -> Split:
+    part = store.samples.take(samples)
     return Split(
         name=name,
         ids=tuple(part["id"].to_pylist()),
         samples=samples,
-        labels=labels,
+        labels=part["label"].to_numpy().astype(np.int64),
         first_rows=part["first_row"].to_numpy().astype(np.int64),
         heights=part["latent_height"].to_numpy().astype(np.int64),
         widths=part["latent_width"].to_numpy().astype(np.int64),
@@ -62,9 +76,7 @@ def split_names(store: Store) -> tuple[str, ...]:
     """List the splits that have encoded samples: train, val, test, then any others."""
     table = store.samples
     pairs = zip(table["split"].to_pylist(), table["status"].to_pylist(), strict=True)
-    usual = ("train", "val", "test")
-    found = {split for split, status in pairs if status == "ok"}
-    return tuple(n for n in usual if n in found) + tuple(sorted(found.difference(usual)))
+    return tuple(order_splits({split for split, status in pairs if status == "ok"}))
 
 
 def _nothing(store: Store, name: str, pairs: Counter[tuple[str, str]]) -> str:
@@ -81,6 +93,7 @@ def _nothing(store: Store, name: str, pairs: Counter[tuple[str, str]]) -> str:
     found = ", ".join(f"{split or '(none)'} {count}" for split, count in sorted(counts.items()))
     return (
         f"{store.location}: empty split: expected samples of split {name!r}, got {found}; "
-        "name one of those in the recipe's data.train_split, data.val_split, data.test_split, "
-        "or encode from a source with splits"
+        "name one of those (in a recipe: data.train_split, data.val_split, data.test_split; "
+        "--set data.train_split= takes samples without a split), or encode again, to another "
+        "store, with splits (latentset encode … --split 80/10/10)"
     )

@@ -11,7 +11,7 @@ from latentset.train.models.blocks import initialise_convolutions
 class FEU(nn.Module):
     r"""Enhances features across channels and neighbours, by n 3x3 convolutions in a bottleneck.
 
-    Source: section 4.1; figure 4b; what they leave open follows from Table 2's figures.
+    Source: section 4.1; figure 4b; Table 2, as far as it decides (docs/models.md).
 
     ::
 

@@ -2,7 +2,12 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+"""Of classes, channels, blocks …: a file of weights from elsewhere names them too."""
+Width = Annotated[int, Field(ge=1, le=4096)]
+Blocks = Annotated[int, Field(ge=1, le=1000)]
 
 Depth = Literal[18, 34, 50, 101, 152]
 """The published ResNets."""
@@ -33,39 +38,39 @@ class Table(BaseModel):
 class Network(Table):
     """Sizes of every network; what is absent is the store's in a resolved recipe."""
 
-    num_classes: PositiveInt | None = None
+    num_classes: Count | None = None
     depth: Depth = 50
     """The ResNet whose kind and number of blocks it has."""
-    width: PositiveInt = 64
+    width: Width = 64
 
 
 class LatentNetwork(Network):
     """Sizes of every network of latents."""
 
-    channels: PositiveInt | None = None
+    channels: Count | None = None
     """C of the codec."""
-    depths: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    depths: tuple[Blocks, Blocks, Blocks] | None = None
     """Blocks of layer2 to layer4, for a slim network; those of ``depth`` where absent."""
 
 
 class PixelNetwork(Network):
     """Sizes of every network of pixels."""
 
-    depths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] | None = None
+    depths: tuple[Blocks, Blocks, Blocks, Blocks] | None = None
     """Blocks of layer1 to layer4, for a slim network; those of ``depth`` where absent."""
 
 
 class SigmaFeatures(Table):
     """Sizes of a network that takes sigma_hat."""
 
-    sigma_features: PositiveInt = 4
+    sigma_features: Width = 4
     """Channels of sigma_hat's branch of the head."""
 
 
 class FeatureAdaptation(Table):
     """FA modules of a network."""
 
-    r: PositiveInt = 16
+    r: Count = 16
     """Reduction ratio of the CAU; unused by cau = "one-fc" and fa = "feu"."""
     fa: Adaptation = "pre"
     cau: Attention = "affine"
@@ -89,7 +94,7 @@ class FeatureAdaptation(Table):
 class LatentAdaptation(FeatureAdaptation):
     """FA modules of a network of latents."""
 
-    n: tuple[PositiveInt, PositiveInt, PositiveInt] = (2, 3, 4)
+    n: tuple[Blocks, Blocks, Blocks] = (2, 3, 4)
     """Depth of the FEU in layer2 to layer4; in the paper 2/3/4 for quality 1, else 3/4/5."""
 
 
@@ -127,7 +132,7 @@ class FAResNetNetwork(PixelNetwork, FeatureAdaptation):
     """ResNet on pixels with FA modules (models.FAResNet)."""
 
     kind: Literal["fa-resnet"] = "fa-resnet"
-    n: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (2, 3, 4, 5)
+    n: tuple[Blocks, Blocks, Blocks, Blocks] = (2, 3, 4, 5)
     """Depth of the FEU in layer1 to layer4."""
 
 

@@ -9,7 +9,8 @@ class AttentionPooling(nn.Module):
 
     f_C(c) = sum_{i,j} k(i,j) f(c,i,j), k = softmax over all (i,j) of conv1x1(f)
 
-    Source: section 4.1, equation 5; GCNet's global context block; a bias, as Table 2 shows.
+    Source: section 4.1, equation 5; GCNet's global context block. Not in the paper: the bias, which
+    softmax takes out again.
     """
 
     def __init__(self, channels: int) -> None:

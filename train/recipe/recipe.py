@@ -28,11 +28,15 @@ FILES = frozenset({"weights.adopt", "distill.logits"})
 FROM_RECIPE, TORCHVISION = "recipe:", "torchvision:"
 """How ``weights.adopt`` begins where it names another recipe, or torchvision's weights."""
 
+MAX_CLASSES = 100_000
+"""The last layer then has 800 MB of weights, and as much momentum."""
+
 Accelerator = Literal["auto", "cpu", "cuda"]
 
 EvalCrop = Literal["whole", "central"]
 """What evaluation sees of a sample: its whole grid, or the central square."""
 
+Side = Annotated[int, Field(ge=1, le=4096)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -49,9 +53,9 @@ class Data(Table):
     """The chosen checkpoint is evaluated on it; "" = none."""
     batch_size: PositiveInt
     """Over all ranks."""
-    size: PositiveInt = 28
+    size: Side = 28
     """Side of the network's input."""
-    resize: PositiveInt = 256
+    resize: Side = 256
     """Pixels only: side of the square that an image is resized to before the crop."""
     crop_scale: tuple[Fraction, Fraction] = (0.08, 1.0)
     """Least and greatest part of the grid's area."""
@@ -221,12 +225,21 @@ def resolve(recipe: Recipe, header: Header, where: str) -> Recipe:
     """Check a recipe against a store, and fill in what it leaves open: channels, classes, codec."""
     takes_pixels = "channels" not in type(recipe.model).model_fields
     if takes_pixels != (header.arrays == ("pixels",)):
-        wanted = "pixels (latentset decode makes such a store)" if takes_pixels else "latents"
+        wanted = (
+            "pixels (latentset encode --codec none, or decode, makes such a store)"
+            if takes_pixels
+            else "latents (recipes resnet and resnet-slim take pixels)"
+        )
         raise RecipeError(
             f"{where} does not fit the recipe {recipe.name}: {recipe.model.kind} takes {wanted}, "
             f"the store holds {', '.join(header.arrays)}"
         )
-    facts: dict[str, Any] = {"num_classes": len(header.source.classes)}
+    if (count := len(header.source.classes)) > MAX_CLASSES:
+        raise RecipeError(
+            f"{where}: expected at most {MAX_CLASSES:,} classes, got {count:,}: the weights of the "
+            "last layer grow with them"
+        )
+    facts: dict[str, Any] = {"num_classes": count}
     if not takes_pixels and header.codec is not None:
         facts["channels"] = header.codec.channels
     name = codec_name(header)

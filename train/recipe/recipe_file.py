@@ -1,15 +1,13 @@
 """Recipe files: TOML to a recipe, keys set on the command line, and tables back to TOML."""
 
-import difflib
 import json
 import tomllib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from latentset.datasets.errors import RecipeError
+from latentset.datasets.errors import RecipeError, suggest
 from latentset.train.recipe.recipe import Recipe
 
 NETWORKS: dict[str, type[BaseModel]] = {
@@ -65,12 +63,6 @@ def toml_text(tables: dict[str, Any]) -> str:
         else:
             top += f"{key} = {_toml_value(value)}\n"
     return top + below
-
-
-def suggest(name: str, known: Sequence[str]) -> str:
-    """End of a message: the name that was probably meant, if one is near."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _toml_value(value: Any) -> str:

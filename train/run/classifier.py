@@ -9,11 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from latentset.datasets.store import Header
+from latentset.datasets.store import Header, Store
 from latentset.train.data.batches import Batch, LatentReader
+from latentset.train.data.crop import CentralCrop, Crop, RandomCrop, WholeGrid
 from latentset.train.data.inputs import Input, make_input
+from latentset.train.data.split import Split
 from latentset.train.models.pretrained import PretrainableModel
 from latentset.train.recipe.recipe import Device, Recipe
+from latentset.train.run.world import select_device
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
@@ -68,6 +71,49 @@ class Classifier(nn.Module):
 def autocast(settings: Device, device: torch.device) -> AbstractContextManager[object]:
     """Mixed precision, where the recipe asks for it."""
     return torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16")
+
+
+def open_reader(
+    store: Store, split: Split, recipe: Recipe, *, training: bool, **options: Any
+) -> LatentReader:
+    """Open a reader of a recipe's batches; ``options`` are LatentReader's.
+
+    In training: random order, random crops, no incomplete last batch; else the table's order, the
+    evaluation's crops, every sample.
+    """
+    data = recipe.data
+    crop: Crop = CentralCrop(data.eval_share) if data.eval_crop == "central" else WholeGrid()
+    if training:
+        crop = RandomCrop(data.crop_scale, data.crop_ratio, data.flip)
+    return LatentReader(
+        store,
+        split,
+        batch_size=data.batch_size,
+        seed=recipe.seed,
+        shuffle=training,
+        drop_last=training,
+        crop=crop,
+        resize=data.resize if "pixels" in store.header.arrays else None,
+        read_ahead=data.read_ahead,
+        **options,
+    )
+
+
+def predict_split(
+    classifier: Classifier, recipe: Recipe, store: Store, split: Split, *, check_shards: bool
+) -> Iterator[tuple[Batch, Tensor]]:
+    """As ``predict``, of a store, in this process alone, on the recipe's device."""
+    device = select_device(recipe.device)
+    reader = open_reader(
+        store,
+        split,
+        recipe,
+        training=False,
+        pin_memory=device.type == "cuda",
+        names=classifier.input.names,
+        check_shards=check_shards,
+    )
+    yield from predict(classifier.to(device), reader, device)
 
 
 def predict(

@@ -1,16 +1,18 @@
 """A trained classifier for use without this library: a torch.export program, or its weights."""
 
+import io
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from latentset.datasets.errors import RecipeError
-from latentset.datasets.storage.atomic import atomic_file
+from latentset.datasets.storage.atomic import write_atomically
 from latentset.train.data.inputs import Input, LatentInput, PixelInput
 from latentset.train.recipe.recipe import Recipe
 from latentset.train.run.checkpoint import save_tensors
 from latentset.train.run.evaluate import load_classifier
+from latentset.train.run.run_files import check_target
 
 SAMPLE_BATCH = 2
 
@@ -61,6 +63,7 @@ def export_classifier(checkpoint: Path, store: Path | str, out: Path) -> str:
     """Write ``NAME.pt2`` or ``NAME.safetensors``; return how it is used, in a line."""
     if out.suffix not in (".pt2", ".safetensors"):
         raise RecipeError(f"{out}: expected a name that ends with .pt2 or .safetensors")
+    check_target(out)
     classifier, record, checkpoint, *_ = load_classifier(checkpoint, store)
     network = classifier.evaluated.eval()
     if out.suffix == ".safetensors":
@@ -69,8 +72,9 @@ def export_classifier(checkpoint: Path, store: Path | str, out: Path) -> str:
     program, args = _make_program(classifier.input, network, record.recipe)
     batch = torch.export.Dim("batch")
     exported = torch.export.export(program.eval(), args, dynamic_shapes=[{0: batch} for _ in args])
-    with atomic_file(out) as partial, partial.open("wb") as file:
-        torch.export.save(exported, file)
+    program_bytes = io.BytesIO()  # torch aborts the process where a file cannot be written
+    torch.export.save(exported, program_bytes)
+    write_atomically(out, program_bytes.getvalue())
     taken = ", ".join(f"{str(x.dtype)[6:]} (B, {', '.join(map(str, x.shape[1:]))})" for x in args)
     return f"{out}: torch.export.load(FILE).module()({taken}) -> logits (B, classes)"
 

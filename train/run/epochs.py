@@ -2,10 +2,13 @@
 
 import math
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt
 
 from latentset.datasets.errors import TrainingError
 from latentset.train.models.networks import Table
+
+FAR = 10
+"""Validation loss over training loss from which on the line of an epoch says so."""
 
 
 class EpochFigures(Table):
@@ -31,10 +34,12 @@ class EpochFigures(Table):
         losses = [self.train_loss, self.val_loss]
         for loss in losses:
             if loss is not None and not math.isfinite(loss):
+                kept = "If that does not help, check the store"
+                if self.epoch > 1:
+                    kept = f"The weights of epoch {self.epoch - 1} are in {folder}"
                 raise TrainingError(
                     f"epoch {self.epoch}: the loss is {loss}; expected a finite number. Lower "
-                    "schedule.learning_rate; if it is so from the first epoch, check the store. "
-                    f"The last good state is in {folder}"
+                    f"schedule.learning_rate, and start in another folder (--out). {kept}"
                 )
 
     def line(self, epochs: int) -> str:
@@ -45,6 +50,9 @@ class EpochFigures(Table):
         if self.val_top1 is not None:
             top1, top5 = _percent(self.val_top1), _percent(self.val_top5)
             parts += [f"val loss {self.val_loss:.4f}", f"top-1 {top1}", f"top-5 {top5}"]
+            if self.val_loss is not None and self.val_loss >= FAR * self.train_loss > 0:
+                times = self.val_loss / self.train_loss
+                parts.append(f"{times:,.0f} times the training loss (docs/training.md)")
         parts.append(f"{self.samples_per_s:,.0f} samples/s")
         return "  ".join([*parts, "trunk frozen"] if self.frozen else parts)
 
@@ -57,17 +65,28 @@ class Progress(BaseModel):
     rows: list[EpochFigures] = []
     best: EpochFigures | None = None
     """By top-1 on the validation split."""
-    batches: int = 0
+    batches: NonNegativeInt = 0
     """Micro-batches done of the epoch in progress, always those of whole steps when saved."""
     sums: tuple[float, float] = (0.0, 0.0)
     """Of that epoch over all processes: loss of each sample, correct predictions."""
-    seconds: float = 0.0
-    frozen_epochs: int
+    seconds: FiniteFloat = 0.0
+    frozen_epochs: NonNegativeInt
     """Epochs of the first phase: at first the schedule's; fewer where a plateau ends it."""
-    lowest_loss: float | None = None
+    lowest_loss: FiniteFloat | None = None
     """Of the validation split, in the first phase."""
-    waited_epochs: int = 0
+    waited_epochs: NonNegativeInt = 0
     """Epochs since then."""
+
+    def check(self, epochs: int, batches: int, accumulate: int) -> None:
+        """Raise ValueError unless it can be that of a run of so many epochs and micro-batches."""
+        expected = list(range(1, len(self.rows) + 1))
+        if [row.epoch for row in self.rows] != expected or len(expected) > epochs:
+            raise ValueError(f"expected figures of epochs 1 to at most {epochs}")
+        if self.batches % accumulate or not self.batches < batches:
+            raise ValueError(f"expected whole steps of {batches} batches, got {self.batches}")
+        for row in [*self.rows, *([self.best] if self.best else [])]:
+            if not all(math.isfinite(x) for x in row.model_dump(exclude_none=True).values()):
+                raise ValueError(f"epoch {row.epoch} has figures that are not finite")
 
     @property
     def epoch(self) -> int:

@@ -17,12 +17,13 @@ from rich.progress import Progress as ProgressBar
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from latentset.datasets.errors import TrainingError
 from latentset.train.data.batches import Batch, LatentReader
 from latentset.train.run.checkpoint import save_state, save_weights
 from latentset.train.run.classifier import Classifier, autocast, predict, score
 from latentset.train.run.epochs import EpochFigures, Progress
 from latentset.train.run.loss import classification_loss, mix, mixup_weight
-from latentset.train.run.run_files import BEST, LAST, RESUME
+from latentset.train.run.run_files import BEST, LAST, RESUME, TENSORBOARD
 from latentset.train.run.run_folder import Start, write_metrics
 from latentset.train.run.world import World
 
@@ -63,7 +64,9 @@ def train(run: Training, epochs: int) -> None:
         # TensorBoard imports TensorFlow where that is installed.
         from torch.utils.tensorboard import SummaryWriter
 
-        run.writer = SummaryWriter(run.folder / "tensorboard")
+        if (events := run.folder / TENSORBOARD).is_symlink():
+            raise TrainingError(f"{events} is a link, which is not followed: remove it")
+        run.writer = SummaryWriter(events)
     model = None
     with run.stop, run.bar, closing(run.writer) if run.writer else nullcontext():
         while run.progress.epoch < epochs:
@@ -225,7 +228,8 @@ def finish_epoch(run: Training, validated: tuple[float, float, float] | None) ->
 
 
 def save(run: Training) -> None:
-    """Save the state that the run resumes from."""
+    """Save the state that the run resumes from, unless a shard that was trained from differs."""
+    run.train_reader.finish_check()
     if run.world.is_first:
         save_state(run.folder / RESUME, run.classifier, run.optimizer, run.progress)
 
@@ -249,7 +253,7 @@ class StopSignal:
         self._alone = world.world_size == 1
         self._before: dict[int, Any] = {}
 
-    def press(self, number: int, frame: FrameType | None) -> None:
+    def handle(self, number: int, frame: FrameType | None) -> None:
         """Handle the signal."""
         if self.pressed:
             raise KeyboardInterrupt
@@ -266,7 +270,7 @@ class StopSignal:
                 usual[signal.SIGTERM] = signal.SIG_DFL
             for number, handler in usual.items():
                 if signal.getsignal(number) is handler:
-                    self._before[number] = signal.signal(number, self.press)
+                    self._before[number] = signal.signal(number, self.handle)
         return self
 
     def __exit__(self, *_: object) -> None:

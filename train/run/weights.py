@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 from torchvision.models import get_model_weights
 
-from latentset.datasets.errors import RecipeError, TrainingError
+from latentset.datasets.errors import RecipeError, TrainingError, suggest
 from latentset.datasets.sources.devkit import WNID
 from latentset.train.models.blocks import PUBLISHED
 from latentset.train.recipe.recipe import FROM_RECIPE, TORCHVISION
-from latentset.train.recipe.recipe_file import suggest
 from latentset.train.run.checkpoint import load_resnet
 from latentset.train.run.run_files import BEST, LAST
 

@@ -11,8 +11,18 @@ from numpy.typing import NDArray
 
 from latentset.datasets.errors import StoreCorruptError, StoreFormatError, expect
 from latentset.datasets.store.arrays import DTYPES
-from latentset.datasets.store.hdf5.filters import CHECKSUM_BYTES, LEVEL, decode_chunk, most_stored
+from latentset.datasets.store.hdf5.filters import (
+    CHECKSUM_BYTES,
+    DEFLATE_SWELLING,
+    LEVEL,
+    decode_chunk,
+    most_stored,
+)
+from latentset.datasets.store.hdf5.object_headers import check_dataset, check_index, read_parts
 from latentset.datasets.store.header import ArrayName
+
+_INDEX_ENTRY_BYTES = 12
+"""Bytes that the index of chunks has for each, at least."""
 
 
 def create_dataset(
@@ -57,8 +67,11 @@ class ChunkedDataset:
         dtype: np.dtype[Any] | None,
     ) -> None:
         self._where = f"{path}: {group.name.rstrip('/')}/{name}".replace(": /", ": ")
-        identifier = self._open(group, name)
+        address = self._address(group, name)
         self.shape = shape
+        with read_parts(path) as read:
+            index = check_dataset(read, address, self._where)
+        identifier = h5py.h5d.open(group.id, name.encode())
         self.dtype = self._check_type(identifier, dtype)
         settings = identifier.get_create_plist()
         self._check_storage(settings)
@@ -71,19 +84,23 @@ class ChunkedDataset:
         self._chunk_bytes = int(np.prod([int(n) for n in chunks], dtype=object))
         self._chunk_bytes *= self.dtype.itemsize
         self.chunks = -(-shape[-1] // self.chunk)
+        with read_parts(path) as read:
+            check_index(read, index, self.chunks, self._where)
         self._offsets, self.sizes = self._find_chunks(identifier, path.stat().st_size)
         self._descriptor = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._descriptor)
         self._offsets += self._base(identifier)
 
-    def _open(self, group: h5py.Group, name: str) -> h5py.h5d.DatasetID:
+    def _address(self, group: h5py.Group, name: str) -> int:
+        """Where the dataset's object header is."""
         try:
             # Soft and external links could lead elsewhere, into other files even.
-            if group.id.links.get_info(name.encode()).type == h5py.h5l.TYPE_HARD:
-                return h5py.h5d.open(group.id, name.encode())
+            link = group.id.links.get_info(name.encode())
         except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
             raise self._corrupt(f"cannot be opened: {error}") from error
-        raise StoreFormatError(f"{self._where}: expected a dataset, got a link")
+        if link.type != h5py.h5l.TYPE_HARD:
+            raise StoreFormatError(f"{self._where}: expected a dataset, got a link")
+        return int(link.u)
 
     def _check_type(
         self, identifier: h5py.h5d.DatasetID, dtype: np.dtype[Any] | None
@@ -110,7 +127,10 @@ class ChunkedDataset:
         self, identifier: h5py.h5d.DatasetID, file_bytes: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Offset and size of every chunk. Nothing is trusted before it was counted."""
-        if self.chunks > file_bytes or identifier.get_num_chunks() != self.chunks:
+        if (
+            self.chunks * _INDEX_ENTRY_BYTES > file_bytes
+            or identifier.get_num_chunks() != self.chunks
+        ):
             raise self._corrupt(
                 f"expected {self.chunks} chunks, got {identifier.get_num_chunks()}: "
                 "chunks are missing"
@@ -134,8 +154,10 @@ class ChunkedDataset:
         limit = most_stored(self._chunk_bytes)
         if (sizes > limit).any() or (sizes <= CHECKSUM_BYTES).any():
             raise self._corrupt(f"expected chunks of 5 to {limit} bytes, got {sizes.max()}")
-        if (offsets > file_bytes - sizes).any():
-            raise self._corrupt("a chunk is beyond the end of the file")
+        if (offsets > file_bytes - sizes).any() or sizes.sum() > file_bytes:
+            raise self._corrupt("chunks are beyond the end of the file, or overlap")
+        if (sizes < self._chunk_bytes // DEFLATE_SWELLING).any():
+            raise self._corrupt("chunks are too small for what they claim")
         return offsets, sizes
 
     def _base(self, identifier: h5py.h5d.DatasetID) -> int:

@@ -19,6 +19,9 @@ and three times as long; the shuffle filter makes y_hat 22 % larger (benchmarks/
 CHECKSUM_BYTES = 4
 """Size of the checksum at the end of a stored chunk."""
 
+DEFLATE_SWELLING = 1040
+"""Deflate makes at most 1032 bytes of one (RFC 1951: 258 bytes of a match of two bits)."""
+
 _FLETCHER32 = Fletcher32()
 
 

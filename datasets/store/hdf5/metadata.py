@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,22 +11,19 @@ import numpy as np
 
 from latentset.datasets.errors import StoreCorruptError, StoreFormatError
 from latentset.datasets.storage.access import reading
+from latentset.datasets.storage.location import METADATA_BYTES
+from latentset.datasets.storage.threads import check_stop
+from latentset.datasets.store.hdf5.object_headers import USER_BLOCK
 from latentset.datasets.store.header import FormatVersion, Sha256
 
 MANIFEST_ATTRIBUTE = "manifest"
 """Name of the root group's attribute that holds the manifest."""
-
-USER_BLOCK = 512
-"""Bytes before the HDF5 part of the file."""
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 """First bytes of the HDF5 part of a file."""
 
 HDF5_VERSIONS: tuple[FormatVersion, ...] = ("1.0", "1.1", "1.2")
 """The versions of docs/store-spec.md in which a store may be an HDF5 file."""
-
-MAX_TEXT_BYTES = 1 << 26
-"""Longest header or manifest that is read. ImageNet's manifest has about half a megabyte."""
 
 _READ_BYTES = 1 << 24
 
@@ -52,17 +50,16 @@ def read_user_block(path: Path) -> Sha256:
         StoreCorruptError: It was altered or cut off.
         StoreUnreachableError: It cannot be read.
     """
-    with reading(path):
-        with path.open("rb") as file:
-            block = file.read(USER_BLOCK + len(SIGNATURE))
-        size = path.stat().st_size
+    with reading(path), path.open("rb") as file:
+        block = file.read(USER_BLOCK + len(SIGNATURE))
+        size = os.fstat(file.fileno()).st_size
     block, signature = block[:USER_BLOCK], block[USER_BLOCK:]
     try:
         line = json.loads(block.split(b"\n")[0])
         if line["format"] != "latentset-hdf5":
             raise ValueError("another format")
         version, expected, sha256 = line["format_version"], line["bytes"], line["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         if signature == SIGNATURE:  # a user block of this length is rare elsewhere
             raise StoreCorruptError(
                 f"{path}: its first {USER_BLOCK} bytes were altered, or it is not a LatentSet store"
@@ -100,12 +97,9 @@ def digest_after_user_block(
 
 
 def check_file_digest(path: Path) -> None:
-    """StoreCorruptError if a file differs from the digest in its user block."""
-    if digest_after_user_block(path) != read_user_block(path):
-        raise StoreCorruptError(
-            f"{path} differs from the sha256 in its first line, and its damage would be copied",
-            "Fetch it again, or remove it to encode it anew",
-        )
+    """StoreCorruptError if a file differs from the digest in its user block; in the background."""
+    if digest_after_user_block(path, lambda _: check_stop()) != read_user_block(path):
+        raise StoreCorruptError(f"{path} differs from the sha256 in its first line: it was altered")
 
 
 def text_type(width: int) -> h5py.h5t.TypeStringID:
@@ -132,7 +126,7 @@ def read_attribute(file: h5py.File, name: str, path: Path) -> bytes:
         if not isinstance(kind, h5py.h5t.TypeStringID) or kind.is_variable_str():
             raise ValueError("expected a text of fixed length")
         size = int(kind.get_size())
-        if attribute.shape != () or size > min(MAX_TEXT_BYTES, path.stat().st_size):
+        if attribute.shape != () or size > min(METADATA_BYTES, path.stat().st_size):
             raise ValueError(f"expected one text that fits into the file, got {size} bytes")
         value = np.empty((), f"S{size}")
         attribute.read(value, mtype=kind)

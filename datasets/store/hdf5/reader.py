@@ -4,8 +4,8 @@ Nothing in the file is followed out of it or believed about sizes: links, extern
 storage, other filters and chunks beyond the end of the file are refused before memory is taken.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,23 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latentset.datasets.errors import StoreCorruptError, StoreError, expect
+from latentset.datasets.storage.access import reading
 from latentset.datasets.storage.location import Folder
 from latentset.datasets.store.arrays import array_form
-from latentset.datasets.store.digests import describe_object
+from latentset.datasets.store.consistency import refuse_inconsistent
+from latentset.datasets.store.digests import (
+    BackgroundCheck,
+    check_in_background,
+    describe_object,
+)
 from latentset.datasets.store.hdf5.chunks import ChunkedDataset, array_dtype
 from latentset.datasets.store.hdf5.metadata import (
     MANIFEST_ATTRIBUTE,
+    check_file_digest,
     read_attribute,
     read_user_block,
 )
+from latentset.datasets.store.hdf5.object_headers import STRUCTURE_ERRORS, check_root, read_parts
 from latentset.datasets.store.hdf5.table import read_samples
 from latentset.datasets.store.header import ATTRIBUTE, ArrayName, Header, parse_header, parse_object
 from latentset.datasets.store.manifest import Manifest, parse_manifest
@@ -62,9 +70,25 @@ class Hdf5Store(Store):
             raise TypeError(f"expected a file, got {self.location}")
         return self.location.path
 
+    def check_ahead(
+        self, names: Sequence[ArrayName], first_rows: NDArray[np.int64]
+    ) -> AbstractContextManager[BackgroundCheck]:
+        """Compare the whole file with its digest, as Store has it."""
+        wanted = bool(first_rows.size) and not self._is_sound
+        return check_in_background([self._check_digest] if wanted else [])
+
+    def _check_digest(self) -> None:
+        with reading(self.path):
+            check_file_digest(self.path)
+        self._is_sound = True
+
     def array(self, name: ArrayName) -> Hdf5Array:
         """Open an array."""
         return Hdf5Array(self.dataset(name))
+
+    def open_rows(self, name: ArrayName) -> ChunkedDataset:
+        """Open an array, without the HDF5 library."""
+        return self.dataset(name)
 
     def dataset(self, name: ArrayName) -> ChunkedDataset:
         """Find an array in the file, (channels, rows), for several threads at a time.
@@ -78,6 +102,11 @@ class Hdf5Store(Store):
                     file, name, self.path, shape, chunk, array_dtype(name)
                 )
         return self._datasets[name]
+
+    @cached_property
+    def _is_sound(self) -> bool:
+        """Whether the file was compared with its digest."""
+        return False
 
     @cached_property
     def _datasets(self) -> dict[ArrayName, ChunkedDataset]:
@@ -94,7 +123,9 @@ def open_hdf5(location: Folder) -> Hdf5Store:
     path = location.path
     read_user_block(path)
     header, manifest = read_texts(path)
-    return Hdf5Store(location, header, read_table(path, header, manifest), manifest)
+    samples = read_table(path, header)
+    refuse_inconsistent(samples, header, manifest, str(path))
+    return Hdf5Store(location, header, samples, manifest)
 
 
 def read_texts(path: Path) -> tuple[Header, Manifest]:
@@ -113,12 +144,11 @@ def read_texts(path: Path) -> tuple[Header, Manifest]:
     return header, manifest
 
 
-def read_table(path: Path, header: Header, manifest: Manifest) -> pa.Table:
+def read_table(path: Path, header: Header) -> pa.Table:
     """Read the samples table; StoreCorruptError if it was altered, or does not fit."""
     with open_file(path) as file:
         samples = read_samples(file, header, path)
-    check_samples(samples, header, str(path))
-    manifest.check_counts(samples, f"{path}: {SAMPLES_GROUP}")
+    check_samples(samples, header, f"{path}: {SAMPLES_GROUP}")
     return samples
 
 
@@ -126,10 +156,12 @@ def read_table(path: Path, header: Header, manifest: Manifest) -> pa.Table:
 def open_file(path: Path) -> Iterator[h5py.File]:
     """Open a file; HDF5's errors, those inside the block too, become StoreCorruptErrors."""
     try:
+        with read_parts(path) as read:
+            check_root(read, str(path))
         # A finished store does not change: no lock is needed, and some file systems have none.
         with h5py.File(path, "r", locking=False) as file:
             yield file
     except StoreError:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+    except (OSError, RuntimeError, ValueError, TypeError, *STRUCTURE_ERRORS) as error:
         raise StoreCorruptError(f"{path}: HDF5 cannot read it: {error}. It was altered") from error

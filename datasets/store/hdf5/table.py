@@ -15,8 +15,14 @@ from latentset.datasets.store.digests import Digest, StoredObject
 from latentset.datasets.store.hdf5.chunks import ChunkedDataset, create_dataset
 from latentset.datasets.store.hdf5.filters import encode_chunk
 from latentset.datasets.store.hdf5.metadata import text_type
+from latentset.datasets.store.hdf5.object_headers import STRUCTURE_ERRORS, check_group, read_parts
 from latentset.datasets.store.header import Header
-from latentset.datasets.store.samples import SAMPLES_GROUP, samples_schema
+from latentset.datasets.store.samples import (
+    SAMPLES_GROUP,
+    check_memory,
+    check_text_size,
+    samples_schema,
+)
 
 COLUMN_CHUNK_BYTES = 1 << 20
 """Size of a chunk of a column of the samples table, before compression, at most."""
@@ -76,29 +82,44 @@ def read_samples(file: h5py.File, header: Header, path: Path) -> pa.Table:
         StoreCorruptError: A column is missing, or not what it should be.
     """
     columns, schema = dict(find_columns(file, header, path)), samples_schema(header)
-    arrays = []
+    rows, where = header.source.samples, f"{path}: {SAMPLES_GROUP}"
+    stored = sum(int(dataset.sizes.sum()) for dataset in columns.values())
+    text_bytes, arrays = 0, []
     for field in schema:
-        dataset, rest = columns[field.name], header.source.samples
+        dataset, rest = columns[field.name], rows
         pieces = []
         for k in range(dataset.chunks):
             values = dataset.read_chunk(k)[:rest]
             rest -= len(values)
             pieces.append(_to_arrow(values, field, path))
+            text_bytes += pieces[-1].nbytes if values.dtype.kind == "S" else 0
+            check_memory(rows, text_bytes, stored, where)
         arrays.append(pa.chunked_array(pieces, field.type))
     return pa.table(arrays, schema=schema)
+
+
+def open_group(file: h5py.File, path: Path) -> h5py.Group:
+    """Open the group of the columns, after a look at its structure; raises as ``read_samples``."""
+    try:
+        link = file.id.links.get_info(SAMPLES_GROUP.encode())
+        if link.type != h5py.h5l.TYPE_HARD:
+            raise ValueError("it is a link")
+        with read_parts(path) as read:
+            check_group(read, link.u, f"{path}: {SAMPLES_GROUP}")
+        return h5py.Group(h5py.h5g.open(file.id, SAMPLES_GROUP.encode()))
+    except StoreError:
+        raise
+    except (ValueError, OSError, RuntimeError, *STRUCTURE_ERRORS) as error:
+        raise StoreCorruptError(f"{path}: group {SAMPLES_GROUP!r}: {error}") from error
 
 
 def find_columns(
     file: h5py.File, header: Header, path: Path
 ) -> Iterator[tuple[str, ChunkedDataset]]:
     """Find the columns of the samples table; raises as ``read_samples``."""
-    try:
-        if file.id.links.get_info(SAMPLES_GROUP.encode()).type != h5py.h5l.TYPE_HARD:
-            raise ValueError("it is a link")
-        group = h5py.Group(h5py.h5g.open(file.id, SAMPLES_GROUP.encode()))
-    except (KeyError, ValueError, OSError, RuntimeError) as error:
-        raise StoreCorruptError(f"{path}: group {SAMPLES_GROUP!r}: {error}") from error
-    shape = (header.source.samples,)
+    where, shape = f"{path}: {SAMPLES_GROUP}", (header.source.samples,)
+    check_memory(header.source.samples, 0, path.stat().st_size, where)
+    group = open_group(file, path)
     for field in samples_schema(header):
         dtype = NUMBERS.get(field.type)
         dataset = ChunkedDataset(group, field.name, path, shape, None, dtype)
@@ -107,6 +128,8 @@ def find_columns(
                 f"{path}: {SAMPLES_GROUP}/{field.name}: expected chunks of at most "
                 f"{MAX_COLUMN_CHUNK_BYTES} bytes, got {dataset.chunk * dataset.dtype.itemsize}"
             )
+        if dtype is None:
+            check_text_size(dataset.dtype.itemsize, f"{where}/{field.name}")
         yield field.name, dataset
 
 

@@ -16,16 +16,22 @@ from latentset.datasets.storage.access import reading
 from latentset.datasets.storage.location import Folder
 from latentset.datasets.store.consistency import Placement, check_values
 from latentset.datasets.store.digests import Digest
-from latentset.datasets.store.findings import Findings, Report, check_shards, name_rows
+from latentset.datasets.store.findings import (
+    Findings,
+    Report,
+    check_shards,
+    divide_shard,
+    name_rows,
+)
 from latentset.datasets.store.hdf5.chunks import ChunkedDataset
 from latentset.datasets.store.hdf5.metadata import (
     MANIFEST_ATTRIBUTE,
-    USER_BLOCK,
     digest_after_user_block,
     read_user_block,
 )
+from latentset.datasets.store.hdf5.object_headers import USER_BLOCK
 from latentset.datasets.store.hdf5.reader import Hdf5Store, open_file, read_table, read_texts
-from latentset.datasets.store.hdf5.table import find_columns
+from latentset.datasets.store.hdf5.table import find_columns, open_group
 from latentset.datasets.store.header import ATTRIBUTE, ArrayName
 from latentset.datasets.store.samples import SAMPLES_GROUP, samples_schema
 
@@ -48,7 +54,7 @@ def verify_hdf5(location: Folder, findings: Findings, report: Report) -> None:
         findings.notes.append("with this problem nothing else in the file could be read")
         return
     with findings.collecting():
-        findings.samples = read_table(path, header, manifest)
+        findings.samples = read_table(path, header)
     placement = findings.check_samples()
     store = Hdf5Store(location, header, samples_schema(header).empty_table(), manifest)
     digests: dict[str, Digest] = {}
@@ -64,12 +70,13 @@ def verify_hdf5(location: Folder, findings: Findings, report: Report) -> None:
 def _check_columns(store: Hdf5Store, findings: Findings, digests: dict[str, Digest]) -> None:
     """Digest the columns, and check that the file holds nothing else than a store."""
     with open_file(store.path) as file:
+        group = open_group(file, store.path)
         extra = [
             *(f"attribute {name}" for name in file.attrs.keys() - {ATTRIBUTE, MANIFEST_ATTRIBUTE}),
             *(file.keys() - {SAMPLES_GROUP, *store.header.arrays}),
             *(
                 f"{SAMPLES_GROUP}/{name}"
-                for name in file[SAMPLES_GROUP].keys() - set(samples_schema(store.header).names)
+                for name in group.keys() - set(samples_schema(store.header).names)
             ),
         ]
         findings.add(*(f"{name} is not listed in the manifest" for name in sorted(extra)))
@@ -96,20 +103,24 @@ def _check_shards(
 
     def check(index: int) -> tuple[list[str], dict[ArrayName, list[bytes]]]:
         problems: list[str] = []
-        stored: dict[ArrayName, list[bytes]] = {}
-        rows: dict[ArrayName, NDArray[Any]] = {}
-        for name, dataset in datasets.items():
-            count = dataset.shape[1] // shards
-            chunks = range(index * count // dataset.chunk, (index + 1) * count // dataset.chunk)
-            found = list(_read_chunks(name, dataset, chunks, placement, problems))
-            stored[name] = [content for content, _ in found]
-            values = [value for _, value in found if value is not None]
-            if len(values) == len(chunks):
-                rows[name] = np.concatenate(values, axis=1).T
-        problems += check_values(store.header, placement, index, rows)
+        stored: dict[ArrayName, list[bytes]] = {name: [] for name in datasets}
+        for part in divide_shard(store.header):
+            rows: dict[ArrayName, NDArray[Any]] = {}
+            for name in part.names:
+                if name not in datasets:
+                    continue
+                dataset = datasets[name]
+                first = index * (dataset.shape[1] // shards) + part.first
+                chunks = range(first // dataset.chunk, (first + part.count) // dataset.chunk)
+                found = list(_read_chunks(name, dataset, chunks, placement, problems))
+                stored[name] += [content for content, _ in found]
+                values = [value for _, value in found if value is not None]
+                if len(values) == len(chunks):
+                    rows[name] = np.concatenate(values, axis=1).T
+            problems += check_values(store.header, placement, index, part.first, rows)
         return problems, stored
 
-    for problems, stored in check_shards(check, range(shards), report):
+    for problems, stored in check_shards(check, range(shards), store.header, report):
         findings.add(*problems)
         for name, pieces in stored.items():
             for piece in pieces:

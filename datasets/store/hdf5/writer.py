@@ -23,11 +23,11 @@ from latentset.datasets.store.hdf5.chunks import array_dtype, create_dataset
 from latentset.datasets.store.hdf5.filters import encode_chunk
 from latentset.datasets.store.hdf5.metadata import (
     MANIFEST_ATTRIBUTE,
-    USER_BLOCK,
     digest_after_user_block,
     user_block,
     write_attribute,
 )
+from latentset.datasets.store.hdf5.object_headers import USER_BLOCK
 from latentset.datasets.store.hdf5.table import write_samples
 from latentset.datasets.store.header import ATTRIBUTE, ArrayName, Header
 from latentset.datasets.store.manifest import Manifest, ShardSummary, count_samples

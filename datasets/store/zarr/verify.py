@@ -4,24 +4,33 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.core.buffer import Buffer, default_buffer_prototype
-from zarr.storage import MemoryStore
 
 from latentset.datasets.errors import StoreError, StoreFormatError
 from latentset.datasets.storage.atomic import PARTIAL
+from latentset.datasets.storage.folder import is_left_by_system
 from latentset.datasets.storage.location import Location, read_if_there
 from latentset.datasets.store.arrays import array_form
 from latentset.datasets.store.consistency import Placement, check_values
-from latentset.datasets.store.digests import StoredObject, sha256_of
-from latentset.datasets.store.findings import Findings, Report, check_shards, name_rows
+from latentset.datasets.store.digests import StoredObject, sha256_of, stream_object
+from latentset.datasets.store.findings import (
+    Findings,
+    Report,
+    check_shards,
+    divide_shard,
+    name_rows,
+)
 from latentset.datasets.store.header import ArrayName, Header
-from latentset.datasets.store.manifest import MANIFEST, Manifest, parse_manifest
+from latentset.datasets.store.manifest import MANIFEST, Manifest, is_card_file, parse_manifest
 from latentset.datasets.store.samples import SAMPLES, parse_samples
-from latentset.datasets.store.zarr.metadata import check_array_metadata, least_shard_bytes
-from latentset.datasets.store.zarr.reader import check_size, manifest_problems, read_header
-from latentset.datasets.store.zarr.writer import metadata_objects
+from latentset.datasets.store.zarr.metadata import check_array_metadata, check_shard_bytes
+from latentset.datasets.store.zarr.reader import (
+    check_size,
+    manifest_problems,
+    most_bytes,
+    read_header,
+)
+from latentset.datasets.store.zarr.shards import ShardedArray
 
 Problems = list[str | StoreError]
 """What is wrong with some objects, and which cannot be read."""
@@ -64,28 +73,38 @@ def verify_zarr(location: Location, findings: Findings, report: Report) -> None:
     contents = {}
     for item in others:
         found: Problems = []
+        if item.bytes > most_bytes(item.path):
+            findings.add(f"{item.path}: {item.bytes:,} bytes are more than any store needs")
+            continue
         content = _read_checked(location, item, sizes, found)
         findings.add(*found)
         if content is not None and not found:
             contents[item.path] = content
-    metadata = _check_metadata(findings, contents)
+    _check_metadata(findings, contents)
     placement = findings.check_samples()
+    header = findings.header
+    findings.objects += len(findings.manifest.objects)
+    findings.bytes += sum(item.bytes for item in findings.manifest.objects)
+    if header is None:
+        return
 
     def check(index: int) -> Problems:
         problems: Problems = []
         read: dict[ArrayName, bytes] = {}
         for name, item in shards[index].items():
+            try:
+                check_shard_bytes(header, name, index, item.bytes, findings.where)
+            except StoreError as error:
+                problems.append(error)
+                continue
             content = _read_checked(location, item, sizes, problems)
             if content is not None:
                 read[name] = content
-        if findings.header is not None:
-            problems += _check_shard(findings.header, metadata, placement, index, read)
+        problems += _check_shard(header, placement, index, read)
         return problems
 
-    for problems in check_shards(check, sorted(shards), report):
+    for problems in check_shards(check, sorted(shards), header, report):
         findings.add(*problems)
-    findings.objects += len(findings.manifest.objects)
-    findings.bytes += sum(item.bytes for item in findings.manifest.objects)
 
 
 def _check_listing(findings: Findings, manifest: Manifest, sizes: dict[str, int] | None) -> None:
@@ -103,9 +122,22 @@ def _check_listing(findings: Findings, manifest: Manifest, sizes: dict[str, int]
             "this location cannot list what it holds: extra objects are not found"
         )
         return
-    for path in sorted(sizes.keys() - manifest.listed.keys() - {MANIFEST}):
+    extra = sizes.keys() - manifest.listed.keys() - {MANIFEST}
+    card = {path for path in extra if is_card_file(path)}
+    if card:
+        names = ", ".join(sorted({path.partition("/")[0] for path in card}))
+        findings.notes.append(f"{names}: of the store's card, which {MANIFEST} does not cover")
+    foreign = {path for path in extra - card if is_left_by_system(path)}
+    if foreign:
+        findings.notes.append(
+            f"{', '.join(sorted(foreign))}: left by the operating system, no part of the store; "
+            "it can be deleted"
+        )
+    others = sorted(extra - card - foreign)
+    for path in others:
         left = " (left behind by a writer that was killed)" if PARTIAL in path else ""
         findings.add(f"{path} is not listed in {MANIFEST}{left}")
+    findings.extra = len(others)
 
 
 def _divide(
@@ -127,65 +159,69 @@ def _read_checked(
 ) -> bytes | None:
     """Read an object and compare it with the manifest; its bytes, also where they differ."""
     try:
-        size = location.size(item.path) if sizes is None else sizes.get(item.path)
-        check_size(location, item, size)
-        content = read_if_there(location, item.path)
-        check_size(location, item, None if content is None else len(content))
+        if sizes is not None:
+            check_size(location, item, sizes.get(item.path))
+        content = b"".join(stream_object(location, item))
     except StoreError as error:
         problems.append(error)
         return None
-    if content is not None and sha256_of(content) != item.sha256:
+    if sha256_of(content) != item.sha256:
         problems.append(f"{item.path} differs from its sha256 in {MANIFEST}")
     return content
 
 
-def _check_metadata(findings: Findings, contents: dict[str, bytes]) -> dict[str, bytes]:
-    """Check the arrays' metadata and the samples table; the metadata to decode the shards by."""
+def _check_metadata(findings: Findings, contents: dict[str, bytes]) -> None:
+    """Check the arrays' metadata and the samples table."""
     header = findings.header
     if header is None:
-        return {}
-    metadata = metadata_objects(header)
+        return
     for name in header.arrays:
         path = f"{name}/zarr.json"
         with findings.collecting():
             if path in contents:
                 check_array_metadata(contents[path], header, name, findings.where)
-                metadata[path] = contents[path]
     with findings.collecting():
         if SAMPLES in contents:
             findings.samples = parse_samples(contents[SAMPLES], header, findings.where)
-    return metadata
+
+
+class _InMemory:
+    """One object that was read."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def read_part(self, path: str, first: int, size: int) -> bytes:
+        return self._content[first : first + size]
 
 
 def _check_shard(
     header: Header,
-    metadata: Mapping[str, bytes],
     placement: Placement | None,
     index: int,
     contents: Mapping[ArrayName, bytes],
 ) -> Iterator[str]:
-    rows: dict[ArrayName, NDArray[Any]] = {}
+    arrays = {}
     for name, content in contents.items():
         path = f"{name}/c/{index}/0"
-        if len(content) < least_shard_bytes(header, name):
-            yield f"{path}: expected room for the index of the header's layout"
-            continue
-        key, make = f"{name}/zarr.json", default_buffer_prototype().buffer.from_bytes
-        objects: dict[str, Buffer] = {key: make(metadata[key]), path: make(content)}
-        form = array_form(header, name)
-        first, stop = index * form.shard_rows, (index + 1) * form.shard_rows
-        try:
-            array = zarr.open_array(MemoryStore(objects), path=name, mode="r", zarr_format=3)
-        except (ValueError, TypeError, KeyError, RuntimeError) as error:
-            yield f"{key}: zarr cannot open it: {error}"
-            continue
-        try:
-            rows[name] = np.asarray(array[first:stop])
-        except (ValueError, RuntimeError, OSError):
-            for start in range(first, stop, form.chunk_rows):
+        item = StoredObject(path=path, bytes=len(content), sha256=sha256_of(content))
+        arrays[name] = ShardedArray(_InMemory(content), header, name, {path: item})
+    for part in divide_shard(header):
+        rows: dict[ArrayName, NDArray[Any]] = {}
+        for name in part.names:
+            if name not in arrays:
+                continue
+            form = array_form(header, name)
+            values = np.empty((form.channels, part.count), form.dtype)
+            bad = False
+            for at in range(0, part.count, form.chunk_rows):
+                start = index * form.shard_rows + part.first + at
                 try:
-                    np.asarray(array[start : start + form.chunk_rows])
+                    arrays[name].read_into(values[:, at : at + form.chunk_rows], start)
                 except (ValueError, RuntimeError, OSError) as error:
-                    bad = name_rows(name, start, start + form.chunk_rows, placement)
-                    yield f"{bad} cannot be decoded: {error}"
-    yield from check_values(header, placement, index, rows)
+                    bad = True
+                    where = name_rows(name, start, start + form.chunk_rows, placement)
+                    yield f"{where} cannot be decoded: {getattr(error, 'what', error)}"
+            if not bad:
+                rows[name] = values.T
+        yield from check_values(header, placement, index, part.first, rows)

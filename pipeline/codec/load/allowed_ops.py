@@ -5,6 +5,7 @@ connections and call back into Python. Allowed are the stateless ops of the publ
 others of their kind. All others are refused by name, before anything is imported or run.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from latentset.datasets.errors import CodecGraphError, ForbiddenOpError
@@ -41,14 +42,25 @@ STOCK_OPS = frozenset(
 )
 """What computes latents: TensorFlow's own ops without effect on the outside."""
 
-RANGE_CODER_OPS = frozenset(
-    """
-    CreateRangeDecoder CreateRangeEncoder EntropyDecodeChannel EntropyDecodeFinalize
-    EntropyDecodeIndex EntropyEncodeChannel EntropyEncodeFinalize EntropyEncodeIndex
-    PmfToQuantizedCdf RangeDecode RangeEncode UnboundedIndexRangeDecode UnboundedIndexRangeEncode
-    """.split()  # noqa: SIM905 - a list of quoted names is harder to read
-)
-"""tensorflow-compression's ops, besides: for the sender and the receiver, not for the latents."""
+RANGE_CODERS: Mapping[str, tuple[int, int]] = {
+    "CreateRangeDecoder": (2, 1),
+    "CreateRangeEncoder": (2, 1),
+    "EntropyDecodeChannel": (2, 2),
+    "EntropyDecodeFinalize": (1, 1),
+    "EntropyDecodeIndex": (3, 2),
+    "EntropyEncodeChannel": (2, 1),
+    "EntropyEncodeFinalize": (1, 1),
+    "EntropyEncodeIndex": (3, 1),
+    "PmfToQuantizedCdf": (1, 1),
+    "RangeDecode": (3, 1),
+    "RangeEncode": (2, 1),
+    "UnboundedIndexRangeDecode": (5, 1),
+    "UnboundedIndexRangeEncode": (5, 1),
+}
+"""tensorflow-compression's ops, besides, for the sender and the receiver, not for the latents.
+Numbers of inputs and outputs: TensorFlow does not know the ops before tfc is imported."""
+
+RANGE_CODER_OPS = frozenset(RANGE_CODERS)
 
 VARIABLE_OPS = frozenset(
     """

@@ -30,6 +30,10 @@ with 12 bits: 0.003 for sigma 15 (90 entries), 0.08 for sigma 256 (1,480 entries
 _COST_UNITS = 1 << 24
 """Units of a bit in which costs are counted; sums of up to 2 ** 29 bits are exact."""
 
+_MAX_ROWS = 4096
+_MAX_ENTRIES = 1 << 22
+"""Of all rows of a table, padded to one length; the published ones have 95,000."""
+
 _WINDOW = 1024
 """Symbols of a magnitude below this are looked up, larger ones computed."""
 
@@ -58,6 +62,9 @@ class CodeTable:
 
     def bits(self, symbols: NDArray[np.int32], row: NDArray[np.int32]) -> NDArray[np.float64]:
         """Return the bits of each symbol; CodecGraphError where its row cannot code it."""
+        if row.size and not 0 <= row.min() <= row.max() < self.rows:
+            found = f"{row.min()} to {row.max()}"
+            raise CodecGraphError(f"expected rows below {self.rows} of the table, got {found}")
         location = symbols + np.int32(_WINDOW)
         bits: NDArray[np.float64]
         if (location.view(np.uint32) < 2 * _WINDOW).all():
@@ -109,6 +116,7 @@ def read_tfc2_table(cdf: NDArray[np.int32], cdf_offset: NDArray[np.int32] | None
     Rows are ``[-precision, 0, ..., 2 ** precision]``, one after the other in one vector, or padded
     with their last entry in a matrix. A positive precision means that the row has no escape.
     """
+    _check_entries(np.size(cdf))
     flat = np.asarray(cdf).ravel().tolist()
     rows: list[list[int]] = []
     precisions: list[int] = []
@@ -142,7 +150,9 @@ def read_tfc1_table(
 
     Rows are ``[0, ..., 2 ** precision]``, padded to (rows, length).
     """
+    _check_entries(np.size(cdf))
     known = np.ndim(cdf) == 2 and 1 <= overflow_width <= 16 and 1 <= precision <= 16
+    known = known and np.shape(cdf_size) == np.shape(cdf)[:1]
     rows = [r[:size].tolist() for r, size in zip(cdf, cdf_size, strict=True)] if known else []
     if not known or any(len(r) < 2 or r[0] != 0 or r[-1] != 1 << precision for r in rows):
         raise CodecGraphError("the range coder's table is damaged")
@@ -160,6 +170,11 @@ def _make_table(
     if not rows or offset.shape != (len(rows),):
         found = f"{len(rows)} rows and offsets of shape {offset.shape}"
         raise CodecGraphError(f"the range coder's table has {found}")
+    if len(rows) > _MAX_ROWS:
+        raise CodecGraphError(
+            f"the range coder's table has {len(rows):,} rows, expected {_MAX_ROWS:,} at most"
+        )
+    _check_entries(len(rows) * max(map(len, rows)))
     cost = np.full((len(rows), max(len(row) for row in rows) - 1), np.inf)
     for i, (row, precision) in enumerate(zip(rows, precisions, strict=True)):
         counts = np.diff(row)
@@ -172,6 +187,13 @@ def _make_table(
     escapes = [len(r) - 2 if p < 0 else -1 for r, p in zip(rows, precisions, strict=True)]
     escape, bits = np.array(escapes, np.int64), np.abs(np.array(precisions, np.int64))
     return CodeTable(form, cost, escape, offset.astype(np.int64), bits, overflow_width)
+
+
+def _check_entries(count: int) -> None:
+    if count > _MAX_ENTRIES:
+        raise CodecGraphError(
+            f"the range coder's table has {count:,} entries, expected {_MAX_ENTRIES:,} at most"
+        )
 
 
 def _bit_length(values: NDArray[np.int64]) -> NDArray[np.int64]:

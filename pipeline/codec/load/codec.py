@@ -1,7 +1,7 @@
 """A codec, loaded: images in, latents out.
 
 ``load_codec`` reads the file (``metagraph``), checks its ops and finds its latents (``sender``),
-imports their part of the graph (``program``) and compares them with real strings (``selfcheck``).
+imports their part of the graph (``program``) and compares them with bitstreams (``selfcheck``).
 """
 
 from collections import Counter
@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from latentset.datasets.errors import CodecGraphError
+from latentset.datasets.errors import CodecGraphError, describe_invalid
 from latentset.datasets.store.header import CodecInfo
 from latentset.pipeline.codec.catalogue import CodecFacts, check_facts, check_record, locate_codec
 from latentset.pipeline.codec.load.code_tables import find_scales
 from latentset.pipeline.codec.load.decoders import DecodedZ
 from latentset.pipeline.codec.load.graph import TensorRef
+from latentset.pipeline.codec.load.graph_structure import Structure
 from latentset.pipeline.codec.load.metagraph import CodecFile, errors_of, read_codec_file
 from latentset.pipeline.codec.load.program import (
     LATENT_TENSORS,
@@ -37,7 +39,6 @@ from latentset.pipeline.codec.load.selfcheck import (
     string_bits,
 )
 from latentset.pipeline.codec.load.sender import read_sender
-from latentset.pipeline.codec.load.structure import Structure
 from latentset.pipeline.codec.load.synthesis import SizeRole, Synthesis, as_pixels
 from latentset.pipeline.tensorflow_setup import environment
 
@@ -108,19 +109,23 @@ class Codec:
             raise CodecGraphError(f"expected {z_channels} rows in z's table, got {rows}")
         scales, distance = find_scales(self._y_table, sender.scale_tables(self._y_table.rows))
         tensors = {"input_image": structure.image, **sender.tensors}
-        self.info = CodecInfo(
-            name=self.file.name,
-            sha256=self.file.sha256,
-            form=structure.form,
-            tensors={key: str(ref) for key, ref in tensors.items()},
-            channels=channels,
-            z_channels=z_channels,
-            scale_table=tuple(float(s) for s in scales),
-            z_offset=sender.z_offset(z_channels),
-            h_s_exact_to=sender.h_s_exact_to(),
-            y_downsampling=y_downsampling,
-            z_downsampling=z_downsampling,
-        )
+        try:
+            self.info = CodecInfo(
+                name=self.file.name,
+                sha256=self.file.sha256,
+                form=structure.form,
+                tensors={key: str(ref) for key, ref in tensors.items()},
+                channels=channels,
+                z_channels=z_channels,
+                scale_table=tuple(float(s) for s in scales),
+                z_offset=sender.z_offset(z_channels),
+                h_s_exact_to=sender.h_s_exact_to(),
+                y_downsampling=y_downsampling,
+                z_downsampling=z_downsampling,
+            )
+        except ValidationError as error:
+            found = describe_invalid(error)
+            raise CodecGraphError(f"a store's header cannot hold this codec: {found}") from error
         self.report = GraphReport(
             structure=structure,
             decoded_z=sender.decoded_z,
@@ -174,7 +179,7 @@ class Codec:
         return [slice(None)] if self._together else [slice(k, k + 1) for k in range(count)]
 
     def rate_bits(self, latents: Latents) -> NDArray[np.float64]:
-        """Return the bits of each image, float64 (N,); real strings end on whole bytes."""
+        """Return the bits of each image, float64 (N,); real bitstreams end on whole bytes."""
         return np.add(*self.symbol_bits(latents))
 
     def symbol_bits(self, latents: Latents) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -246,6 +251,13 @@ class Codec:
     def _receiver(self) -> Program:
         if self.file.receiver is None:
             raise CodecGraphError(f"{self.file.name}: it has no signature 'receiver'")
+        sides = self.file.sender.outputs, self.file.receiver.inputs
+        sent, taken = (", ".join(port.dtype for port in ports) for ports in sides)
+        if sent != taken:
+            raise CodecGraphError(
+                f"{self.file.name}: expected 'receiver' to take what 'sender' yields ({sent}), it "
+                f"takes {taken or 'nothing'}"
+            )
         return import_signature(self.file, self.file.receiver, self._threads)
 
 

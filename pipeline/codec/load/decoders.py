@@ -21,7 +21,7 @@ from latentset.pipeline.codec.load.graph import (
     substitute,
     without_control_inputs,
 )
-from latentset.pipeline.codec.load.structure import ENCODE_OPS, Structure, pair_y_with_z
+from latentset.pipeline.codec.load.graph_structure import ENCODE_OPS, Structure, pair_y_with_z
 from latentset.pipeline.tensorflow_setup import tf
 
 _SYMBOLS_OUTPUT = {
@@ -154,7 +154,7 @@ def _symbols_of(graph: Graph, node: Any) -> TensorRef:
             f"expected one tensor of symbols from {node.op} {node.name!r}, found {len(found)}"
         )
     ref = found.pop()
-    # What follows may reshape the symbols by the shape of the strings.
+    # What follows may reshape the symbols by the shape of the bitstreams.
     while [taker.op in _RESHAPE_OPS for taker in graph.consumers.get(ref, ())] == [True]:
         ref = TensorRef(graph.consumers[ref][0].name, 0)
     return ref

@@ -7,7 +7,6 @@ functional graph it is one node with a body in the function library: these are f
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cached_property
-from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple
 
 from latentset.datasets.errors import CodecGraphError
@@ -47,20 +46,11 @@ class TensorRef(NamedTuple):
 
 
 class Graph:
-    """Nodes of a flat ``GraphDef`` by name, and walks along its edges.
-
-    CodecGraphError if it has a cycle outside of loops, in which a walk would not end.
-    """
+    """Nodes of a flat ``GraphDef`` of checked form by name, and walks along its edges."""
 
     def __init__(self, graph_def: Any) -> None:
         self.graph_def = graph_def
         self.nodes: dict[str, Any] = {node.name: node for node in graph_def.node}
-        loop_ends = ("NextIteration", "RefNextIteration")
-        edges = {n.name: () if n.op in loop_ends else self._parents(n.name) for n in graph_def.node}
-        try:
-            TopologicalSorter(edges).prepare()
-        except CycleError as error:
-            raise CodecGraphError(f"the graph has a cycle: {', '.join(error.args[1])}") from None
 
     def node(self, name: str) -> Any:
         """Return the ``NodeDef`` of that name; CodecGraphError if there is none."""
@@ -179,6 +169,62 @@ def substitute(graph_def: Any, replaced: dict[TensorRef, TensorRef]) -> Any:
     return result
 
 
+_LISTED = -1, 1 << 20
+_SIZES = {
+    ("Conv2DBackpropInput", 0): (1, 55_000),  # a product of four such sizes is below 2**63
+    ("TensorArrayV3", 0): _LISTED,
+    ("TensorArrayWriteV3", 1): _LISTED,
+    ("TensorArrayScatterV3", 1): _LISTED,
+    ("TensorListReserve", 1): _LISTED,
+    ("TensorListResize", 1): _LISTED,
+    ("TensorListSetItem", 1): _LISTED,
+    ("TensorListGetItem", 1): _LISTED,
+    ("TensorListScatterV2", 1): _LISTED,
+    ("TensorListScatterV2", 3): _LISTED,
+}
+"""Bounds of inputs that are sizes or indices: TensorFlow's kernels of these ops end the process
+where one is negative, overflows, or asks for more memory than there is."""
+
+_SCALARS = {
+    ("TensorListReserve", 1),
+    ("TensorListResize", 1),
+    ("TensorListSetItem", 1),
+    ("TensorListGetItem", 1),
+    ("TensorListScatterV2", 3),
+}
+"""Those that end the process where they are no scalar."""
+
+
+def limit_sizes(graph_def: Any) -> Any:
+    """Bound the sizes that ``_SIZES`` names, which a graph may compute from its image."""
+    result = _copy(graph_def)
+    functions = ((function.node_def, ":output:0", ":z:0") for function in result.library.function)
+    for body, of_const, of_bound in ((result.node, "", ""), *functions):
+        bounded = [
+            (node, index, _SIZES[node.op, index])
+            for node in body
+            for index in range(len(node.input))
+            if (node.op, index) in _SIZES
+        ]
+        for node, index, bounds in bounded:
+            sizes = node.input[index]
+            of_frame = [] if of_const else ["^" + TensorRef.parse(sizes).node]  # in a loop
+            steps: list[tuple[str, Any]] = [("Maximum", bounds[0]), ("Minimum", bounds[1])]
+            if (node.op, index) in _SCALARS:
+                steps.insert(0, ("Reshape", []))
+            for op, value in steps:
+                name = f"{node.name}/latentset_{op}_{index}"
+                const = body.add(name=f"{name}/to", op="Const", input=of_frame)
+                const.attr["dtype"].type = tf.int32.as_datatype_enum
+                const.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value, tf.int32))
+                limit = body.add(name=name, op=op, input=[sizes, const.name + of_const])
+                for key in ("T", "Tshape") if op == "Reshape" else ("T",):
+                    limit.attr[key].type = tf.int32.as_datatype_enum
+                sizes = name + (of_bound and (":output:0" if op == "Reshape" else of_bound))
+            node.input[index] = sizes
+    return result
+
+
 def divide_exactly(graph_def: Any) -> Any:
     """Write ``Rsqrt`` and ``Reciprocal`` as divisions, which round alike on every CPU.
 
@@ -244,7 +290,10 @@ def flatten(graph_def: Any, names: Iterable[str]) -> Any:
     options.min_graph_nodes = -1
     options.meta_optimizer_iterations = options.ONE
     options.optimizers.append("function")
-    flat = tf_optimizer.OptimizeGraph(config, metagraph)
+    try:
+        flat = tf_optimizer.OptimizeGraph(config, metagraph)
+    except (tf.errors.OpError, ValueError) as error:
+        raise CodecGraphError(f"the function calls cannot be inlined: {error}") from error
     if left := _calls(flat):
         raise CodecGraphError(f"the function calls of {', '.join(left[:3])} cannot be inlined")
     return flat

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from latentset.datasets.errors import CodecError
+from latentset.datasets.terminal import plain, printable
 from latentset.pipeline.codec.catalogue import PUBLISHED
 from latentset.pipeline.codec.load.codec import Codec
 from latentset.pipeline.codec.load.program import LATENT_TENSORS
@@ -18,7 +19,7 @@ def describe(codec: Codec) -> list[RenderableType]:
     """Return what was found in a codec's graph, as tables for the console."""
     tensors = _table("tensor", "name, and why it is this one", title="Tensors")
     for what, name, why in [*_sender_rows(codec), *_receiver_rows(codec)]:
-        tensors.add_row(what, _lines(name, why))
+        tensors.add_row(plain(what), _lines(name, why))
     counts = sorted(codec.report.op_counts.items(), key=lambda item: (-item[1], item[0]))
     ops = Text("Ops that compute latents: ", style="bold")
     ops.append(", ".join(f"{op} {count}" for op, count in counts), style="not bold")
@@ -49,14 +50,14 @@ def _summary(codec: Codec) -> Table:
         )
     if check is not None:
         rows["self-check"] = (
-            f"passed: latents imply {check.implied_bits:.0f} bits, the strings have "
+            f"passed: latents imply {check.implied_bits:.0f} bits, the bitstreams have "
             f"{check.real_bits:.0f} ({check.difference:+.2%})"
         )
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
     for key, value in rows.items():
-        grid.add_row(Text(key), Text(value))
+        grid.add_row(Text(key), plain(value))
     return grid
 
 
@@ -122,7 +123,7 @@ def _signatures(codec: Codec) -> Table:
             shape = ", shape unknown"
             if port.shape is not None:
                 shape = f" ({', '.join('?' if n is None else str(n) for n in port.shape)})"
-            table.add_row(side, port.key, _lines(port.tensor, port.dtype + shape))
+            table.add_row(side, plain(port.key), _lines(port.tensor, port.dtype + shape))
     if receiver is None:
         table.add_row("receiver", "", "none")
     return table
@@ -137,4 +138,5 @@ def _table(*columns: str, title: str) -> Table:
 
 def _lines(name: str, why: str) -> RenderableType:
     """A name on a line of its own: it is copied."""
-    return Group(Text(name, style="bold", overflow="fold"), Text(why, overflow="fold"))
+    parts = Text(printable(name), style="bold"), *map(plain, why.split("\n"))
+    return Group(*(Text(overflow="fold").append_text(part) for part in parts))

@@ -13,10 +13,22 @@ from typing import Any
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from latentset.datasets.errors import CodecGraphError, ForbiddenOpError
+from latentset.pipeline.codec.load.graph_form import CheckedNodes, check_form
 from latentset.pipeline.tensorflow_setup import tf
+
+MAX_FILE_BYTES = 1 << 30
+"""The largest published file has 48 MB."""
 
 INPUT_KEY = "input_image"
 """Key of the sender's input, as in the published files (tensorflow/compression, tfci.py)."""
+
+_PORT_TYPES = frozenset(
+    tf.dtypes.as_dtype(name).as_datatype_enum
+    for name in (
+        *("bool", "string", "float16", "float32", "float64"),
+        *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -68,11 +80,13 @@ class CodecFile:
 
 def read_codec_file(path: Path) -> CodecFile:
     """Read and check a file ``NAME.metagraph``; see ``parse_codec_file``."""
+    if (size := path.stat().st_size) > MAX_FILE_BYTES:
+        raise CodecGraphError(f"{path}: expected at most {MAX_FILE_BYTES:,} bytes, got {size:,}")
     return parse_codec_file(path.read_bytes(), path.name.removesuffix(".metagraph"))
 
 
 def parse_codec_file(data: bytes, name: str) -> CodecFile:
-    """Parse a codec file; CodecGraphError without a usable ``sender`` signature."""
+    """Parse a codec file and check its form; CodecGraphError without a usable ``sender``."""
     metagraph = tf.compat.v1.MetaGraphDef()
     with errors_of(name):
         try:
@@ -92,6 +106,12 @@ def parse_codec_file(data: bytes, name: str) -> CodecFile:
             raise CodecGraphError(f"expected the signature 'sender', found the signatures: {found}")
         sender, receiver = signatures["sender"], signatures.get("receiver")
         _check_sender(sender)
+        if receiver is not None and len(receiver.outputs) != 1:
+            found = ", ".join(port.key for port in receiver.outputs) or "none"
+            raise CodecGraphError(f"expected 'receiver' to have one output, it has: {found}")
+        nodes = check_form(metagraph.graph_def)
+        for signature in signatures.values():
+            _check_tensors(signature, nodes)
     return CodecFile(name, hashlib.sha256(data).hexdigest(), len(data), metagraph, sender, receiver)
 
 
@@ -100,6 +120,8 @@ def errors_of(codec: str) -> Iterator[None]:
     """Put a codec's name before the messages of what its graph raises, once."""
     try:
         yield
+    except MemoryError as error:
+        raise CodecGraphError(f"{codec}: it needs more memory than there is ({error})") from error
     except (CodecGraphError, ForbiddenOpError) as error:
         if str(error).startswith(f"{codec}: "):
             raise
@@ -123,17 +145,31 @@ def _check_sender(sender: Signature) -> None:
         raise CodecGraphError("the signature 'sender' has no output of strings")
 
 
+def _check_tensors(signature: Signature, nodes: CheckedNodes) -> None:
+    for port in (*signature.inputs, *signature.outputs):
+        if (found := nodes.type_name(port.tensor)) not in (None, port.dtype):
+            raise CodecGraphError(
+                f"expected {port.key!r} ({port.tensor}) to be {port.dtype}, the graph's is {found}"
+            )
+
+
 def _ports(infos: Any) -> tuple[Port, ...]:
     # Sorted by key, as tfci.py does: the order of a map in a protocol buffer means nothing.
     return tuple(
         Port(
             key=key,
             tensor=infos[key].name if ":" in infos[key].name else infos[key].name + ":0",
-            dtype=tf.dtypes.as_dtype(infos[key].dtype).name,
+            dtype=_dtype_name(key, infos[key].dtype),
             shape=_shape(infos[key].tensor_shape),
         )
         for key in sorted(infos)
     )
+
+
+def _dtype_name(key: str, dtype: int) -> str:
+    if dtype not in _PORT_TYPES:
+        raise CodecGraphError(f"expected {key!r} to hold numbers or strings, got the type {dtype}")
+    return str(tf.dtypes.as_dtype(dtype).name)
 
 
 def _shape(proto: Any) -> tuple[int | None, ...] | None:

@@ -9,12 +9,24 @@ from numpy.typing import NDArray
 
 from latentset.datasets.errors import CodecGraphError
 from latentset.pipeline.codec.load.allowed_ops import RANGE_CODER_OPS
-from latentset.pipeline.codec.load.graph import Graph, TensorRef, extract, without_control_inputs
+from latentset.pipeline.codec.load.graph import (
+    Graph,
+    TensorRef,
+    all_nodes,
+    extract,
+    limit_sizes,
+    without_control_inputs,
+)
+from latentset.pipeline.codec.load.memory import limited_memory
 from latentset.pipeline.codec.load.metagraph import CodecFile, Signature
 from latentset.pipeline.tensorflow_setup import tf
 
 LATENT_TENSORS = ("y_hat", "scale_index", "z_hat")
 """The tensors that a caller may name, in the order in which they are computed."""
+
+MAX_SYMBOL = 1 << 24
+"""What float32 holds exactly. tfc's range encoder does not end for the largest integers, to which
+TensorFlow casts what is no number."""
 
 _NOT_A_REASON = ("Graph execution error", "Detected at node", "Node:", "[[")
 """What lines of TensorFlow's messages begin with that give no reason."""
@@ -39,6 +51,10 @@ class Latents:
     def join(cls, parts: Sequence["Latents"]) -> "Latents":
         """Join the latents of batches of one size."""
         return cls(*(np.concatenate([getattr(p, key) for p in parts]) for key in LATENT_TENSORS))
+
+
+_MAX_TENSOR_BYTES = 1 << 31
+"""Of a tensor whose shape the graph fixes; activations of an image have no fixed shape."""
 
 
 class Program:
@@ -69,14 +85,16 @@ class Program:
                 # What waits for the image without taking it waits for this one.
                 replaced = {image: placeholder, "^" + image.partition(":")[0]: placeholder}
             try:
-                tf.import_graph_def(graph_def, replaced, name="", producer_op_list=producer_ops)
+                bounded = limit_sizes(graph_def)
+                tf.import_graph_def(bounded, replaced, name="", producer_op_list=producer_ops)
                 self._inputs = [
                     replaced[name] if name in replaced else graph.get_tensor_by_name(name)
                     for name in inputs
                 ]
                 self._outputs = [graph.get_tensor_by_name(name) for name in outputs]
-            except (ValueError, KeyError, tf.errors.OpError) as error:
+            except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
                 raise CodecGraphError(f"TensorFlow cannot import the graph: {error}") from error
+        _check_fixed_shapes(graph)
         config = tf.compat.v1.ConfigProto(
             intra_op_parallelism_threads=threads,
             inter_op_parallelism_threads=1,
@@ -99,20 +117,40 @@ class Program:
         self._session = tf.compat.v1.Session(graph=self._graph, config=self._config)
 
     def run(self, *values: Any) -> list[NDArray[Any]]:
-        """Compute the outputs from one value an input; CodecGraphError or MemoryError."""
+        """Compute the outputs from one value an input; CodecGraphError or MemoryError.
+
+        A loop may have no end, a tensor any size: the limits are a minute, and a second for each
+        10 kB of input; 4 GiB of memory, and a kilobyte for each byte of input.
+        """
         feeds = dict(zip(self._inputs, values, strict=True))
+        given = sum(np.asarray(value).nbytes for value in values)
+        limit_ms, limit_bytes = 60_000 + given // 10, (4 << 30) + 1000 * given
+        options = tf.compat.v1.RunOptions(timeout_in_ms=limit_ms)
         try:
-            return [np.asarray(v) for v in self._session.run(self._outputs, feeds)]
+            with limited_memory(limit_bytes):
+                return [np.asarray(v) for v in self._session.run(self._outputs, feeds, options)]
+        except tf.errors.DeadlineExceededError:
+            failure: Exception = CodecGraphError(
+                f"the codec's graph took over {limit_ms // 1000} s"
+            )
         except tf.errors.ResourceExhaustedError as error:
-            raise MemoryError(f"TensorFlow: {_reason(error)}") from error
-        except (tf.errors.OpError, ValueError) as error:
-            raise CodecGraphError(f"the codec's graph failed: {_reason(error)}") from error
+            failure = MemoryError(f"TensorFlow: {_reason(error)}")
+        except (tf.errors.OpError, ValueError, TypeError) as error:
+            failure = CodecGraphError(f"the codec's graph failed: {_reason(error)}")
+        raise failure  # here: TensorFlow's error holds the graph, which a worker cannot send
 
 
 def import_signature(file: CodecFile, signature: Signature, threads: int) -> Program:
-    """Import a function of a codec's file as published; its ops must have been checked."""
+    """Import a function of a codec's file as published; its ops must have been checked.
+
+    tfc's range coders check their rows only if ``debug_level`` is 1, and read beyond their table.
+    """
+    graph_def = extract(file.metagraph.graph_def, signature.nodes())
+    for node in all_nodes(graph_def):
+        if "debug_level" in node.attr:
+            node.attr["debug_level"].i = 1
     return Program(
-        extract(file.metagraph.graph_def, signature.nodes()),
+        graph_def,
         [port.tensor for port in signature.inputs],
         [port.tensor for port in signature.outputs],
         threads=threads,
@@ -133,14 +171,30 @@ def evaluate_constants(
     return dict(zip(refs, program.run(), strict=True))
 
 
+def _check_fixed_shapes(graph: Any) -> None:
+    for op in graph.get_operations():
+        for tensor in op.outputs:
+            count = tensor.shape.num_elements()
+            if count is not None and count * tensor.dtype.base_dtype.size > _MAX_TENSOR_BYTES:
+                raise CodecGraphError(
+                    f"{op.type} {op.name!r} makes a tensor of shape {tensor.shape}, which does not "
+                    f"depend on the image, of more than {_MAX_TENSOR_BYTES:,} bytes"
+                )
+
+
 def _as_integers(key: str, value: NDArray[Any]) -> NDArray[np.int32]:
     if value.ndim != 4:
         raise CodecGraphError(
             f"expected {key} of shape (N, h, w, channels), got {value.shape}. Name the right tensor"
         )
-    integers = value.astype(np.int32)
-    if value.dtype.kind not in "iuf" or (integers != value).any():
+    if value.dtype.kind not in "iuf":
+        raise CodecGraphError(f"expected {key} to hold integers, got {value.dtype}")
+    with np.errstate(invalid="ignore"):  # what is no number differs
+        integers = value.astype(np.int32)
+    if (integers != value).any():
         raise CodecGraphError(f"expected {key} to hold integers, got {value.dtype} fractions")
+    if integers.size and not -MAX_SYMBOL <= integers.min() <= integers.max() <= MAX_SYMBOL:
+        raise CodecGraphError(f"expected {key} from -{MAX_SYMBOL:,} to {MAX_SYMBOL:,}")
     return integers
 
 

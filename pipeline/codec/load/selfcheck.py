@@ -24,14 +24,14 @@ STRING_OVERHEAD_BITS = 32
 
 @dataclass(frozen=True)
 class SelfCheck:
-    """Bits of one test image, as its latents imply them and as its strings have them."""
+    """Bits of one test image, as its latents imply them and as its bitstreams have them."""
 
     implied_bits: float
     real_bits: float
 
     @property
     def difference(self) -> float:
-        """How much longer the strings are, as a fraction."""
+        """How much longer the bitstreams are, as a fraction."""
         return self.real_bits / self.implied_bits - 1
 
 
@@ -66,7 +66,9 @@ def string_bits(channels: Sequence[NDArray[Any]]) -> list[int]:
 
 
 def check_bits(implied: Sequence[float], real: Sequence[int]) -> SelfCheck:
-    """Raise CodecGraphError if the bits of y and of z differ from those of the strings."""
+    """Raise CodecGraphError if the bits of y and of z differ from those of the bitstreams."""
+    if sum(implied) <= 0:
+        raise CodecGraphError("self-check: the latents of an image imply no bits")
     pairs: list[tuple[float, float]] = [(sum(implied), sum(real))]
     if len(real) == 2:
         pairs = list(zip(sorted(implied), sorted(real), strict=True))
@@ -75,7 +77,7 @@ def check_bits(implied: Sequence[float], real: Sequence[int]) -> SelfCheck:
         if abs(real_bits - implied_bits) > allowed:
             raise CodecGraphError(
                 f"self-check: the latents imply {implied[0]:.0f} bits for y and "
-                f"{implied[1]:.0f} for z, but the sender's strings have "
+                f"{implied[1]:.0f} for z, but the sender's bitstreams have "
                 f"{' and '.join(map(str, real))}. Name the right tensors"
             )
     return SelfCheck(implied_bits=sum(implied), real_bits=float(sum(real)))

@@ -13,10 +13,10 @@ from latentset.pipeline.codec.load.allowed_ops import check_codec_ops, check_ops
 from latentset.pipeline.codec.load.code_tables import CodeTable, read_tfc1_table, read_tfc2_table
 from latentset.pipeline.codec.load.decoders import DecodedZ, replace_decoded_z
 from latentset.pipeline.codec.load.graph import Graph, TensorRef, divide_exactly, extract, flatten
+from latentset.pipeline.codec.load.graph_structure import Encoder, Structure, find_structure
 from latentset.pipeline.codec.load.integer_network import find_exact_limit, is_integer_network
 from latentset.pipeline.codec.load.metagraph import CodecFile
 from latentset.pipeline.codec.load.program import LATENT_TENSORS, evaluate_constants
-from latentset.pipeline.codec.load.structure import Encoder, Structure, find_structure
 from latentset.pipeline.tensorflow_setup import tf
 
 
@@ -57,7 +57,7 @@ class Sender:
             value = tf.make_ndarray(node.attr["value"].tensor).astype(np.float64)
             if value.shape not in ((rows,), (rows - 1,)) or rows < 3:
                 continue
-            if value[0] > 0 and (np.diff(value) > 0).all():
+            if value[0] > 0 and np.isfinite(value).all() and (np.diff(value) > 0).all():
                 last = [value[-1] ** 2 / value[-2]] * (rows - len(value))
                 candidates.append(np.append(value, last))
         return candidates

@@ -83,5 +83,6 @@ def as_pixels(images: NDArray[Any]) -> NDArray[np.uint8]:
     """Round what a receiver yields, uint8 or floats from 0 to 255, to uint8."""
     if images.dtype == np.uint8:
         return images
-    pixels: NDArray[np.uint8] = np.clip(np.round(images), 0, 255).astype(np.uint8)
+    with np.errstate(invalid="ignore"):  # what is no number becomes any
+        pixels: NDArray[np.uint8] = np.clip(np.round(images), 0, 255).astype(np.uint8)
     return pixels

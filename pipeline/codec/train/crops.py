@@ -1,26 +1,17 @@
 """Endless random crops of folders of images, for training."""
 
 import functools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from latentset.datasets.errors import TrainingError
+from latentset.datasets.errors import ImageError, TrainingError
+from latentset.datasets.sources.images import read_image
+from latentset.datasets.sources.tree import list_images
 from latentset.pipeline.tensorflow_setup import tf
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif"})
-
-
-def list_images(folder: Path) -> list[Path]:
-    """List the images below a folder, sorted; TrainingError if there is none."""
-    if not folder.is_dir():
-        raise TrainingError(f"{folder}: no such folder of images")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-    if not found:
-        raise TrainingError(f"{folder}: no images ({', '.join(sorted(IMAGE_SUFFIXES))}) below it")
-    return found
 
 
 def training_crops(
@@ -28,10 +19,10 @@ def training_crops(
 ) -> Any:
     """Build the endless stream of training batches, float32 (batch, crop, crop, 3), 0 to 255.
 
-    Each folder is searched recursively and drawn from equally often; TrainingError where one has no
-    image that can be decoded. Smaller images are enlarged. ``seed`` decides order, crops and flips:
-    a resumed run gives another one, so that it does not see its first crops again. ``skipped`` is
-    filled with the files that cannot be decoded, path to reason.
+    Each folder is searched recursively and drawn from equally often; SourceError where one has no
+    image, TrainingError where none can be decoded. Smaller images are enlarged. ``seed`` decides
+    order, crops and flips: a resumed run gives another one, so that it does not see its first crops
+    again. ``skipped`` is filled with the files that cannot be decoded, path to reason.
     """
 
     def read(path: tf.Tensor) -> tf.Tensor:
@@ -52,11 +43,11 @@ def training_crops(
         return tf.cast(image, tf.float32)
 
     def of_folder(folder: Path, number: int) -> Any:
-        paths = [str(p) for p in list_images(folder)]
-        if not any(_decode_or_nothing(skipped, p.encode()).size for p in paths):
+        paths = [os.fsencode(path) for path in list_images(folder)]
+        if not any(_decode_or_nothing(skipped, path).size for path in paths):
             raise TrainingError(
                 f"{folder}: none of its {len(paths)} images can be decoded, the first "
-                f"because: {skipped[paths[0]]}"
+                f"because: {skipped[os.fsdecode(paths[0])]}"
             )
         files = tf.data.Dataset.from_tensor_slices(paths)
         files = files.shuffle(len(paths), seed=seed + number).repeat()
@@ -75,9 +66,9 @@ def training_crops(
 
 def _decode_or_nothing(skipped: dict[str, str], path: bytes) -> Any:
     """Decode one file to uint8 (H, W, 3); an empty array where that fails."""
+    name = os.fsdecode(path)
     try:
-        data = tf.io.read_file(path)
-        return tf.io.decode_image(data, channels=3, expand_animations=False).numpy()
-    except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
-        skipped.setdefault(path.decode(), str(error).splitlines()[0])
+        return read_image(Path(name))
+    except ImageError as error:
+        skipped.setdefault(name, f"{error.status}: {error}")
         return np.zeros((0, 0, 3), np.uint8)

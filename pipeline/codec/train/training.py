@@ -5,19 +5,22 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from latentset.datasets.errors import TrainingError
+from latentset.datasets.sources.tree import list_images
 from latentset.datasets.storage.atomic import write_atomically
+from latentset.datasets.store.target_checks import check_output
+from latentset.datasets.terminal import print_text
 from latentset.pipeline.codec.msssim import ms_ssim
 from latentset.pipeline.codec.train.bmshj2018 import ScaleHyperprior
 from latentset.pipeline.codec.train.codec_export import export_metagraph
 from latentset.pipeline.codec.train.crops import training_crops
+from latentset.pipeline.codec.train.training_settings import TrainingSettings
 from latentset.pipeline.tensorflow_setup import tf
 
 SETTINGS_FILE = "settings.json"
@@ -26,49 +29,6 @@ MSSSIM_SMALLEST_CROP = 176
 CALIBRATION_CROPS = 512
 """Crops on which the range of h_s's activations is measured for its integer form."""
 _NOT_IN_THE_RESULT = {"output", "checkpoints", "checkpoint_interval", "log_interval"}
-
-
-class TrainingSettings(BaseModel):
-    """Everything that decides what a training run yields.
-
-    A run must be resumed with the same settings, but for those that do not change the result.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    images: tuple[Path, ...] = Field(min_length=1)
-    """Folders, searched recursively.  Each is drawn from equally often, whatever its size."""
-    output: Path
-    checkpoints: Path | None = None
-    """Folder of checkpoints; by default beside ``output``, its name + ``.checkpoints``."""
-    distortion: Literal["ms-ssim", "mse"] = "ms-ssim"
-    """``1 - MS-SSIM``, or the mean squared error of pixels from 0 to 255."""
-    lmbda: float = Field(gt=0)
-    """Weight of the distortion: loss = bits per pixel + lmbda * distortion."""
-    N: int = Field(default=128, ge=1)
-    M: int = Field(default=192, ge=1)
-    crop: int = Field(default=256, ge=16, multiple_of=16)
-    """Side of the square training crops, pixels."""
-    batch: int = Field(default=8, ge=1)
-    steps: int = Field(ge=1)
-    learning_rate: float = Field(default=1e-4, gt=0)
-    final_learning_rate: float = Field(default=1e-6, gt=0)
-    """Reached at the last step."""
-    decay_from: float = Field(default=0.5, ge=0, lt=1)
-    """Fraction of the steps after which the rate falls, on half a cosine of its logarithm."""
-    mse_warmup_steps: int = Field(default=0, ge=0)
-    """First steps trained on the mean squared error: MS-SSIM alone starts slowly."""
-    mse_warmup_lmbda: float = Field(default=0.01, gt=0)
-    seed: int = 0
-    init_from: Path | None = None
-    """Checkpoint folder of another run whose weights to start from; its M may be smaller."""
-    checkpoint_interval: int = Field(default=500, ge=1)
-    log_interval: int = Field(default=50, ge=1)
-
-    @property
-    def checkpoint_folder(self) -> Path:
-        """The folder of checkpoints."""
-        return self.checkpoints or self.output.with_name(self.output.name + ".checkpoints")
 
 
 def learning_rate_at(step: int, settings: TrainingSettings) -> float:
@@ -197,30 +157,33 @@ def claim_folder(settings: TrainingSettings) -> None:
 def train_codec(settings: TrainingSettings, *, console: Console) -> Path:
     """Train a scale hyperprior and export it; resume if the folder has a checkpoint.
 
-    TrainingError where there are no images, where the checkpoints have other settings, where a crop
-    is too small for MS-SSIM, or where the loss is not a number.
+    SourceError where there are no images; TrainingError where the checkpoints have other settings,
+    where a crop is too small for MS-SSIM, or where the loss is not a number.
     """
     if settings.distortion == "ms-ssim" and settings.crop < MSSSIM_SMALLEST_CROP:
         raise TrainingError(
             f"MS-SSIM needs crops of at least {MSSSIM_SMALLEST_CROP} pixels, got {settings.crop}"
         )
+    for folder in settings.images:  # before anything is written
+        list_images(folder)
+    check_output(settings.output)
     claim_folder(settings)
     trainer = Trainer(settings)
     if trainer.restore():
-        console.print(f"resumed at step {int(trainer.step.numpy())} of {settings.steps}")
+        print_text(console, f"resumed at step {int(trainer.step.numpy())} of {settings.steps}")
     elif settings.init_from is not None:
         initialise_from(trainer.model, settings.init_from)
-        console.print(f"initialised from {settings.init_from}")
+        print_text(console, f"initialised from {settings.init_from}")
     skipped: dict[str, str] = {}
     if int(trainer.step.numpy()) < settings.steps:
         _run_steps(trainer, console, skipped)
     if skipped:
-        console.print(f"{len(skipped)} files could not be decoded and were skipped:")
+        print_text(console, f"{len(skipped)} files could not be decoded and were skipped:")
         for path, reason in sorted(skipped.items()):
-            console.print(f"  {path}: {reason}")
+            print_text(console, f"  {path}: {reason}")
     crops = islice(_crops(settings, settings.seed, {}), -(-CALIBRATION_CROPS // settings.batch))
     export_metagraph(trainer.model, settings.output, crops)
-    console.print(f"wrote {settings.output} ({settings.output.stat().st_size:,} bytes)")
+    print_text(console, f"wrote {settings.output} ({settings.output.stat().st_size:,} bytes)")
     return settings.output
 
 

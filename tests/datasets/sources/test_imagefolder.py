@@ -7,7 +7,8 @@ import pytest
 
 from latentset.datasets.errors import SourceError
 from latentset.datasets.sources import Source, open_source
-from latentset.datasets.sources.imagefolder import EXTENSIONS, open_imagefolder
+from latentset.datasets.sources.imagefolder import open_imagefolder
+from latentset.datasets.sources.tree import EXTENSIONS
 from tests.makers.plant import Plant
 
 NESTED = [
@@ -33,7 +34,7 @@ def rows(source: Source) -> list[tuple[str, int, str]]:
 def test_classes_without_splits(plant: Plant) -> None:
     source = open_imagefolder(plant(NESTED))
     assert source.kind == "imagefolder"
-    assert source.root.is_absolute()
+    assert source.folder.is_absolute()
     assert source.classes == ("Cat", "cat", "dog")
     assert rows(source) == [
         ("Cat/x.bmp", 0, ""),
@@ -98,6 +99,14 @@ def test_a_class_called_train(plant: Plant) -> None:
     source = open_imagefolder(plant(["bus/1.jpg", "train/2.jpg"]))
     assert source.classes == ("bus", "train")
     assert rows(source) == [("bus/1.jpg", 0, ""), ("train/2.jpg", 1, "")]
+
+
+def test_what_looks_like_splits_is_named(plant: Plant) -> None:
+    expected = (
+        r": the folders testA, trainA look like splits, but may be classes\. Keep only train, "
+    )
+    with pytest.raises(SourceError, match=expected):
+        open_imagefolder(plant(["trainA/1.jpg", "testA/2.jpg"]))
 
 
 def test_splits_beside_other_folders_are_refused(plant: Plant) -> None:
@@ -172,7 +181,7 @@ def test_a_root_that_is_a_link(plant: Plant) -> None:
     root = plant(["a/1.jpg"])
     (root.parent / "elsewhere").symlink_to(root)
     source = open_imagefolder(root.parent / "elsewhere")
-    assert source.root == root.resolve()
+    assert source.folder == root.resolve()
     assert rows(source) == [("a/1.jpg", 0, "")]
 
 
@@ -201,3 +210,114 @@ def test_no_look_at_each_file(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(os, name, count)
     assert open_imagefolder(root).samples.num_rows == 200
     assert len(looks) < 50
+
+
+@pytest.mark.parametrize(
+    ("paths", "splits", "classes"),
+    [
+        (["Train/a/1.jpg", "Test/a/2.jpg", "Test/b/3.jpg"], "train test test", ("a", "b")),
+        (["TRAIN/a/1.jpg", "TEST/a/2.jpg"], "train test", ("a",)),
+        (["Training/a/1.jpg", "Testing/a/2.jpg"], "train test", ("a",)),
+        (["archive/Training/a/1.jpg", "archive/Testing/a/2.jpg"], "train test", ("a",)),
+        (["seg_train/seg_train/a/1.jpg", "seg_test/seg_test/a/2.jpg"], "train test", ("a",)),
+        (["train_images/a/1.jpg", "test_images/2.jpg"], "train test", ("a",)),
+        (["train2017/a/1.jpg", "val2017/a/2.jpg"], "train val", ("a",)),
+        (["TrainSet/a/1.jpg", "ValidationSet/a/2.jpg", "notes/x.txt"], "train val", ("a",)),
+        (["images/a/1.jpg", "images/b/2.jpg", "annotations/1.xml"], " ", ("a", "b")),
+        (["data/images/a/1.jpg", "data/images/b/2.jpg"], " ", ("a", "b")),
+        (["a/1.jpg", "a/deep/2.jpg"], " ", ("a",)),
+        (["train_station/1.jpg", "harbour/2.jpg"], " ", ("harbour", "train_station")),
+    ],
+)
+def test_folders_as_people_download_them(
+    plant: Plant, paths: list[str], splits: str, classes: tuple[str, ...]
+) -> None:
+    source = open_source(plant(paths))
+    assert source.classes == classes
+    assert source.samples["split"].to_pylist() == splits.split(" ")
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ["trainA/1.jpg", "trainB/2.jpg", "testA/3.jpg"],
+        ["train/1.jpg", "bus/2.jpg", "test/3.jpg"],
+        ["a/train/1.jpg", "a/test/2.jpg", "b/train/3.jpg"],
+        ["train/a/1.jpg", "Train/a/2.jpg"],
+    ],
+)
+def test_what_may_be_splits_is_asked_about(plant: Plant, paths: list[str]) -> None:
+    root = plant(paths)
+    with pytest.raises(SourceError, match="allow split-names"):
+        open_source(root)
+    source = open_source(root, allow=["split-names", "similar-classes"])
+    assert source.classes == tuple(sorted({path.partition("/")[0] for path in paths}))
+    assert set(source.samples["split"].to_pylist()) == {""}
+
+
+NESTED_CLASSES: dict[str, tuple[list[str], str]] = {
+    "kinds of images": (
+        [f"{kind}/{name}/1.jpg" for kind in ("color", "gray", "seg") for name in ("a", "b", "c")],
+        r"'color', 'gray', 'seg' hold .* \('a', 'b', 'c'\), .*: name the folder to .* \(.*/color\)",
+    ),
+    "some in common": (
+        ["query/a/1.jpg", "query/b/1.jpg", "gallery/a/1.jpg", "gallery/b/x/1.jpg", "c/1.jpg"],
+        r"'gallery', 'query' hold .* \('a', 'b'\)",
+    ),
+    "below a wrapper": (
+        ["set/fold1/a/1.jpg", "set/fold1/b/1.jpg", "set/fold2/a/1.jpg", "set/fold2/b/1.jpg"],
+        r"set: .*'fold1', 'fold2' hold .*/set/fold1\)",
+    ),
+    "in a split": (
+        [f"train/{kind}/{name}/1.jpg" for kind in ("rgb", "depth") for name in ("a", "b")],
+        r"train: .*'depth', 'rgb' hold .* clear: give a list",
+    ),
+    "classes and a copy of them": (
+        ["no/1.jpg", "yes/1.jpg", "other/no/1.jpg", "other/yes/2.jpg", "other/loose.jpg"],
+        r"'\.', 'other' hold .* \('no', 'yes'\), .*encode \(.*/other\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NESTED_CLASSES)
+def test_folders_above_the_classes_are_no_classes(plant: Plant, name: str) -> None:
+    paths, expected = NESTED_CLASSES[name]
+    root = plant(paths)
+    with pytest.raises(SourceError, match=expected + ".* --allow nested-classes"):
+        open_source(root)
+    assert open_source(root, allow=["nested-classes"]).samples.num_rows == len(paths)
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ["cat/left/1.jpg", "dog/left/1.jpg", "dog/right/1.jpg"],
+        ["cat/1.jpg", "cat/a/1.jpg", "cat/b/1.jpg", "dog/a/1.jpg", "dog/b/1.jpg"],
+        ["cat/a/1.jpg", "cat/b/1.jpg", "dog/a/1.jpg", "dog/b/notes.txt"],
+        ["cat/cat/1.jpg", "cat/dog/1.jpg", "dog/2.jpg"],
+        ["train/cat/1.jpg", "train/dog/1.jpg", "val/cat/1.jpg", "val/dog/1.jpg"],
+    ],
+)
+def test_folders_within_classes_are_no_classes(plant: Plant, paths: list[str]) -> None:
+    assert open_source(plant(paths)).classes == ("cat", "dog")
+
+
+def test_splits_within_classes_are_allowed_by_their_names_alone(plant: Plant) -> None:
+    root = plant([f"{name}/{split}/1.jpg" for name in "ab" for split in ("train", "test")])
+    assert open_source(root, allow=["split-names"]).classes == ("a", "b")
+
+
+def test_what_is_skipped_is_counted(plant: Plant) -> None:
+    junk = ["__MACOSX/a/._1.jpg", "a/@eaDir/1.jpg/thumb.jpg", "a/.DS_Store", "a/Thumbs.db"]
+    files = ["a/1.jpg", "a/2.jfif", "a/3.JFIF", "a/noending", "loose.png", *junk]
+    source = open_source(plant(files))
+    assert [path for path, _, _ in rows(source)] == ["a/1.jpg"]
+    assert source.excluded == {
+        ".jfif files": 2,
+        ".db files": 1,
+        "files without ending": 1,
+        "folder @eaDir": 1,
+        "folder __MACOSX": 1,
+        "hidden names": 1,
+        "images outside of class folders": 1,
+    }

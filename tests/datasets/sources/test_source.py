@@ -7,12 +7,8 @@ import pytest
 
 from latentset.datasets.errors import SourceError
 from latentset.datasets.sources import SOURCE_SCHEMA, resolve_inside
-from latentset.datasets.sources.source import (
-    make_source,
-    refuse_repetition,
-    resolve_root,
-    samples_table,
-)
+from latentset.datasets.sources.root import resolve_root
+from latentset.datasets.sources.source import make_source, refuse_repetition, samples_table
 
 
 def test_schema() -> None:
@@ -31,6 +27,21 @@ def test_rows_keep_their_order(tmp_path: Path) -> None:
         {"id": "a.jpg", "path": "a.jpg", "label": 1, "split": "train"},
         {"id": "c.jpg", "path": "c.jpg", "label": -1, "split": ""},
     ]
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2J", "a\nb", "a\u202eb", "é" * 600, "a\ud800"])
+def test_a_name_that_no_store_may_have_is_refused(tmp_path: Path, name: str) -> None:
+    table = samples_table(["a.jpg"], 0, "train")
+    for root, classes in ((tmp_path, ("x", name)), (tmp_path / name, ("x",))):
+        with pytest.raises(SourceError, match="rename it") as caught:
+            make_source("list", root, classes, table)
+        assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("path", ["a\x1b[2J.jpg", "a\nb.jpg", "a\u202eb.jpg", "x" * 20_000])
+def test_a_path_that_no_store_may_have_is_refused(tmp_path: Path, path: str) -> None:
+    with pytest.raises(SourceError, match=r"file name .*: rename it"):
+        make_source("list", tmp_path, ("x",), samples_table(["a.jpg", path], 0, "train"))
 
 
 def test_one_path_twice_is_refused() -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.makers.synthetic import write_synthetic_store
@@ -26,6 +28,17 @@ def write_manifest() -> Callable[[Path, dict[str, Any]], None]:
 
 
 @pytest.fixture
+def read_manifest() -> Callable[[Path], dict[str, Any]]:
+    """Read a manifest, to change it."""
+
+    def read(store: Path) -> dict[str, Any]:
+        manifest: dict[str, Any] = json.loads((store / "manifest.json").read_text())
+        return manifest
+
+    return read
+
+
+@pytest.fixture
 def sign() -> Callable[[Path], None]:
     """Make the manifest of a store agree with its objects, as a forger would."""
 
@@ -37,6 +50,38 @@ def sign() -> Callable[[Path], None]:
         _write_manifest(store, manifest)
 
     return sign_it
+
+
+@pytest.fixture
+def alter_header(
+    sign: Callable[[Path], None],
+) -> Callable[[Path, Callable[[dict[str, Any]], object]], None]:
+    """Change the header of a store in place, and sign the store."""
+
+    def alter(store: Path, change: Callable[[dict[str, Any]], object]) -> None:
+        group = json.loads((store / "zarr.json").read_text())
+        change(group["attributes"]["latentset"])
+        (store / "zarr.json").write_text(json.dumps(group))
+        sign(store)
+
+    return alter
+
+
+@pytest.fixture
+def alter_table(
+    sign: Callable[[Path], None],
+) -> Callable[[Path, Callable[[dict[str, list[Any]]], object]], None]:
+    """Change the columns of a store's samples table in place, and sign the store."""
+
+    def alter(store: Path, change: Callable[[dict[str, list[Any]]], object]) -> None:
+        table = pq.read_table(store / "samples.parquet")
+        columns = table.to_pydict()
+        change(columns)
+        changed = pa.table(columns, schema=table.schema)
+        pq.write_table(changed, store / "samples.parquet", store_schema=False)
+        sign(store)
+
+    return alter
 
 
 @pytest.fixture(scope="session")

@@ -84,6 +84,8 @@ def test_the_header_of_the_specification_is_read_and_written_back() -> None:
         (changed("codec", "scale_table", value=[1.0, 1.0]), "expected each value once"),
         (changed("codec", "scale_table", value=[-1.0]), "codec.scale_table.0: "),
         (changed("codec", "scale_table", value=[float("nan")]), "codec.scale_table.0: "),
+        (changed("source", "classes", value=["x", "x"]), "source.classes: .*names .* that differ"),
+        (changed("source", "classes", value=["x", ""]), "source.classes: .*none of them empty"),
         (changed("arrays", value=["y_hat"]), "arrays: expected y_hat, scale_index, z_hat"),
         (changed("layout", "shard_rows", value=5), "multiple of chunk_rows"),
         (changed("layout", "shards", value=0), "layout.shards: .*got 0"),

@@ -1,4 +1,6 @@
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +36,7 @@ def test_a_store_is_summarised(store: Path, capsys: pytest.CaptureFixture[str]) 
         "scale table 64 values, 0.11 to 256",
         "codec synthetic (tfc2)",
         "created 1970-01-01T00:00:00Z",
-        "codec's own strings 911 bytes",  # (4 * 0.25 + 3 * 0.26) * 64 * 64 / 8
+        "codec's own bitstreams 911 bytes",  # (4 * 0.25 + 3 * 0.26) * 64 * 64 / 8
         "1 images could not be encoded:",
         "odd/000007.png: truncated: made up",
     ):
@@ -60,10 +62,13 @@ def test_what_is_no_store_is_said_to_be_none(tmp_path: Path) -> None:
 
 
 def test_names_cannot_command_the_terminal(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    alter_table: Callable[[Path, Callable[[dict[str, list[Any]]], object]], None],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    store = write_synthetic_store(tmp_path / "store", classes=("red\x1b[31m", "b"), failed=(0,))
+    store = write_synthetic_store(tmp_path / "store", failed=(0,))
+    name = "red\x1b[31m/000000.png"
+    alter_table(store, lambda columns: columns["path"].__setitem__(0, name))
     text = printed(store, capsys)
     assert "\x1b" not in text
-    assert "red\N{REPLACEMENT CHARACTER}[31m" in text
     assert "red\N{REPLACEMENT CHARACTER}[31m/000000.png: truncated" in text

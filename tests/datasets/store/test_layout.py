@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentset.datasets.errors import StoreError
+from latentset.datasets.store import layout
 from latentset.datasets.store.arrays import MIXED_CHUNK_ROWS, RowForm
 from latentset.datasets.store.header import Layout
 from latentset.datasets.store.layout import Assignment, append_rows, assign_rows, fits
@@ -64,8 +65,33 @@ def test_a_large_collection_gets_shards_of_the_wanted_size() -> None:
 
 
 def test_a_shard_has_a_bounded_number_of_samples() -> None:
-    placed = assign([1] * 100_000, [1] * 100_000, channels=1, shard_bytes=1 << 30)
+    placed = assign([1] * 100_000, [1] * 100_000, channels=1, shard_bytes=63 << 20)
     assert np.bincount(placed.shard).max() == 1024
+
+
+def test_a_larger_shard_may_have_more_samples() -> None:
+    placed = assign([1] * 100_000, [1] * 100_000, channels=1, shard_bytes=256 << 20)
+    assert np.bincount(placed.shard).max() == 6250  # a sixteenth of them
+    placed = assign([1] * 200_000, [1] * 200_000, channels=1, shard_bytes=256 << 20)
+    assert np.bincount(placed.shard).max() == 8 * 1024
+
+
+def test_shards_grow_before_there_are_too_many_for_a_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(layout, "MAX_SHARDS", 10)
+    placed = assign([16] * 400, [1] * 400, channels=8, shard_bytes=8 * 2 * 16 * 4)
+    assert placed.layout.shards == 10  # of 40 samples, not of 4
+    assert placed.layout.shard_rows == 16 * 40
+    placed = assign([1] * 100_000, [1] * 100_000, channels=1, shard_bytes=1)
+    assert placed.layout.shards <= 10
+
+
+def test_a_set_that_no_readable_shards_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "MAX_SHARDS", 10)
+    monkeypatch.setattr(layout, "MAX_SHARD_BYTES", 4096)
+    with pytest.raises(StoreError, match=r"400 samples need more than 10 shards .* divide the set"):
+        assign([16] * 400, [1] * 400, channels=8, shard_bytes=1024)
 
 
 @settings(max_examples=200, deadline=None)

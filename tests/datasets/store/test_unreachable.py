@@ -91,14 +91,18 @@ def test_names_that_cannot_be(store: Path, tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = open_store(store)
     converted = convert(source, Folder(store.with_name("s.h5")), "hdf5")
-    read = Path.open
+    read, open_descriptor = Path.open, os.open
 
     def guarded(path: Path, *args: Any, **options: Any) -> Any:
-        if path.name in ("0", "s.h5"):
+        if Path(path).name in ("0", "s.h5"):
             raise PermissionError(13, "Permission denied", str(path))
-        return read(path, *args, **options)
+        function = (
+            read if isinstance(path, Path) and not isinstance(args[0], int) else open_descriptor
+        )
+        return function(path, *args, **options)
 
     monkeypatch.setattr(Path, "open", guarded)
+    monkeypatch.setattr(os, "open", guarded)
     with pytest.raises(StoreUnreachableError, match=rf"s\.h5 {DENIED}"):
         open_store(converted.location)
     for path in (store, store.with_name("s.h5")):

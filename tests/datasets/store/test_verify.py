@@ -42,6 +42,19 @@ def test_what_a_sound_store_says(made: Path) -> None:
     ]
 
 
+def test_a_card_is_no_part_of_the_store(store: Path) -> None:
+    (store / "figures").mkdir()
+    for name in ("README.md", "figures/rate.png", "figures/classes.png"):
+        (store / name).touch()
+    findings = verify(store)
+    assert findings.outcome == "sound"
+    assert findings.notes == [
+        "README.md, figures: of the store's card, which manifest.json does not cover"
+    ]
+    (store / "README").touch()
+    assert problems(store) == ["README is not listed in manifest.json"]
+
+
 def test_progress_is_told(made: Path) -> None:
     told: list[tuple[str, int, int]] = []
     verify(made, lambda *what: told.append(what))

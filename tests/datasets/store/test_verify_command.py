@@ -1,5 +1,6 @@
 """`latentset verify` on the command line: its words and its exit statuses."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -48,7 +49,9 @@ def test_the_command_says_how_many_lines_it_leaves_out(store: Path) -> None:
     done = CliRunner().invoke(app, ["verify", str(store)])
     assert done.output.count("is not listed in manifest.json") == 100
     assert "wrong: … and 30 more" in done.output
-    assert "is damaged: 130 problems" in done.output
+    assert "is whole, but holds 130 objects that are no part of it: remove them" in done.output
+    (store / "y_hat/c/0/0").unlink()
+    assert "is damaged: 131 problems" in CliRunner().invoke(app, ["verify", str(store)]).output
 
 
 @pytest.mark.usefixtures("wide_terminal")
@@ -86,3 +89,26 @@ def test_a_store_that_cannot_be_opened_is_not_encoded_again(store: Path, tmp_pat
 )
 def test_options_that_do_not_go_together(options: list[str], made: Path) -> None:
     assert CliRunner().invoke(app, ["verify", str(made), *options]).exit_code == 2
+
+
+def test_json_is_all_that_standard_output_gets(store: Path) -> None:
+    sound = CliRunner().invoke(app, ["verify", str(store), "--json"])
+    found = json.loads(sound.stdout)
+    assert (sound.exit_code, found["exit_status"], found["outcome"]) == (0, 0, "sound")
+    assert (found["problems"], found["recomputed"]) == ([], None)
+    (store / "samples.parquet").write_bytes(b"?")
+    damaged = CliRunner().invoke(app, ["verify", str(store), "--json"])
+    found = json.loads(damaged.stdout)
+    assert (damaged.exit_code, found["exit_status"], found["outcome"]) == (1, 1, "damaged")
+    assert any(line.startswith("samples.parquet: expected") for line in found["problems"])
+    (store / "manifest.json").unlink()
+    found = json.loads(CliRunner().invoke(app, ["verify", str(store), "--json"]).stdout)
+    assert (found["exit_status"], found["complete"], found["samples"]) == (2, False, None)
+
+
+def test_json_of_a_store_that_is_not_complete(store: Path) -> None:
+    (store / "manifest.json").unlink()
+    done = CliRunner().invoke(app, ["inspect", str(store), "--json"])
+    found = json.loads(done.stdout)
+    assert (found["complete"], found["fingerprint"]) == (False, None)
+    assert set(found) == {"store", "format", "complete", "fingerprint", "header"}

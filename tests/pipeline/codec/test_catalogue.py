@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from latentset.datasets.errors import CodecGraphError, CodecNotFoundError
+from latentset.datasets.errors import CodecGraphError, CodecNotFoundError, StoreError
+from latentset.datasets.store.mirror import default_cache
 from latentset.pipeline.codec.catalogue import (
     PUBLISHED,
     cache_folder,
@@ -128,3 +129,15 @@ def test_the_catalogue_needs_no_tensorflow() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_without_a_home_folder_only_what_needs_a_cache_asks_for_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("LATENTSET_CACHE", raising=False)
+    # What it gives where HOME is unset and the user has no entry of its own.
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: f"~/.cache/{name}")
+    assert locate_codec("demo-hyperprior-msssim-1").is_file()
+    for search in (list_codecs, default_cache, lambda: locate_codec(NAME)):
+        with pytest.raises(StoreError, match="this user has no home"):
+            search()

@@ -11,6 +11,7 @@ from latentset.cli.codec import app
 from latentset.datasets.errors import CodecGraphError, CodecNotFoundError, TrainingError
 from latentset.pipeline.codec.load.codec import load_codec
 from latentset.pipeline.tensorflow_setup import tf
+from tests.makers.odd_images import write_odd_images
 
 pytestmark = pytest.mark.usefixtures("wide_terminal")
 
@@ -79,7 +80,7 @@ def test_inspect(v1_path: Path) -> None:
     ):
         assert expected in output, output
     assert re.search(r"SHA-256 +[0-9a-f]{64}", output)
-    assert re.search(r"latents imply (\d+) bits, the strings have (\d+) \(\+0\.\d\d%\)", output)
+    assert re.search(r"latents imply (\d+) bits, the bitstreams have (\d+) \(\+0\.\d\d%\)", output)
 
 
 def _tensors(output: str) -> dict[str, list[str]]:
@@ -192,16 +193,19 @@ def test_inspect_with_a_named_tensor(v1_path: Path) -> None:
 
 def test_train_passes_what_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from latentset.pipeline.codec.train import training
+    from latentset.pipeline.codec.train.training_settings import TrainingSettings
 
     seen: list[Any] = []
     monkeypatch.setattr(training, "train_codec", lambda settings, console: seen.append(settings))
     output = tmp_path / "my.metagraph"
-    arguments = ["train", str(tmp_path), "/more", "-o", str(output), "--lmbda", "30"]
+    more = tmp_path / "more"
+    more.mkdir()
+    arguments = ["train", str(tmp_path), str(more), "-o", str(output), "--lmbda", "30"]
     arguments += ["--steps", "9"]
     _run(*arguments, "--distortion", "mse", "-N", "48", "-M", "72", "--seed", "5")
     (settings,) = seen
-    expected = training.TrainingSettings(
-        images=(tmp_path, Path("/more")),
+    expected = TrainingSettings(
+        images=(tmp_path, more),
         output=output,
         lmbda=30,
         steps=9,
@@ -216,7 +220,7 @@ def test_train_passes_what_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_every_training_setting_has_an_option() -> None:
-    from latentset.pipeline.codec.train.training import TrainingSettings
+    from latentset.pipeline.codec.train.training_settings import TrainingSettings
 
     text = _run("train", "--help").output
     other = {"images": "FOLDER", "N": "--filters", "M": "--channels"}
@@ -227,18 +231,21 @@ def test_every_training_setting_has_an_option() -> None:
 def test_evaluate_finds_codecs_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from latentset.pipeline.codec import evaluation
 
-    seen: list[tuple[Path, Path]] = []
+    seen: list[tuple[Path, list[str]]] = []
+    write_odd_images(tmp_path / "images")
 
-    def evaluate(metagraph: Path, images: Path, *, console: object) -> Any:
-        seen.append((metagraph, images))
+    def evaluate(metagraph: Path, images: dict[str, Any], *, console: object) -> Any:
+        seen.append((metagraph, list(images)))
         figures = evaluation.Figures(0.25, 0.9, 30.0)
         return evaluation.CodecFigures(metagraph.stem, figures, figures)
 
     monkeypatch.setattr(evaluation, "evaluate_codec", evaluate)
-    output = _run("evaluate", str(tmp_path), "demo-hyperprior-msssim-1", "--markdown").output
+    images = str(tmp_path / "images")
+    output = _run("evaluate", images, "demo-hyperprior-msssim-1", "--markdown").output
     assert "| demo-hyperprior-msssim-1 | 0.2500 |" in output
-    assert [(p.name, folder) for p, folder in seen] == [
-        ("demo-hyperprior-msssim-1.metagraph", tmp_path)
+    assert "left out: bomb.png: too_large: " in output
+    assert [(p.name, names) for p, names in seen] == [
+        ("demo-hyperprior-msssim-1.metagraph", ["good.png"])
     ]
     with pytest.raises(CodecNotFoundError):
         _run("evaluate", str(tmp_path), "nothing", "--cache", str(tmp_path))

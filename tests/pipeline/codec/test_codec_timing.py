@@ -1,4 +1,4 @@
-"""`latentset codec time`: times of one image with real strings."""
+"""`latentset codec time`: times of one image with real bitstreams."""
 
 import json
 import time

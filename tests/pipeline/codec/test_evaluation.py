@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from latentset.datasets.errors import SourceError
 from latentset.pipeline.codec import evaluation
@@ -23,6 +24,7 @@ from latentset.pipeline.codec.evaluation import (
 )
 from latentset.pipeline.codec.load.codec import load_codec
 from latentset.pipeline.codec.load.selfcheck import string_bits
+from tests.makers.odd_images import write_odd_images
 
 REPOSITORY = Path(__file__).parents[3]
 SHIPPED = REPOSITORY / "pipeline" / "codec" / "weights"
@@ -81,14 +83,22 @@ def test_jpeg_at_a_rate_out_of_range_is_the_nearest(rate_bpp: float, setting: in
     assert found.psnr_db == pytest.approx(compare(image, decoded, 0).psnr_db)
 
 
-def test_small_and_broken_images_are_skipped(tmp_path: Path) -> None:
-    Image.fromarray(smooth(side=161)).save(tmp_path / "enough.png")
+def test_what_is_left_out_is_named(tmp_path: Path) -> None:
+    statuses = write_odd_images(tmp_path / "below" / "images", side=161)
+    Image.fromarray(smooth(side=160)).save(tmp_path / "below" / "images" / "small.png")
+    text = io.StringIO()
+    found = read_images(tmp_path / "below", Console(file=text))
+    assert list(found) == ["images/good.png"]
+    lines = [line.partition(": ")[2] for line in text.getvalue().splitlines()]
+    for name, status in {**statuses, "small.png": "too_small"}.items():
+        assert sum(line.startswith(f"images/{name}: {status}: ") for line in lines) == 1, name
+    assert len(lines) == len(statuses) + 1
+
+
+def test_without_an_image_that_can_be_measured(tmp_path: Path) -> None:
     Image.fromarray(smooth(side=160)).save(tmp_path / "small.png")
-    (tmp_path / "broken.jpg").write_bytes(b"x")
-    assert list(read_images(tmp_path)) == ["enough.png"]
-    (tmp_path / "enough.png").unlink()
     with pytest.raises(SourceError, match="at least 161 pixels"):
-        read_images(tmp_path)
+        read_images(tmp_path, Console(quiet=True))
 
 
 def test_markdown_has_the_means() -> None:

@@ -32,5 +32,5 @@ def decode_it(standin: Any, scheduler: str) -> Callable[..., JobResult]:
 @pytest.fixture
 def latents(run: Callable[..., JobResult], mixed: Source, tmp_path: Path) -> Path:
     """Latents of 40 images of three sizes, one of which is no image."""
-    (mixed.root / "a" / "004.png").write_bytes(b"text")
+    (mixed.folder / "a" / "004.png").write_bytes(b"text")
     return Path(str(run(mixed, tmp_path / "latents").store.location))

@@ -1,6 +1,7 @@
 """The decode job, with the stand-in codec: grey squares of the mean of 16x16 pixels."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import inf, log10
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ from latentset.datasets.storage.location import Folder, open_location
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.convert import convert
 from latentset.datasets.store.verify import verify
-from latentset.pipeline.jobs.coder import Engine
 from latentset.pipeline.jobs.progress import ProgressView
 from latentset.pipeline.jobs.tasks import JobResult
 
@@ -66,7 +66,7 @@ def test_images_come_back_in_the_size_that_was_encoded(
     assert (result.was_complete, result.encoded, result.reused) == (False, 40, 0)
     assert store.header.layout.shards > 4
     for name in ("a/000.png", "b/001.png", "a/002.png", "b/039.png"):
-        image = read(mixed.root / name)
+        image = read(mixed.folder / name)
         found = store.read_sample(number_of(store, name))["pixels"]
         assert found.shape == image.shape
         assert np.array_equal(found, squares(image))
@@ -117,7 +117,7 @@ def test_both_resize_rules_are_followed(
     assert store.header.resize == "exact:20x24"
     assert store.header.pixels is not None
     assert store.header.pixels.coded_resize == "short:48"
-    first = Image.open(mixed.root / "b" / "001.png").convert("RGB")  # 48x100: stays as it is
+    first = Image.open(mixed.folder / "b" / "001.png").convert("RGB")  # 48x100: stays as it is
     made = Image.fromarray(squares(np.array(first)))
     expected = np.array(made.resize((24, 20), Image.Resampling.BILINEAR))
     assert np.array_equal(store.read_sample(number_of(store, "b/001.png"))["pixels"], expected)
@@ -131,12 +131,12 @@ def test_psnr_is_that_of_the_formula(
     mixed: Source,
     tmp_path: Path,
 ) -> None:
-    Image.new("RGB", (64, 64), (90, 90, 90)).save(mixed.root / "a" / "000.png")
+    Image.new("RGB", (64, 64), (90, 90, 90)).save(mixed.folder / "a" / "000.png")
     run(mixed, tmp_path / "latents")
     store = decode_it(
         tmp_path / "latents",
         tmp_path / "pixels",
-        originals=mixed.root,
+        originals=mixed.folder,
         resize=ResizeRule.parse("exact:16"),
     ).store
     assert store.header.pixels is not None
@@ -145,7 +145,7 @@ def test_psnr_is_that_of_the_formula(
     measured = dict(zip(*(store.samples[c].to_pylist() for c in ("id", "psnr_db")), strict=True))
     assert measured["a/000.png"] == inf
     for name in ("b/001.png", "a/002.png"):
-        image = read(mixed.root / name)
+        image = read(mixed.folder / name)
         error = image.astype(float) - squares(image)
         expected = 20 * log10(255) - 10 * log10((error**2).sum() / error.size)
         assert measured[name] == pytest.approx(expected, abs=1e-9)
@@ -161,8 +161,8 @@ def test_images_are_compared_after_the_stores_resize_rule(
     tmp_path: Path,
 ) -> None:
     run(mixed, tmp_path / "latents", resize=ResizeRule.parse("exact:32"))
-    store = decode_it(tmp_path / "latents", tmp_path / "pixels", originals=mixed.root).store
-    image = Image.open(mixed.root / "a" / "002.png").convert("RGB")
+    store = decode_it(tmp_path / "latents", tmp_path / "pixels", originals=mixed.folder).store
+    image = Image.open(mixed.folder / "a" / "002.png").convert("RGB")
     small = np.array(image.resize((32, 32), Image.Resampling.BILINEAR))
     error = small.astype(float) - squares(small)
     expected = 20 * log10(255) - 10 * log10((error**2).mean())
@@ -174,10 +174,10 @@ def test_images_are_compared_after_the_stores_resize_rule(
 def test_both_formats_hold_the_same(
     format: str, decode_it: Decode, latents: Path, mixed: Source, tmp_path: Path
 ) -> None:
-    expected = decode_it(latents, tmp_path / "pixels", originals=mixed.root).store
+    expected = decode_it(latents, tmp_path / "pixels", originals=mixed.folder).store
     source = tmp_path / f"latents.{'h5' if format == 'zarr' else 'zarr'}"
     convert(open_store(latents), Folder(source), "hdf5" if format == "zarr" else "zarr", silence)
-    other = decode_it(source, tmp_path / "other", format=format, originals=mixed.root).store
+    other = decode_it(source, tmp_path / "other", format=format, originals=mixed.folder).store
     assert other.samples == expected.samples
     for k in (0, 1, 39):
         assert np.array_equal(other.read_sample(k)["pixels"], expected.read_sample(k)["pixels"])
@@ -241,7 +241,7 @@ def test_pixels_are_not_encoded_again(
 ) -> None:
     decode_it(latents, tmp_path / "pixels")
     arguments = ["verify", str(tmp_path / "pixels"), "--recompute", "2"]
-    done = CliRunner().invoke(app, [*arguments, "--source", str(mixed.root)])
+    done = CliRunner().invoke(app, [*arguments, "--source", str(mixed.folder)])
     assert done.exit_code == 2
     assert "--recompute is for stores of latents" in done.output
 
@@ -255,7 +255,7 @@ def test_latents_that_came_later_are_told_of(
     tmp_path: Path,
 ) -> None:
     decode_it(latents, tmp_path / "pixels")
-    Image.new("RGB", (64, 64)).save(mixed.root / FAILED)
+    Image.new("RGB", (64, 64)).save(mixed.folder / FAILED)
     run(mixed, latents, retry_failed=True)
     said: list[str] = []
 
@@ -279,7 +279,7 @@ def test_a_codec_that_cannot_decode_is_refused_before_anything_is_written(
         def check_decoding(self) -> None:
             raise CodecError("decodes otherwise than its receiver")
 
-    engine = Engine(lambda name, *, self_check: NoReceiver(name), standin.read_environment)
+    engine = replace(standin.ENGINE, load=lambda name, *, self_check: NoReceiver(name))
     before = sorted(tmp_path.iterdir())
     with pytest.raises(CodecError, match="decodes otherwise than its receiver"):
         decode_it(latents, tmp_path / "pixels", engine=engine)

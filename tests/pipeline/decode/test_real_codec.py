@@ -1,7 +1,5 @@
-"""The decode job with a codec that ships, against its own receiver; once as a command."""
+"""The decode job with a codec that ships, against its own receiver."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +7,7 @@ import pytest
 from PIL import Image
 
 from latentset.datasets.sources import open_source
+from latentset.datasets.sources.resize import ResizeRule
 from latentset.datasets.store import open_store
 from latentset.pipeline.codec.load.codec import load_codec
 from latentset.pipeline.decode.decode import decode
@@ -32,11 +31,14 @@ def test_pixels_are_the_receivers_and_measured(scheduler: str, tmp_path: Path) -
     small = tmp_path / "small"
     encode(open_source(root), latents, CODEC, EncodeOptions(scheduler=scheduler))
     decode(latents, pixels, JobOptions(scheduler=scheduler), codec=CODEC, originals=root)
-    command = [sys.executable, "-c", "from latentset.cli.main import main; main()"]
-    command += ["decode", str(latents), str(small), "--originals", str(root), "--workers", "1"]
-    command += ["--codec", CODEC, "--resize", "exact:40x48", "--format", "hdf5"]
-    command += ["--shard-mib", "2", "--batch", "1"]
-    subprocess.run(command, check=True, capture_output=True)
+    resized_job = JobOptions(
+        scheduler=scheduler,
+        resize=ResizeRule.parse("exact:40x48"),
+        format="hdf5",
+        shard_bytes=2 << 20,
+        batch=1,
+    )
+    decode(latents, small, resized_job, codec=CODEC, originals=root)
 
     codec = load_codec(CODEC)
     store, resized = open_store(pixels), open_store(small)

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from latentset.datasets.errors import (
 )
 from latentset.datasets.sources import Source
 from latentset.datasets.sources.resize import ResizeRule
-from latentset.pipeline.jobs.coder import Engine
 from latentset.pipeline.jobs.tasks import JobResult
 
 Decode = Callable[..., JobResult]
@@ -52,7 +52,7 @@ def test_measuring_later_is_refused(
 ) -> None:
     decode_it(latents, tmp_path / "pixels")
     with pytest.raises(SettingsChangedError, match="measured: False before, True now"):
-        decode_it(latents, tmp_path / "pixels", originals=mixed.root)
+        decode_it(latents, tmp_path / "pixels", originals=mixed.folder)
 
 
 def test_other_latents_are_refused(
@@ -80,9 +80,15 @@ def test_a_store_of_latents_is_no_target(
     assert content(tmp_path / "copy") == before
 
 
-def test_another_codec_is_refused(decode_it: Decode, latents: Path, tmp_path: Path) -> None:
+def test_another_codec_is_refused_before_it_is_loaded(
+    decode_it: Decode, latents: Path, tmp_path: Path, standin: Any
+) -> None:
+    def fail(name: str, *, self_check: bool) -> Any:
+        raise AssertionError(name)
+
+    engine = replace(standin.ENGINE, load=fail)
     with pytest.raises(CodecError, match=r"was encoded by standin with sha256 .* give the codec's"):
-        decode_it(latents, tmp_path / "pixels", codec="standin:other")
+        decode_it(latents, tmp_path / "pixels", codec="standin:other", engine=engine)
     assert not (tmp_path / "pixels").exists()
 
 
@@ -126,14 +132,14 @@ def test_other_images_are_refused_at_once(decode_it: Decode, latents: Path, tmp_
 def test_an_image_that_changed_stops_the_job_and_loses_nothing(
     decode_it: Decode, latents: Path, mixed: Source, content: Content, tmp_path: Path
 ) -> None:
-    decode_it(latents, tmp_path / "undisturbed", originals=mixed.root)
-    image = mixed.root / "b" / "039.png"
+    decode_it(latents, tmp_path / "undisturbed", originals=mixed.folder)
+    image = mixed.folder / "b" / "039.png"
     good = image.read_bytes()
     Image.new("RGB", (64, 64)).save(image)
     with pytest.raises(JobError, match=r"b/039\.png: expected the image that was encoded"):
-        decode_it(latents, tmp_path / "pixels", originals=mixed.root)
+        decode_it(latents, tmp_path / "pixels", originals=mixed.folder)
     image.write_bytes(good)
-    result = decode_it(latents, tmp_path / "pixels", originals=mixed.root)
+    result = decode_it(latents, tmp_path / "pixels", originals=mixed.folder)
     assert result.reused > 20
     assert content(tmp_path / "pixels") == content(tmp_path / "undisturbed")
 
@@ -142,7 +148,7 @@ def test_a_codec_that_cannot_decode_names_the_samples(
     run: Callable[..., JobResult], decode_it: Decode, mixed: Source, tmp_path: Path
 ) -> None:
     run(mixed, tmp_path / "latents")
-    Image.new("RGB", (64, 64), (255, 255, 255)).save(mixed.root / "a" / "000.png")
+    Image.new("RGB", (64, 64), (255, 255, 255)).save(mixed.folder / "a" / "000.png")
     run(mixed, tmp_path / "white")
     decode_it(tmp_path / "latents", tmp_path / "fine", codec="standin:graph")
     with pytest.raises(JobError, match=r"samples 'a/000\.png' to .* cannot be decoded: expec"):
@@ -160,4 +166,6 @@ def test_other_software_on_a_worker_stops_the_job(
         return {**standin.environment, "device": "CPU" if asked == 1 else "a GPU"}
 
     with pytest.raises(JobError, match=r"this worker has .*a GPU.*Pixels could differ"):
-        decode_it(latents, tmp_path / "pixels", engine=Engine(standin.load, environment))
+        decode_it(
+            latents, tmp_path / "pixels", engine=replace(standin.ENGINE, environment=environment)
+        )

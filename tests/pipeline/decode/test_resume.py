@@ -5,8 +5,6 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from latentset.datasets.sources import Source
 from latentset.pipeline.jobs.tasks import JobResult
 from tests.makers.commands import TIMEOUT_S, client, content_of, records_of, wait_for
@@ -14,22 +12,19 @@ from tests.makers.commands import TIMEOUT_S, client, content_of, records_of, wai
 Content = Callable[[Path], dict[str, bytes]]
 
 
-@pytest.mark.parametrize("name", ["pixels.zarr", "pixels.h5"])
 def test_after_kill_9_the_same_command_finishes_the_same_store(
-    name: str,
     decode_it: Callable[..., JobResult],
     latents: Path,
     mixed: Source,
     tmp_path: Path,
 ) -> None:
-    pixels = tmp_path / name
+    pixels = tmp_path / "pixels.h5"  # made as Zarr, and converted in the end
     command = ["decode", str(latents), str(pixels), "--originals", str(mixed.root)]
     command += ["--workers", "2"]
     with client(*command, gate=True) as process:
         wait_for(lambda: len(records_of(pixels)) >= 3, process)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert not (pixels / "manifest.json").exists()
     assert not pixels.is_file()
     before = {path: path.stat().st_mtime_ns for path in records_of(pixels)}
     with client(*command) as process:
@@ -39,7 +34,7 @@ def test_after_kill_9_the_same_command_finishes_the_same_store(
     assert "40: 39 with pixels, 1 failed" in output
     assert "decoded in this run" in output
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items())
-    undisturbed = tmp_path / "undisturbed" / name
+    undisturbed = tmp_path / "undisturbed.h5"
     decode_it(latents, undisturbed, originals=mixed.root)
     assert content_of(pixels) == content_of(undisturbed)
 

@@ -21,7 +21,7 @@ Content = Callable[[Path], dict[str, bytes]]
 def test_the_stores_are_those_of_separate_runs(
     run: Run, run_all: RunAll, mixed: Source, content: Content, tmp_path: Path
 ) -> None:
-    (mixed.root / "a" / "000.png").write_bytes(b"no image")
+    (mixed.folder / "a" / "000.png").write_bytes(b"no image")
     codecs = {tmp_path / "a": "standin", tmp_path / "b": "standin:other"}
     results = run_all(mixed, codecs)
     assert [(r.encoded, r.reused, r.was_complete) for r in results] == [(40, 0, False)] * 2
@@ -99,8 +99,8 @@ def test_stores_that_were_begun_apart_with_other_images_are_refused(
 ) -> None:
     run(mixed, tmp_path / "a")
     (tmp_path / "a" / "manifest.json").unlink()
-    Image.new("RGB", (90, 90)).save(mixed.root / "a" / "000.png")
+    Image.new("RGB", (90, 90)).save(mixed.folder / "a" / "000.png")
     with pytest.raises(JobError, match="encode them one at a time"):
         run_all(
-            open_source(mixed.root), {tmp_path / "a": "standin", tmp_path / "b": "standin:other"}
+            open_source(mixed.folder), {tmp_path / "a": "standin", tmp_path / "b": "standin:other"}
         )

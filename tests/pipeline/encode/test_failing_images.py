@@ -40,7 +40,7 @@ def bomb(side: int) -> bytes:
 def test_what_cannot_be_read_gets_a_status_and_holds_up_nothing(
     run: Run, mixed: Source, row: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = mixed.root / "a"
+    folder = mixed.folder / "a"
     (folder / "bomb.png").write_bytes(bomb(60_000))
     os.mkfifo(folder / "pipe.jpg")
     (folder / "loop.jpg").symlink_to("loop.jpg")
@@ -49,7 +49,7 @@ def test_what_cannot_be_read_gets_a_status_and_holds_up_nothing(
     (folder / "folder.jpg").mkdir()
     names = ["a/000.png", *(f"a/{path.name}" for path in folder.glob("*[a-z].*"))]
     table = "path,label\n" + "".join(f"{name},x\n" for name in names)
-    (mixed.root / "list.csv").write_text(table)
+    (mixed.folder / "list.csv").write_text(table)
     opened = Path.open
 
     def open_or_fail(self: Path, *arguments: Any, **more: Any) -> Any:
@@ -60,7 +60,7 @@ def test_what_cannot_be_read_gets_a_status_and_holds_up_nothing(
         return opened(self, *arguments, **more)
 
     monkeypatch.setattr(Path, "open", open_or_fail)
-    store = run(open_source(mixed.root / "list.csv"), tmp_path / "store").store
+    store = run(open_source(mixed.folder / "list.csv"), tmp_path / "store").store
     found = {r["id"]: (r["status"], r["reason"]) for r in store.samples.to_pylist()}
     assert found.pop("a/000.png") == ("ok", "")
     assert {name: status for name, (status, _) in found.items()} == {
@@ -80,15 +80,15 @@ def test_an_image_that_becomes_something_else_after_planning_gets_a_status(
 ) -> None:
     """Planned, then replaced by a pipe, by a bomb of the same size in bytes."""
     store = tmp_path / "store"
-    (mixed.root / "a" / "big.png").write_bytes(bomb(64) + bytes(10))
-    source = open_source(mixed.root)
+    (mixed.folder / "a" / "big.png").write_bytes(bomb(64) + bytes(10))
+    source = open_source(mixed.folder)
     run(source, store)
     for path in records_of(store):
         path.unlink()
     (store / "manifest.json").unlink()
-    (mixed.root / "a" / "000.png").unlink()
-    os.mkfifo(mixed.root / "a" / "000.png")
-    (mixed.root / "a" / "big.png").write_bytes(bomb(60_000) + bytes(10))
+    (mixed.folder / "a" / "000.png").unlink()
+    os.mkfifo(mixed.folder / "a" / "000.png")
+    (mixed.folder / "a" / "big.png").write_bytes(bomb(60_000) + bytes(10))
     result = run(source, store)
     assert row(result.store, "a/000.png")["status"] == "unreadable"
     assert row(result.store, "a/big.png")["status"] in ("too_large", "changed")

@@ -47,7 +47,7 @@ def in_own_mounts(mixed: Source, tmp_path: Path) -> Callable[..., dict[str, int]
         folder.mkdir()
 
     def run_it(script: str, size: str) -> dict[str, int]:
-        names = {"SOURCE": mixed.root, "PYTHON": sys.executable, "CLIENT": CLIENT, **folders}
+        names = {"SOURCE": mixed.folder, "PYTHON": sys.executable, "CLIENT": CLIENT, **folders}
         environment = {**os.environ, **{key: str(value) for key, value in names.items()}}
         command = ["unshare", "--mount", "sh", "-ec", SCRIPT + script]
         done = subprocess.run(
@@ -140,7 +140,7 @@ def test_a_second_job_is_refused_while_the_first_one_runs(
     run: Run, mixed: Source, content: Content, tmp_path: Path
 ) -> None:
     store, gate = tmp_path / "store", tmp_path / "gate"
-    command = ["encode", mixed.root, store, "--codec", "standin", "--workers", "1"]
+    command = ["encode", mixed.folder, store, "--codec", "standin", "--workers", "1"]
     with client(*command, LATENTSET_STANDIN_GATE=str(gate)) as process:
         wait_for(lambda: len(records_of(store)) >= 1, process)
         with pytest.raises(JobError, match=f"another job is at work .*process {process.pid} of"):
@@ -219,8 +219,8 @@ def test_a_job_that_was_taken_over_writes_no_more(
 def test_the_lock_is_free_after_success_and_after_an_error(
     run: Run, mixed: Source, tmp_path: Path
 ) -> None:
-    Image.new("RGB", (64, 64), "white").save(mixed.root / "b" / "white.png")
-    source = open_source(mixed.root)
+    Image.new("RGB", (64, 64), "white").save(mixed.folder / "b" / "white.png")
+    source = open_source(mixed.folder)
     for number, codec in enumerate(("standin", "standin:overflow"), 1):
         with suppress(JobError):
             run(source, tmp_path / codec, codec=codec)
@@ -233,7 +233,7 @@ def test_ctrl_c_ends_the_job_though_a_worker_stands_still(
 ) -> None:
     killing = pytest.importorskip("tests.makers.killing")
     store = tmp_path / "store"
-    command = ["encode", mixed.root, store, "--codec", "standin", "--workers", "1"]
+    command = ["encode", mixed.folder, store, "--codec", "standin", "--workers", "1"]
     with client(*command, gate=True, LATENTSET_TEST_CLOSE_S="0.01") as process:
         wait_for(lambda: len(records_of(store)) >= 1, process)
         (worker,) = killing.children_of(process.pid)

@@ -49,7 +49,7 @@ def zarr_of(store: Path) -> Path:
 
 
 def test_the_file_holds_what_the_folder_holds(run: Run, mixed: Source, tmp_path: Path) -> None:
-    (mixed.root / "a" / "000.png").write_bytes(b"no image")
+    (mixed.folder / "a" / "000.png").write_bytes(b"no image")
     file = run(mixed, tmp_path / "store.h5", sigma_hat=True).store
     folder = run(mixed, tmp_path / "store.zarr", sigma_hat=True).store
     assert (tmp_path / "store.h5").is_file()
@@ -110,7 +110,7 @@ def test_after_kill_9_the_same_command_finishes_the_same_file(
     run: Run, mixed: Source, tmp_path: Path
 ) -> None:
     store = tmp_path / "store.h5"
-    command = ["encode", mixed.root, store, "--codec", "standin", "--workers", "2"]
+    command = ["encode", mixed.folder, store, "--codec", "standin", "--workers", "2"]
     with client(*command, gate=True) as process:
         wait_for(lambda: len(records_of(store)) >= 3, process)
         os.killpg(process.pid, signal.SIGKILL)
@@ -200,7 +200,7 @@ def test_object_storage_is_refused(run: Run, uniform: Source) -> None:
 
 
 def test_two_codecs_on_the_command_line_make_two_stores(mixed: Source, tmp_path: Path) -> None:
-    command: list[Any] = [sys.executable, CLIENT, "encode", mixed.root, tmp_path / "stores"]
+    command: list[Any] = [sys.executable, CLIENT, "encode", mixed.folder, tmp_path / "stores"]
     command += ["--codec", "standin", "--codec", "standin:other", "--format", "hdf5"]
     done = subprocess.run(
         [*command, "--workers", "1"], capture_output=True, text=True, timeout=TIMEOUT_S, check=False

@@ -3,7 +3,9 @@
 import hashlib
 import os
 import shutil
+import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,12 @@ from latentset.datasets.sources.images import read_image
 from latentset.datasets.sources.resize import ResizeRule
 from latentset.datasets.storage.location import Folder
 from latentset.datasets.store import open_store
+from latentset.pipeline.encode import encode as module
 from latentset.pipeline.encode.encode import EncodeOptions, encode
 from latentset.pipeline.jobs.cluster import connect
 from latentset.pipeline.jobs.options import JobOptions
 from latentset.pipeline.jobs.plan import Plan
+from latentset.pipeline.jobs.progress import ProgressView
 from latentset.pipeline.jobs.shard import record_path
 from latentset.pipeline.jobs.tasks import JobResult
 
@@ -53,13 +57,13 @@ def finished(finished_once: Path, tmp_path: Path) -> Path:
 
 def broken(source: Source) -> Source:
     """Add images that cannot be encoded."""
-    folder = source.root / "a"
+    folder = source.folder / "a"
     (folder / "empty.jpg").touch()
     (folder / "text.jpg").write_text("no image")
     whole = (folder / "000.png").read_bytes()
     (folder / "torn.png").write_bytes(whole[: len(whole) * 2 // 3])
     Image.new("RGB", (1, 1)).save(folder / "tiny.png")
-    return open_source(source.root)
+    return open_source(source.folder)
 
 
 def check_against_codec(result: JobResult, source: Source, standin: Any, resize: str) -> None:
@@ -68,7 +72,7 @@ def check_against_codec(result: JobResult, source: Source, standin: Any, resize:
     rows = result.store.samples.to_pylist()
     assert [r["id"] for r in rows] == source.samples["id"].to_pylist()
     for k, row in enumerate(rows):
-        image = read_image(source.root / row["path"])
+        image = read_image(source.folder / row["path"])
         pixels = rule.apply(image)
         expected = codec.encode(pixels[None])
         sample = result.store.read_sample(k)
@@ -77,7 +81,7 @@ def check_against_codec(result: JobResult, source: Source, standin: Any, resize:
         assert (row["height"], row["width"]) == image.shape[:2]
         bits = np.abs(expected.y_hat).sum()
         assert row["rate_bpp"] == pytest.approx(bits / (pixels.shape[0] * pixels.shape[1]))
-        content = (source.root / row["path"]).read_bytes()
+        content = (source.folder / row["path"]).read_bytes()
         assert row["source_sha256"] == hashlib.sha256(content).hexdigest()
         assert row["source_bytes"] == len(content)
         assert (row["status"], row["reason"]) == ("ok", "")
@@ -145,7 +149,7 @@ def test_images_that_fail_are_recorded(
         assert (found["latent_height"], found["latent_width"]) == (0, 0)
         assert (found["first_row"], found["z_first_row"]) == (-1, -1)
         assert found["rate_bpp"] is None
-        content = (source.root / name).read_bytes()
+        content = (source.folder / name).read_bytes()
         expected = hashlib.sha256(content).hexdigest() if content else ""
         assert found["source_sha256"] == expected
 
@@ -153,7 +157,7 @@ def test_images_that_fail_are_recorded(
 def test_what_an_image_that_failed_would_have_had_stays_zero(
     run: Run, uniform: Source, tmp_path: Path
 ) -> None:
-    path = uniform.root / "a" / "000.png"
+    path = uniform.folder / "a" / "000.png"
     path.write_bytes(path.read_bytes()[:-40])
     store = run(uniform, tmp_path / "store").store
     y_hat = np.asarray(store.array("y_hat")[:])
@@ -166,10 +170,10 @@ def test_on_error_fail_stops_and_names_the_image(
     run: Run, mixed: Source, tmp_path: Path, name: str
 ) -> None:
     source = broken(mixed)
-    for path in (source.root / "a").glob("[et]*"):
+    for path in (source.folder / "a").glob("[et]*"):
         if path.name != name:
             path.unlink()
-    source = open_source(source.root)
+    source = open_source(source.folder)
     with pytest.raises(ImageFailedError, match=f"a/{name}: .*--on-error record"):
         run(source, tmp_path / "store", on_error="fail")
     assert not (tmp_path / "store" / "manifest.json").exists()
@@ -186,9 +190,9 @@ def test_on_error_fail_stops_and_names_the_image(
 def test_on_error_fail_also_holds_for_shards_of_an_earlier_run(
     run: Run, mixed: Source, tmp_path: Path
 ) -> None:
-    path = mixed.root / "a" / "000.png"
+    path = mixed.folder / "a" / "000.png"
     path.write_bytes(path.read_bytes()[:-40])
-    source = open_source(mixed.root)
+    source = open_source(mixed.folder)
     run(source, tmp_path / "store")
     (tmp_path / "store" / "manifest.json").unlink()
     with pytest.raises(ImageFailedError):
@@ -212,9 +216,9 @@ def test_a_source_without_a_readable_image_is_refused(run: Run, tmp_path: Path) 
 def test_values_out_of_range_stop_the_job_and_name_the_sample(
     run: Run, mixed: Source, tmp_path: Path, codec: str, message: str
 ) -> None:
-    Image.new("RGB", (64, 64), "white").save(mixed.root / "b" / "white.png")
+    Image.new("RGB", (64, 64), "white").save(mixed.folder / "b" / "white.png")
     with pytest.raises(JobError, match=message):
-        run(open_source(mixed.root), tmp_path / "store", codec=codec)
+        run(open_source(mixed.folder), tmp_path / "store", codec=codec)
 
 
 def test_a_complete_store_is_left_alone(
@@ -225,6 +229,19 @@ def test_a_complete_store_is_left_alone(
     again = run(uniform, finished, scheduler="tcp://127.0.0.1:1")
     assert again.was_complete
     assert content(finished) == before
+
+
+def test_a_complete_store_needs_neither_workers_nor_the_codec(
+    run: Run, uniform: Source, finished: Path, standin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(module, "connect", fail)
+    engine = replace(standin.ENGINE, load=fail, environment=fail)
+    assert run(uniform, finished, engine=engine).was_complete
+    with pytest.raises(AssertionError):
+        run(uniform, finished, engine=engine, retry_failed=True)
 
 
 def test_local_workers_load_the_codec_once_each_and_one_checks_it(
@@ -284,15 +301,17 @@ def test_changed_settings_are_refused_and_shown(
 
 
 def test_a_changed_source_is_refused_and_shown(run: Run, uniform: Source, finished: Path) -> None:
-    (uniform.root / "a" / "000.png").unlink()
+    (uniform.folder / "a" / "000.png").unlink()
     with pytest.raises(SettingsChangedError, match=r"source\.samples: 32 before, 31 now"):
-        run(open_source(uniform.root), finished)
+        run(open_source(uniform.folder), finished)
 
 
 def test_other_software_is_refused(
     run: Run, uniform: Source, standin: Any, monkeypatch: pytest.MonkeyPatch, finished: Path
 ) -> None:
     monkeypatch.setitem(standin.environment, "onednn", "0")
+    assert run(uniform, finished).was_complete  # nothing is computed
+    (finished / "manifest.json").unlink()
     with pytest.raises(SettingsChangedError, match=r"software\.onednn: True before, False now"):
         run(uniform, finished)
 
@@ -323,3 +342,64 @@ def test_a_scheduler_that_is_not_there_is_named(
     monkeypatch.setattr("latentset.pipeline.jobs.cluster.CONNECT_TIMEOUT_S", 1)
     with pytest.raises(JobError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1"):
         run(mixed, tmp_path / "store", scheduler="tcp://127.0.0.1:1")
+
+
+class Said(ProgressView):
+    """Keeps what a job prints."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_enlarged_and_clipped_images_are_counted(
+    run: Run, mixed: Source, tmp_path: Path, standin: Any
+) -> None:
+    random, folder = np.random.default_rng(0), mixed.folder / "a"
+    deep = random.integers(1000, 60_000, (64, 64)).astype(np.uint16)
+    Image.fromarray(deep).save(folder / "deep.png")
+    Image.fromarray((deep // 256).astype(np.uint16)).save(folder / "labels.png")
+    Image.fromarray(random.random((64, 64)).astype(np.float32)).save(folder / "float.tif")
+    Image.new("RGB", (64, 64), "white").save(folder / "white.png")
+    Image.new("RGB", (70, 16), "blue").save(folder / "low.png")
+    view = Said()
+    source, rule = open_source(mixed.folder), ResizeRule.parse("exact:40")
+    result = run(source, tmp_path / "store", resize=rule, view=view)
+    assert sorted(result.clipped) == ["a/deep.png", "a/float.tif"]
+    (line,) = [line for line in view.lines if "enlarged" in line]
+    assert line == (
+        "1 of 45 images are smaller than --resize makes them, and are enlarged; the first, "
+        "a/low.png, from 16x70 to 40x40 pixels"
+    )
+
+
+@pytest.mark.parametrize("value", ["yesterday", "nan", "1e30"])
+def test_a_wrong_source_date_epoch_is_refused_at_once(
+    value: str, run: Run, mixed: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", value)
+    with pytest.raises(JobError, match=f"SOURCE_DATE_EPOCH: expected seconds .* got '{value}'"):
+        run(mixed, tmp_path / "store", scheduler="tcp://127.0.0.1:1")
+    assert not list(tmp_path.glob("store*"))
+
+
+def test_images_in_tar_files_give_the_same_latents(run: Run, mixed: Source, tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    for k in range(2):
+        with tarfile.open(tmp_path / f"shards/{k}.tar", "w") as tar:
+            for path in mixed.samples["path"].to_pylist()[k::2]:
+                tar.add(mixed.folder / path, path)
+    store = run(open_source(tmp_path / "shards"), tmp_path / "packed").store
+    near = run(mixed, tmp_path / "near").store
+    rows = {row["path"]: k for k, row in enumerate(near.samples.to_pylist())}
+    assert store.manifest is not None
+    assert store.manifest.samples.ok == 40
+    assert store.header.source.classes == near.header.source.classes
+    for k, row in enumerate(store.samples.to_pylist()):
+        other = rows[row["path"].partition(".tar/")[2]]
+        for name in ("label", "source_sha256", "rate_bpp"):
+            assert row[name] == near.samples[name][other].as_py()
+        y_hat = store.read_sample(k)["y_hat"]
+        np.testing.assert_array_equal(y_hat, near.read_sample(other)["y_hat"])

@@ -30,7 +30,7 @@ def pixels_of(store: Store, name: str) -> Any:
 def test_pixels_are_the_images(
     run: Run, mixed: Source, row: FindRow, standin: Any, tmp_path: Path
 ) -> None:
-    (mixed.root / "b" / "003.png").write_bytes(b"text")
+    (mixed.folder / "b" / "003.png").write_bytes(b"text")
     loaded = len(standin.loaded)
     store = run(mixed, tmp_path / "store", codec="none").store
     assert len(standin.loaded) == loaded
@@ -41,10 +41,10 @@ def test_pixels_are_the_images(
     assert header.pixels.kind == "original"
     assert (header.provenance.tensorflow, header.provenance.device) == ("", "CPU")
     for name in ("a/000.png", "b/001.png", "a/002.png"):
-        expected = np.array(Image.open(mixed.root / name).convert("RGB"))
+        expected = np.array(Image.open(mixed.folder / name).convert("RGB"))
         assert np.array_equal(pixels_of(store, name), expected)
         found = row(store, name)
-        size = (mixed.root / name).stat().st_size
+        size = (mixed.folder / name).stat().st_size
         height, width = expected.shape[:2]
         assert found["source_bytes"] == size
         assert found["rate_bpp"] == pytest.approx(8 * size / height / width)
@@ -60,11 +60,11 @@ def test_the_rate_is_that_of_the_file_also_after_resizing(
 ) -> None:
     rule = ResizeRule.parse("exact:20x24")
     store = run(uniform, tmp_path / name, codec="none", resize=rule).store
-    image = Image.open(uniform.root / "a" / "000.png").convert("RGB")
+    image = Image.open(uniform.folder / "a" / "000.png").convert("RGB")
     expected = np.array(image.resize((24, 20), Image.Resampling.BILINEAR))
     assert np.array_equal(pixels_of(store, "a/000.png"), expected)
     assert store.header.layout.chunk_rows == 20 * 24
-    size = (uniform.root / "a" / "000.png").stat().st_size
+    size = (uniform.folder / "a" / "000.png").stat().st_size
     assert row(store, "a/000.png")["rate_bpp"] == pytest.approx(8 * size / 64 / 64)
     assert verify(tmp_path / name, lambda what, done, total: None).problems == []
 
@@ -74,7 +74,7 @@ def test_after_kill_9_the_same_command_finishes_the_same_store(
 ) -> None:
     # The stand-in has no gate here: there is no codec. So the kill comes when a record is there.
     store = tmp_path / "store"
-    command = ["encode", str(mixed.root), str(store), "--codec", "none", "--workers", "1"]
+    command = ["encode", str(mixed.folder), str(store), "--codec", "none", "--workers", "1"]
     with client(*command) as process:
         wait_for(lambda: len(records_of(store)) >= 1, process)
         os.killpg(process.pid, signal.SIGKILL)
@@ -89,7 +89,7 @@ def test_after_kill_9_the_same_command_finishes_the_same_store(
 def test_a_failed_image_can_be_tried_again(
     run: Run, mixed: Source, row: FindRow, tmp_path: Path
 ) -> None:
-    path = mixed.root / "b" / "003.png"
+    path = mixed.folder / "b" / "003.png"
     whole = path.read_bytes()
     path.write_bytes(b"text")
     run(mixed, tmp_path / "store", codec="none")

@@ -1,5 +1,7 @@
 """`latentset verify --recompute`: samples encoded again and compared symbol by symbol."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from latentset.datasets.store.findings import Findings
 from latentset.datasets.store.hdf5.writer import encode_shard, write_hdf5
 from latentset.datasets.store.header import ArrayName
 from latentset.pipeline.encode.encode import EncodeOptions, encode
+from latentset.pipeline.jobs.plan import find_root
 from latentset.pipeline.jobs.tasks import JobResult
 from latentset.pipeline.recompute import Recomputed, prepare, recompute
 
@@ -32,7 +35,7 @@ def silence(what: str, done: int, total: int) -> None:
 def again(standin: Any) -> Callable[..., Recomputed]:
     def run_it(store: Path, source: Source, count: int = 100, **options: Any) -> Recomputed:
         options = {"codec": None, "seed": 0, "engine": standin.ENGINE} | options
-        prepared = prepare(open_store(store), source.root, count=count, **options)
+        prepared = prepare(open_store(store), source.folder, count=count, **options)
         return recompute(prepared, silence)
 
     return run_it
@@ -66,7 +69,7 @@ def test_some_are_chosen_by_the_seed(
     run: Run, mixed: Source, again: Callable[..., Recomputed], tmp_path: Path
 ) -> None:
     run(mixed, tmp_path / "store")
-    for path in (mixed.root / "a").iterdir():
+    for path in (mixed.folder / "a").iterdir():
         Image.new("RGB", (64, 64)).save(path)  # 20 of 40 are not what they were
 
     def changed(seed: int) -> list[str]:
@@ -159,7 +162,7 @@ def test_an_image_that_is_gone(
     run: Run, mixed: Source, again: Callable[..., Recomputed], tmp_path: Path
 ) -> None:
     run(mixed, tmp_path / "store")
-    (mixed.root / "a" / "000.png").unlink()
+    (mixed.folder / "a" / "000.png").unlink()
     result = again(tmp_path / "store", mixed)
     assert result.samples == 39
     (line,) = result.not_compared
@@ -182,7 +185,7 @@ def test_latents_that_cannot_be_read(
 def test_failed_samples_are_left_out(
     run: Run, mixed: Source, again: Callable[..., Recomputed], tmp_path: Path
 ) -> None:
-    (mixed.root / "a" / "000.png").write_bytes(b"no image")
+    (mixed.folder / "a" / "000.png").write_bytes(b"no image")
     run(mixed, tmp_path / "store")
     result = again(tmp_path / "store", mixed)
     assert (result.samples, result.problems) == (39, [])
@@ -225,11 +228,37 @@ def test_the_command_with_a_real_codec(scheduler: str, tmp_path: Path) -> None:
         source, tmp_path / "store", "demo-hyperprior-msssim-4", EncodeOptions(scheduler=scheduler)
     )
     command = ["verify", str(tmp_path / "store"), "--recompute", "2", "--source"]
-    done = CliRunner().invoke(app, [*command, str(source.root)])
+    done = CliRunner().invoke(app, [*command, str(source.folder)])
     assert done.exit_code == 0, done.output
     assert "2 samples: 0 of" in done.output
-    for path in (source.root / "a").iterdir():
+    done = CliRunner().invoke(app, command[:-1])
+    assert done.exit_code == 0, done.output
+    assert f"images: {source.folder}, which store.job names" in done.output
+    assert "2 samples: 0 of" in done.output
+    for path in (source.folder / "a").iterdir():
         path.unlink()
-    done = CliRunner().invoke(app, [*command, str(source.root)])
+    done = CliRunner().invoke(app, [*command, str(source.folder)])
     assert done.exit_code == 2
     assert "is not the root of the images" in done.output
+
+
+def test_the_job_knows_where_the_images_are(
+    run: Run, mixed: Source, tmp_path: Path, serve: Callable[[Path], str]
+) -> None:
+    store, job = tmp_path / "store", tmp_path / "store.job"
+    run(mixed, store)
+    assert find_root(open_store(store)) == str(mixed.root)
+    assert find_root(open_store(f"{serve(tmp_path)}/store")) is None  # it may name any folder here
+    (plan,) = job.glob("*/plan.json")
+    document = json.loads(plan.read_text())
+    del document["root"]
+    plan.write_text(json.dumps(document))  # of an earlier version
+    assert find_root(open_store(store)) is None
+    plan.write_text("no plan")
+    assert find_root(open_store(store)) is None
+    shutil.rmtree(job)
+    assert find_root(open_store(store)) is None
+    done = CliRunner().invoke(app, ["verify", str(store), "--recompute", "1"])
+    assert done.exit_code == 2
+    text = " ".join(done.output.replace("│", " ").split())
+    assert "expected the root of the images" in text

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from latentset.datasets.errors import StoreError
-from latentset.datasets.sources import Source
-from latentset.datasets.storage.location import open_location
+from latentset.datasets.errors import StoreError, StoreUnreachableError
+from latentset.datasets.sources import Source, open_source
+from latentset.datasets.storage.location import Bucket, open_location
 from latentset.datasets.store import open_store
 from latentset.pipeline.jobs.tasks import JobResult
 from tests.makers import CLIENT
@@ -106,3 +106,51 @@ def test_an_unfinished_store_is_said_to_be(run: Run, mixed: Source, s3: str) -> 
     open_location(f"{s3}/store.zarr").remove("manifest.json")
     with pytest.raises(StoreError, match="run the same latentset encode again"):
         open_store(f"{s3}/store.zarr")
+
+
+def test_images_in_object_storage_give_the_same_store(
+    run: Run, mixed: Source, content: Content, s3: str, tmp_path: Path
+) -> None:
+    bucket = open_location(f"{s3}/mixed")
+    for path in mixed.samples["path"].to_pylist():
+        if path != "b/003.png":
+            bucket.write(path, (mixed.folder / path).read_bytes())
+    bucket.write("b/003.png", b"<html>no image</html>")
+    (mixed.folder / "b/003.png").write_bytes(b"<html>no image</html>")
+    far = open_source(f"{s3}/mixed")
+    run(far, tmp_path / "far")
+    run(mixed, tmp_path / "near")
+    assert content(tmp_path / "far") == content(tmp_path / "near")
+    bucket.write("b/003.png", (mixed.folder / "a/000.png").read_bytes())
+    result = run(far, tmp_path / "far", retry_failed=True)
+    assert result.retried is not None
+    assert result.retried.repaired == 1
+
+
+def test_a_service_that_fails_stops_the_job_and_it_resumes(
+    run: Run,
+    mixed: Source,
+    content: Content,
+    s3: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bucket = open_location(f"{s3}/mixed")
+    for path in mixed.samples["path"].to_pylist():
+        bucket.write(path, (mixed.folder / path).read_bytes())
+    read, reads = Bucket.read, 0
+
+    def fail_later(self: Bucket, path: str, *limit: int) -> bytes:
+        nonlocal reads
+        reads += path.endswith(".png")
+        if reads > 9:
+            raise OSError("the line is cut")
+        return read(self, path, *limit)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bucket, "read", fail_later)
+        with pytest.raises(StoreUnreachableError, match="the line is cut"):
+            run(open_source(f"{s3}/mixed"), tmp_path / "far")
+    run(open_source(f"{s3}/mixed"), tmp_path / "far")
+    run(mixed, tmp_path / "near")
+    assert content(tmp_path / "far") == content(tmp_path / "near")

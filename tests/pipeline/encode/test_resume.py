@@ -50,7 +50,7 @@ def test_after_kill_9_the_same_command_finishes_the_same_store(
     run: Run, mixed: Source, content: Content, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
-    command = ["encode", str(mixed.root), str(store), "--codec", "standin", "--workers", "2"]
+    command = ["encode", str(mixed.folder), str(store), "--codec", "standin", "--workers", "2"]
     with client(*command, gate=True) as process:
         wait_for(lambda: len(records_of(store)) >= 3, process)
         os.killpg(process.pid, signal.SIGKILL)
@@ -71,7 +71,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(
     run: Run, mixed: Source, tmp_path: Path, ending: signal.Signals
 ) -> None:
     store = tmp_path / "store"
-    command = ["encode", str(mixed.root), str(store), "--codec", "standin", "--workers", "2"]
+    command = ["encode", str(mixed.folder), str(store), "--codec", "standin", "--workers", "2"]
     with client(*command, gate=True) as process:
         wait_for(lambda: len(records_of(store)) >= 2, process)
         os.killpg(process.pid, ending)
@@ -177,8 +177,8 @@ def test_an_image_that_vanishes_or_changes_gets_a_status(
     for path in records_of(store):
         path.unlink()
     (store / "manifest.json").unlink()
-    (mixed.root / "a" / "000.png").unlink()
-    (mixed.root / "a" / "002.png").write_bytes((mixed.root / "b" / "001.png").read_bytes())
+    (mixed.folder / "a" / "000.png").unlink()
+    (mixed.folder / "a" / "002.png").write_bytes((mixed.folder / "b" / "001.png").read_bytes())
     result = run(mixed, store)
     assert row(result.store, "a/000.png")["status"] == "missing"
     changed = row(result.store, "a/002.png")
@@ -191,14 +191,16 @@ def test_an_image_that_vanishes_or_changes_gets_a_status(
 def test_a_worker_that_dies_again_and_again_ends_in_a_clear_error(
     run: Run, uniform: Source, tmp_path: Path
 ) -> None:
-    Image.new("RGB", (64, 64), "white").save(uniform.root / "b" / "white.png")
-    source = open_source(uniform.root)
+    Image.new("RGB", (64, 64), "white").save(uniform.folder / "b" / "white.png")
+    source = open_source(uniform.folder)
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 1}),
-        pytest.raises(JobError, match=r"workers died .* run the same command again"),
+        pytest.raises(
+            JobError, match=r"workers died .*: shard \d+: run the same command again with a smal"
+        ),
     ):
         run(source, tmp_path / "store", codec="standin:kill", scheduler=None, workers=1)
-    (source.root / "b" / "white.png").unlink()
+    (source.folder / "b" / "white.png").unlink()
 
 
 def test_a_running_scheduler_with_workers_of_two_threads(

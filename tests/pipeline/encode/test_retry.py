@@ -61,8 +61,8 @@ def test_repaired_images_get_what_a_fresh_store_has(
     run: Run, mixed: Source, tmp_path: Path, name: str
 ) -> None:
     header, body, still = "a/000.png", "b/001.png", "b/005.png"
-    whole = {header: no_image(mixed.root / header), body: cut_off(mixed.root / body)}
-    cut_off(mixed.root / still)
+    whole = {header: no_image(mixed.folder / header), body: cut_off(mixed.folder / body)}
+    cut_off(mixed.folder / still)
     before = run(mixed, tmp_path / name).store
     old = samples_by_id(before)
     assert [old[k]["status"] for k in (header, body, still)] == [
@@ -71,7 +71,7 @@ def test_repaired_images_get_what_a_fresh_store_has(
         "truncated",
     ]
     for path, content in whole.items():
-        (mixed.root / path).write_bytes(content)
+        (mixed.folder / path).write_bytes(content)
     shutil.rmtree(tmp_path / f"{name}.job")  # as docs/encoding.md allows
 
     result = run(mixed, tmp_path / name, retry_failed=True)
@@ -97,11 +97,11 @@ def test_repaired_images_get_what_a_fresh_store_has(
 def test_no_other_object_changes_by_a_byte(
     run: Run, mixed: Source, content: Content, tmp_path: Path
 ) -> None:
-    whole = no_image(mixed.root / "a" / "000.png")
+    whole = no_image(mixed.folder / "a" / "000.png")
     store = tmp_path / "store"
     run(mixed, store)
     before = content(store)
-    (mixed.root / "a" / "000.png").write_bytes(whole)
+    (mixed.folder / "a" / "000.png").write_bytes(whole)
     run(mixed, store, retry_failed=True)
     after = content(store)
     assert {path for path in before if before[path] != after[path]} == CHANGED
@@ -118,12 +118,12 @@ def test_no_chunk_of_an_hdf5_store_changes_by_a_byte(
         step = array.chunks[1]
         return [array.id.read_direct_chunk((0, k))[1] for k in range(0, array.shape[1], step)]
 
-    whole = no_image(mixed.root / "a" / "000.png")
+    whole = no_image(mixed.folder / "a" / "000.png")
     store = tmp_path / "store.h5"
     run(mixed, store)
     with h5py.File(store) as file:
         before = {name: chunks(file[name]) for name in ("y_hat", "scale_index", "z_hat")}
-    (mixed.root / "a" / "000.png").write_bytes(whole)
+    (mixed.folder / "a" / "000.png").write_bytes(whole)
     run(mixed, store, retry_failed=True)
     with h5py.File(store) as file:
         for name, old in before.items():
@@ -134,11 +134,11 @@ def test_no_chunk_of_an_hdf5_store_changes_by_a_byte(
 
 def test_many_of_all_sizes_fill_several_shards(run: Run, mixed: Source, tmp_path: Path) -> None:
     paths = mixed.samples["path"].to_pylist()[:27]
-    whole = {path: no_image(mixed.root / path) for path in paths}
+    whole = {path: no_image(mixed.folder / path) for path in paths}
     store = tmp_path / "store"
     shards = run(mixed, store).store.header.layout.shards
     for path, image in whole.items():
-        (mixed.root / path).write_bytes(image)
+        (mixed.folder / path).write_bytes(image)
     run(mixed, store, retry_failed=True)
     found = check(store)
     assert found.header.layout.shards > shards + 3
@@ -151,10 +151,10 @@ def test_no_shard_is_added_for_what_fails_again(
     run: Run, mixed: Source, row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = mixed.samples["path"].to_pylist()[:12]
-    whole = {path: no_image(mixed.root / path) for path in paths}
+    whole = {path: no_image(mixed.folder / path) for path in paths}
     store = tmp_path / "store"
     shards = run(mixed, store).store.header.layout.shards
-    (mixed.root / paths[-1]).write_bytes(whole[paths[-1]])
+    (mixed.folder / paths[-1]).write_bytes(whole[paths[-1]])
     monkeypatch.setattr(layout, "SHARD_SAMPLES", 4)
     run(mixed, store, retry_failed=True)
     found = check(store)
@@ -168,7 +168,7 @@ def test_no_shard_is_added_for_what_fails_again(
 def test_one_that_does_not_fit_into_a_shard_is_too_large(
     run: Run, uniform: Source, row: Row, tmp_path: Path, size: tuple[int, int], rows: str
 ) -> None:
-    large, fitting = uniform.root / "a" / "000.png", uniform.root / "b" / "001.png"
+    large, fitting = uniform.folder / "a" / "000.png", uniform.folder / "b" / "001.png"
     no_image(large)
     whole = no_image(fitting)
     store = tmp_path / "store"
@@ -190,7 +190,7 @@ def test_one_that_does_not_fit_into_a_shard_is_too_large(
 def test_what_fails_again_gets_its_new_reason_and_no_shard(
     run: Run, mixed: Source, content: Content, row: Row, tmp_path: Path
 ) -> None:
-    path = mixed.root / "a" / "000.png"
+    path = mixed.folder / "a" / "000.png"
     whole = no_image(path)
     store = tmp_path / "store"
     run(mixed, store)
@@ -212,8 +212,8 @@ def test_what_fails_again_gets_its_new_reason_and_no_shard(
 def test_what_fails_in_the_same_way_again_changes_nothing(
     run: Run, mixed: Source, tmp_path: Path, name: str
 ) -> None:
-    no_image(mixed.root / "a" / "000.png")
-    cut_off(mixed.root / "b" / "001.png")
+    no_image(mixed.folder / "a" / "000.png")
+    cut_off(mixed.folder / "b" / "001.png")
     store = tmp_path / name
     run(mixed, store)
 
@@ -251,11 +251,11 @@ def test_without_failed_samples_there_is_nothing_to_do(
 def test_a_store_that_is_not_complete_is_finished_first(
     run: Run, mixed: Source, tmp_path: Path
 ) -> None:
-    whole = cut_off(mixed.root / "a" / "000.png")
+    whole = cut_off(mixed.folder / "a" / "000.png")
     store = tmp_path / "store"
     run(mixed, store)
     (store / "manifest.json").unlink()
-    (mixed.root / "a" / "000.png").write_bytes(whole)
+    (mixed.folder / "a" / "000.png").write_bytes(whole)
     result = run(mixed, store, retry_failed=True)
     assert (result.was_complete, result.reused) == (False, 40)
     assert result.retried is not None
@@ -266,7 +266,7 @@ def test_a_store_that_is_not_complete_is_finished_first(
 def test_on_error_fail_stops_and_leaves_the_store_alone(
     run: Run, mixed: Source, content: Content, tmp_path: Path
 ) -> None:
-    no_image(mixed.root / "a" / "000.png")
+    no_image(mixed.folder / "a" / "000.png")
     store = tmp_path / "store"
     run(mixed, store)
     before = content(store)
@@ -278,10 +278,10 @@ def test_on_error_fail_stops_and_leaves_the_store_alone(
 def test_stores_of_several_codecs_are_retried_one_after_the_other(
     run_all: Callable[..., list[JobResult]], mixed: Source, tmp_path: Path
 ) -> None:
-    whole = no_image(mixed.root / "a" / "000.png")
+    whole = no_image(mixed.folder / "a" / "000.png")
     stores = {tmp_path / "one": "standin", tmp_path / "two": "standin:other"}
     run_all(mixed, stores)
-    (mixed.root / "a" / "000.png").write_bytes(whole)
+    (mixed.folder / "a" / "000.png").write_bytes(whole)
     results = run_all(mixed, stores, retry_failed=True)
     assert [result.retried and result.retried.repaired for result in results] == [1, 1]
     for store in stores:
@@ -291,11 +291,11 @@ def test_stores_of_several_codecs_are_retried_one_after_the_other(
 
 
 def test_in_object_storage_too(run: Run, mixed: Source, s3: str) -> None:
-    whole = no_image(mixed.root / "a" / "000.png")
+    whole = no_image(mixed.folder / "a" / "000.png")
     run(mixed, f"{s3}/store")
-    (mixed.root / "a" / "000.png").write_bytes(whole)
+    (mixed.folder / "a" / "000.png").write_bytes(whole)
     store = run(mixed, f"{s3}/store", retry_failed=True).store
     findings = verify(f"{s3}/store", lambda *_: None)
-    assert findings.is_sound, findings.problems
+    assert findings.outcome == "sound", findings.problems
     assert store.read_sample(0)["y_hat"].any()
     assert not [path for path in store.location.beside(".job").sizes() or {} if "retry" in path]

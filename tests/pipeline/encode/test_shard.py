@@ -1,5 +1,6 @@
+import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -13,8 +14,8 @@ from latentset.datasets.storage.location import Folder
 from latentset.pipeline.encode import encode_task as module
 from latentset.pipeline.encode.encode_task import EncodeTask, encode_shard
 from latentset.pipeline.jobs import shard
-from latentset.pipeline.jobs.plan import Plan
-from latentset.pipeline.jobs.shard import ShardTarget
+from latentset.pipeline.jobs.plan import Plan, PlannedSample
+from latentset.pipeline.jobs.shard import ShardTarget, advise_memory
 from latentset.pipeline.jobs.tasks import JobResult
 
 Run = Callable[..., JobResult]
@@ -48,16 +49,16 @@ def task(run: Run, mixed: Source, standin: Any, tmp_path: Path) -> EncodeTask:
     return task_of(run, mixed, standin, tmp_path)
 
 
-def ignore(done: int) -> None:
+def ignore(index: int, done: int) -> None:
     """Hear nothing."""
 
 
 def test_the_codec_is_loaded_once_a_process(task: EncodeTask, standin: Any) -> None:
     for k in range(3):
-        assert encode_shard(task, k, ignore).reused == (False,)
+        assert encode_shard(k, task, ignore).reused == (False,)
     assert standin.loaded.count("standin") >= 1
     before = len(standin.loaded)
-    encode_shard(task, 3, ignore)
+    encode_shard(3, task, ignore)
     assert len(standin.loaded) == before
 
 
@@ -76,22 +77,22 @@ def test_images_are_decoded_while_the_codec_is_loaded(
 
     monkeypatch.setattr(module, "decode_image", tell)
     engine = replace(standin.ENGINE, load=load)
-    assert encode_shard(replace(task, engine=engine), 0, ignore).reused == (False,)
+    assert encode_shard(0, replace(task, engine=engine), ignore).reused == (False,)
 
 
 def test_a_task_that_is_run_again_writes_nothing(task: EncodeTask) -> None:
-    encode_shard(task, 0, ignore)
+    encode_shard(0, task, ignore)
     path = Path(str(task.targets[0].objects)) / "y_hat/c/0/0"
     before = path.stat().st_mtime_ns
-    assert encode_shard(task, 0, ignore).reused == (True,)
+    assert encode_shard(0, task, ignore).reused == (True,)
     assert path.stat().st_mtime_ns == before
 
 
 def test_it_says_how_far_it_is(task: EncodeTask) -> None:
-    heard: list[int] = []
-    done = encode_shard(task, 0, heard.append)
-    assert heard == sorted(heard)
-    assert heard[-1] == done.samples
+    seen: list[tuple[int, int]] = []
+    done = encode_shard(0, task, lambda *message: seen.append(message))
+    assert seen == sorted(seen)
+    assert seen[-1] == (0, done.samples)
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def shapes(standin: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...
 
 def test_a_batch_holds_one_size(task: EncodeTask, shapes: list[tuple[int, ...]]) -> None:
     shapes.clear()
-    done = encode_shard(task, 0, ignore)
+    done = encode_shard(0, task, ignore)
     assert {shape[1:3] for shape in shapes} <= {(64, 64), (48, 100), (130, 70)}
     assert sum(shape[0] for shape in shapes) == done.samples
 
@@ -125,12 +126,12 @@ def test_a_batch_has_a_bounded_number_of_images_and_of_pixels(
 ) -> None:
     task = task_of(run, uniform, standin, tmp_path)
     shapes.clear()
-    assert encode_shard(task, 0, ignore).samples == 2
+    assert encode_shard(0, task, ignore).samples == 2
     assert shapes == [(2, 64, 64, 3)]
-    encode_shard(replace(task, batch=1), 1, ignore)
+    encode_shard(1, replace(task, batch=1), ignore)
     assert shapes[1:] == [(1, 64, 64, 3)] * 2
     monkeypatch.setattr(shard, "BATCH_PIXELS", 2 * 64 * 64 - 1)
-    encode_shard(task, 2, ignore)
+    encode_shard(2, task, ignore)
     assert shapes[3:] == [(1, 64, 64, 3)] * 2
 
 
@@ -142,7 +143,7 @@ def test_a_worker_with_other_software_stops_the_job(
 ) -> None:
     monkeypatch.setitem(standin.environment, name, value)
     with pytest.raises(JobError, match=r"this worker has .* but the job was planned with"):
-        encode_shard(task, 0, ignore)
+        encode_shard(0, task, ignore)
 
 
 def test_a_worker_with_another_codec_of_that_name_stops_the_job(
@@ -156,13 +157,13 @@ def test_a_worker_with_another_codec_of_that_name_stops_the_job(
 
     monkeypatch.setattr(standin.StandIn, "__init__", become_other)
     with pytest.raises(JobError, match="give every worker the same file"):
-        encode_shard(task, 0, ignore)
+        encode_shard(0, task, ignore)
 
 
 def test_a_worker_that_sees_another_plan_stops_the_job(task: EncodeTask) -> None:
     other = replace(task, targets=(replace(task.targets[0], plan_sha256="0" * 64),))
     with pytest.raises(JobError, match="this worker sees another plan"):
-        encode_shard(other, 0, ignore)
+        encode_shard(0, other, ignore)
 
 
 def test_a_target_that_cannot_be_written_is_named(task: EncodeTask) -> None:
@@ -173,5 +174,24 @@ def test_a_target_that_cannot_be_written_is_named(task: EncodeTask) -> None:
     with pytest.raises(
         StoreError, match=r"cannot write .*y_hat/c/0/0: .*run the same command again"
     ):
-        encode_shard(task, 0, ignore)
+        encode_shard(0, task, ignore)
     assert not list(store.rglob("*.partial-*"))
+
+
+@pytest.mark.parametrize(
+    ("side", "shown"),
+    [
+        (1024, "run the same command again with a smaller --batch or fewer --workers"),
+        (6000, "its largest image, a/x.png, has 6000x6000 pixels when encoded, .* 10.80 GB: "),
+    ],
+)
+def test_an_image_too_large_for_memory_is_named(side: int, shown: str) -> None:
+    rows = [planned("a/small.png", 64), planned("a/x.png", side)]
+    assert re.match(shown, advise_memory(rows))
+
+
+def planned(path: str, side: int) -> PlannedSample:
+    numbers = {f.name: 0 for f in fields(PlannedSample) if f.type is int}
+    sizes = {"encoded_height": side, "encoded_width": side}
+    texts = {"id": path, "path": path, "split": "", "status": "ok", "reason": ""}
+    return PlannedSample(**{**numbers, **sizes, **texts})  # type: ignore[arg-type]

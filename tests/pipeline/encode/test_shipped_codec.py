@@ -1,4 +1,4 @@
-"""The job with a real codec: rates against real strings, and the same bytes however it is run."""
+"""The job with a real codec: rates against bitstreams, and the same bytes however it is run."""
 
 import shutil
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def test_the_rate_is_that_of_the_real_strings_on_kodak(
         channels = [c.ravel().tolist() for c in codec.sender(image)]
         measured += sum(8 * len(s) for c in channels for s in c if isinstance(s, bytes))
         counted += row["rate_bpp"] * image.shape[0] * image.shape[1]
-    assert measured > 24 * 8 * 1000  # real strings, not nothing
+    assert measured > 24 * 8 * 1000  # real bitstreams, not nothing
     assert counted == pytest.approx(measured, rel=0.02)
 
 

@@ -32,6 +32,10 @@ Content = Callable[[Path], dict[str, bytes]]
 KINDS = ("slurm", "pbs", "sge", "lsf")
 TIMEOUT_S = 60
 
+DEATH_S = 60
+"""dask-jobqueue's ``death-timeout``: a worker that is cancelled while it starts, when the scheduler
+has just gone, leaves after as long."""
+
 
 def configured(kind: str, **options: Any) -> Any:
     """Set dask-jobqueue's configuration of one queueing system."""
@@ -111,7 +115,7 @@ def test_jobs_of_a_queue_write_the_same_store(
         assert re.search(r"(?m)^#\S+ .*long$", script)
     assert 1 <= len(queue.scripts) <= 2
     assert view.lines[0].startswith(f"asking {kind} for up to 2 workers: jobs of 1, each with 1 ")
-    end = time.monotonic() + TIMEOUT_S
+    end = time.monotonic() + DEATH_S + TIMEOUT_S
     while queue.running():
         assert time.monotonic() < end
         time.sleep(0.1)
@@ -148,7 +152,7 @@ def test_a_walltime_too_short_for_a_shard_does_not_go_on_for_ever() -> None:
     with pytest.raises(JobError) as caught:
         queue.check()
     assert "7 jobs ended and not one task: a walltime of 00:01:00 is too" in str(caught.value)
-    assert "make --shard-mib smaller" in str(caught.value)
+    assert "make --shard-bytes smaller" in str(caught.value)
     queue.count_result()
     queue.check()
 
@@ -190,7 +194,7 @@ def test_without_dask_jobqueue(
     run: Run, uniform: Source, queue: Queue, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
-    with pytest.raises(MissingEnvironmentError, match=r"pip install 'latentset\[encode,cluster\]'"):
+    with pytest.raises(MissingEnvironmentError, match=r"pip install '\.\[encode,cluster\]'"):
         run(uniform, tmp_path / "store", scheduler=None, queue="slurm", workers=2)
 
 
@@ -325,3 +329,11 @@ def test_options_that_do_not_go_together(uniform: Source, tmp_path: Path) -> Non
         result = CliRunner().invoke(app, [*base, *extra])
         assert result.exit_code == 2
         assert expected in " ".join(result.output.replace("│", " ").split())
+
+
+def test_a_scheduler_and_workers_without_the_package_are_named(
+    run: Run, mixed: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "PACKAGE", "a_package_that_is_nowhere")
+    with pytest.raises(JobError, match="the scheduler and 2 more cannot import a_package_that"):
+        run(mixed, tmp_path / "store")

@@ -10,28 +10,21 @@ from torchvision.transforms import functional as tv
 
 from latentset.train.data.crop import (
     Boxes,
-    central_boxes,
+    CentralCrop,
+    RandomCrop,
+    WholeGrid,
     gather,
     gather_index,
-    random_resized_boxes,
-    whole_boxes,
 )
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
 
-def draw(height: int, width: int, samples: int, **changes: Any) -> Boxes:
-    options: dict[str, Any] = {
-        "seed": 0,
-        "epoch": 0,
-        "scale": SCALE,
-        "ratio": RATIO,
-        "flip": False,
-    }
-    ones = np.ones(samples, np.int64)
-    return random_resized_boxes(
-        ones * height, ones * width, np.arange(samples), **(options | changes)
-    )
+def draw(
+    height: int, width: int, samples: int, *, seed: int = 0, epoch: int = 0, **options: Any
+) -> Boxes:
+    ones, crop = np.ones(samples, np.int64), RandomCrop(**options)
+    return crop.boxes(ones * height, ones * width, np.arange(samples), seed=seed, epoch=epoch)
 
 
 @pytest.mark.parametrize(("height", "width"), [(23, 23), (16, 24), (40, 9)])
@@ -78,12 +71,9 @@ def test_boxes_lie_in_their_grids(height: int, width: int, seed: int) -> None:
 def test_a_samples_box_does_not_depend_on_its_batch() -> None:
     samples = np.array([5, 900, 17])
     size = np.array([20, 30, 40])
-    together = random_resized_boxes(
-        size, size, samples, seed=1, epoch=4, scale=SCALE, ratio=RATIO, flip=True
-    )
-    alone = random_resized_boxes(
-        size[1:2], size[1:2], samples[1:2], seed=1, epoch=4, scale=SCALE, ratio=RATIO, flip=True
-    )
+    crop = RandomCrop(flip=True)
+    together = crop.boxes(size, size, samples, seed=1, epoch=4)
+    alone = crop.boxes(size[1:2], size[1:2], samples[1:2], seed=1, epoch=4)
     for name in ("top", "left", "height", "width", "flip"):
         assert getattr(together, name)[1] == getattr(alone, name)[0]
 
@@ -102,10 +92,11 @@ def test_flip_is_off_unless_asked_for() -> None:
 
 def test_boxes_of_evaluation() -> None:
     height, width = np.array([16, 1, 9]), np.array([24, 3, 12])  # 9 * 0.875 is 7.875
-    whole = whole_boxes(height, width)
+    samples = np.arange(3)
+    whole = WholeGrid().boxes(height, width, samples, seed=0, epoch=0)
     assert [whole.top.tolist(), whole.left.tolist()] == [[0, 0, 0], [0, 0, 0]]
     assert [whole.height.tolist(), whole.width.tolist()] == [[16, 1, 9], [24, 3, 12]]
-    central = central_boxes(height, width, 0.875)
+    central = CentralCrop(0.875).boxes(height, width, samples, seed=0, epoch=0)
     assert [central.top.tolist(), central.left.tolist()] == [[1, 0, 0], [5, 1, 2]]
     assert [central.height.tolist(), central.width.tolist()] == [[14, 1, 8], [14, 1, 8]]
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from latentset.datasets.store import Store
-from latentset.train.data.batches import Batch, LatentReader
+from latentset.train.data.batches import Batch
 from latentset.train.data.inputs import LatentInput, PixelInput, make_input
 from latentset.train.data.split import select_split
 from latentset.train.models.build import build_network
@@ -16,6 +16,7 @@ from latentset.train.models.fa import FA
 from latentset.train.models.fa_cresnet import FACResNet
 from latentset.train.models.networks import FACResNetNetwork
 from latentset.train.recipe.recipe import Recipe, resolve
+from latentset.train.run.classifier import open_reader
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -44,9 +45,7 @@ def test_latents_are_the_stores(
         make_recipe(data__size=28, device__channels_last=channels_last), mixed_store.header, "here"
     )
     fed = make_input(("y_hat", "sigma_hat"), recipe, mixed_store.header)
-    reader = LatentReader(
-        mixed_store, select_split(mixed_store, "val"), recipe.data, seed=0, training=False
-    )
+    reader = open_reader(mixed_store, select_split(mixed_store, "val"), recipe, training=False)
     for batch in reader.batches(0):
         y_hat, sigma_hat = fed(batch)
         assert y_hat.is_contiguous(
@@ -62,8 +61,11 @@ def test_latents_are_the_stores(
                 np.testing.assert_array_equal(ours[k].numpy(), expected.astype(np.float32))
 
 
-def test_index_beyond_the_table_is_not_a_sigma() -> None:
-    fed = LatentInput(8, False, (0.5, 1.0))
+def test_index_beyond_the_table_is_not_a_sigma(mixed_store: Store) -> None:
+    header = mixed_store.header
+    assert header.codec
+    codec = header.codec.model_copy(update={"scale_table": (0.5, 1.0)})
+    fed = LatentInput(8, header.model_copy(update={"codec": codec}))
     assert fed.scale_table[:2].tolist() == [0.5, 1.0]
     assert len(fed.scale_table) == 256
     assert fed.scale_table[2:].isnan().all()
@@ -87,7 +89,7 @@ def test_pixels_are_pillows(channels_last: bool) -> None:
         torch.zeros(2, dtype=torch.int64),
         torch.zeros(2, dtype=torch.int64),
     )
-    (x,) = PixelInput(24, 32, channels_last)(batch)
+    (x,) = PixelInput(24, 32, channels_last=channels_last)(batch)
     assert x.shape == (2, 3, 24, 24)
     assert x.is_contiguous(
         memory_format=torch.channels_last if channels_last else torch.contiguous_format

@@ -13,9 +13,10 @@ from latentset.datasets.storage.location import Folder
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.convert import convert
 from latentset.train.data.batches import Batch, LatentReader
+from latentset.train.data.crop import RandomCrop, WholeGrid
 from latentset.train.data.rows import Hdf5Rows, UnreadableError, ZarrRows, open_rows
 from latentset.train.data.split import select_split
-from latentset.train.recipe.recipe import Data, Recipe
+from latentset.train.recipe.recipe import Recipe
 from latentset.train.run.fit import fit
 from tests.makers.synthetic import write_synthetic_store
 
@@ -49,7 +50,13 @@ def test_batches_are_identical(
     batches = [
         list(
             LatentReader(
-                store, select_split(store, "train"), Data(batch_size=8), seed=1, training=training
+                store,
+                select_split(store, "train"),
+                batch_size=8,
+                seed=1,
+                shuffle=training,
+                drop_last=training,
+                crop=RandomCrop() if training else WholeGrid(),
             ).batches(epoch)
         )
         for store in (mixed_store, hdf5_store)
@@ -88,9 +95,7 @@ def test_flipped_bit_is_found_and_named(tmp_path: Path) -> None:
     reader = LatentReader(
         open_store(path),
         select_split(store, owner["split"]),
-        Data(batch_size=4),
-        seed=0,
-        training=False,
+        batch_size=4,
     )
     with pytest.raises(
         StoreCorruptError, match=rf"scale_index of sample {owner['id']} \(row .*fle"

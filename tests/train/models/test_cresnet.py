@@ -213,13 +213,17 @@ def test_sigma_features_widen_its_branch() -> None:
     ("network", "sizes", "text"),
     [
         (CResNetNetwork, {"sigma_features": 6}, "multiple of 4.*got 6"),
-        (CResNetNetwork, {"sigma_features": 0}, "sigma_features(?s:.*)greater than 0"),
-        (FACResNetNetwork, {"sigma_features": 0}, "sigma_features(?s:.*)greater than 0"),
-        (CResNetNetwork, {"width": 0}, "width(?s:.*)greater than 0"),
-        (FACResNetNetwork, {"depths": (4, 0, 3)}, r"depths\.1(?s:.*)greater than 0"),
-        (FACResNetNetwork, {"n": (2, 0, 4)}, r"n\.1(?s:.*)greater than 0"),
+        (CResNetNetwork, {"sigma_features": 0}, "sigma_features(?s:.*)equal to 1"),
+        (
+            FACResNetNetwork,
+            {"sigma_features": 0},
+            "sigma_features(?s:.*)equal to 1",
+        ),
+        (CResNetNetwork, {"width": 0}, "width(?s:.*)equal to 1"),
+        (FACResNetNetwork, {"depths": (4, 0, 3)}, r"depths\.1(?s:.*)equal to 1"),
+        (FACResNetNetwork, {"n": (2, 0, 4)}, r"n\.1(?s:.*)equal to 1"),
         (FACResNetNetwork, {"depth": 49}, "depth(?s:.*)18, 34, 50, 101 or 152"),
-        (FACResNetNetwork, {"r": 0}, "r(?s:.*)greater than 0"),
+        (FACResNetNetwork, {"r": 0}, "r(?s:.*)equal to 1"),
     ],
 )
 def test_impossible_sizes_are_refused(

@@ -89,5 +89,5 @@ def test_convolutions_begin_as_torchvisions(depth: int) -> None:
 
 
 def test_a_layer_without_blocks_is_refused() -> None:
-    with pytest.raises(ValidationError, match=r"depths\.2(?s:.*)greater than 0"):
+    with pytest.raises(ValidationError, match=r"depths\.2(?s:.*)greater than or equal to 1"):
         PixelResNet(ResNetNetwork(num_classes=5, depths=(3, 4, 0, 3)))

@@ -102,7 +102,7 @@ def test_state_comes_back_as_it_was(tmp_path: Path, trained: Classifier) -> None
     for tensor in other.state_dict().values():
         tensor.zero_()
     second = other.optimizer()
-    assert load_state(tmp_path / "s.safetensors", other, second) == progress
+    assert load_state(tmp_path / "s.safetensors", other, second, 4) == progress
     expected, found = trained.state_dict(), other.state_dict()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     names = {
@@ -118,8 +118,8 @@ def test_state_comes_back_as_it_was(tmp_path: Path, trained: Classifier) -> None
 def test_state_that_is_none(tmp_path: Path, trained: Classifier) -> None:
     for texts in ({"state": "{}"}, {"progress": "[]"}, {"progress": '{"frozen_epochs": "many"}'}):
         save_file({"x": torch.ones(1)}, tmp_path / "s.safetensors", metadata=texts)
-        with pytest.raises(TrainingError, match=r"not the state of a run, .* remove it"):
-            load_state(tmp_path / "s.safetensors", trained, trained.optimizer())
+        with pytest.raises(TrainingError, match=r"not the state of a run, .* remove it, and the"):
+            load_state(tmp_path / "s.safetensors", trained, trained.optimizer(), 4)
 
 
 class Hostile:

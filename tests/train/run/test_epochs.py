@@ -48,6 +48,15 @@ def test_first_phase_ends_at_the_plateau() -> None:
     assert ends([5.0] * 9, 0) == 9
 
 
+@pytest.mark.parametrize(
+    ("val_loss", "said"), [(9.9, ""), (10.0, "10 times"), (271.0, "271 times")]
+)
+def test_a_validation_loss_far_above_the_other_is_said_to_be(val_loss: float, said: str) -> None:
+    line = row_of(1, val_loss).line(3)
+    assert said in line
+    assert ("the training loss (docs/training.md)" in line) == bool(said)
+
+
 def test_plateau_wants_a_first_phase_and_a_split(make_recipe: MakeRecipe) -> None:
     with pytest.raises(RecipeError, match="it ends the first phase, but frozen_epochs is 0"):
         make_recipe(schedule__plateau_epochs=2)

@@ -8,6 +8,7 @@ from latentset.datasets.errors import RecipeError, TrainingError
 from latentset.datasets.store import Store, open_store
 from latentset.train.models.build import build_network
 from latentset.train.recipe.recipe import Recipe, resolve
+from latentset.train.run import evaluate
 from latentset.train.run.checkpoint import Record, StoreRecord, load_weights, save_weights
 from latentset.train.run.evaluate import (
     compare_stores,
@@ -59,9 +60,10 @@ def test_loss_is_the_mean_over_samples(
     record = Record(recipe=recipe, store=StoreRecord.of(mixed_store), epoch=1, metrics={})
     save_weights(tmp_path / "w.safetensors", network.state_dict(), record)
     module, *_ = load_classifier(tmp_path / "w.safetensors", str(mixed_store.location))
-    found = evaluate_split(module, recipe, mixed_store, "val")
+    logits = torch.empty(mixed_store.samples.num_rows, 3)
+    found = evaluate_split(module, recipe, mixed_store, "val", logits)
     labels = found.samples % 3  # classes go round
-    chosen = found.logits.double().log_softmax(dim=1)[torch.arange(24), labels]
+    chosen = logits[found.samples].double().log_softmax(dim=1)[torch.arange(24), labels]
     assert found.figures.loss == pytest.approx(-chosen.mean().item(), rel=1e-5)
 
 
@@ -74,7 +76,7 @@ def test_confusion_matrix_is_that_worked_out_by_hand(
     )
     # 16, 15 and 16 samples in train, 8 of each in val; all are taken for metal.
     assert file.read_text().splitlines() == [
-        "true \\ answered,glass,metal,paper",
+        "true \\ predicted,glass,metal,paper",
         "glass,0,24,0",
         "metal,0,23,0",
         "paper,0,24,0",
@@ -141,10 +143,34 @@ def test_store_of_another_codec_is_refused(mixed_store: Store) -> None:
 
 
 def test_store_of_other_classes_is_refused(constant: Path, tmp_path: Path) -> None:
-    store = write_synthetic_store(tmp_path / "s.zarr", classes=("glass", "paper", "metal"))
-    message = r"expected 3 \(glass, metal, paper\), got 3 \(glass, paper, metal\)"
+    store = write_synthetic_store(tmp_path / "s.zarr", classes=("glass", "paper", "tin"))
+    message = (
+        r"expected 3 \(glass, metal, paper\), or some of them, "
+        r"got 3 \(glass, paper, tin\): 'tin' is none of them"
+    )
     with pytest.raises(TrainingError, match=message):
         evaluate_checkpoint(constant, store)
+
+
+def test_a_store_of_some_of_the_classes(constant: Path, tmp_path: Path) -> None:
+    store = write_synthetic_store(
+        tmp_path / "s.zarr", samples=8, classes=("paper", "metal"), splits=("",)
+    )
+    matrix, logits = tmp_path / "matrix.csv", tmp_path / "logits.safetensors"
+    found = evaluate_checkpoint(constant, store, confusion=matrix, logits=logits)
+    assert found.splits[""].per_class == {"glass": None, "metal": 1, "paper": 0}
+    assert found.splits[""].top1 == 0.5
+    assert matrix.read_text().splitlines()[1:] == ["glass,0,0,0", "metal,0,4,0", "paper,0,4,0"]
+    assert found.notes[-1] == "the classes are those of the run, the store's are 2 (paper, metal)"
+
+
+def test_a_loss_that_is_not_finite(constant: Path, mixed_store: Store) -> None:
+    tensors, record = load_weights(constant / "last.safetensors")
+    name = next(name for name in tensors if name.endswith("running_var"))
+    tensors[name][:] = -1
+    save_weights(constant / "last.safetensors", tensors, record)
+    with pytest.raises(TrainingError, match="the loss is nan: the network gives values that"):
+        evaluate_checkpoint(constant, Path(str(mixed_store.location)))
 
 
 def test_another_store_is_used_and_noted(constant: Path, tmp_path: Path) -> None:
@@ -182,3 +208,20 @@ def test_altered_weights_are_refused(constant: Path, mixed_store: Store, tmp_pat
     save_weights(tmp_path / "altered.safetensors", tensors, record)
     with pytest.raises(TrainingError, match="not those of the network in its own record"):
         evaluate_checkpoint(tmp_path / "altered.safetensors", Path(str(mixed_store.location)))
+
+
+def test_a_record_without_a_name_for_each_class(constant: Path, mixed_store: Store) -> None:
+    tensors, record = load_weights(constant / "last.safetensors")
+    few = record.store.model_copy(update={"classes": ("glass", "metal")})
+    save_weights(constant / "few.safetensors", tensors, record.model_copy(update={"store": few}))
+    with pytest.raises(TrainingError, match="got 2 names of 3 classes"):
+        evaluate_checkpoint(constant / "few.safetensors", str(mixed_store.location))
+
+
+def test_a_confusion_matrix_of_many_classes_is_refused(
+    constant: Path, mixed_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "MAX_CONFUSION_CLASSES", 2)
+    with pytest.raises(RecipeError, match=r"--confusion: expected at most 2 classes, .* has 3"):
+        evaluate_checkpoint(constant, str(mixed_store.location), confusion=tmp_path / "c.csv")
+    assert not (tmp_path / "c.csv").exists()

@@ -148,7 +148,7 @@ def test_no_epochs_evaluate_what_is_adopted(
     result = fit(recipe, tmp_path / "run")
     assert result["test"]["per_class"] == {"glass": 0, "metal": 1, "paper": 0}
     assert (tmp_path / "run" / "confusion.csv").read_text().splitlines() == [
-        "true \\ answered,glass,metal,paper",
+        "true \\ predicted,glass,metal,paper",
         *(f"{cls},0,{result['test']['samples'] // 3},0" for cls in ("glass", "metal", "paper")),
     ]
     assert result["best"] is result["last"] is None

@@ -10,12 +10,11 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from latentset.datasets.store import Store
-from latentset.train.data.batches import LatentReader
 from latentset.train.data.split import select_split
 from latentset.train.models.build import build_network
 from latentset.train.models.fa_cresnet import FACResNet
 from latentset.train.recipe.recipe import Distill, Recipe, resolve
-from latentset.train.run.classifier import Classifier
+from latentset.train.run.classifier import Classifier, open_reader
 from latentset.train.run.fit import fit
 from latentset.train.run.loop import compute_loss
 from latentset.train.run.loss import classification_loss, mix, mixup_weight
@@ -76,7 +75,7 @@ def test_a_training_step_mixes_all_inputs_and_labels(
     recipe = resolve(make_recipe(**options), mixed_store.header, "here")
     module = Classifier(build_network(recipe.model), recipe, mixed_store.header).train()
     split = select_split(mixed_store, "train")
-    reader = LatentReader(mixed_store, split, recipe.data, seed=0, training=True)
+    reader = open_reader(mixed_store, split, recipe, training=True)
     shares = set()
     for batch in reader.batches(0):
         share = mixup_weight(1.0, seed=0, epoch=0, sample=int(batch.samples[0]))

@@ -13,7 +13,10 @@ import pytest
 from latentset.datasets.errors import StoreCorruptError, StoreError, StoreFormatError
 from latentset.datasets.storage.location import Folder
 from latentset.datasets.store import open_store
+from latentset.datasets.store.contents import contents_of
 from latentset.datasets.store.convert import convert
+from latentset.datasets.store.hdf5.writer import encode_shard, write_hdf5
+from latentset.datasets.store.verify import verify
 from tests.makers.synthetic import write_synthetic_store
 
 
@@ -39,7 +42,7 @@ def seal(path: Path) -> None:
 
 
 def alter(path: Path, change: Callable[[h5py.File], object]) -> Path:
-    with h5py.File(path, "r+") as opened:
+    with h5py.File(path, "r+", libver=("v110", "v110")) as opened:
         change(opened)
     seal(path)
     return path
@@ -72,7 +75,7 @@ FORGERIES: dict[str, tuple[str, Callable[[h5py.File], object]]] = {
         replace("y_hat", lambda f, v: f.create_dataset("y_hat", data=v)),
     ),
     "external storage": (
-        "expected chunks inside the file",
+        r"expected no links, types or attributes but those of the writer \(HDF5's message 7\)",
         replace(
             "y_hat",
             lambda f, v: f.create_dataset(
@@ -101,8 +104,8 @@ FORGERIES: dict[str, tuple[str, Callable[[h5py.File], object]]] = {
         replace("y_hat", lambda f, v: _create(f, v, (8, 32))),
     ),
     "another shape": (
-        r"shape: expected \(8, \d+\), got \(8, 1000000000000\)",
-        replace("y_hat", lambda f, v: _create(f, v, (8, 16), (8, 10**12))),
+        r"shape: expected \(8, \d+\), got \(8, 1000000\)",
+        replace("y_hat", lambda f, v: _create(f, v, (8, 16), (8, 10**6))),
     ),
     "another type": (
         "expected int16, got int64",
@@ -141,6 +144,78 @@ def _create(
         dataset[...] = values
     else:
         dataset[tuple(slice(n) for n in values.shape)] = values
+
+
+def test_an_index_of_another_kind_is_not_walked(file: Path) -> None:
+    """The old B-tree, here with a circle in it: HDF5 would run into it until its stack ends."""
+    with h5py.File(file, "r+") as opened:
+        values = opened["y_hat"][...]
+        del opened["y_hat"]
+        _create(opened, np.tile(values, 100), (8, 16))
+    content = bytearray(file.read_bytes())
+    node = content.index(b"TREE\x01\x01")  # of chunks; its level is 1: beneath are nodes
+    first_child = node + 24 + 32
+    content[first_child : first_child + 8] = (node - 512).to_bytes(8, "little")
+    file.write_bytes(content)
+    seal(file)
+    with pytest.raises(StoreError, match=r"expected .* HDF5 1\.10"):
+        open_store(file).array("y_hat")
+    assert verify(file).outcome == "damaged"
+
+
+def test_a_group_of_another_kind_is_not_walked(file: Path) -> None:
+    with h5py.File(file, "r+", libver="earliest") as opened:
+        opened.move("samples", "others")
+        group = opened.create_group("samples")
+        for name in opened["others"]:
+            opened.copy(opened["others"][name], group, name)
+        del opened["others"]
+    seal(file)
+    with pytest.raises(StoreError, match=r"expected an object as HDF5 1\.10"):
+        open_store(file)
+    assert verify(file).outcome == "damaged"
+
+
+@pytest.mark.parametrize("first", range(0, 44, 3))
+def test_a_superblock_that_was_altered(file: Path, first: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[512 + first] ^= 0xFF
+    file.write_bytes(content)
+    seal(file)
+    with pytest.raises(StoreError):
+        open_store(file)
+    assert verify(file).outcome != "sound"
+
+
+def test_a_circle_of_continuations_has_an_end(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    block = content.index(b"OCHK") - 512
+    at = content.index(block.to_bytes(8, "little"))  # the message that leads there
+    size = int.from_bytes(content[at + 8 : at + 16], "little")
+    content[512 + block + 4 : 512 + block + 24] = (
+        bytes([16, 16, 0, 0]) + block.to_bytes(8, "little") + size.to_bytes(8, "little")
+    )
+    file.write_bytes(content)
+    seal(file)
+    with pytest.raises(StoreCorruptError, match="its object header has no end"):
+        open_store(file)
+
+
+def test_a_table_of_many_rows_and_few_bytes_is_refused(file: Path, tmp_path: Path) -> None:
+    opened = open_store(file)
+    contents = contents_of(opened)
+    source = contents.header.source.model_copy(update={"samples": 2_000_000})
+    header = contents.header.model_copy(update={"source": source})
+    write_hdf5(
+        tmp_path / "swollen.h5",
+        header,
+        (encode_shard(header, contents.read_shard(k)) for k in range(len(contents.shards))),
+        fingerprint=opened.fingerprint,
+        samples=contents.samples,
+        summaries=contents.shards,
+    )
+    with pytest.raises(StoreCorruptError, match=r"expected at most 32 times its .* in memory"):
+        open_store(tmp_path / "swollen.h5")
 
 
 @pytest.mark.parametrize("what", FORGERIES)

@@ -1,4 +1,4 @@
-"""Every form of graph is loaded by the command line in a process of its own.
+"""Every form of graph is loaded by the command line in a process that has built none.
 
 The other tests have imported tensorflow-compression before, to build the graphs.
 """
@@ -12,13 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from tests.makers import by_hand, graphs
 from tests.makers.published import build_published
 
 COMMAND = "from latentset.cli.main import main; main()"
+
+EACH = """
+import os, sys
+import latentset.pipeline.tensorflow_setup  # once for all
+from latentset.cli.main import main
+for path in sys.argv[1:]:
+    if not (process := os.fork()):
+        sys.argv = ["latentset", "codec", "inspect", path]
+        main()
+        sys.exit()
+    assert os.waitpid(process, 0)[1] == 0, path
+"""
+"""Inspects graphs, each in a process that has computed nothing before."""
 
 FORMS: dict[str, Callable[[by_hand.Weights], Any]] = {
     "v1": graphs.build_v1,
@@ -31,9 +43,9 @@ FORMS: dict[str, Callable[[by_hand.Weights], Any]] = {
 """The published form at its real sizes: ``tests/pipeline/test_published_codec.py``."""
 
 
-def latentset(*words: object) -> str:
+def python(code: str, *words: object) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", COMMAND, *map(str, words)],
+        [sys.executable, "-c", code, *map(str, words)],
         env=os.environ | {"COLUMNS": "200"},
         capture_output=True,
         text=True,
@@ -43,11 +55,11 @@ def latentset(*words: object) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_codec_inspect_loads_it(form: str, weights: by_hand.Weights, tmp_path: Path) -> None:
-    path = tmp_path / "tiny.metagraph"
-    path.write_bytes(FORMS[form](weights).SerializeToString())
-    assert "passed: latents imply" in latentset("codec", "inspect", path)
+def test_codec_inspect_loads_them(weights: by_hand.Weights, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{form}.metagraph" for form in FORMS]
+    for path, build in zip(paths, FORMS.values(), strict=True):
+        path.write_bytes(build(weights).SerializeToString())
+    assert python(EACH, *paths).count("passed: latents imply") == len(FORMS)
 
 
 def test_latents_need_no_range_coder(published_tiny_path: Path) -> None:
@@ -57,15 +69,14 @@ def test_latents_need_no_range_coder(published_tiny_path: Path) -> None:
         "codec.encode(numpy.zeros((1, 64, 64, 3), numpy.uint8)); "
         "print('tensorflow_compression' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    assert python(code).strip() == "False"
 
 
 def test_codec_evaluate(published_tiny_path: Path, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 11, 12, 3), np.uint8)
     for k, image in enumerate(pixels):
         Image.fromarray(image).resize((176, 168)).save(tmp_path / f"{k}.png")
-    output = latentset("codec", "evaluate", tmp_path, published_tiny_path)
+    output = python(COMMAND, "codec", "evaluate", tmp_path, published_tiny_path)
     (row,) = re.findall(r"tiny-published +│((?: +\d+\.\d+ +│){5})", output)
     rate_bpp, ms_ssim, psnr_db = (float(value) for value in row.split("│")[:3])
     assert rate_bpp > 0.01
@@ -74,5 +85,5 @@ def test_codec_evaluate(published_tiny_path: Path, tmp_path: Path) -> None:
 
 
 def test_codec_time(published_tiny_path: Path) -> None:
-    output = latentset("codec", "time", published_tiny_path, "--size", "64x80", "--repeat", 1)
+    output = python(COMMAND, "codec", "time", published_tiny_path, "--size", "64x80", "--repeat", 1)
     assert re.search(r"tiny-published +│(?: +\d+\.\d +│){4}", output)

@@ -1,4 +1,4 @@
-"""The exported metagraph: its form, its strings, and receiver(sender(x))."""
+"""The exported metagraph: its form, its bitstreams, and receiver(sender(x))."""
 
 import math
 import re

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from latentset.datasets.errors import TrainingError
+from latentset.datasets.errors import SourceError, TrainingError
 from latentset.pipeline.codec.train.crops import training_crops
+from tests.makers.odd_images import write_odd_images
 from tests.makers.training_images import write_images
 
 
@@ -46,7 +47,7 @@ def test_crops_are_a_function_of_the_seed(tmp_path: Path) -> None:
 
 
 def test_small_images_are_enlarged(tmp_path: Path) -> None:
-    folder = write_images(tmp_path / "small", size=(9, 20))
+    folder = write_images(tmp_path / "small", size=(16, 20))
     batch = next(iter(crops_of([folder])))
     assert batch.shape == (2, 32, 32, 3)
 
@@ -61,21 +62,23 @@ def test_folders_are_drawn_from_equally_often(tmp_path: Path) -> None:
 
 
 def test_broken_files_are_skipped(tmp_path: Path) -> None:
-    folder = write_images(tmp_path / "images", count=2)
-    whole = (folder / "image_0.jpg").read_bytes()
-    (folder / "empty.jpg").write_bytes(b"")
-    (folder / "text.png").write_text("no image")
-    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    folder = tmp_path / "images"
+    statuses = write_odd_images(folder)
     (folder / "notes.txt").write_text("not looked at")
     skipped: dict[str, str] = {}
     for _ in crops_of([folder], skipped=skipped).take(8):
         pass
-    assert sorted(Path(p).name for p in skipped) == ["cut.jpg", "empty.jpg", "text.png"]
+    found = {Path(path).name: reason.partition(":")[0] for path, reason in skipped.items()}
+    assert found == statuses
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "no such folder"), ({}, "no images"), ({"a.jpg": b"x"}, "none of its 1 images")],
+    [
+        (None, "expected a folder of images"),
+        ({}, "no images"),
+        ({"a.jpg": b"x"}, "none of its 1 images"),
+    ],
     ids=["missing", "empty", "broken"],
 )
 def test_folder_without_images_is_refused(
@@ -86,5 +89,5 @@ def test_folder_without_images_is_refused(
         folder.mkdir()
         for name, data in content.items():
             (folder / name).write_bytes(data)
-    with pytest.raises(TrainingError, match=message):
+    with pytest.raises((SourceError, TrainingError), match=message):
         crops_of([folder])

@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from latentset.datasets.errors import TrainingError
+from latentset.datasets.errors import SourceError, TrainingError
 from latentset.pipeline.codec.train import training
 from latentset.pipeline.codec.train.bmshj2018 import ScaleHyperprior
 from latentset.pipeline.codec.train.training import (
     Trainer,
-    TrainingSettings,
     initialise_from,
     learning_rate_at,
     load_weights,
     train_codec,
 )
+from latentset.pipeline.codec.train.training_settings import TrainingSettings
 from latentset.pipeline.tensorflow_setup import tf
 from tests.makers.training_images import write_images
 
@@ -160,7 +160,8 @@ def test_resumes_after_kill_9(settings: TrainingSettings) -> None:
     long = change(settings, steps=100_000)
     program = (
         "import sys; from rich.console import Console;"
-        "from latentset.pipeline.codec.train.training import TrainingSettings, train_codec;"
+        "from latentset.pipeline.codec.train.training import train_codec;"
+        "from latentset.pipeline.codec.train.training_settings import TrainingSettings;"
         "train_codec(TrainingSettings.model_validate_json(sys.argv[1]), console=Console())"
     )
     process = subprocess.Popen(
@@ -314,3 +315,20 @@ def test_loss_that_is_no_number_ends_the_run(
     monkeypatch.setattr(Trainer, "train_step", lambda *_: (nan, nan, nan))
     with pytest.raises(TrainingError, match="step 1: the loss is nan"):
         train(settings)
+
+
+def test_a_mistyped_folder_leaves_nothing(settings: TrainingSettings, tmp_path: Path) -> None:
+    wrong = settings.model_copy(update={"images": (tmp_path / "imagse",)})
+    with pytest.raises(SourceError, match="imagse: expected a folder of images, found nothing"):
+        train(wrong)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SourceError, match="empty: no images"):
+        train(settings.model_copy(update={"images": (tmp_path / "empty",)}))
+    assert not settings.checkpoint_folder.exists()
+
+
+def test_the_output_is_tried_before_training(settings: TrainingSettings) -> None:
+    settings.output.mkdir()
+    with pytest.raises(IsADirectoryError, match=r"small\.metagraph'"):
+        train(settings)
+    assert not settings.checkpoint_folder.exists()

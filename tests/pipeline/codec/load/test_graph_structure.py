@@ -8,8 +8,8 @@ import pytest
 from latentset.datasets.errors import CodecGraphError
 from latentset.pipeline.codec.load.codec import Codec
 from latentset.pipeline.codec.load.graph import Graph, TensorRef, extract, flatten
+from latentset.pipeline.codec.load.graph_structure import Structure, find_quantizer, find_structure
 from latentset.pipeline.codec.load.metagraph import parse_codec_file, read_codec_file
-from latentset.pipeline.codec.load.structure import Structure, find_quantizer, find_structure
 from latentset.pipeline.codec.train.codec_export import gaussian_rows
 from latentset.pipeline.tensorflow_setup import tf
 from tests.makers import by_hand, graphs

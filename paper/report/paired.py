@@ -1,0 +1,200 @@
+"""Differences between two networks, paired by seed: docs/results/protocol.md's analysis."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from latentset.datasets.errors import TrainingError
+from latentset.datasets.storage.atomic import write_atomically
+from latentset.paper.report.captions import data_set_title, papers_top1, setting_title, sort_codecs
+from latentset.paper.report.output import NOTHING, Part, markdown, number, write_csv
+from latentset.paper.report.runs import NO_RUNS, Group, Groups, Run
+from latentset.paper.report.stores import Stores, split_name
+
+PAIRS = (
+    ("fa-cresnet", "cresnet"),
+    ("fa-cresnet", "cresnet-scratch"),
+    ("fa-cresnet-scratch", "cresnet-scratch"),
+    ("fa-cresnet", "input-y"),
+    ("fa-cresnet", "anchor2"),
+)
+"""Settings that are compared: the top-1 of the first less that of the second.
+
+The protocol has no verdict on Anchor 2, whose training is another one.
+"""
+
+PREDICTIONS = ("predictions.csv", "predictions.parquet")
+"""Tables of ``latentset predict`` in a run's folder, for McNemar's test and the bootstrap."""
+
+LEAST, CLAIM = 1.5, 3.0
+"""Points: a supported difference has at least so many; the paper claims so many."""
+
+DRAWS, SEED = 10_000, 0
+
+Bools = NDArray[np.bool_]
+
+
+def write_differences(data_sets: Mapping[str, Groups], stores: Stores, folder: Path) -> Part:
+    """Write differences.csv and differences.md.
+
+    McNemar's test and the bootstrap are of the runs with predictions, whose store was given.
+    """
+    rows = [
+        _row(name, codec, groups[one, codec], groups[other, codec], stores, pair=(one, other))
+        for name, groups in data_sets.items()
+        for codec in sort_codecs(codec for _, codec in groups)
+        for one, other in PAIRS
+        if (one, codec) in groups and (other, codec) in groups
+    ]
+    rows = [row for row in rows if row["seeds"]]
+    if not rows:
+        return Part(remark="no two networks with a common seed" if data_sets else NO_RUNS)
+    write_csv(folder / "differences.csv", rows)
+    text = (
+        "# Differences between networks, paired by seed\n\n"
+        "Top-1 of the first less that of the second, points: mean over the seeds that both have, "
+        "95 % interval of Student's t, number of those seeds. Verdict: supported if the interval "
+        f"is above 0 and the mean at least {LEAST} points; no {CLAIM:.0f} points if the interval "
+        f"ends below {CLAIM:.0f}; else undecided. Bootstrap: 95 % interval of {DRAWS:,} draws over "
+        "seeds and images; McNemar: exact p of each seed.\n"
+    )
+    for name in dict.fromkeys(row["data_set"] for row in rows):
+        text += f"\n## {data_set_title(name)}\n\n"
+        cells = [_cells(row) for row in rows if row["data_set"] == name]
+        titles = ["codec", "difference", "points", "95 % interval", "seeds", "verdict", "paper's"]
+        text += markdown([*titles, "bootstrap", "McNemar"], cells, left=titles[:2])
+    write_atomically(folder / "differences.md", text)
+    return Part(("differences.md", "differences.csv"))
+
+
+def _row(
+    data_set: str, codec: str, one: Group, other: Group, stores: Stores, pair: tuple[str, str]
+) -> dict[str, Any]:
+    ours, theirs = ({run.seed: run for run in group.runs} for group in (one, other))
+    seeds = sorted(ours.keys() & theirs.keys())
+    found = [100 * (ours[seed].top1 - theirs[seed].top1) for seed in seeds]
+    low, high = t_interval(found)
+    papers = [papers_top1(data_set, setting, codec) for setting in pair]
+    rights = [
+        (first, second)
+        for seed in seeds
+        if (first := _right(ours[seed], one, stores)) is not None
+        and (second := _right(theirs[seed], other, stores)) is not None
+    ]
+    whole = bool(rights) and len(rights) == len(seeds)
+    drawn = bootstrap_interval(rights) if whole else (None, None)
+    return {
+        "data_set": data_set,
+        "codec": codec,
+        "codec_name": one.codec_name,
+        "setting": pair[0],
+        "less": pair[1],
+        "seeds": len(seeds),
+        "points": statistics.mean(found) if found else None,
+        "low": low,
+        "high": high,
+        "verdict": verdict(found) if pair[1] != "anchor2" else NOTHING,
+        "paper_points": papers[0] - papers[1] if papers[0] and papers[1] else None,
+        "bootstrap_low": drawn[0],
+        "bootstrap_high": drawn[1],
+        "mcnemar_p": " ".join(f"{mcnemar(*pair):.2g}" for pair in rights) if whole else "",
+    }
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    def signed(value: float | None) -> str:
+        return NOTHING if value is None else f"{value:+.1f}"
+
+    def interval(low: float | None, high: float | None) -> str:
+        return NOTHING if low is None else f"{signed(low)} to {signed(high)}"
+
+    return [
+        row["codec_name"],
+        f"{setting_title(row['setting'])} − {setting_title(row['less'])}",
+        signed(row["points"]),
+        interval(row["low"], row["high"]),
+        number(row["seeds"], 0),
+        row["verdict"],
+        signed(row["paper_points"]),
+        interval(row["bootstrap_low"], row["bootstrap_high"]),
+        row["mcnemar_p"].replace(" ", ", ") or NOTHING,
+    ]
+
+
+def t_interval(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """95 % interval of a mean, by Student's t; None of less than two values."""
+    if len(values) < 2:
+        return None, None
+    from scipy.stats import t
+
+    half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / sqrt(len(values))
+    return statistics.mean(values) - half, statistics.mean(values) + half
+
+
+def verdict(points: Sequence[float]) -> str:
+    """The protocol's verdict on the differences of some seeds."""
+    low, high = t_interval(points)
+    if low is None or high is None:
+        return NOTHING
+    if low > 0 and statistics.mean(points) >= LEAST:
+        return "supported"
+    return f"no {CLAIM:.0f} points" if high < CLAIM else "undecided"
+
+
+def mcnemar(one: Bools, other: Bools) -> float:
+    """P value of McNemar's exact test: which samples are right in one alone."""
+    from scipy.stats import binomtest
+
+    gained, lost = int((one & ~other).sum()), int((other & ~one).sum())
+    return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+
+
+def bootstrap_interval(pairs: Sequence[tuple[Bools, Bools]]) -> tuple[float, float]:
+    """95 % percentile interval of the mean difference, points, over seeds and their samples."""
+    random = np.random.default_rng(SEED)
+    # A draw of n samples with gains and losses is multinomial: no need to draw each.
+    shares = np.array(
+        [((a & ~b).mean(), (b & ~a).mean(), (a == b).mean()) for a, b in pairs], np.float64
+    )
+    samples = len(pairs[0][0])
+    seeds = random.integers(0, len(pairs), (DRAWS, len(pairs)))
+    drawn = random.multinomial(samples, shares[seeds])  # (DRAWS, seeds, 3)
+    points = 100 * (drawn[..., 0] - drawn[..., 1]).mean(axis=1) / samples
+    low, high = np.percentile(points, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def _right(run: Run, group: Group, stores: Stores) -> Bools | None:
+    """Which samples of its split a run has right, by id; None without predictions or store."""
+    path = next((run.folder / name for name in PREDICTIONS if (run.folder / name).is_file()), None)
+    store = stores.of(group)
+    if path is None or store is None:
+        return None
+    try:
+        read = pa.csv.read_csv if path.suffix == ".csv" else pa.parquet.read_table
+        table = read(path).select(["id", "class"])
+        found = dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    except (pa.ArrowInvalid, KeyError, OSError) as error:
+        raise TrainingError(f"{path}: expected a table of `latentset predict`: {error}") from error
+    names = store.header.source.classes
+    samples = store.samples.select(["id", "label", "split"]).sort_by("id").to_pylist()
+    right = [
+        row["label"] >= 0 and found[row["id"]] == names[row["label"]]
+        for row in samples
+        if row["split"] == split_name(group) and row["id"] in found
+    ]
+    if len(right) != run.samples or sum(right) != round(run.top1 * len(right)):
+        raise TrainingError(
+            f"{path}: expected {run.samples} predictions of the split, {run.top1:.2%} of them "
+            f"right, as in the run's result; got {len(right)}, {sum(right)} of them right. Write "
+            "it anew: latentset predict"
+        )
+    return np.array(right, bool)

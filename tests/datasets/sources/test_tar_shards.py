@@ -1,0 +1,304 @@
+"""Tar files as a source: WebDataset's, and packed class folders; read in place."""
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from latentset.datasets.errors import ImageError, SourceError
+from latentset.datasets.sources import Source, open_source, resolve_inside
+from latentset.datasets.sources.images import decode_image, read_bytes, read_size
+from latentset.datasets.sources.tar_member import TarMember
+
+Pack = Callable[..., Path]
+
+
+@pytest.fixture
+def pack(tmp_path: Path) -> Pack:
+    """Write tar files below a folder, by their paths: members in order, bytes or text by name."""
+
+    def write(shards: dict[str, dict[str, str | bytes]]) -> Path:
+        for shard, members in shards.items():
+            path = tmp_path / "set" / shard
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tarfile.open(path, "w") as tar:
+                for name, content in members.items():
+                    data = content if isinstance(content, bytes) else content.encode()
+                    member = tarfile.TarInfo(name)
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
+        return tmp_path / "set"
+
+    return write
+
+
+def rows(source: Source) -> list[tuple[Any, ...]]:
+    columns = (source.samples[name].to_pylist() for name in ("path", "label", "split"))
+    return list(zip(*columns, strict=True))
+
+
+def test_webdataset_with_numbers(pack: Pack) -> None:
+    source = open_source(
+        pack(
+            {
+                "imagenet-train-000001.tar": {"b.jpg": "", "b.cls": "2"},
+                "imagenet-train-000000.tar": {
+                    "z.cls": "0\n",
+                    "z.jpg": "",
+                    "a.jpg": "",
+                    "a.cls": "1",
+                },
+                "imagenet-val-000000.tar": {"b.cls": "1", "b.jpg": ""},
+            }
+        )
+    )
+    assert source.kind == "tar"
+    assert source.classes == ("0", "1", "2")
+    assert rows(source) == [
+        ("imagenet-train-000000.tar/z.jpg", 0, "train"),
+        ("imagenet-train-000000.tar/a.jpg", 1, "train"),
+        ("imagenet-train-000001.tar/b.jpg", 2, "train"),
+        ("imagenet-val-000000.tar/b.jpg", 1, "val"),
+    ]
+    assert source.samples["id"].equals(source.samples["path"])
+
+
+def test_names_in_json(pack: Pack) -> None:
+    def about(**fields: object) -> str:
+        return json.dumps(fields)
+
+    source = open_source(
+        pack(
+            {
+                "train/0.tar": {
+                    "x/1.jpg": "",
+                    "x/1.json": about(label="dog", caption="a dog"),
+                    "x/1.txt": "a dog",
+                    "x/2.png": "",
+                    "x/2.json": about(label="cat"),
+                    "x/3.jpg": "",
+                },
+                "test/0.tar": {"x/1.jpg": "", "x/1.json": about(label="cat")},
+            }
+        )
+    )
+    assert source.classes == ("cat", "dog")
+    assert [row[1:] for row in rows(source)] == [
+        (1, "train"),
+        (0, "train"),
+        (-1, "train"),
+        (0, "test"),
+    ]
+    assert source.excluded == {".txt files": 1}
+
+
+def test_of_img2dataset_without_labels(pack: Pack) -> None:
+    members = {"000000001.jpg": "", "000000001.json": '{"url": "u"}', "000000001.txt": "caption"}
+    root = pack({"00000.tar": members})
+    (root / "00000.parquet").touch()
+    (root / "00000_stats.json").touch()
+    source = open_source(root)
+    assert source.classes == ()
+    assert rows(source) == [("00000.tar/000000001.jpg", -1, "")]
+
+
+def test_packed_folders(pack: Pack) -> None:
+    names = (
+        "./imagenette/train/n2/a.b.jpg",
+        "./imagenette/train/n2/a.c.jpg",
+        "./imagenette/train/n2/._a.c.jpg",
+        "./imagenette/val/n2/1.jpg",
+        "./imagenette/train/n1/deep/1.JPEG",
+        "./imagenette/notes.csv",
+    )
+    root = pack({"imagenette.tar": dict.fromkeys(names, "")})
+    expected = [
+        ("imagenette.tar/imagenette/train/n2/a.b.jpg", 1, "train"),
+        ("imagenette.tar/imagenette/train/n2/a.c.jpg", 1, "train"),
+        ("imagenette.tar/imagenette/train/n1/deep/1.JPEG", 0, "train"),
+        ("imagenette.tar/imagenette/val/n2/1.jpg", 1, "val"),
+    ]
+    for location in (root, root / "imagenette.tar"):
+        source = open_source(location)
+        assert source.classes == ("n1", "n2")
+        assert rows(source) == expected
+        assert source.excluded == {"hidden names": 1, ".csv files": 1}
+
+
+def test_names_with_odd_characters(pack: Pack) -> None:
+    names = ["cat/a b#%?.jpg", "cat/a\u3000b.jpg", "d\u00f6g/-a.jpg", "d\u00f6g/[b].jpg"]
+    source = open_source(pack({"0.tar": dict.fromkeys(names, "")}))
+    assert source.classes == ("cat", "d\u00f6g")
+    assert source.samples["path"].to_pylist() == [f"0.tar/{name}" for name in names]
+
+
+FOLDERS: dict[str, dict[str, dict[str, str]]] = {
+    "a split in the file's name and again within": {
+        "train.tar": {"train/cat/1.jpg": "", "train/dog/1.jpg": ""},
+        "val.tar": {"val/cat/2.jpg": ""},
+    },
+    "the split within alone": {
+        "all.tar": {"train/cat/1.jpg": "", "train/dog/1.jpg": "", "val/cat/2.jpg": ""}
+    },
+    "below what wraps all": {
+        "a.tar": {"set/train/cat/1.jpg": "", "set/train/dog/1.jpg": ""},
+        "b.tar": {"set/test/cat/2.jpg": ""},
+    },
+}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_folders_within_are_understood_as_others_are(name: str, pack: Pack) -> None:
+    source = open_source(pack(FOLDERS[name]))
+    assert source.classes == ("cat", "dog")
+    assert source.samples["label"].to_pylist() == [0, 1, 0]
+    assert source.samples["split"].to_pylist()[:2] == ["train", "train"]
+    assert source.samples["split"][2].as_py() in ("val", "test")
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        ("trainA/cat/1.jpg", "testA/cat/2.jpg"),
+        ("train/cat/1.jpg", "extra/cat/2.jpg"),
+        ("cat/train/1.jpg", "cat/test/2.jpg", "dog/train/3.jpg"),
+    ],
+)
+def test_what_may_be_splits_is_refused(members: tuple[str, ...], pack: Pack) -> None:
+    root = pack({"a.tar": dict.fromkeys(members, "")})
+    with pytest.raises(SourceError, match="splits"):
+        open_source(root)
+    assert len(open_source(root, allow=["split-names"]).samples) == len(members)
+
+
+def test_folders_above_the_classes_are_no_classes(pack: Pack) -> None:
+    members = [f"{kind}/{name}/1.jpg" for kind in ("rgb", "depth") for name in ("a", "b")]
+    root = pack({"a.tar": dict.fromkeys(members, "")})
+    with pytest.raises(SourceError, match=r"'depth', 'rgb' hold .* clear: give a list"):
+        open_source(root)
+    assert open_source(root, allow=["nested-classes"]).classes == ("depth", "rgb")
+
+
+def test_links_are_followed_or_counted(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat/1.jpg").write_bytes(b"one")
+    os.link(tmp_path / "cat/1.jpg", tmp_path / "cat/2.jpg")
+    (tmp_path / "cat/3.jpg").symlink_to("1.jpg")
+    (tmp_path / "set").mkdir()
+    with tarfile.open(tmp_path / "set/a.tar", "w") as tar:
+        tar.add(tmp_path / "cat", "cat")
+    source = open_source(tmp_path / "set")
+    assert source.samples["path"].to_pylist() == ["a.tar/cat/1.jpg", "a.tar/cat/2.jpg"]
+    assert source.excluded == {"links and devices in tar files": 1}
+    second = resolve_inside(source.root, "a.tar/cat/2.jpg")
+    assert isinstance(second, TarMember)
+    assert second.read() == b"one"
+
+
+def test_a_packed_split_beside_one_of_folders_is_refused(pack: Pack) -> None:
+    root = pack({"train/a.tar": {"cat/1.jpg": ""}})
+    (root / "val/cat").mkdir(parents=True)
+    (root / "val/cat/1.jpg").touch()
+    with pytest.raises(SourceError, match="pack all splits or none"):
+        open_source(root)
+
+
+def test_a_name_with_a_control_character(pack: Pack) -> None:
+    with pytest.raises(SourceError, match=r"'0\.tar/cat/a\\nb\.jpg': expected no control char"):
+        open_source(pack({"0.tar": {"cat/a\nb.jpg": ""}}))
+
+
+def test_a_name_that_is_no_utf_8(pack: Pack) -> None:
+    with pytest.raises(SourceError, match="is not UTF-8: rename it"):
+        open_source(pack({"0.tar": {"cat/\udcff.jpg": ""}}))
+
+
+def test_class_folders_beside_a_tar_file_are_an_imagefolder(pack: Pack) -> None:
+    root = pack({"archive.tar": {"cat/1.jpg": ""}})
+    (root / "cat").mkdir()
+    (root / "cat/1.jpg").touch()
+    source = open_source(root)
+    assert (source.kind, rows(source)) == ("imagefolder", [("cat/1.jpg", 0, "")])
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"a.jpg": "", "a.mask.png": "", "a.cls": "0"}, "two images, .*a.jpg and .*a.mask.png"),
+        ({"a.jpg": "", "a.cls": b"\xff"}, "a.cls: no label can be read"),
+        ({"a.jpg": "", "a.json": "{"}, "a.json: no label can be read"),
+        ({"a.jpg": "", "a.json": '{"label": [1]}'}, r"expected a number or a name, got \[1\]"),
+        ({"a.jpg": "", "a.cls": "cat", "b.jpg": "", "b.cls": "1"}, "all names, or all numbers"),
+        ({"../a.jpg": ""}, "expected a path below the file"),
+        ({"/a.jpg": ""}, "expected a path below the file"),
+        ({".": "x"}, "expected a path below the file"),
+        ({"a.txt": ""}, "no images there"),
+    ],
+)
+def test_what_is_refused(pack: Pack, members: dict[str, str | bytes], message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        open_source(pack({"0.tar": members}))
+
+
+def test_some_named_as_splits(pack: Pack) -> None:
+    with pytest.raises(SourceError, match=r"but more-0\.tar is not"):
+        open_source(pack({"train-0.tar": {"1.jpg": ""}, "more-0.tar": {"2.jpg": ""}}))
+
+
+def picture(seed: int) -> bytes:
+    out = io.BytesIO()
+    values = np.random.default_rng(seed).integers(0, 256, (160, 200, 3), np.uint8)
+    Image.fromarray(values).save(out, format="PNG")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("cut", [100, 600, 60_000, 95_000])
+def test_a_damaged_file_is_no_shorter_one(pack: Pack, cut: int) -> None:
+    root = pack({"0.tar": {"a.png": picture(0), "b.png": picture(1)}})
+    content = (root / "0.tar").read_bytes()
+    (root / "0.tar").write_bytes(content[:cut])
+    with pytest.raises(SourceError, match=r"cut off within|cannot be read as a tar file"):
+        open_source(root)
+    second = content.index(b"b.png")
+    (root / "0.tar").write_bytes(content[:second] + b"\xff" * 200 + content[second + 200 :])
+    with pytest.raises(SourceError, match="damaged at byte"):
+        open_source(root)
+
+
+def test_members_are_read_in_place(pack: Pack) -> None:
+    contents = {"x/a.png": picture(0), "b.png": picture(1), "c.jpg": b"<html>", "d.jpg": b""}
+    root = pack({"train/0.tar": contents})
+    source = open_source(root)
+    for path in source.samples["path"].to_pylist():
+        image = resolve_inside(source.folder, path)
+        assert isinstance(image, TarMember)
+        content = contents[path.removeprefix("train/0.tar/")]
+        if content.startswith(b"\x89PNG"):
+            assert len(content) > 1 << 16
+            assert read_bytes(image) == content
+            assert read_size(image) == decode_image(content).shape[:2]
+        else:
+            with pytest.raises(ImageError) as error:
+                read_size(image)
+            assert error.value.status == ("not_an_image" if content else "empty")
+    with pytest.raises(ImageError, match="no such file"):
+        read_bytes(resolve_inside(source.folder, "train/0.tar/gone.png"))
+    (root / "train/0.tar").write_bytes(b"x" * 2000)
+    with pytest.raises(ImageError) as error:
+        read_bytes(resolve_inside(source.folder, "train/0.tar/b.png"))
+    assert error.value.status == "unreadable"
+
+
+def test_a_tar_file_out_of_the_root(pack: Pack, tmp_path: Path) -> None:
+    pack({"0.tar": {"a.png": picture(0)}})
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/1.tar").symlink_to(tmp_path / "set/0.tar")
+    with pytest.raises(SourceError, match="leads by a link out of the source's root"):
+        open_source(tmp_path / "other")

@@ -1,0 +1,115 @@
+"""Differences by seed: intervals, verdicts, and what predictions add."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from latentset.datasets.errors import TrainingError
+from latentset.datasets.store import Store, open_store
+from latentset.paper.report.paired import (
+    bootstrap_interval,
+    mcnemar,
+    t_interval,
+    verdict,
+    write_differences,
+)
+from latentset.paper.report.runs import find_runs, group_runs
+from latentset.paper.report.stores import Stores
+from tests.makers import stores as made_stores
+from tests.makers.runs import read_csv, write_run
+
+NO_STORES = Stores()
+
+
+def test_interval_of_students_t() -> None:
+    # Mean 2, deviation 1, t(0.975, 2) = 4.3027: 2 -+ 4.3027 / sqrt(3)
+    assert t_interval([1.0, 2.0, 3.0]) == pytest.approx((-0.4841, 4.4841), abs=1e-4)
+    assert t_interval([1.0]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("points", "said"),
+    [
+        ([1.4, 1.5, 1.6], "supported"),
+        ([4.0, 5.0, 6.0], "supported"),
+        ([1.3, 1.4, 1.5], "no 3 points"),
+        ([-2.0, -1.0, 0.0], "no 3 points"),
+        ([1.0, 2.0, 3.0], "undecided"),
+        ([2.0], "–"),
+    ],
+)
+def test_verdict(points: list[float], said: str) -> None:
+    assert verdict(points) == said
+
+
+def test_mcnemar_is_of_samples_that_one_alone_has_right() -> None:
+    one = np.array([True] * 9 + [False] + [True] * 50)
+    other = np.array([False] * 9 + [True] + [True] * 50)
+    assert mcnemar(one, other) == pytest.approx(2 * 11 / 2**10)  # 0 or 1 of 10 coins, both sides
+    assert mcnemar(other, one) == mcnemar(one, other)
+    assert mcnemar(one, one) == 1
+
+
+def test_bootstrap_is_over_seeds_and_samples() -> None:
+    one, other = np.arange(400) < 300, np.arange(400) < 260
+    low, high = bootstrap_interval([(one, other)] * 3)
+    # 10 points; of one seed sqrt(0.1 * 0.9 / 400) = 1.5 points, of three less
+    assert low == pytest.approx(10 - 1.96 * 1.5 / 3**0.5, abs=0.2)
+    assert high == pytest.approx(10 + 1.96 * 1.5 / 3**0.5, abs=0.2)
+    apart = bootstrap_interval([(one, other), (other, one)])
+    assert apart[0] < -8
+    assert apart[1] > 8
+
+
+def test_differences_are_of_the_seeds_that_both_have(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    for seed, top1 in enumerate((0.70, 0.72, 0.40)):
+        write_run(runs, "minc2500/cresnet-msssim-1", top1, seed=seed)
+    for seed, top1 in ((0, 0.75), (1, 0.71), (5, 0.99)):
+        write_run(runs, "minc2500/fa-cresnet-msssim-1", top1, seed=seed)
+    write_run(runs, "minc2500/anchor2-msssim-1", 0.7, seed=9)
+    write_run(runs, "imagenette/fa-cresnet-scratch-msssim-4", 0.9)
+    write_run(runs, "imagenette/cresnet-scratch-msssim-4", 0.8)
+    write_differences(group_runs(find_runs([runs])), NO_STORES, tmp_path)
+    text = (tmp_path / "differences.md").read_text()
+    assert sorted(line for line in text.splitlines() if " − " in line) == [
+        # +5 and -1: mean 2, deviation sqrt(18), t(0.975, 1) = 12.706
+        "| bmshj2018-hyperprior-msssim-1 | FA-cResNet − cResNet | +2.0 | -36.1 to +40.1 | 2 | "
+        "undecided | +2.9 | – | – |",
+        "| demo-hyperprior-msssim-4 | FA-cResNet from scratch − cResNet from scratch | +10.0 | – "
+        "| 1 | – | – | – | – |",
+    ]
+
+
+def predict(folder: Path, store: Store, right: int) -> None:
+    """Write a table of predictions, as `latentset predict` does, so many of which are right."""
+    names, lines = store.header.source.classes, ["id,class,probability"]
+    tests = [row for row in store.samples.to_pylist() if row["split"] == "test"]
+    for k, row in enumerate(tests):
+        wrong = names[(row["label"] + 1) % len(names)]
+        lines.append(f"{row['id']},{names[row['label']] if k < right else wrong},0.5")
+    (folder / "predictions.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_predictions_add_mcnemars_test_and_the_bootstrap(tmp_path: Path) -> None:
+    codec = "demo-hyperprior-msssim-4"
+    store = open_store(made_stores.write_latents(tmp_path / "latents", codec))
+    count = store.samples["split"].to_pylist().count("test")
+    for name, right in (("fa-cresnet", count), ("cresnet", count - 2)):
+        test = {"top1": right / count, "top5": 1.0, "samples": count}
+        runs = tmp_path / "runs"
+        folder = write_run(runs, f"trashnet/{name}-msssim-4", 0, store=store.fingerprint, test=test)
+        predict(folder, store, right)
+    groups, stores = group_runs(find_runs([runs])), Stores(latents=(store,))
+    write_differences(groups, stores, tmp_path)
+    (row,) = read_csv(tmp_path / "differences.csv")
+    assert row["mcnemar_p"] == "0.5"  # two coins
+    assert float(row["bootstrap_low"]) >= 0
+    write_differences(groups, NO_STORES, tmp_path)
+    (row,) = read_csv(tmp_path / "differences.csv")
+    assert row["mcnemar_p"] == ""
+
+    predict(folder, store, count - 3)
+    with pytest.raises(TrainingError, match=r"predictions of the split, .* as in the run's result"):
+        write_differences(groups, stores, tmp_path)
