@@ -95,11 +95,13 @@ def _accept(found: Path, path: Path, name: str, origin: str) -> str:
     """
     from latentset.pipeline.codec.load.codec import Codec
     from latentset.pipeline.codec.load.metagraph import parse_codec_file
+    from latentset.pipeline.codec.load.trial import try_once
 
     recorded = read_record(path)
     try:
         file = parse_codec_file(found.read_bytes(), name)
         if recorded is None and name in PUBLISHED:
+            try_once(found, file.sha256, tensors={}, cache=path.parent)
             Codec(file)
     except CodecError as error:
         raise FetchError(f"{origin} is refused: not a codec that can be used. {error}") from error

@@ -224,6 +224,14 @@ MUTATIONS: list[Callable[[Any, random.Random], None]] = [
 ]
 
 
+def mutated(files: list[Path], seed: int) -> bytes:
+    """The changed metagraph of a seed."""
+    from latentset.pipeline.tensorflow_setup import tf
+
+    data = files[seed % len(files)].read_bytes()
+    return mutate(tf.compat.v1.MetaGraphDef.FromString(data), random.Random(seed))
+
+
 def load(data: bytes) -> str:
     """Load a codec and print it, as ``latentset codec inspect``; return how that ended."""
     from rich.console import Console
@@ -252,13 +260,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, required=True)
     given = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    from latentset.pipeline.tensorflow_setup import tf
-
-    metagraphs = [tf.compat.v1.MetaGraphDef.FromString(path.read_bytes()) for path in given.files]
     for seed in range(given.first, given.first + given.count):
-        rng = random.Random(seed)
-        data = mutate(metagraphs[seed % len(metagraphs)], rng)
         print(f"seed {seed}", flush=True)
+        data = mutated(given.files, seed)
         print(load(data).encode("unicode_escape").decode("ascii"), flush=True)
     sys.stdout.flush()
 

@@ -40,6 +40,7 @@ from latentset.pipeline.codec.load.selfcheck import (
 )
 from latentset.pipeline.codec.load.sender import read_sender
 from latentset.pipeline.codec.load.synthesis import SizeRole, Synthesis, as_pixels
+from latentset.pipeline.codec.load.trial import try_once
 from latentset.pipeline.tensorflow_setup import environment
 
 
@@ -272,7 +273,8 @@ def load_codec(
     """Load a codec from a metagraph file, or by a name that ``latentset codec list`` shows.
 
     ``tensors`` names those to use instead of those found, by their key in ``LATENT_TENSORS``. Two
-    processes of one thread are faster than one of two. The self-check is needed once a file.
+    processes of one thread are faster than one of two. The self-check is needed once a file; with
+    it a file from elsewhere is loaded in another process first, once (``trial``).
 
     CodecNotFoundError if there is no such codec, CodecGraphError if it is no scale hyperprior,
     ForbiddenOpError for an op not allowed, FetchError if the file is not the one fetched first.
@@ -280,4 +282,6 @@ def load_codec(
     path = locate_codec(name_or_path, cache)
     file = read_codec_file(path)
     check_record(path, file.sha256)
+    if self_check:
+        try_once(path, file.sha256, tensors=tensors or {}, cache=cache)
     return Codec(file, tensors=tensors, threads=threads, self_check=self_check)

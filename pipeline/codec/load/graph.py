@@ -169,62 +169,6 @@ def substitute(graph_def: Any, replaced: dict[TensorRef, TensorRef]) -> Any:
     return result
 
 
-_LISTED = -1, 1 << 20
-_SIZES = {
-    ("Conv2DBackpropInput", 0): (1, 55_000),  # a product of four such sizes is below 2**63
-    ("TensorArrayV3", 0): _LISTED,
-    ("TensorArrayWriteV3", 1): _LISTED,
-    ("TensorArrayScatterV3", 1): _LISTED,
-    ("TensorListReserve", 1): _LISTED,
-    ("TensorListResize", 1): _LISTED,
-    ("TensorListSetItem", 1): _LISTED,
-    ("TensorListGetItem", 1): _LISTED,
-    ("TensorListScatterV2", 1): _LISTED,
-    ("TensorListScatterV2", 3): _LISTED,
-}
-"""Bounds of inputs that are sizes or indices: TensorFlow's kernels of these ops end the process
-where one is negative, overflows, or asks for more memory than there is."""
-
-_SCALARS = {
-    ("TensorListReserve", 1),
-    ("TensorListResize", 1),
-    ("TensorListSetItem", 1),
-    ("TensorListGetItem", 1),
-    ("TensorListScatterV2", 3),
-}
-"""Those that end the process where they are no scalar."""
-
-
-def limit_sizes(graph_def: Any) -> Any:
-    """Bound the sizes that ``_SIZES`` names, which a graph may compute from its image."""
-    result = _copy(graph_def)
-    functions = ((function.node_def, ":output:0", ":z:0") for function in result.library.function)
-    for body, of_const, of_bound in ((result.node, "", ""), *functions):
-        bounded = [
-            (node, index, _SIZES[node.op, index])
-            for node in body
-            for index in range(len(node.input))
-            if (node.op, index) in _SIZES
-        ]
-        for node, index, bounds in bounded:
-            sizes = node.input[index]
-            of_frame = [] if of_const else ["^" + TensorRef.parse(sizes).node]  # in a loop
-            steps: list[tuple[str, Any]] = [("Maximum", bounds[0]), ("Minimum", bounds[1])]
-            if (node.op, index) in _SCALARS:
-                steps.insert(0, ("Reshape", []))
-            for op, value in steps:
-                name = f"{node.name}/latentset_{op}_{index}"
-                const = body.add(name=f"{name}/to", op="Const", input=of_frame)
-                const.attr["dtype"].type = tf.int32.as_datatype_enum
-                const.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value, tf.int32))
-                limit = body.add(name=name, op=op, input=[sizes, const.name + of_const])
-                for key in ("T", "Tshape") if op == "Reshape" else ("T",):
-                    limit.attr[key].type = tf.int32.as_datatype_enum
-                sizes = name + (of_bound and (":output:0" if op == "Reshape" else of_bound))
-            node.input[index] = sizes
-    return result
-
-
 def divide_exactly(graph_def: Any) -> Any:
     """Write ``Rsqrt`` and ``Reciprocal`` as divisions, which round alike on every CPU.
 

@@ -14,7 +14,6 @@ from latentset.pipeline.codec.load.graph import (
     TensorRef,
     all_nodes,
     extract,
-    limit_sizes,
     without_control_inputs,
 )
 from latentset.pipeline.codec.load.memory import limited_memory
@@ -85,8 +84,7 @@ class Program:
                 # What waits for the image without taking it waits for this one.
                 replaced = {image: placeholder, "^" + image.partition(":")[0]: placeholder}
             try:
-                bounded = limit_sizes(graph_def)
-                tf.import_graph_def(bounded, replaced, name="", producer_op_list=producer_ops)
+                tf.import_graph_def(graph_def, replaced, name="", producer_op_list=producer_ops)
                 self._inputs = [
                     replaced[name] if name in replaced else graph.get_tensor_by_name(name)
                     for name in inputs

@@ -114,7 +114,9 @@ def test_stores_of_the_other_kind_are_refused(
     pixels: dict[str, Path],
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(RecipeError, match=r"fa-cresnet takes latents \(.*\), the store holds pixels"):
+    with pytest.raises(
+        RecipeError, match=r"fa-cresnet takes latents \(.*\), the store holds pixels"
+    ):
         fit(make_recipe(data__store=str(pixels["decoded"])), tmp_path / "run")
     recipe = anchor("decoded")
     data = recipe.data.model_copy(update={"store": str(mixed_store.location)})
