@@ -111,7 +111,9 @@ def list_samples(count: int) -> pa.Table:
     )
 
 
-def make_up_facts(paths: Sequence[str], root: str) -> "list[FileFacts]":
+def make_up_facts(
+    paths: Sequence[str], root: str, parts: Sequence[Sequence[int] | None] | None = None
+) -> "list[FileFacts]":
     """Stand in for ``read_facts``."""
     from latentset.pipeline.jobs.plan import FileFacts
 

@@ -5,9 +5,10 @@ Each layout is one module; :func:`~latentset.datasets.sources.layouts.open_sourc
 
 from latentset.datasets.sources.layouts import SourceKind, open_source
 from latentset.datasets.sources.root import ImageRoot, open_root, resolve_inside
-from latentset.datasets.sources.source import SOURCE_SCHEMA, Source
+from latentset.datasets.sources.source import PART, SOURCE_SCHEMA, Source
 
 __all__ = [
+    "PART",
     "SOURCE_SCHEMA",
     "ImageRoot",
     "Source",

@@ -31,14 +31,19 @@ from latentset.datasets.sources.tree import EXTENSIONS, Tree, join
 _LOOSE = "images outside of class folders"
 
 
-def open_imagefolder(location: ImageRoot, allow: Collection[str] = ()) -> Source:
+def open_imagefolder(
+    location: ImageRoot, allow: Collection[str] = (), objects: Collection[str] = ()
+) -> Source:
     """List a collection laid out as class folders; ``location`` is ROOT in the module's drawing.
+
+    ``objects`` are the paths of all in object storage.
 
     Raises:
         SourceError: No images, a class folder without one, a link that leaves the root, or
             folders that may or may not be splits, or classes.
     """
-    tree = Tree(resolve_root(location) if isinstance(location, Path) else location)
+    root = resolve_root(location) if isinstance(location, Path) else location
+    tree = Tree(root, None if isinstance(root, Path) else objects)
     classes, samples = list_tree(tree, allow)
     return make_source("imagefolder", tree.root, classes, samples, tree.excluded)
 

@@ -14,6 +14,7 @@ from latentset.datasets.sources.minc2500 import is_minc2500, open_minc2500
 from latentset.datasets.sources.root import ImageRoot, open_root
 from latentset.datasets.sources.source import Source
 from latentset.datasets.sources.tar_shards import (
+    are_tar_shards,
     is_tar_shards,
     open_tar_shards,
     refuse_packed_splits,
@@ -58,8 +59,9 @@ def open_source(
             f"{location} is a store, not a source of images. The images come first: "
             "latentset encode SOURCE STORE"
         )
+    objects = [] if isinstance(location, Path) else list(location.sizes())
     if kind == "auto":
-        kind = find_kind(location)
+        kind = find_kind(location, objects)
     for layout, name, value in (
         ("minc2500", "minc_split", minc_split),
         ("imagenet", "devkit", devkit),
@@ -72,18 +74,18 @@ def open_source(
             )
     if kind == "imagefolder":
         refuse_packed_splits(location)
-        source = open_imagefolder(location, allow)
+        source = open_imagefolder(location, allow, objects)
+    elif kind == "tar":
+        source = open_tar_shards(location, allow, objects)
     elif not isinstance(location, Path):
         raise SourceError(
             f"{location}: the layout {kind} is read from a folder; in object storage only "
-            "imagefolder is (a list on this machine may have --root s3://…)"
+            "imagefolder and tar are (a list on this machine may have --root s3://…)"
         )
     elif kind == "minc2500":
         source = open_minc2500(location, 1 if minc_split is None else minc_split)
     elif kind == "imagenet":
         source = open_imagenet(location, devkit)
-    elif kind == "tar":
-        source = open_tar_shards(location, allow)
     else:
         source = open_list(location, None if root is None else open_root(root))
     if "similar-classes" not in allow:
@@ -129,10 +131,15 @@ def refuse_disjoint_splits(location: ImageRoot, source: Source) -> None:
             )
 
 
-def find_kind(location: ImageRoot) -> Layout:
-    """Find a collection's layout by what its folder holds; SourceError if nothing is there."""
+def find_kind(location: ImageRoot, objects: Collection[str] = ()) -> Layout:
+    """Find a collection's layout by what its folder, or object storage, holds.
+
+    SourceError if nothing is there.
+    """
     if not isinstance(location, Path):
-        return "list" if location.url.lower().endswith(LIST_ENDINGS) else "imagefolder"
+        if location.url.lower().endswith(LIST_ENDINGS):
+            return "list"
+        return "tar" if are_tar_shards(location, objects) else "imagefolder"
     if location.suffix.lower() in LIST_ENDINGS + OTHER_TABLES and not location.is_dir():
         return "list"
     if not location.exists():

@@ -133,7 +133,7 @@ def _check_columns(location: Path, names: list[str]) -> None:
 
 
 def number_labels(
-    location: Path, column: pa.ChunkedArray
+    location: ImageRoot, column: pa.ChunkedArray
 ) -> tuple[tuple[str, ...], pa.ChunkedArray]:
     """The classes of labels, names or numbers as in the module's text, and each label's number."""
     column = pc.if_else(pc.equal(column, ""), None, column)
@@ -201,7 +201,7 @@ def _check_links(location: Path, root: Path, paths: pa.ChunkedArray) -> None:
 
 
 def _refuse_rows(
-    location: Path, wrong: pa.ChunkedArray, column: pa.ChunkedArray, expected: str
+    location: ImageRoot, wrong: pa.ChunkedArray, column: pa.ChunkedArray, expected: str
 ) -> None:
     row = pc.index(wrong, True).as_py()
     if row >= 0:

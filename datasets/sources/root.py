@@ -1,49 +1,18 @@
 """Where the images of a source are: below a folder, or below a prefix in object storage."""
 
 import os
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from latentset.datasets.errors import ImageError, SourceError
-from latentset.datasets.sources.tar_member import TarMember, split_path
-from latentset.datasets.storage.access import reading
+from latentset.datasets.sources.remote_image import RemoteImage
+from latentset.datasets.sources.tar_member import Part, TarMember, split_path
 from latentset.datasets.storage.location import Bucket, Folder, open_location
 
 ImageRoot = Path | Bucket
 
 PACKED = (".gz", ".tgz", ".zip", ".7z", ".rar", ".zst", ".bz2", ".xz")
 """Endings of archives that are not read."""
-
-
-@dataclass(frozen=True)
-class RemoteImage:
-    """An image in object storage.
-
-    What is not there is an ImageError, whose status the samples table records; a service that does
-    not answer is a StoreUnreachableError, which stops a job.
-    """
-
-    bucket: Bucket
-    path: str
-
-    @cached_property
-    def size(self) -> int:
-        """Bytes of the object."""
-        size = self.bucket.size(self.path)
-        if size is None:
-            raise ImageError("no such file", "missing")
-        return size
-
-    def read(self, limit: int | None = None) -> bytes:
-        """Read the object, or its first ``limit`` bytes."""
-        with reading(self.bucket / self.path):
-            try:
-                if limit is None:
-                    return self.bucket.read(self.path)
-                return self.bucket.read_part(self.path, 0, limit)
-            except FileNotFoundError as error:
-                raise ImageError("no such file", "missing") from error
 
 
 ImageFile = Path | RemoteImage | TarMember
@@ -86,11 +55,12 @@ def resolve_root(location: Path) -> Path:
     return location.resolve()
 
 
-def resolve_inside(root: ImageRoot, path: str) -> ImageFile:
+def resolve_inside(root: ImageRoot, path: str, part: Sequence[int] | None = None) -> ImageFile:
     """A sample's file, by its absolute path, object, or member of a tar file; it need not exist.
 
     Links are followed, so call this when the file is about to be opened: what was inside the root
-    when the samples were listed need not be inside now.
+    when the samples were listed need not be inside now. ``part`` is where a member of a tar file
+    lies (``Source.samples``); without it the file is searched.
 
     Raises:
         SourceError: The path is absolute, has "..", or its links end outside the root.
@@ -98,14 +68,17 @@ def resolve_inside(root: ImageRoot, path: str) -> ImageFile:
     relative = PurePosixPath(path)
     if relative.is_absolute() or ".." in relative.parts or "\x00" in path:
         raise SourceError(f"path {path!r} is not below the source's root {root}")
+    known, packed = Part(*part) if part else None, split_path(path)
     if isinstance(root, Bucket):
+        if packed and (known or root.size(packed[0]) is not None):
+            return TarMember(RemoteImage(root, packed[0]), packed[1], known)
         return RemoteImage(root, path)
     base = Path(os.path.realpath(root))
     target = Path(os.path.realpath(base / relative))
     if not target.is_relative_to(base):
         raise SourceError(f"path {path!r} leads by a link out of the source's root {root}")
-    if packed := split_path(path):
+    if packed:
         tar = Path(os.path.realpath(base / packed[0]))
         if tar.is_relative_to(base) and tar.is_file():
-            return TarMember(tar, packed[1])
+            return TarMember(tar, packed[1], known)
     return target

@@ -26,6 +26,9 @@ SOURCE_SCHEMA = pa.schema(
 )
 """Columns of :attr:`Source.samples`."""
 
+PART = pa.field("part", pa.list_(pa.int64(), 3))
+"""One more for members of tar files."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -39,7 +42,8 @@ class Source:
     samples: pa.Table
     """One row a sample, schema ``SOURCE_SCHEMA``: "id", unique and the same wherever the collection
     is (the relative path); "path", relative to the root, with "/"; "label", -1 for none; "split",
-    "train", "val", "test" or "".
+    "train", "val", "test" or "". Of tar files also ``PART``: where the image lies in its file
+    (``tar_member.Part``), null if it is to be searched.
     """
     excluded: Mapping[str, int] = field(default_factory=dict)
     """How many files and folders were skipped, by reason."""
@@ -61,7 +65,7 @@ def make_source(
     *,
     location: Path | None = None,
 ) -> Source:
-    """Make a source of samples in order: columns "path", "label" and "split" of ``SOURCE_SCHEMA``.
+    """Make a source of samples in order: "path", "label", "split" of ``SOURCE_SCHEMA``, ``PART``.
 
     The path becomes the id: each must be unique, as in a folder's listing; see
     :func:`refuse_repetition`. SourceError if there are no samples, or a name that no store may have
@@ -83,6 +87,8 @@ def make_source(
         {name: samples["path" if name == "id" else name] for name in SOURCE_SCHEMA.names},
         schema=SOURCE_SCHEMA,
     )
+    if PART.name in samples.column_names:
+        table = table.append_column(PART, samples[PART.name])
     return Source(kind, root, classes, table, counted)
 
 
@@ -109,7 +115,7 @@ def _check_names(
         )
 
 
-def refuse_repetition(location: Path, paths: pa.ChunkedArray) -> None:
+def refuse_repetition(location: ImageRoot, paths: pa.ChunkedArray) -> None:
     """Refuse samples of which two have the same path, and so the same id."""
     if pc.count_distinct(paths).as_py() != len(paths):
         counts = pc.value_counts(paths.combine_chunks())

@@ -13,22 +13,35 @@ one, of its members. ``KEY.cls`` and ``label`` are numbers from 0 or names, as i
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from latentset.datasets.errors import SourceError
+from latentset.datasets.errors import ImageError, SourceError
 from latentset.datasets.sources.imagefolder import list_tree
 from latentset.datasets.sources.listing import number_labels
 from latentset.datasets.sources.root import ImageRoot, resolve_inside, resolve_root
-from latentset.datasets.sources.source import Source, make_source, refuse_repetition, samples_table
+from latentset.datasets.sources.source import (
+    PART,
+    SOURCE_SCHEMA,
+    Source,
+    make_source,
+    refuse_repetition,
+    samples_table,
+)
 from latentset.datasets.sources.splits import SPLITS, find_split, splits_in
-from latentset.datasets.sources.tar_member import ENDING, index_tar, is_tar
+from latentset.datasets.sources.tar_member import ENDING, Part, TarMember, is_tar, list_tar
 from latentset.datasets.sources.tree import EXTENSIONS, Tree
+from latentset.datasets.storage.location import Bucket
 
 _LABEL_BYTES = 1 << 20
 """Largest ``.cls`` or ``.json`` that is read."""
+
+_THREADS = 8
+"""Tar files in object storage that are read at once."""
 
 
 class _Image(NamedTuple):
@@ -36,6 +49,11 @@ class _Image(NamedTuple):
     key: str
     split: str
     folders: tuple[str, ...]
+    part: Part | None
+
+
+_Listed = tuple[dict[str, Part | None], dict[str, bytes]]
+"""What ``list_tar`` returns."""
 
 
 def is_tar_shards(location: Path) -> bool:
@@ -65,24 +83,42 @@ def refuse_packed_splits(location: ImageRoot) -> None:
                 )
 
 
-def open_tar_shards(location: Path, allow: Collection[str] = ()) -> Source:
+def are_tar_shards(location: Bucket, objects: Collection[str]) -> bool:
+    """The same of a URL, and of the objects below it."""
+    folders = {path.partition("/")[0] for path in objects if "/" in path}
+    folders = {name for name in folders if not name.startswith(".")}
+    shards = _shards_among(objects)
+    here, filled = ({"/" in path for path in shards}, {path.partition("/")[0] for path in shards})
+    return _is_tar_url(location) or (
+        bool(shards)
+        and all(find_split(name) for name in folders)
+        and (False in here or folders <= filled)
+    )
+
+
+def open_tar_shards(
+    location: ImageRoot, allow: Collection[str] = (), objects: Collection[str] = ()
+) -> Source:
     """List the images in tar files; ``location`` is ROOT in the module's drawing, or one file.
+
+    ``objects`` are the paths of all in object storage.
 
     Raises:
         SourceError: A file that is cut off or damaged, a sample with two images, a label that is
             not understood.
     """
-    root = resolve_root(location.parent if is_tar(location) else location)
-    names = [location.name] if is_tar(location) else sorted(_find_shards(root))
-    excluded: Counter[str] = Counter()
-    images: list[_Image] = []
-    labels: dict[str, dict[str, str]] = {".cls": {}, ".json": {}}
+    root, names = _find_shards(location, objects)
     splits = {name: _split_of(name) for name in names}
     if len({bool(split) for split in splits.values()}) > 1:
         bare = next(name for name, split in splits.items() if not split)
         raise SourceError(f"{root}: some tar files are named as splits, but {bare} is not; rename")
-    for name in names:
-        images += _list_shard(root, name, splits[name], labels, excluded)
+    excluded: Counter[str] = Counter()
+    images: list[_Image] = []
+    labels: dict[str, dict[str, str]] = {".cls": {}, ".json": {}}
+    # A thread waits for a service most of the time.
+    with ThreadPoolExecutor(1 if isinstance(root, Path) else _THREADS) as threads:
+        for name, listed in zip(names, threads.map(partial(_list, root), names), strict=True):
+            images += _list_shard(root, name, splits[name], listed, labels, excluded)
     by_key = labels[".cls"] or labels[".json"]
     if by_key:
         _refuse_two_images(root, images)
@@ -96,18 +132,41 @@ def open_tar_shards(location: Path, allow: Collection[str] = ()) -> Source:
     order = sorted(range(len(images)), key=lambda k: (*SPLITS, "").index(images[k].split))
     samples = samples_table([images[k].path for k in order], [numbers[k] for k in order], "")
     refuse_repetition(location, samples["path"])
-    split = samples.schema.field("split")
-    splits_found = pa.array([images[k].split for k in order], split.type)
-    samples = samples.set_column(samples.schema.get_field_index("split"), split, splits_found)
+    splits_found = [images[k].split for k in order]
+    field = SOURCE_SCHEMA.field("split")
+    column = samples.schema.get_field_index("split")
+    samples = samples.set_column(column, field, pa.array(splits_found, field.type))
+    samples = samples.append_column(PART, pa.array([images[k].part for k in order], PART.type))
     return make_source("tar", root, classes, samples, excluded)
 
 
-def _find_shards(root: Path) -> Iterator[str]:
-    for path in root.iterdir():
-        if is_tar(path):
-            yield path.name
-        elif path.is_dir() and find_split(path.name):
-            yield from (f"{path.name}/{inner.name}" for inner in path.iterdir() if is_tar(inner))
+def _find_shards(location: ImageRoot, objects: Collection[str]) -> tuple[ImageRoot, list[str]]:
+    """The root, and the tar files below it by their paths, sorted."""
+    if isinstance(location, Bucket):
+        if _is_tar_url(location):
+            return Bucket(location.url.rpartition("/")[0]), [location.name]
+        return location, sorted(_shards_among(objects))
+    if is_tar(location):
+        return resolve_root(location.parent), [location.name]
+    root = resolve_root(location)
+    names = [path.name for path in root.iterdir() if is_tar(path)]
+    for folder in root.iterdir():
+        if folder.is_dir() and find_split(folder.name):
+            names += [f"{folder.name}/{path.name}" for path in folder.iterdir() if is_tar(path)]
+    return root, sorted(names)
+
+
+def _is_tar_url(location: Bucket) -> bool:
+    return location.name.endswith(ENDING) and location.url.count("/") > 2
+
+
+def _shards_among(objects: Collection[str]) -> list[str]:
+    """Those of the paths that are tar files at the root, or in the folder of a split."""
+    return [
+        path
+        for path in objects
+        if path.endswith(ENDING) and ("/" not in path or find_split(path.rpartition("/")[0]))
+    ]
 
 
 def _split_of(shard: str) -> str:
@@ -118,39 +177,61 @@ def _split_of(shard: str) -> str:
     return found.pop() if len(found) == 1 else ""
 
 
+def _list(root: ImageRoot, shard: str) -> _Listed:
+    """Index one tar file, and read the labels in it."""
+
+    def is_label(name: str, size: int) -> bool:
+        return name.lower().endswith((".cls", ".json")) and size <= _LABEL_BYTES
+
+    tar = resolve_inside(root, shard)
+    if isinstance(tar, TarMember):
+        raise SourceError(f"{root}/{shard}: a tar file in another; unpack that one")
+    try:
+        return list_tar(tar, is_label)
+    except ImageError as error:
+        raise SourceError(f"{tar}: {error}") from error
+
+
 def _list_shard(
-    root: Path, shard: str, split: str, labels: dict[str, dict[str, str]], excluded: Counter[str]
+    root: ImageRoot,
+    shard: str,
+    split: str,
+    listed: _Listed,
+    labels: dict[str, dict[str, str]],
+    excluded: Counter[str],
 ) -> Iterator[_Image]:
     """List the images of one tar file; their labels, by key, are added to ``labels``."""
-    tar = Path(str(resolve_inside(root, shard)))
-    for name, (offset, size) in index_tar(tar).items():
-        parts = PurePosixPath(name).parts
-        if not parts or name.startswith("/") or ".." in parts or "\x00" in name:
+    tar, seen = f"{root}/{shard}", set[int]()
+    parts, texts = listed
+    for name, part in parts.items():
+        folders = PurePosixPath(name).parts
+        if not folders or name.startswith("/") or ".." in folders or "\x00" in name:
             raise SourceError(f"{tar}: member {name!r}: expected a path below the file; pack again")
-        if offset < 0:
+        if part is None:
             excluded["links and devices in tar files"] += 1
             continue
-        base, ending = parts[-1], PurePosixPath(name).suffix.lower()
+        base, ending = folders[-1], PurePosixPath(name).suffix.lower()
         key = f"{shard}/{name.removesuffix(base)}{base.partition('.')[0]}"
-        if any(part.startswith(".") or part == "__MACOSX" for part in parts):
+        if any(folder.startswith(".") or folder == "__MACOSX" for folder in folders):
             excluded["hidden names"] += 1
         elif ending in EXTENSIONS:
-            yield _Image(f"{shard}/{name}", key, split, parts[:-1])
-        elif ending in labels and size <= _LABEL_BYTES:
-            text = _read_label(tar, name, offset, size)
+            # A hard link lies where its target does, under the target's name: it is searched.
+            known = None if part.start in seen else part
+            yield _Image(f"{shard}/{name}", key, split, folders[:-1], known)
+        elif name in texts:
+            text = _read_label(tar, name, texts[name])
             if text is not None:
                 labels[ending][key] = text
         else:
             excluded[f"{ending} files" if ending else "files without ending"] += 1
+        seen.add(part.start)
 
 
-def _read_label(tar: Path, name: str, offset: int, size: int) -> str | None:
+def _read_label(tar: str, name: str, content: bytes) -> str | None:
     """The text of a ``.cls``, or of ``label`` in a ``.json``; None where there is none."""
     is_json = name.lower().endswith(".json")
     try:
-        with tar.open("rb") as file:
-            file.seek(offset)
-            text = file.read(size).decode()
+        text = content.decode()
         found: Any = json.loads(text) if is_json else text.strip()
     except (ValueError, RecursionError) as error:
         raise SourceError(f"{tar}: {name}: no label can be read from it: {error}") from error
@@ -161,7 +242,7 @@ def _read_label(tar: Path, name: str, offset: int, size: int) -> str | None:
     raise SourceError(f"{tar}: {name}: label: expected a number or a name, got {found!r:.100}")
 
 
-def _refuse_two_images(root: Path, images: Sequence[_Image]) -> None:
+def _refuse_two_images(root: ImageRoot, images: Sequence[_Image]) -> None:
     first: dict[str, str] = {}
     for image in images:
         other = first.setdefault(image.key, image.path)
@@ -172,14 +253,14 @@ def _refuse_two_images(root: Path, images: Sequence[_Image]) -> None:
 
 
 def _label_by_folders(
-    root: Path, images: Sequence[_Image], excluded: Counter[str], allow: Collection[str]
+    root: ImageRoot, images: Sequence[_Image], excluded: Counter[str], allow: Collection[str]
 ) -> tuple[list[_Image], tuple[str, ...], list[int]]:
     """Take splits and classes of the folders within the tar files, as those of an imagefolder.
 
     Returns the images that are samples, the classes, and the label of each image.
     """
     paths = ["/".join(filter(None, (i.split, *i.folders, Path(i.path).name))) for i in images]
-    tree = Tree(root, paths)
+    tree = Tree(root, paths, is_packed=True)
     classes, samples = list_tree(tree, allow)
     excluded.update(tree.excluded)
     columns = (samples[name].to_pylist() for name in ("path", "label", "split"))

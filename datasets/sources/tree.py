@@ -19,17 +19,17 @@ class Tree:
     """Folders and images below a root; paths are relative to it.
 
     Files are not opened: the directory itself tells what is a link. Names that begin with a dot are
-    skipped. A prefix in object storage is listed once, whole; ``paths`` stand for what is there.
+    skipped. ``paths`` stand for what is there: a listing of object storage, or of tar files.
     """
 
-    def __init__(self, root: ImageRoot, paths: Iterable[str] | None = None) -> None:
+    def __init__(
+        self, root: ImageRoot, paths: Iterable[str] | None = None, *, is_packed: bool = False
+    ) -> None:
         self.root = root
-        self.is_packed = paths is not None
+        self.is_packed = is_packed
         """Whether folders are within tar files."""
         self.excluded: Counter[str] = Counter()
         """How many names were skipped, by reason."""
-        if paths is None and not isinstance(root, Path):
-            paths = root.sizes()
         self._objects = None if paths is None else group_names(paths)
         self._scanned: dict[str, tuple[list[str], list[str]]] = {}
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 from latentset.datasets.errors import (
     LatentSetError,
@@ -69,16 +69,19 @@ class Bucket:
             content: bytes = self._service().cat_file(target)
         return content
 
-    def stream(self, path: str) -> Iterator[bytes]:
+    @contextmanager
+    def open(self, path: str) -> Iterator[IO[bytes]]:
+        """Open an object to be read forwards, in requests of 8 MiB."""
         target = f"{self.url}/{path}"
-        with _as_os_errors(target):
-            file = self._service().open(target, "rb", block_size=_BLOCK_BYTES)
-        with file:
-            while True:
-                with _as_os_errors(target):
-                    piece: bytes = file.read(_BLOCK_BYTES)
-                if not piece:
-                    return
+        with (
+            _as_os_errors(target),
+            self._service().open(target, "rb", block_size=_BLOCK_BYTES) as file,
+        ):
+            yield file
+
+    def stream(self, path: str) -> Iterator[bytes]:
+        with self.open(path) as file:
+            while piece := file.read(_BLOCK_BYTES):
                 yield piece
 
     def read_part(self, path: str, first: int, size: int) -> bytes:

@@ -242,8 +242,7 @@ def _plan(
     found = {target.store: find_plan(target.job, options.view.say) for target in targets}
     facts: list[FileFacts] = []
     if None in found.values():
-        paths = source.samples["path"].to_pylist()
-        facts = read_headers(workers(), source.root, paths, options.resize, options.view)
+        facts = read_headers(workers(), source.root, source.samples, options.resize, options.view)
         check_leases(leases)
     plans = [found[t.store] or make_plan(t.job, source, t.settings, facts, form) for t in targets]
     if facts and (text := describe_enlarged(plans[0])):

@@ -159,7 +159,7 @@ def _decode(batch: list[Sample], root: ImageRoot, rule: ResizeRule) -> list[Samp
     for sample in batch:
         plan = sample.plan
         try:
-            content = read_bytes(resolve_inside(root, plan.path))
+            content = read_bytes(resolve_inside(root, plan.path, plan.part))
             sample.source_bytes, sample.source_sha256 = len(content), sha256_of(content)
             if plan.status != OK:
                 sample.fail(plan.status, plan.reason)

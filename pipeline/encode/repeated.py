@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from latentset.datasets.errors import ImageError, SourceError
-from latentset.datasets.sources import Source, resolve_inside
+from latentset.datasets.sources import PART, Source, resolve_inside
 from latentset.datasets.sources.images import read_bytes
 from latentset.datasets.store.digests import sha256_of
 from latentset.datasets.store.samples import OK
@@ -26,7 +26,8 @@ def describe_repeated(source: Source, table: pa.Table) -> dict[str, str]:
     """
     if not isinstance(source.root, Path):
         return {}
-    images = table.filter(pc.equal(table["status"], OK))
+    columns = [name for name in table.column_names if name != PART.name]  # lists cannot be joined
+    images = table.select(columns).filter(pc.equal(table["status"], OK))
     counted = images.group_by(list(_ALIKE)).aggregate(
         [("split", "count_distinct"), ("label", "count_distinct")]
     )

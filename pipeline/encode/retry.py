@@ -98,9 +98,9 @@ def retry_failed(
             f"{target.store} is of format {store.header.format_version}, and only stores of format "
             f"{current} are changed: make one of it first (latentset convert STORE NEW)"
         )
-    retry, paths = target.job / "retry", source.samples["path"].take(failed).to_pylist()
+    retry, tried = target.job / "retry", source.samples.take(failed)
     rule = ResizeRule.parse(target.settings.resize)
-    facts = read_headers(workers(), source.root, paths, rule, view)
+    facts = read_headers(workers(), source.root, tried, rule, view)
     check_leases(leases)
     plan = _plan(store, target.settings, retry, source, failed, facts)
     staged = retry / "objects"

@@ -37,7 +37,7 @@ from latentset.datasets.errors import (
     StoreUnreachableError,
     describe_invalid,
 )
-from latentset.datasets.sources import Source, open_root, resolve_inside
+from latentset.datasets.sources import PART, Source, open_root, resolve_inside
 from latentset.datasets.sources.images import read_size
 from latentset.datasets.sources.resize import ResizeRule
 from latentset.datasets.storage.location import Folder, Location, read_if_there
@@ -87,16 +87,20 @@ class PlannedSample:
     source_bytes: int
     status: str
     reason: str
+    part: list[int] | None = None
+    """Of a member of a tar file, where it lies (``Source.samples``)."""
 
 
 _INT64 = ("first_row", "z_first_row", "source_bytes")
 
+_TYPES = {"part": PART.type} | dict.fromkeys(_INT64, pa.int64())
+
 PLAN_SCHEMA = pa.schema(
-    (f.name, pa.string() if f.type is str else pa.int64() if f.name in _INT64 else pa.int32())
+    (f.name, pa.string() if f.type is str else _TYPES.get(f.name, pa.int32()))
     for f in fields(PlannedSample)
 )
 
-_ROWS = ("latent_height", "latent_width", "first_row", "z_first_row")
+_ROWS = ["latent_height", "latent_width", "first_row", "z_first_row"]
 
 _MEASURED = (
     *("height", "width", "encoded_height", "encoded_width", "latent_height", "latent_width"),
@@ -115,14 +119,19 @@ class FileFacts:
     reason: str = ""
 
 
-def read_facts(paths: Sequence[str], root: str) -> list[FileFacts]:
-    """Read the headers of images below ``root``; a task of its own where there are many."""
+def read_facts(
+    paths: Sequence[str], root: str, parts: Sequence[Sequence[int] | None] | None = None
+) -> list[FileFacts]:
+    """Read the headers of images below ``root``; a task of its own where there are many.
+
+    ``parts`` are those of ``Source.samples``.
+    """
     base = open_root(root)
 
-    def read(path: str) -> FileFacts:
+    def read(path: str, part: Sequence[int] | None) -> FileFacts:
         size = 0
         try:
-            file = resolve_inside(base, path)
+            file = resolve_inside(base, path, part)
             if not isinstance(file, Path):
                 size = file.size
             elif file.is_file():
@@ -139,10 +148,11 @@ def read_facts(paths: Sequence[str], root: str) -> list[FileFacts]:
         return FileFacts(height, width, size)
 
     started, busy = time.monotonic(), time.thread_time()
-    facts = [read(path) for path in paths[:TRIED]]
+    parts = parts or [None] * len(paths)
+    facts = list(map(read, paths[:TRIED], parts[:TRIED]))
     waits = time.monotonic() - started > 2 * (time.thread_time() - busy)
     with ThreadPoolExecutor(HEADER_THREADS if waits else 1) as threads:
-        return facts + list(threads.map(read, paths[TRIED:]))
+        return facts + list(threads.map(read, paths[TRIED:], parts[TRIED:]))
 
 
 def limit_enlarged(fact: FileFacts, rule: ResizeRule) -> FileFacts:
@@ -207,8 +217,9 @@ class Plan:
 
     def same_images(self, other: "Plan") -> bool:
         """Whether another codec's plan has the same images in the same shards."""
-        columns = [name for name in PLAN_SCHEMA.names if name not in _ROWS]
-        return self is other or self.table().select(columns) == other.table().select(columns)
+        return self is other or self.table().drop_columns(_ROWS) == other.table().drop_columns(
+            _ROWS
+        )
 
     def table(self) -> pa.Table:
         """Read all rows, in the order of the source."""
@@ -315,7 +326,8 @@ def write_plan(
     first_shard: int = 0,
 ) -> Plan:
     """Write a plan of a source's samples, their measured columns and their rows."""
-    given = {name: source.samples.column(name) for name in source.samples.column_names}
+    given = {"part": pa.nulls(source.samples.num_rows, PART.type)}
+    given |= {name: source.samples.column(name) for name in source.samples.column_names}
     placement = {name: getattr(placed, name) for name in ("first_row", "z_first_row", "shard")}
     table = pa.table({**columns, **placement, **given}, schema=PLAN_SCHEMA)
     sink = io.BytesIO()

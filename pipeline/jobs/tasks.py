@@ -8,7 +8,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from latentset.datasets.sources import ImageRoot
+import pyarrow as pa
+
+from latentset.datasets.sources import PART, ImageRoot
 from latentset.datasets.sources.resize import ResizeRule
 from latentset.datasets.store import Store, open_store
 from latentset.datasets.store.header import CodecInfo
@@ -79,22 +81,26 @@ def load_codecs(
 def read_headers(
     workers: Workers,
     root: ImageRoot,
-    paths: Sequence[str],
+    samples: pa.Table,
     rule: ResizeRule,
     view: ProgressView,
 ) -> list[FileFacts]:
-    """Read the headers of images that ``rule`` will resize, in the order of ``paths``."""
-    firsts = range(0, len(paths), HEADERS_A_TASK)
-    parts = [list(paths[first : first + HEADERS_A_TASK]) for first in firsts]
+    """Read the headers of images that ``rule`` will resize, in the order of ``Source.samples``."""
+    total = samples.num_rows
+    pieces = [samples.slice(k, HEADERS_A_TASK) for k in range(0, total, HEADERS_A_TASK)]
+    paths = [piece["path"].to_pylist() for piece in pieces]
+    packed = PART.name in samples.column_names
+    parts = [piece[PART.name].to_pylist() if packed else None for piece in pieces]
+    roots = [str(root)] * len(pieces)
     read: dict[int, list[FileFacts]] = {}
     done = 0
-    view.begin("planning", len(paths))
+    view.begin("planning", total)
     try:
-        with closing(workers.map(read_facts, parts, root=str(root))) as results:
+        with closing(workers.map(read_facts, paths, roots, parts)) as results:
             for index, facts in results:
                 read[index] = facts
                 done += len(facts)
-                view.update(done, len(paths))
+                view.update(done, total)
     finally:
         view.end()
     return [limit_enlarged(fact, rule) for index in sorted(read) for fact in read[index]]

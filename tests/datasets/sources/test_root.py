@@ -13,7 +13,7 @@ from latentset.datasets.errors import ImageError, SourceError, StoreUnreachableE
 from latentset.datasets.sources import open_root, open_source, resolve_inside
 from latentset.datasets.sources.images import decode_image, read_bytes, read_size
 from latentset.datasets.sources.listing import check_root
-from latentset.datasets.sources.root import RemoteImage
+from latentset.datasets.sources.remote_image import RemoteImage
 from latentset.datasets.storage.location import Bucket
 from tests.makers.plant import Plant
 

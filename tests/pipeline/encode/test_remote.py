@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -123,6 +124,29 @@ def test_images_in_object_storage_give_the_same_store(
     assert content(tmp_path / "far") == content(tmp_path / "near")
     bucket.write("b/003.png", (mixed.folder / "a/000.png").read_bytes())
     result = run(far, tmp_path / "far", retry_failed=True)
+    assert result.retried is not None
+    assert result.retried.repaired == 1
+
+
+def test_tar_files_in_object_storage_give_the_same_store(
+    run: Run, mixed: Source, content: Content, s3: str, tmp_path: Path
+) -> None:
+    def pack() -> None:
+        with tarfile.open(tmp_path / "packed/0.tar", "w") as tar:
+            tar.add(mixed.folder, "")
+        open_location(f"{s3}/packed").write("0.tar", (tmp_path / "packed/0.tar").read_bytes())
+
+    (tmp_path / "packed").mkdir()
+    sound = (mixed.folder / "b/003.png").read_bytes()
+    (mixed.folder / "b/003.png").write_bytes(b"<html>no image</html>")
+    pack()
+    run(open_source(tmp_path / "packed"), tmp_path / "near")
+    far = run(open_source(f"{s3}/packed"), tmp_path / "far").store
+    assert content(tmp_path / "far") == content(tmp_path / "near")
+    assert far.samples["status"].to_pylist().count("ok") == 39
+    (mixed.folder / "b/003.png").write_bytes(sound)
+    pack()
+    result = run(open_source(f"{s3}/packed"), tmp_path / "far", retry_failed=True)
     assert result.retried is not None
     assert result.retried.repaired == 1
 
