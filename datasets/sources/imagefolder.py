@@ -28,7 +28,7 @@ from latentset.datasets.sources.source import Source, make_source, samples_table
 from latentset.datasets.sources.splits import SPLITS, find_split, splits_in
 from latentset.datasets.sources.tree import EXTENSIONS, Tree, join
 
-_LOOSE = "images outside of class folders"
+LOOSE = "images outside of class folders"
 
 
 def open_imagefolder(
@@ -53,7 +53,7 @@ def list_tree(tree: Tree, allow: Collection[str]) -> tuple[tuple[str, ...], pa.T
     base = unwrap(tree, "")
     splits = {} if "split-names" in allow else find_split_folders(tree, base)
     if splits:
-        tree.excluded[_LOOSE] += len(tree.images(base))
+        tree.excluded[LOOSE] += len(tree.images(base))
     splits = {split: unwrap(tree, folder, in_split=True) for split, folder in splits.items()}
     splits = splits or {"": base}
     classes = tuple(sorted({name for folder in splits.values() for name in tree.folders(folder)}))
@@ -179,7 +179,7 @@ def list_split(tree: Tree, folder: str, split: str, classes: Sequence[str]) -> I
     if not present:
         yield samples_table([join(folder, name) for name in loose], -1, split)
     else:
-        tree.excluded[_LOOSE] += len(loose)
+        tree.excluded[LOOSE] += len(loose)
     empty, numbers = [], {name: k for k, name in enumerate(classes)}
     for name in present:
         paths = tree.images_below(join(folder, name))

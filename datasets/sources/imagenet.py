@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from latentset.datasets.errors import SourceError
 from latentset.datasets.sources.devkit import WNID, read_ground_truth
-from latentset.datasets.sources.imagefolder import list_split
+from latentset.datasets.sources.imagefolder import LOOSE, list_split
 from latentset.datasets.sources.root import resolve_root
 from latentset.datasets.sources.source import Source, make_source, samples_table
 from latentset.datasets.sources.tree import Tree
@@ -83,6 +83,8 @@ def open_imagenet(location: Path, devkit: Path | None = None) -> Source:
             tables.append(_list_flat(tree, truth, classes))
         else:
             tables += list_split(tree, split, split, classes)
+    others = [name for name in tree.folders("") if name not in splits and tree.has_images(name)]
+    tree.excluded.update({LOOSE: len(tree.images("")), **{f"folder {name}": 1 for name in others}})
     return make_source("imagenet", root, classes, pa.concat_tables(tables), tree.excluded)
 
 
