@@ -12,6 +12,7 @@ listed. Labels are those of torchvision's ``ImageNet`` and of every published mo
 the WNID among the sorted WNIDs, not the devkit's class number.
 """
 
+import os
 import re
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from latentset.datasets.sources.devkit import WNID, read_ground_truth
 from latentset.datasets.sources.imagefolder import LOOSE, list_split
 from latentset.datasets.sources.root import resolve_root
 from latentset.datasets.sources.source import Source, make_source, samples_table
-from latentset.datasets.sources.tree import Tree
+from latentset.datasets.sources.tree import EXTENSIONS, Tree
 
 _FLAT_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG", re.ASCII)
 DEVKIT_NAMES = ("ILSVRC2012_devkit_t12", "ILSVRC2012_devkit_t12.tar.gz")
@@ -83,8 +84,13 @@ def open_imagenet(location: Path, devkit: Path | None = None) -> Source:
             tables.append(_list_flat(tree, truth, classes))
         else:
             tables += list_split(tree, split, split, classes)
-    others = [name for name in tree.folders("") if name not in splits and tree.has_images(name)]
-    tree.excluded.update({LOOSE: len(tree.images("")), **{f"folder {name}": 1 for name in others}})
+    with os.scandir(root) as entries:  # what is only counted is neither followed nor refused
+        beside = [entry for entry in entries if entry.name not in (*splits, *DEVKIT_NAMES)]
+    for entry in beside:
+        if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+            tree.excluded[f"folder {entry.name}"] += 1
+        elif entry.name.lower().endswith(EXTENSIONS):
+            tree.excluded[LOOSE] += 1
     return make_source("imagenet", root, classes, pa.concat_tables(tables), tree.excluded)
 
 

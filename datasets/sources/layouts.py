@@ -73,7 +73,7 @@ def open_source(
                 f" is {kind}; drop the option, or name the layout"
             )
     if kind == "imagefolder":
-        refuse_packed_splits(location)
+        refuse_packed_splits(location, objects)
         source = open_imagefolder(location, allow, objects)
     elif kind == "tar":
         source = open_tar_shards(location, allow, objects)

@@ -51,6 +51,10 @@ class RemoteImage:
                 return self.bucket.read_part(self.path, first, size)
             except FileNotFoundError as error:
                 raise ImageError("no such file", "missing") from error
+            except OSError as error:
+                if first and first >= (self.bucket.size(self.path) or 0):
+                    raise ImageError(f"{self.name} is shorter than it was", "changed") from error
+                raise
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from latentset.datasets.errors import ImageError, SourceError
 from latentset.datasets.sources.remote_image import RemoteImage
-from latentset.datasets.sources.tar_member import Part, TarMember, split_path
+from latentset.datasets.sources.tar_member import TarMember, TarPart, split_path
 from latentset.datasets.storage.location import Bucket, Folder, open_location
 
 ImageRoot = Path | Bucket
@@ -68,7 +68,7 @@ def resolve_inside(root: ImageRoot, path: str, part: Sequence[int] | None = None
     relative = PurePosixPath(path)
     if relative.is_absolute() or ".." in relative.parts or "\x00" in path:
         raise SourceError(f"path {path!r} is not below the source's root {root}")
-    known, packed = Part(*part) if part else None, split_path(path)
+    known, packed = TarPart(*part) if part else None, split_path(path)
     if isinstance(root, Bucket):
         if packed and (known or root.size(packed[0]) is not None):
             return TarMember(RemoteImage(root, packed[0]), packed[1], known)

@@ -43,7 +43,7 @@ class Source:
     """One row a sample, schema ``SOURCE_SCHEMA``: "id", unique and the same wherever the collection
     is (the relative path); "path", relative to the root, with "/"; "label", -1 for none; "split",
     "train", "val", "test" or "". Of tar files also ``PART``: where the image lies in its file
-    (``tar_member.Part``), null if it is to be searched.
+    (``tar_member.TarPart``), null if it is to be searched.
     """
     excluded: Mapping[str, int] = field(default_factory=dict)
     """How many files and folders were skipped, by reason."""

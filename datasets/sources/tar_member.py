@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import IO, NamedTuple
 
 from latentset.datasets.errors import ImageError, SourceError
 from latentset.datasets.sources.remote_image import RemoteImage
+from latentset.datasets.storage.threads import check_stop
 
 ENDING = ".tar"
 """Of tar files that are read: compressed ones have no offsets."""
@@ -20,7 +22,7 @@ Tar = Path | RemoteImage
 _BLOCK = 512
 
 
-class Part(NamedTuple):
+class TarPart(NamedTuple):
     """Where a member lies in its tar file: bytes from ``start``, of which the first are headers."""
 
     start: int
@@ -39,11 +41,11 @@ class TarMember:
 
     tar: Tar
     name: str
-    known: Part | None = None
+    known: TarPart | None = None
     """Where it lies; None if the tar file is to be searched."""
 
     @cached_property
-    def _part(self) -> Part:
+    def _part(self) -> TarPart:
         try:
             part = self.known or index_tar(self.tar)[self.name]
         except KeyError as error:
@@ -65,74 +67,93 @@ class TarMember:
         if limit is not None:
             end = min(end, data + limit)
         content = _read_part(self.tar, start, end - start)
-        headers = io.BytesIO(content[: data - start])
-        if self.known is not None:
-            try:
-                with tarfile.open(fileobj=headers, mode="r:") as tar:
-                    found = tar.next()
-            except tarfile.TarError:
-                found = None
-            if found is None or _name(found) != self.name or found.size != self.size:
-                raise ImageError(f"{self.tar.name} has changed since it was listed", "changed")
+        if self.known is not None and not self._begins(content[: data - start]):
+            raise ImageError(f"{self.tar.name} has changed since it was listed", "changed")
+        if len(content) < end - start:
+            raise ImageError(f"{self.tar.name} is cut off", "truncated")
         return content[data - start :]
 
+    def _begins(self, headers: bytes) -> bool:
+        """Whether these are the headers of this member."""
+        try:
+            with tarfile.open(fileobj=io.BytesIO(headers), mode="r:") as tar:
+                found = tar.next()
+        except tarfile.TarError:
+            return False
+        return found is not None and (_name(found), found.size) == (self.name, self.size)
 
-def index_tar(tar: Tar) -> dict[str, Part | None]:
-    """Where each file in a tar file lies, in its order; of one name the last.
 
-    A hard link is what it links to. None stands for what is no file: a link, a device.
+class Listing(NamedTuple):
+    """What is in a tar file."""
+
+    parts: dict[str, TarPart | None]
+    """Where each file lies, in the file's order; of one name the last. A hard link lies where its
+    target does. None stands for what is no file: a link, a device."""
+    linked: set[str]
+    """Names that are hard links."""
+    contents: dict[str, bytes]
+    """Of the files that were wanted."""
+
+
+_indexing = threading.Lock()
+
+
+def index_tar(tar: Tar) -> dict[str, TarPart | None]:
+    """``Listing.parts`` of a tar file, which is kept; raises as ``list_tar`` does."""
+    if isinstance(tar, Path):
+        found = tar.stat()
+        version = f"{found.st_mtime_ns} {found.st_size}"
+    else:
+        version = tar.bucket.version(tar.path)
+    with _indexing:  # once, for all threads
+        return _index(tar, version)
+
+
+@lru_cache(maxsize=16)
+def _index(tar: Tar, version: str) -> dict[str, TarPart | None]:
+    return list_tar(tar).parts
+
+
+def list_tar(tar: Tar, wanted: Callable[[str, int], bool] = lambda name, size: False) -> Listing:
+    """List a tar file in one pass, and read the files that ``wanted(name, size)`` picks.
 
     Raises:
         SourceError: No tar file, or one that is cut off or damaged, where tarfile would stop
             without a word.
-        OSError: It cannot be opened.
         ImageError: There is none in object storage.
         StoreUnreachableError: Object storage does not answer.
     """
-    if isinstance(tar, Path):
-        found = tar.stat()
-        return _index(tar, found.st_mtime_ns, found.st_size)
-    return _index(tar, 0, tar.size)
-
-
-@lru_cache(maxsize=16)
-def _index(tar: Tar, changed_ns: int, length: int) -> dict[str, Part | None]:
-    return list_tar(tar)[0]
-
-
-def list_tar(
-    tar: Tar, wanted: Callable[[str, int], bool] = lambda name, size: False
-) -> tuple[dict[str, Part | None], dict[str, bytes]]:
-    """Index a tar file in one pass, and read the members that ``wanted(name, size)`` picks.
-
-    Raises as ``index_tar`` does.
-    """
-    parts: dict[str, Part | None] = {}
-    contents: dict[str, bytes] = {}
+    found = Listing({}, set(), {})
     with _opened(tar) as (file, length):
         try:
             end = 0
-            for member in tarfile.open(fileobj=file, mode="r:"):  # noqa: SIM115 - holds nothing
+            archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 - holds nothing
+            for member in archive:
+                check_stop()
                 end = member.offset_data + (member.size if member.isreg() else 0)
+                if member.issparse():
+                    end = archive.offset  # its size is that of the unpacked file
                 if end > length:
                     raise SourceError(f"{tar}: cut off within {member.name!r}; fetch it again")
                 name, part = _name(member), None
+                found.linked.discard(name)
                 if member.isreg() and not member.issparse():
-                    part = Part(member.offset, member.offset_data, end)
-                    if wanted(name, part.size):
-                        file.seek(part.data)
-                        contents[name] = file.read(part.size)
+                    part = TarPart(member.offset, member.offset_data, end)
                 elif member.islnk():
-                    part = parts.get(member.linkname.removeprefix("./"))
+                    part = found.parts.get(member.linkname.removeprefix("./"))
+                    found.linked.add(name)
+                if part is not None and wanted(name, part.size):
+                    file.seek(part.data)
+                    found.contents[name] = file.read(part.size)
                 if not member.isdir():
-                    parts[name] = part
+                    found.parts[name] = part
             end = -(-end // _BLOCK) * _BLOCK
             file.seek(end)
             if any(file.read(_BLOCK)):
                 raise SourceError(f"{tar}: damaged at byte {end:,}; fetch it again")
         except tarfile.TarError as error:
             raise SourceError(f"{tar}: cannot be read as a tar file: {error}") from error
-    return parts, contents
+    return found
 
 
 @contextmanager
@@ -169,5 +190,5 @@ def split_path(path: str) -> tuple[str, str] | None:
 
 
 def is_tar(path: Path) -> bool:
-    """Whether there is a file of that ending."""
-    return path.name.endswith(ENDING) and path.is_file()
+    """Whether there is a file of that ending, not hidden."""
+    return path.name.endswith(ENDING) and path.name[0] != "." and path.is_file()

@@ -13,7 +13,6 @@ one, of its members. ``KEY.cls`` and ``label`` are numbers from 0 or names, as i
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -33,9 +32,17 @@ from latentset.datasets.sources.source import (
     samples_table,
 )
 from latentset.datasets.sources.splits import SPLITS, find_split, splits_in
-from latentset.datasets.sources.tar_member import ENDING, Part, TarMember, is_tar, list_tar
+from latentset.datasets.sources.tar_member import (
+    ENDING,
+    Listing,
+    TarMember,
+    TarPart,
+    is_tar,
+    list_tar,
+)
 from latentset.datasets.sources.tree import EXTENSIONS, Tree
 from latentset.datasets.storage.location import Bucket
+from latentset.datasets.storage.threads import stoppable_threads
 
 _LABEL_BYTES = 1 << 20
 """Largest ``.cls`` or ``.json`` that is read."""
@@ -49,11 +56,7 @@ class _Image(NamedTuple):
     key: str
     split: str
     folders: tuple[str, ...]
-    part: Part | None
-
-
-_Listed = tuple[dict[str, Part | None], dict[str, bytes]]
-"""What ``list_tar`` returns."""
+    part: TarPart | None
 
 
 def is_tar_shards(location: Path) -> bool:
@@ -72,15 +75,17 @@ def is_tar_shards(location: Path) -> bool:
         return False  # what reads it says why
 
 
-def refuse_packed_splits(location: ImageRoot) -> None:
+def refuse_packed_splits(location: ImageRoot, objects: Collection[str] = ()) -> None:
     """Refuse tar files in the folder of a split beside splits of images: they would not be read."""
+    packed = [path.partition("/")[0] for path in _shards_among(objects) if "/" in path]
     if isinstance(location, Path) and location.is_dir():
-        for folder in sorted(location.iterdir()):
-            if folder.is_dir() and find_split(folder.name) and any(map(is_tar, folder.iterdir())):
-                raise SourceError(
-                    f"{folder} holds tar files, but {location} is no set of tar files alone: pack "
-                    "all splits or none"
-                )
+        folders = [path for path in location.iterdir() if path.is_dir() and find_split(path.name)]
+        packed = [folder.name for folder in folders if any(map(is_tar, folder.iterdir()))]
+    if packed:
+        raise SourceError(
+            f"{location / min(packed)} holds tar files, but {location} is no set of tar files "
+            "alone: pack all splits or none"
+        )
 
 
 def are_tar_shards(location: Bucket, objects: Collection[str]) -> bool:
@@ -116,7 +121,8 @@ def open_tar_shards(
     images: list[_Image] = []
     labels: dict[str, dict[str, str]] = {".cls": {}, ".json": {}}
     # A thread waits for a service most of the time.
-    with ThreadPoolExecutor(1 if isinstance(root, Path) else _THREADS) as threads:
+    count = 1 if isinstance(root, Path) else _THREADS
+    with stoppable_threads(count, "list", defer_ctrl_c=True) as threads:
         for name, listed in zip(names, threads.map(partial(_list, root), names), strict=True):
             images += _list_shard(root, name, splits[name], listed, labels, excluded)
     by_key = labels[".cls"] or labels[".json"]
@@ -165,7 +171,9 @@ def _shards_among(objects: Collection[str]) -> list[str]:
     return [
         path
         for path in objects
-        if path.endswith(ENDING) and ("/" not in path or find_split(path.rpartition("/")[0]))
+        if path.endswith(ENDING)
+        and not path.rpartition("/")[2].startswith(".")
+        and ("/" not in path or find_split(path.rpartition("/")[0]))
     ]
 
 
@@ -177,7 +185,7 @@ def _split_of(shard: str) -> str:
     return found.pop() if len(found) == 1 else ""
 
 
-def _list(root: ImageRoot, shard: str) -> _Listed:
+def _list(root: ImageRoot, shard: str) -> Listing:
     """Index one tar file, and read the labels in it."""
 
     def is_label(name: str, size: int) -> bool:
@@ -196,14 +204,13 @@ def _list_shard(
     root: ImageRoot,
     shard: str,
     split: str,
-    listed: _Listed,
+    listed: Listing,
     labels: dict[str, dict[str, str]],
     excluded: Counter[str],
 ) -> Iterator[_Image]:
     """List the images of one tar file; their labels, by key, are added to ``labels``."""
-    tar, seen = f"{root}/{shard}", set[int]()
-    parts, texts = listed
-    for name, part in parts.items():
+    tar = f"{root}/{shard}"
+    for name, part in listed.parts.items():
         folders = PurePosixPath(name).parts
         if not folders or name.startswith("/") or ".." in folders or "\x00" in name:
             raise SourceError(f"{tar}: member {name!r}: expected a path below the file; pack again")
@@ -215,16 +222,15 @@ def _list_shard(
         if any(folder.startswith(".") or folder == "__MACOSX" for folder in folders):
             excluded["hidden names"] += 1
         elif ending in EXTENSIONS:
-            # A hard link lies where its target does, under the target's name: it is searched.
-            known = None if part.start in seen else part
+            # A hard link lies under its target's name: it is searched.
+            known = None if name in listed.linked else part
             yield _Image(f"{shard}/{name}", key, split, folders[:-1], known)
-        elif name in texts:
-            text = _read_label(tar, name, texts[name])
+        elif name in listed.contents:
+            text = _read_label(tar, name, listed.contents[name])
             if text is not None:
                 labels[ending][key] = text
         else:
             excluded[f"{ending} files" if ending else "files without ending"] += 1
-        seen.add(part.start)
 
 
 def _read_label(tar: str, name: str, content: bytes) -> str | None:

@@ -123,9 +123,17 @@ class Bucket:
     def size(self, path: str) -> int | None:
         target = f"{self.url}/{path}"
         with reading(target), suppress(FileNotFoundError), _as_os_errors(target):
-            found: int = self._service().info(target)["size"]
-            return found
+            found = self._service().info(target)
+            return int(found["size"]) if found["type"] == "file" else None  # or a prefix
         return None
+
+    def version(self, path: str) -> str:
+        """What differs when an object is replaced; empty without an object."""
+        target = f"{self.url}/{path}"
+        with reading(target), suppress(FileNotFoundError), _as_os_errors(target):
+            found = self._service().info(target)
+            return str([found.get(key) for key in ("ETag", "etag", "generation", "size")])
+        return ""
 
     def sizes(self) -> dict[str, int]:
         service = self._service()

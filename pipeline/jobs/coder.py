@@ -15,6 +15,7 @@ from latentset.datasets.store.digests import sha256_of
 from latentset.datasets.store.header import CodecInfo, Header
 from latentset.datasets.store.scales import number_scales
 from latentset.pipeline.codec.catalogue import SUFFIX, locate_codec
+from latentset.pipeline.codec.load.trial import try_once
 from latentset.pipeline.cpu_isa import CpuIsa, fix_cpu_isa
 from latentset.pipeline.jobs.settings import Software, software_of
 
@@ -53,6 +54,8 @@ class Engine:
     """Gives a codec's name and SHA-256 without loading it; CodecNotFoundError if there is none."""
     fix_cpu_isa: Callable[[str], None] | None = None
     """Chooses the vector instructions; called before ``load`` and ``environment``."""
+    try_first: Callable[[str], None] | None = None
+    """Loads a codec in a process of its own; called before workers load it."""
 
 
 def _load_with_tensorflow(codec: str, /, *, self_check: bool) -> Coder:
@@ -72,7 +75,14 @@ def _identify_file(codec: str) -> tuple[str, str]:
     return path.name.removesuffix(SUFFIX), sha256_of(path.read_bytes())
 
 
-TENSORFLOW = Engine(_load_with_tensorflow, _tensorflow_environment, _identify_file, fix_cpu_isa)
+def _try_file(codec: str) -> None:
+    path = locate_codec(codec)
+    try_once(path, sha256_of(path.read_bytes()), tensors={})
+
+
+TENSORFLOW = Engine(
+    _load_with_tensorflow, _tensorflow_environment, _identify_file, fix_cpu_isa, _try_file
+)
 """The engine of real jobs. TensorFlow is imported when it is first used."""
 
 NO_CODEC = "none"

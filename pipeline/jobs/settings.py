@@ -49,9 +49,7 @@ class Settings(Described):
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the settings as JSON with sorted keys."""
-        # What latents were made with is in their own fingerprint; their provenance has times too.
-        values = self.model_dump(mode="json", exclude={"pixels": {"latents": {"provenance"}}})
-        text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return sha256_of(text.encode())
 
 
@@ -93,14 +91,14 @@ _LISTING = (
 
 def refuse_changes(where: str, before: Settings, now: Settings) -> None:
     """Refuse to resume a store with other settings; SettingsChangedError shows each difference."""
-    if before.fingerprint == now.fingerprint:
+    if before == now:
         return
     old = _ABSENT | dict(_flatten("", before.model_dump(mode="json")))
     new = _ABSENT | dict(_flatten("", now.model_dump(mode="json")))
     lines = [
         f"  {name}: {_show(old.get(name))} before, {_show(new.get(name))} now"
         for name in dict.fromkeys([*old, *new])
-        if old.get(name) != new.get(name) and not name.startswith("pixels.latents.provenance.")
+        if old.get(name) != new.get(name)
     ]
     raise SettingsChangedError(
         f"{where} was started with other settings:\n"

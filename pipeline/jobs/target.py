@@ -82,6 +82,11 @@ def look_at(store: Path | str | Location, codec: str, settings: Settings) -> Tar
     """Look at a target; StoreError if something else is there or the store is damaged."""
     location = open_location(store)
     refuse_nested(location)
+    if isinstance(job := location.beside(".job"), Folder) and job.path.is_file():
+        raise StoreError(
+            f"{job} is a file, but this is where the job keeps its plan: rename it, or name "
+            "another STORE"
+        )
     before = _open(location)
     if before is None:
         for found in _started(location):

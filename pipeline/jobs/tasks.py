@@ -70,6 +70,9 @@ def load_codecs(
 
     ``workers`` is None where they are elsewhere: then this process loads the codecs.
     """
+    if engine.try_first is not None:
+        for codec in codecs:
+            engine.try_first(codec)
     if workers is None:
         return _load_all(0, 1, engine, codecs)
     count = workers.count()

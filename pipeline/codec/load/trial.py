@@ -14,14 +14,17 @@ from contextlib import suppress
 from pathlib import Path
 
 from latentset.datasets.errors import CodecGraphError, StoreError
+from latentset.datasets.store.digests import sha256_of
 from latentset.pipeline.codec.catalogue import cache_folder, shipped_codecs
 
 TIME_S = 900
 """Seconds until the process is killed; a run of a graph has a limit of a minute itself."""
 
 _LOAD = """
-import json, pathlib, resource, sys
+import ctypes, json, pathlib, resource, signal, sys
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: end with what started this
 from latentset.datasets.errors import LatentSetError
 from latentset.pipeline.codec.load.codec import Codec
 from latentset.pipeline.codec.load.metagraph import read_codec_file
@@ -42,26 +45,35 @@ def try_once(
     """
     if path in shipped_codecs().values():
         return
-    try:
-        done = cache_folder(cache) / "tried" / sha256
-    except StoreError:  # no home
-        done = None
-    if done is not None and done.exists() and not tensors:
-        return
-    command = [sys.executable, "-c", _LOAD, str(path), json.dumps(dict(tensors))]
+    named = json.dumps(dict(tensors), sort_keys=True)
+    done = None
+    with suppress(StoreError, OSError):  # no home, or one that cannot be read
+        key = sha256_of((sha256 + named).encode()) if tensors else sha256
+        done = cache_folder(cache) / "tried" / key
+        if done.exists():
+            return
+    # -P: what lies in the current folder is not imported.
+    command = [sys.executable, "-P", "-c", _LOAD, str(path), named]
     try:
         ended = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIME_S, check=False
         )
     except subprocess.TimeoutExpired:
         raise CodecGraphError(f"{path}: its graph was not loaded in {TIME_S} s") from None
-    if ended.returncode < 0:
-        reasons = re.findall(r": F tensorflow/.*?\] (.*)", ended.stderr.decode("utf-8", "replace"))
+    text = ended.stderr.decode("utf-8", "replace")
+    if ended.returncode in (-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS, -signal.SIGFPE):
+        reasons = re.findall(r": F tensorflow/.*?\] (.*)", text)
         why = ": ".join([signal.Signals(-ended.returncode).name, *reasons[-1:]])
         raise CodecGraphError(
             f"{path}: its graph ends TensorFlow's process ({why}): it cannot be used"
         )
-    if done is not None and not tensors:
+    if ended.returncode:
+        last = (text.splitlines() or ["perhaps for lack of memory"])[-1]
+        raise CodecGraphError(
+            f"{path}: its first load, in a process of its own, ended with status "
+            f"{ended.returncode}: {last}. Run the same command again"
+        )
+    if done is not None:
         with suppress(OSError):
             done.parent.mkdir(parents=True, exist_ok=True)
             done.touch()

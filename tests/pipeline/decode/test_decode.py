@@ -93,23 +93,6 @@ def test_the_header_says_where_they_come_from(
     assert store.samples["ms_ssim"].null_count == 40
 
 
-def test_latents_that_were_encoded_again_change_no_settings(
-    decode_it: Decode,
-    run: Callable[..., JobResult],
-    mixed: Source,
-    latents: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    first = decode_it(latents, tmp_path / "pixels").store
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
-    later = Path(str(run(mixed, tmp_path / "later").store.location))
-    again = decode_it(later, tmp_path / "again").store
-    assert again.header.pixels != first.header.pixels  # the time of encoding
-    assert again.fingerprint == first.fingerprint
-    assert decode_it(later, tmp_path / "pixels").was_complete
-
-
 def test_a_sample_without_latents_keeps_its_status(
     decode_it: Decode, latents: Path, tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from latentset.datasets.errors import JobError
+from latentset.datasets.errors import JobError, StoreError
 from latentset.datasets.sources import Source, open_source
 from latentset.datasets.storage.location import Folder
 from latentset.datasets.storage.lock import hold
@@ -214,6 +214,14 @@ def test_a_job_that_was_taken_over_writes_no_more(
     assert not (tmp_path / "store" / "manifest.json").exists()
     # One worker may have been past its look at the lock.
     assert len(records_of(tmp_path / "store")) <= len(seen) + 1
+
+
+def test_a_file_where_the_jobs_folder_goes_is_named(
+    run: Run, mixed: Source, tmp_path: Path
+) -> None:
+    (tmp_path / "store.job").touch()
+    with pytest.raises(StoreError, match=r"store\.job is a file, but .*: rename it"):
+        run(mixed, tmp_path / "store")
 
 
 def test_the_lock_is_free_after_success_and_after_an_error(
