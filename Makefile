@@ -25,19 +25,19 @@ environments: .venv/encode/.ready .venv/train/.ready ## both environments
 
 .venv/encode/.ready: setup.cfg
 	@echo "== encode environment: making .venv/encode (TensorFlow, about 2.5 GB, a few minutes)"
-	@rm -rf .venv/encode && $(PYTHON) -m venv .venv/encode
+	@$(PYTHON) -m venv .venv/encode
 	$(ENCODE)/pip install --quiet -e '.[$(ENCODE_EXTRAS)]'
 	@touch $@
 
 .venv/train/.ready: setup.cfg
 	@echo "== train environment: making .venv/train (PyTorch, about 6 GB, a few minutes)"
-	@rm -rf .venv/train && $(PYTHON) -m venv .venv/train
+	@$(PYTHON) -m venv .venv/train
 	$(TRAIN)/pip install --quiet -e '.[$(TRAIN_EXTRAS)]'
 	@touch $@
 
 .venv/bench/.ready: setup.cfg
 	@echo "== bench environment: making .venv/bench (the libraries that benchmarks compare with)"
-	@rm -rf .venv/bench && $(PYTHON) -m venv .venv/bench
+	@$(PYTHON) -m venv .venv/bench
 	$(BENCH)/pip install --quiet -e '.[$(BENCH_EXTRAS)]'
 	@touch $@
 

@@ -60,13 +60,19 @@ CpuIsaOption = Annotated[
 
 def encode(
     source: Annotated[
-        str, typer.Argument(help="Folder of images, s3://… or gs://…, or a CSV/Parquet list.")
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="Folder of images or tar files, s3://… or gs://…, a tar file, or a CSV/Parquet "
+            "list.",
+        ),
     ],
     store: Annotated[
         str,
         typer.Argument(
+            metavar="STORE",
             help="Folder, HDF5 file, s3://… or gs://… to make. The same command resumes it. "
-            "With several codecs, a folder in which each gets a store of its name."
+            "With several codecs, a folder in which each gets a store of its name.",
         ),
     ],
     codec: Annotated[
@@ -152,6 +158,7 @@ def encode(
     from latentset.datasets.storage.location import open_location
     from latentset.pipeline.encode.encode import EncodeOptions, encode_all
     from latentset.pipeline.jobs.progress import choose_view
+    from latentset.pipeline.jobs.target import choose_container
 
     refuse_mixed_workers(scheduler, workers, cluster)
     if codec != ["none"]:
@@ -180,6 +187,9 @@ def encode(
         retry_failed=retry_failed,
         sigma_hat=sigma_hat,
     )
+    stores = _name_stores(store, codec, format)
+    for where, _ in stores:
+        choose_container(open_location(where), format)
     with interrupted(options.view):
         listed = open_source(
             images,
@@ -195,10 +205,10 @@ def encode(
         if plan_only and as_json:
             print_json(source_json(listed))
             return
-        show_source(listed, to_stderr=not plan_only)
+        show_source(listed, source if listed.kind == "tar" else "", to_stderr=not plan_only)
         if plan_only:
             return
-        results = encode_all(listed, _name_stores(store, codec, format), options)
+        results = encode_all(listed, stores, options)
     if as_json:
         print_json({"stores": [result_json(result) for result in results]})
     else:

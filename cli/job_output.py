@@ -14,8 +14,8 @@ _FAILED_SHOWN = 5
 _CLASSES_SHOWN = 8
 
 
-def show_source(source: "Source", *, to_stderr: bool) -> None:
-    """Print what a source was understood to be."""
+def show_source(source: "Source", where: str = "", *, to_stderr: bool) -> None:
+    """Print what a source, at ``where``, was understood to be."""
     import pyarrow.compute as pc
 
     from latentset.datasets.sources.listing import is_no_label
@@ -35,7 +35,7 @@ def show_source(source: "Source", *, to_stderr: bool) -> None:
         classes[_CLASSES_SHOWN:] = [f"{more} more"]
     splits = count("split")
     rows = [
-        ("layout", f"{source.kind} at {source.root}"),
+        ("layout", f"{source.kind} at {where or source.root}"),
         ("images", f"{samples.num_rows:,}"),
         ("splits", ", ".join(f"{k or '(none)'} {splits[k]:,}" for k in order_splits(splits))),
         ("classes", f"{len(source.classes)}: {', '.join(classes)}" if classes else "none"),
@@ -130,7 +130,7 @@ def summarise_result(result: "JobResult", done: str) -> None:
     if not result.was_complete:
         note = f"{location.name}.job may be deleted"
         if result.store.header.pixels is None:
-            note += "; only verify --recompute and --retry-failed use it"
+            note += "; only verify --recompute uses it"
         rows.append(("job", note))
     if count := len(result.clipped):
         shown = ", ".join(result.clipped[:_FAILED_SHOWN])

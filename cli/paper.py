@@ -8,9 +8,6 @@ import typer
 
 from latentset.cli.console import announce, make_console
 
-MODELS_WIDTH = 108
-"""Columns of text that the table of `latentset models` needs."""
-
 
 def report(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the report.")],
@@ -87,18 +84,24 @@ def recipes(
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from latentset.paper.recipes import recipe_lines, recipe_text
+    from latentset.paper.recipes import recipe_files, recipe_lines, recipe_text
 
     if name is not None:
         typer.echo(recipe_text(name), nl=False)
         return
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("recipe", no_wrap=True)
-    table.add_column("for any images, or what it reproduces")
-    table.add_column("paper's top-1 %", no_wrap=True)
-    for line in recipe_lines():
-        table.add_row(*line)
-    make_console().print(table)
+    written = recipe_files()
+    general = [line[:2] for line in recipe_lines() if line[0] in written]
+    others = [line for line in recipe_lines() if line[0] not in written]
+    for titles, rows in (
+        (("recipe", "for any images, and for the demo"), general),
+        (("recipe", "what it reproduces", "paper's top-1 %"), others),
+    ):
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        for title in titles:
+            table.add_column(title, no_wrap=title == "recipe")
+        for row in rows:
+            table.add_row(*row)
+        make_console().print(table)
 
 
 def sweep(
@@ -221,7 +224,7 @@ def models(
     table = Table(title=f"ResNet-{depth}, C = {channels}, {classes} classes, n = {n}", box=None)
     for title in ("setting", "parameters", "mult-adds", "pass", "--set"):
         right = title in ("parameters", "mult-adds", "pass")
-        table.add_column(title, justify="right" if right else "left", no_wrap=True)
+        table.add_column(title, justify="right" if right else "left", no_wrap=title != "--set")
     group = None
     for setting, _, size in found:
         if setting.group != group:
@@ -234,4 +237,4 @@ def models(
             f"{size.pass_bytes / 1e6:.2f} MB",
             escape(" ".join(setting.assignments)),
         )
-    make_console(at_least=MODELS_WIDTH).print(table)
+    make_console().print(table)

@@ -191,6 +191,7 @@ def predict(
     trust_store: TrustOption = False,
 ) -> None:
     """Write the class predicted for each sample of a store."""
+    announce(LOADING)
     from latentset.datasets.terminal import printable
     from latentset.train.run.prediction import write_predictions
 

@@ -17,6 +17,7 @@ from latentset.datasets.store.arrays import array_form
 from latentset.datasets.store.consistency import Placement, check_table
 from latentset.datasets.store.header import ArrayName, Header
 from latentset.datasets.store.manifest import Manifest
+from latentset.datasets.store.samples import order_splits
 
 Report = Callable[[str, int, int], None]
 """Called with the step, how much of it is done, and how much there is."""
@@ -119,7 +120,7 @@ class Findings:
         counts = Counter(zip(labels, splits, strict=True))
         names = [*enumerate(self.header.source.classes), (-1, "(none)")]
         return [
-            (name, {split or "(none)": counts[label, split] for split in sorted(set(splits))})
+            (name, {split or "(none)": counts[label, split] for split in order_splits(set(splits))})
             for label, name in names
             if label >= 0 or -1 in labels
         ]

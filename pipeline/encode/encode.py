@@ -26,7 +26,7 @@ from latentset.datasets.terminal import printable
 from latentset.pipeline.cpu_isa import CpuIsa, choose_cpu_isa
 from latentset.pipeline.encode.encode_task import EncodeTask, encode_shard, refuse_planned
 from latentset.pipeline.encode.repeated import describe_repeated
-from latentset.pipeline.encode.retry import finish_retry, retry_failed
+from latentset.pipeline.encode.retry import find_failed, finish_retry, retry_failed, say_none_failed
 from latentset.pipeline.jobs.cluster import Workers, connect
 from latentset.pipeline.jobs.coder import IMAGES, NO_CODEC
 from latentset.pipeline.jobs.options import JobOptions
@@ -92,8 +92,12 @@ def encode_all(
     creation_time()  # a bad SOURCE_DATE_EPOCH is refused now
     options, described = _require_possible(stores, options), describe_source(source)
     complete = [_find_complete(where, codec, described, options) for where, codec in stores]
-    if not options.retry_failed and None not in complete:
-        return [JobResult(store, was_complete=True) for store in complete if store is not None]
+    found = [store for store in complete if store is not None]
+    retried = [store for store in found if options.retry_failed and find_failed(store).size]
+    if len(found) == len(stores) and not retried:
+        for store in found if options.retry_failed else []:
+            say_none_failed(store, options.view)
+        return [JobResult(store, was_complete=True) for store in found]
     with ExitStack() as stack:
         workers = cache(lambda: stack.enter_context(connect(options)))
         targets = _describe_targets(described, stores, options, workers)

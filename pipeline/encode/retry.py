@@ -71,6 +71,16 @@ def finish_retry(target: Target, say: Callable[[str], None]) -> Target:
     return target
 
 
+def find_failed(store: Store) -> NDArray[np.intp]:
+    """Rows of the samples that have failed."""
+    return np.flatnonzero(pc.not_equal(store.samples["status"], OK).to_numpy())
+
+
+def say_none_failed(store: Store, view: ProgressView) -> None:
+    """Say why nothing is tried again."""
+    view.say(f"{store.location}: no sample has failed; there is none to try again")
+
+
 def retry_failed(
     workers: Callable[[], Workers],
     target: Target,
@@ -89,9 +99,9 @@ def retry_failed(
         JobError: The store is of an earlier format version.
     """
     store = done.store
-    failed = np.flatnonzero(pc.not_equal(store.samples["status"], OK).to_numpy())
+    failed = find_failed(store)
     if not failed.size:
-        view.say(f"{target.store}: no sample has failed; there is none to try again")
+        say_none_failed(store, view)
         return done
     if store.header.format_version != (current := store.header.lowest_version):
         raise JobError(

@@ -101,10 +101,10 @@ def refuse_changes(where: str, before: Settings, now: Settings) -> None:
         if old.get(name) != new.get(name)
     ]
     raise SettingsChangedError(
-        f"{where} was started with other settings:\n"
+        f"{where} was made with other settings:\n"
         + "\n".join(lines)
         + (f"\n  ({_LISTING})" if before.source != now.source else "")
-        + "\nRun it with the settings it was started with, name another STORE, or remove it and "
+        + "\nRun it with the settings it was made with, name another STORE, or remove it and "
         "its .job folder first"
     )
 

@@ -48,13 +48,18 @@ class EpochFigures(Table):
         parts = [f"epoch {self.epoch:>{len(str(epochs))}}/{epochs}"]
         parts += [f"loss {self.train_loss:.4f}", f"top-1 {top1}"]
         if self.val_top1 is not None:
-            top1, top5 = _percent(self.val_top1), _percent(self.val_top5)
-            parts += [f"val loss {self.val_loss:.4f}", f"top-1 {top1}", f"top-5 {top5}"]
-            if self.val_loss is not None and self.val_loss >= FAR * self.train_loss > 0:
-                times = self.val_loss / self.train_loss
-                parts.append(f"{times:,.0f} times the training loss (docs/training.md)")
+            parts += [f"val loss {self.val_loss:.4f}", f"top-1 {_percent(self.val_top1)}"]
+            if self.val_top5 != 1:  # of up to five classes
+                parts.append(f"top-5 {_percent(self.val_top5)}")
         parts.append(f"{self.samples_per_s:,.0f} samples/s")
-        return "  ".join([*parts, "trunk frozen"] if self.frozen else parts)
+        line = "  ".join([*parts, "trunk frozen"] if self.frozen else parts)
+        if self.val_loss is not None and self.val_loss >= FAR * self.train_loss > 0:
+            times = self.val_loss / self.train_loss
+            line += (
+                f"\n  the validation loss is {times:,.0f} times the training loss: "
+                "docs/training.md, When the validation loss is far above"
+            )
+        return line
 
 
 class Progress(BaseModel):

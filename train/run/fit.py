@@ -333,5 +333,5 @@ def print_start(run: Training, splits: Splits, *, resuming: bool) -> None:
         f"{recipe.name}, seed {recipe.seed}: {recipe.model.kind}, {parameters:,} parameters\n"
         f"from {recipe.data.store} ({run.start.store.codec}; {sizes}) into {run.folder}\n"
         f"on {where}, {recipe.device.precision}, {epochs} epoch{'s' if epochs != 1 else ''}"
-        + ("; resuming where it stopped" if resuming else ""),
+        + (f"; resuming where it stopped, after epoch {run.progress.epoch}" if resuming else ""),
     )

@@ -232,16 +232,22 @@ def test_a_complete_store_is_left_alone(
 
 
 def test_a_complete_store_needs_neither_workers_nor_the_codec(
-    run: Run, uniform: Source, finished: Path, standin: Any, monkeypatch: pytest.MonkeyPatch
+    run: Run,
+    uniform: Source,
+    finished: Path,
+    standin: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise AssertionError
 
     monkeypatch.setattr(module, "connect", fail)
     engine = replace(standin.ENGINE, load=fail, environment=fail)
-    assert run(uniform, finished, engine=engine).was_complete
+    for retry in (False, True):  # nothing has failed
+        assert run(uniform, finished, engine=engine, retry_failed=retry).was_complete
     with pytest.raises(AssertionError):
-        run(uniform, finished, engine=engine, retry_failed=True)
+        run(uniform, tmp_path / "new", engine=engine)
 
 
 def test_local_workers_load_the_codec_once_each_and_one_checks_it(
