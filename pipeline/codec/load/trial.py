@@ -21,7 +21,7 @@ TIME_S = 900
 """Seconds until the process is killed; a run of a graph has a limit of a minute itself."""
 
 _LOAD = """
-import ctypes, json, pathlib, resource, signal, sys
+import contextlib, ctypes, json, pathlib, resource, signal, sys
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: end with what started this
@@ -30,10 +30,14 @@ from latentset.pipeline.codec.load.codec import Codec
 from latentset.pipeline.codec.load.metagraph import read_codec_file
 path, tensors = sys.argv[1:]
 try:
-    Codec(read_codec_file(pathlib.Path(path)), tensors=json.loads(tensors)).check_decoding()
+    codec = Codec(read_codec_file(pathlib.Path(path)), tensors=json.loads(tensors))
 except (LatentSetError, MemoryError):
-    pass  # whoever loads it next is told
+    sys.exit(3)  # refused; whoever loads it next is told why
+with contextlib.suppress(LatentSetError, MemoryError):
+    codec.check_decoding()
 """
+
+_REFUSED = 3
 
 
 def try_once(
@@ -67,6 +71,8 @@ def try_once(
         raise CodecGraphError(
             f"{path}: its graph ends TensorFlow's process ({why}): it cannot be used"
         )
+    if ended.returncode == _REFUSED:
+        return
     if ended.returncode:
         last = (text.splitlines() or ["perhaps for lack of memory"])[-1]
         raise CodecGraphError(

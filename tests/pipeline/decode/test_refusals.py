@@ -73,7 +73,7 @@ def test_a_store_of_latents_is_no_target(
 ) -> None:
     shutil.copytree(latents, tmp_path / "copy")
     before = content(tmp_path / "copy")
-    with pytest.raises(SettingsChangedError, match="started with other settings"):
+    with pytest.raises(SettingsChangedError, match="made with other settings"):
         decode_it(latents, tmp_path / "copy")
     with pytest.raises(StoreError, match="is inside the store"):
         decode_it(latents, latents / "pixels2")

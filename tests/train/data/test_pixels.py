@@ -120,7 +120,7 @@ def test_stores_of_the_other_kind_are_refused(
         fit(make_recipe(data__store=str(pixels["decoded"])), tmp_path / "run")
     recipe = anchor("decoded")
     data = recipe.data.model_copy(update={"store": str(mixed_store.location)})
-    message = r"resnet takes pixels \(latentset decode .*\), the store holds y_hat, scale_index"
+    message = r"resnet takes pixels \(.*\), the store holds y_hat, scale_index"
     with pytest.raises(RecipeError, match=message):
         fit(recipe.model_copy(update={"data": data}), tmp_path / "run")
     fit(make_recipe(schedule__epochs=1, schedule__decay_epochs=[]), tmp_path / "latents")
