@@ -8,6 +8,9 @@ import typer
 
 from latentset.cli.console import announce, make_console
 
+MODELS_WIDTH = 108
+"""Columns of text that the table of `latentset models` needs."""
+
 
 def report(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the report.")],
@@ -224,7 +227,7 @@ def models(
     table = Table(title=f"ResNet-{depth}, C = {channels}, {classes} classes, n = {n}", box=None)
     for title in ("setting", "parameters", "mult-adds", "pass", "--set"):
         right = title in ("parameters", "mult-adds", "pass")
-        table.add_column(title, justify="right" if right else "left", no_wrap=title != "--set")
+        table.add_column(title, justify="right" if right else "left", no_wrap=True)
     group = None
     for setting, _, size in found:
         if setting.group != group:
@@ -237,4 +240,4 @@ def models(
             f"{size.pass_bytes / 1e6:.2f} MB",
             escape(" ".join(setting.assignments)),
         )
-    make_console().print(table)
+    make_console(at_least=MODELS_WIDTH).print(table)

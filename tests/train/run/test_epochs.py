@@ -55,7 +55,7 @@ def test_a_validation_loss_far_above_the_other_is_said_to_be(val_loss: float, sa
     line = row_of(1, val_loss).line(3)
     assert said in line
     assert ("the training loss: docs/training.md, When the val" in line) == bool(said)
-    assert line.splitlines()[0].endswith(" samples/s")
+    assert line.splitlines()[0].endswith("1 samples/s  trunk frozen")
 
 
 def test_plateau_wants_a_first_phase_and_a_split(make_recipe: MakeRecipe) -> None:
