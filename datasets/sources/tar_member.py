@@ -137,6 +137,7 @@ def list_tar(tar: Tar, wanted: Callable[[str, int], bool] = lambda name, size: F
                     raise SourceError(f"{tar}: cut off within {member.name!r}; fetch it again")
                 name, part = _name(member), None
                 found.linked.discard(name)
+                found.contents.pop(name, None)
                 if member.isreg() and not member.issparse():
                     part = TarPart(member.offset, member.offset_data, end)
                 elif member.islnk():

@@ -230,6 +230,20 @@ def test_labels_and_images_that_are_hard_links(tmp_path: Path) -> None:
     assert found == [b"two", b"one"]
 
 
+def test_a_label_that_a_later_member_replaces_is_not_read(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for name, content in {"a.jpg": b"", "a.cls": b"1", "b.jpg": b"", "b.cls": b"0"}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+        member = tarfile.TarInfo("a.cls")
+        member.size = (1 << 20) + 1  # larger than labels are
+        tar.addfile(member, io.BytesIO(bytes(member.size)))
+    source = open_source(tmp_path)
+    assert [row[1] for row in rows(source)] == [-1, 0]
+    assert source.excluded == {".cls files": 1}
+
+
 def test_sparse_members_are_counted(tmp_path: Path) -> None:
     with (tmp_path / "hole.bin").open("wb") as file:
         file.truncate(1 << 24)
