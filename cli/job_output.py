@@ -49,8 +49,8 @@ def show_source(source: "Source", where: str = "", *, to_stderr: bool) -> None:
         rows.append(("hint", text))
     if missing := [name for k, name in enumerate(source.classes) if k not in known]:
         shown = ", ".join(missing[:_CLASSES_SHOWN])
-        where = "in train" if "train" in splits else "at all"
-        rows.append(("missing", f"no image {where} of {len(missing)} classes: {shown}"))
+        part = "in train" if "train" in splits else "at all"
+        rows.append(("missing", f"no image {part} of {len(missing)} classes: {shown}"))
     if unlabelled := [name for name in source.classes if is_no_label(name)]:
         shown = ", ".join(map(repr, unlabelled))
         rows.append(("look", f"a class is named {shown}: images whose label is missing?"))
