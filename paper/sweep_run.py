@@ -162,7 +162,8 @@ class Sweep:
 def describe_result(job: Job) -> str:
     """Accuracy of a finished run, such as ``test top-1 77.3 %``."""
     run = read_run(job.folder)
-    return "trained" if run.split == "train" else f"{run.split} top-1 {100 * run.top1:.1f} %"
+    evaluated = run.result["test"] or run.result["best"]
+    return f"{run.split} top-1 {100 * run.top1:.1f} %" if evaluated else "trained"
 
 
 def _environment(limit: int) -> dict[str, str]:

@@ -64,9 +64,8 @@ def describe_runs(data_set: str, groups: Iterable[Group]) -> list[str]:
     groups = list(groups)
     measured = set()
     for run in (group.first for group in groups):
-        split = run.recipe.data.test_split if run.recipe and run.split == "test" else run.split
         samples = f" ({run.samples:,} samples)" if run.samples else ""
-        measured.add(f"on split {split}{samples}")
+        measured.add(f"on split {run.split}{samples}")
     seeds = sorted({run.seed for group in groups for run in group.runs})
     over = f"mean over seeds {', '.join(map(str, seeds))}, ± standard deviation (n - 1)"
     lines = [

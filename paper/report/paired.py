@@ -17,7 +17,7 @@ from latentset.datasets.storage.atomic import write_atomically
 from latentset.paper.report.captions import data_set_title, papers_top1, setting_title, sort_codecs
 from latentset.paper.report.output import NOTHING, Part, markdown, number, write_csv
 from latentset.paper.report.runs import NO_RUNS, Group, Groups, Run
-from latentset.paper.report.stores import Stores, split_name
+from latentset.paper.report.stores import Stores
 
 PAIRS = (
     ("fa-cresnet", "cresnet"),
@@ -189,7 +189,7 @@ def _right(run: Run, group: Group, stores: Stores) -> Bools | None:
     right = [
         row["label"] >= 0 and found[row["id"]] == names[row["label"]]
         for row in samples
-        if row["split"] == split_name(group) and row["id"] in found
+        if row["split"] == run.split and row["id"] in found
     ]
     if len(right) != run.samples or sum(right) != round(run.top1 * len(right)):
         raise TrainingError(

@@ -38,8 +38,8 @@ class Run:
     """Of its recipe."""
     seed: int
     split: str
-    """Which samples its accuracies are of: ``test``, or ``val`` where the recipe names no test
-    split, or ``train`` where neither."""
+    """Which split of its store its accuracies are of: the recipe's for test, where it names one,
+    or for validation, or, where neither, for training."""
     samples: int | None
     """Number of test samples; None for other splits."""
     top1: float
@@ -127,15 +127,17 @@ def read_run(folder: Path) -> Run:
     result = read_result(folder)
     remedy = "Leave the run out, or train it again"
     start = read_start(folder, remedy) if (folder / RECIPE).exists() else None
+    recipe = start.recipe if start else None
     test, best = result["test"], result["best"]
-    if test:
-        split = result.get("test_split") or "test"  # older runs do not name it
+    if test:  # older runs do not name its split
+        split = result.get("test_split") or (recipe.data.test_split if recipe else "test")
         top1, top5 = test["top1"], test["top5"]
     elif best:
-        split, top1, top5 = "val", best["val_top1"], best["val_top5"]
+        split = recipe.data.val_split if recipe else "val"
+        top1, top5 = best["val_top1"], best["val_top5"]
     else:
-        split, top1, top5 = "train", result["last"]["train_top1"], None
-    recipe = start.recipe if start else None
+        split = recipe.data.train_split if recipe else "train"
+        top1, top5 = result["last"]["train_top1"], None
     return Run(
         folder=folder,
         result=result,

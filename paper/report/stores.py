@@ -91,7 +91,7 @@ class Stores:
         Of the samples that the accuracy is of where the store was given, as in the paper; else of
         all samples of the store.
         """
-        store, split = self.of(group), split_name(group)
+        store, split = self.of(group), group.first.split
         mean = _mean(store, "rate_bpp", split) if store else None
         if mean is not None:
             return mean, split
@@ -102,7 +102,7 @@ class Stores:
         for data_set, groups in data_sets.items():
             for (setting, codec), group in groups.items():
                 rate_bpp, rate_of = self.rate_bpp(group)
-                decoded, split = self.decoded(group), split_name(group)
+                decoded, split = self.decoded(group), group.first.split
                 yield {
                     "data_set": data_set,
                     "setting": setting,
@@ -117,12 +117,6 @@ class Stores:
                     "paper_rate_bpp": papers_bpp(data_set, codec),
                     "paper_top1": papers_top1(data_set, setting, codec),
                 }
-
-
-def split_name(group: Group) -> str:
-    """Name in the store of the split that accuracies are of."""
-    run = group.first
-    return str(getattr(run.recipe.data, f"{run.split}_split")) if run.recipe else run.split
 
 
 def _mean(store: Store, column: str, split: str) -> float | None:

@@ -82,25 +82,32 @@ def test_differences_are_of_the_seeds_that_both_have(tmp_path: Path) -> None:
     ]
 
 
-def predict(folder: Path, store: Store, right: int) -> None:
-    """Write a table of predictions, as `latentset predict` does, so many of which are right."""
+def predict(folder: Path, store: Store, split: str, right: int) -> None:
+    """Write a table of predictions, as `latentset predict` does, so many of a split's right."""
     names, lines = store.header.source.classes, ["id,class,probability"]
-    tests = [row for row in store.samples.to_pylist() if row["split"] == "test"]
+    tests = [row for row in store.samples.to_pylist() if row["split"] == split]
     for k, row in enumerate(tests):
         wrong = names[(row["label"] + 1) % len(names)]
         lines.append(f"{row['id']},{names[row['label']] if k < right else wrong},0.5")
     (folder / "predictions.csv").write_text("\n".join(lines) + "\n")
 
 
-def test_predictions_add_mcnemars_test_and_the_bootstrap(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("data_set", "split", "recorded"),
+    [("trashnet", "test", {}), ("imagenette", "val", {}), ("imagenette", "val", {"test_split": "val"})],
+)
+def test_predictions_add_mcnemars_test_and_the_bootstrap(
+    data_set: str, split: str, recorded: dict[str, str], tmp_path: Path
+) -> None:
     codec = "demo-hyperprior-msssim-4"
     store = open_store(made_stores.write_latents(tmp_path / "latents", codec))
-    count = store.samples["split"].to_pylist().count("test")
+    count = store.samples["split"].to_pylist().count(split)
     for name, right in (("fa-cresnet", count), ("cresnet", count - 2)):
         test = {"top1": right / count, "top5": 1.0, "samples": count}
         runs = tmp_path / "runs"
-        folder = write_run(runs, f"trashnet/{name}-msssim-4", 0, store=store.fingerprint, test=test)
-        predict(folder, store, right)
+        changes = {"store": store.fingerprint, "test": test, **recorded}
+        folder = write_run(runs, f"{data_set}/{name}-msssim-4", 0, **changes)
+        predict(folder, store, split, right)
     groups, stores = group_runs(find_runs([runs])), Stores(latents=(store,))
     write_differences(groups, stores, tmp_path)
     (row,) = read_csv(tmp_path / "differences.csv")
@@ -110,6 +117,6 @@ def test_predictions_add_mcnemars_test_and_the_bootstrap(tmp_path: Path) -> None
     (row,) = read_csv(tmp_path / "differences.csv")
     assert row["mcnemar_p"] == ""
 
-    predict(folder, store, count - 3)
+    predict(folder, store, split, count - 3)
     with pytest.raises(TrainingError, match=r"predictions of the split, .* as in the run's result"):
         write_differences(groups, stores, tmp_path)
