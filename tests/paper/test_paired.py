@@ -94,7 +94,11 @@ def predict(folder: Path, store: Store, split: str, right: int) -> None:
 
 @pytest.mark.parametrize(
     ("data_set", "split", "recorded"),
-    [("trashnet", "test", {}), ("imagenette", "val", {}), ("imagenette", "val", {"test_split": "val"})],
+    [
+        ("trashnet", "test", {}),
+        ("imagenette", "val", {}),
+        ("imagenette", "val", {"test_split": "val"}),
+    ],
 )
 def test_predictions_add_mcnemars_test_and_the_bootstrap(
     data_set: str, split: str, recorded: dict[str, str], tmp_path: Path
