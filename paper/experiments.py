@@ -58,6 +58,11 @@ ITEMS = {"table1": "Table 1", "table3": "Table 3", "figure6": "Figure 6", "figur
 TABLE3 = {setting.name: setting for setting in SETTINGS}
 """Settings of Table 3, by name."""
 
+TABLE3_TITLES = {
+    name: f"{TITLES['fa-cresnet']}, {setting.group}: {setting.title}"
+    for name, setting in TABLE3.items()
+}
+
 PIXEL_KINDS = ("resnet", "fa-resnet")
 """Kinds of networks of pixels: the anchors, and one of Table 3's."""
 
@@ -117,10 +122,7 @@ class Experiment:
     @property
     def title(self) -> str:
         """What its setting is called, for people."""
-        if self.setting not in TABLE3:
-            return (TITLES | SCRATCH_TITLES)[self.setting]
-        setting = TABLE3[self.setting]
-        return f"{TITLES['fa-cresnet']}, {setting.group}: {setting.title}"
+        return (TITLES | SCRATCH_TITLES | TABLE3_TITLES)[self.setting]
 
     @property
     def items(self) -> tuple[str, ...]:

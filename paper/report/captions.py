@@ -3,7 +3,14 @@
 from collections.abc import Iterable, Sequence
 
 from latentset.paper import published
-from latentset.paper.experiments import SCRATCH_TITLES, TITLES, data_sets, experiments, sweeps
+from latentset.paper.experiments import (
+    SCRATCH_TITLES,
+    TABLE3_TITLES,
+    TITLES,
+    data_sets,
+    experiments,
+    sweeps,
+)
 from latentset.paper.recipes import load_recipe
 from latentset.paper.report.runs import DISTILLED, Group
 from latentset.train.models.blocks import PUBLISHED, Blocks
@@ -22,7 +29,8 @@ def data_set_title(name: str) -> str:
 def setting_title(setting: str) -> str:
     """Title of a setting, distilled or not, in the paper."""
     plain = setting.removesuffix(DISTILLED)
-    return (TITLES | SCRATCH_TITLES).get(plain, plain) + setting[len(plain) :]
+    titles = TITLES | SCRATCH_TITLES | TABLE3_TITLES
+    return titles.get(plain, plain) + setting[len(plain) :]
 
 
 def codec_order(codec: str) -> tuple[str, int]:

@@ -90,7 +90,7 @@ def write_report(
         costs = write_table2(data_sets, times, folder, timing=timing)
     parts = {
         "table1": write_table1(data_sets, stores, folder),
-        "differences": write_differences(data_sets, stores, folder),
+        "differences": write_differences(data_sets, folder),
         "table2": costs,
         "table3": write_table3(data_sets, folder),
         "figure2": write_figure2(stores, folder),

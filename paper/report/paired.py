@@ -17,7 +17,6 @@ from latentset.datasets.storage.atomic import write_atomically
 from latentset.paper.report.captions import data_set_title, papers_top1, setting_title, sort_codecs
 from latentset.paper.report.output import NOTHING, Part, markdown, number, write_csv
 from latentset.paper.report.runs import NO_RUNS, Group, Groups, Run
-from latentset.paper.report.stores import Stores
 
 PAIRS = (
     ("fa-cresnet", "cresnet"),
@@ -42,13 +41,13 @@ DRAWS, SEED = 10_000, 0
 Bools = NDArray[np.bool_]
 
 
-def write_differences(data_sets: Mapping[str, Groups], stores: Stores, folder: Path) -> Part:
+def write_differences(data_sets: Mapping[str, Groups], folder: Path) -> Part:
     """Write differences.csv and differences.md.
 
-    McNemar's test and the bootstrap are of the runs with predictions, whose store was given.
+    McNemar's test and the bootstrap are of the runs that have predictions.
     """
     rows = [
-        _row(name, codec, groups[one, codec], groups[other, codec], stores, pair=(one, other))
+        _row(name, codec, groups[one, codec], groups[other, codec], pair=(one, other))
         for name, groups in data_sets.items()
         for codec in sort_codecs(codec for _, codec in groups)
         for one, other in PAIRS
@@ -76,19 +75,14 @@ def write_differences(data_sets: Mapping[str, Groups], stores: Stores, folder: P
 
 
 def _row(
-    data_set: str, codec: str, one: Group, other: Group, stores: Stores, pair: tuple[str, str]
+    data_set: str, codec: str, one: Group, other: Group, pair: tuple[str, str]
 ) -> dict[str, Any]:
     ours, theirs = ({run.seed: run for run in group.runs} for group in (one, other))
     seeds = sorted(ours.keys() & theirs.keys())
     found = [100 * (ours[seed].top1 - theirs[seed].top1) for seed in seeds]
     low, high = t_interval(found)
     papers = [papers_top1(data_set, setting, codec) for setting in pair]
-    rights = [
-        (first, second)
-        for seed in seeds
-        if (first := _right(ours[seed], one, stores)) is not None
-        and (second := _right(theirs[seed], other, stores)) is not None
-    ]
+    rights = [both for seed in seeds if (both := _rights(ours[seed], theirs[seed]))]
     whole = bool(rights) and len(rights) == len(seeds)
     drawn = bootstrap_interval(rights) if whole else (None, None)
     return {
@@ -172,29 +166,41 @@ def bootstrap_interval(pairs: Sequence[tuple[Bools, Bools]]) -> tuple[float, flo
     return float(low), float(high)
 
 
-def _right(run: Run, group: Group, stores: Stores) -> Bools | None:
-    """Which samples of its split a run has right, by id; None without predictions or store."""
-    path = next((run.folder / name for name in PREDICTIONS if (run.folder / name).is_file()), None)
-    store = stores.of(group)
-    if path is None or store is None:
+def _rights(one: Run, other: Run) -> tuple[Bools, Bools] | None:
+    """Which samples each run has right, in one order; None without predictions of both."""
+    first, second = _read_predictions(one), _read_predictions(other)
+    if first is None or second is None:
         return None
+    if first.keys() != second.keys():
+        raise TrainingError(
+            f"{one.folder} and {other.folder} have predictions of other samples: expected the same "
+            "ids; train and predict both with one store"
+        )
+    return np.array([*first.values()], bool), np.array([second[name] for name in first], bool)
+
+
+def _read_predictions(run: Run) -> dict[str, bool] | None:
+    """Whether a run has each sample of its split right, by id; None without predictions."""
+    path = next((run.folder / name for name in PREDICTIONS if (run.folder / name).is_file()), None)
+    if path is None:
+        return None
+    columns = ["id", "split", "label", "class"]
+    texts = pa.csv.ConvertOptions(
+        include_columns=columns, column_types=dict.fromkeys(columns, pa.string())
+    )
     try:
-        read = pa.csv.read_csv if path.suffix == ".csv" else pa.parquet.read_table
-        table = read(path).select(["id", "class"])
-        found = dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
+        if path.suffix == ".csv":
+            table = pa.csv.read_csv(path, convert_options=texts)
+        else:
+            table = pa.parquet.read_table(path, columns=columns)
     except (pa.ArrowInvalid, KeyError, OSError) as error:
         raise TrainingError(f"{path}: expected a table of `latentset predict`: {error}") from error
-    names = store.header.source.classes
-    samples = store.samples.select(["id", "label", "split"]).sort_by("id").to_pylist()
-    right = [
-        row["label"] >= 0 and found[row["id"]] == names[row["label"]]
-        for row in samples
-        if row["split"] == run.split and row["id"] in found
-    ]
-    if len(right) != run.samples or sum(right) != round(run.top1 * len(right)):
+    rows = (row for row in table.to_pylist() if row["split"] == run.split)
+    right = {row["id"]: row["class"] == row["label"] for row in rows}
+    if len(right) != run.samples or sum(right.values()) != round(run.top1 * len(right)):
         raise TrainingError(
             f"{path}: expected {run.samples} predictions of the split, {run.top1:.2%} of them "
-            f"right, as in the run's result; got {len(right)}, {sum(right)} of them right. Write "
-            "it anew: latentset predict"
+            f"right, as in the run's result; got {len(right)}, {sum(right.values())} of them "
+            "right. Write it anew: latentset predict"
         )
-    return np.array(right, bool)
+    return right

@@ -22,7 +22,7 @@ def test_tables_are_of_the_runs(folder: Path, tmp_path: Path) -> None:
     write_tables(gather(runs), tmp_path)
     write_table1(groups, Stores.open([], []), tmp_path)
     write_table3(groups, tmp_path)
-    write_differences(groups, Stores.open([], []), tmp_path)
+    write_differences(groups, tmp_path)
     tables = {path.name for path in tmp_path.iterdir()}
     assert {"table1.md", "table1.csv", "results.md", "results.csv"} <= tables
     for name in tables:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from latentset.datasets.errors import TrainingError
-from latentset.datasets.store import Store, open_store
 from latentset.paper.report.paired import (
     bootstrap_interval,
     mcnemar,
@@ -15,11 +14,7 @@ from latentset.paper.report.paired import (
     write_differences,
 )
 from latentset.paper.report.runs import find_runs, group_runs
-from latentset.paper.report.stores import Stores
-from tests.makers import stores as made_stores
 from tests.makers.runs import read_csv, write_run
-
-NO_STORES = Stores()
 
 
 def test_interval_of_students_t() -> None:
@@ -71,7 +66,7 @@ def test_differences_are_of_the_seeds_that_both_have(tmp_path: Path) -> None:
     write_run(runs, "minc2500/anchor2-msssim-1", 0.7, seed=9)
     write_run(runs, "imagenette/fa-cresnet-scratch-msssim-4", 0.9)
     write_run(runs, "imagenette/cresnet-scratch-msssim-4", 0.8)
-    write_differences(group_runs(find_runs([runs])), NO_STORES, tmp_path)
+    write_differences(group_runs(find_runs([runs])), tmp_path)
     text = (tmp_path / "differences.md").read_text()
     assert sorted(line for line in text.splitlines() if " − " in line) == [
         # +5 and -1: mean 2, deviation sqrt(18), t(0.975, 1) = 12.706
@@ -82,13 +77,11 @@ def test_differences_are_of_the_seeds_that_both_have(tmp_path: Path) -> None:
     ]
 
 
-def predict(folder: Path, store: Store, split: str, right: int) -> None:
-    """Write a table of predictions, as `latentset predict` does, so many of a split's right."""
-    names, lines = store.header.source.classes, ["id,class,probability"]
-    tests = [row for row in store.samples.to_pylist() if row["split"] == split]
-    for k, row in enumerate(tests):
-        wrong = names[(row["label"] + 1) % len(names)]
-        lines.append(f"{row['id']},{names[row['label']] if k < right else wrong},0.5")
+def predict(folder: Path, split: str, right: int, *, first: int = 0) -> None:
+    """Write a table of 8 predictions, as `latentset predict` does, so many of which are right."""
+    lines = ["id,split,label,class,probability", "another,elsewhere,1,1,0.5"]
+    for k in range(8):  # classes that look like numbers are texts
+        lines.append(f"{first + k},{split},{k % 3},{k % 3 if k < right else 'other'},0.5")
     (folder / "predictions.csv").write_text("\n".join(lines) + "\n")
 
 
@@ -103,24 +96,26 @@ def predict(folder: Path, store: Store, split: str, right: int) -> None:
 def test_predictions_add_mcnemars_test_and_the_bootstrap(
     data_set: str, split: str, recorded: dict[str, str], tmp_path: Path
 ) -> None:
-    codec = "demo-hyperprior-msssim-4"
-    store = open_store(made_stores.write_latents(tmp_path / "latents", codec))
-    count = store.samples["split"].to_pylist().count(split)
-    for name, right in (("fa-cresnet", count), ("cresnet", count - 2)):
-        test = {"top1": right / count, "top5": 1.0, "samples": count}
-        runs = tmp_path / "runs"
-        changes = {"store": store.fingerprint, "test": test, **recorded}
-        folder = write_run(runs, f"{data_set}/{name}-msssim-4", 0, **changes)
-        predict(folder, store, split, right)
-    groups, stores = group_runs(find_runs([runs])), Stores(latents=(store,))
-    write_differences(groups, stores, tmp_path)
+    for name, right in (("fa-cresnet", 8), ("cresnet", 6)):
+        test = {"top1": right / 8, "top5": 1.0, "samples": 8}
+        folder = write_run(tmp_path, f"{data_set}/{name}-msssim-4", 0, test=test, **recorded)
+        predict(folder, split, right)
+    groups = group_runs(find_runs([tmp_path]))
+    write_differences(groups, tmp_path)
     (row,) = read_csv(tmp_path / "differences.csv")
     assert row["mcnemar_p"] == "0.5"  # two coins
     assert float(row["bootstrap_low"]) >= 0
-    write_differences(groups, NO_STORES, tmp_path)
+
+    predict(folder, split, 5)
+    with pytest.raises(TrainingError, match=r"predictions of the split, .* as in the run's result"):
+        write_differences(groups, tmp_path)
+    predict(folder, split, 6, first=1)
+    with pytest.raises(TrainingError, match="have predictions of other samples"):
+        write_differences(groups, tmp_path)
+    (folder / "predictions.csv").write_text("id,class,probability\n0,0,0.5\n")
+    with pytest.raises(TrainingError, match="expected a table of `latentset predict`"):
+        write_differences(groups, tmp_path)
+    (folder / "predictions.csv").unlink()
+    write_differences(groups, tmp_path)
     (row,) = read_csv(tmp_path / "differences.csv")
     assert row["mcnemar_p"] == ""
-
-    predict(folder, store, split, count - 3)
-    with pytest.raises(TrainingError, match=r"predictions of the split, .* as in the run's result"):
-        write_differences(groups, stores, tmp_path)

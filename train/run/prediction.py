@@ -76,7 +76,8 @@ def predict_samples(
 ) -> pa.Table:
     """Tabulate the ``top`` most probable classes of each sample.
 
-    Columns ``id``, ``class``, ``probability``, then ``class_2``, ``probability_2`` and so on.
+    Columns ``id``, ``split``, ``label`` (the store's class; null where it has none), ``class``,
+    ``probability``, then ``class_2``, ``probability_2`` and so on.
     """
     split, recipe = select_samples(store), classifier.recipe
     ranked = [
@@ -85,7 +86,13 @@ def predict_samples(
     ]
     probabilities, found = (torch.cat(column).numpy() for column in zip(*ranked, strict=True))
     names = pa.array(classes, pa.string())
-    columns = {"id": pa.array([printable(name) for name in split.ids])}
+    splits = store.samples["split"].take(split.samples).to_pylist()
+    labels = pa.array(split.labels, mask=split.labels < 0)
+    columns = {
+        "id": pa.array([printable(name) for name in split.ids]),
+        "split": pa.array([printable(name) for name in splits]),
+        "label": pa.array(store.header.source.classes, pa.string()).take(labels),
+    }
     for k in range(found.shape[1]):
         number = f"_{k + 1}" if k else ""
         columns[f"class{number}"] = names.take(pa.array(found[:, k]))

@@ -48,7 +48,7 @@ def test_unlabelled_images_get_the_probabilities_that_evaluation_computes(
     assert found.notes == ()
     with (tmp_path / "p.csv").open(newline="") as file:
         header, *rows = csv.reader(file)
-    assert header == ["id", "class", "probability"]
+    assert header == ["id", "split", "label", "class", "probability"]
     labelled = open_store(new_images(tmp_path / "labelled.zarr", labelled=True, failed=(4,)))
     classifier, record, *_ = load_classifier(run, str(labelled.location))
     everything, expected = torch.full((20, len(CLASSES)), torch.nan), {}
@@ -64,7 +64,8 @@ def test_unlabelled_images_get_the_probabilities_that_evaluation_computes(
             )
     assert [row[0] for row in rows] == labelled.samples["id"].take(labelled.indices()).to_pylist()
     assert len({row[1] for row in rows}) > 1
-    for id, name, probability in rows:
+    assert {row[2] for row in rows} == {""}
+    for id, _, _, name, probability in rows:
         assert name == expected[id][0]
         assert float(probability) == pytest.approx(expected[id][1], rel=1e-4)
 
@@ -75,20 +76,22 @@ def test_the_most_probable_classes_in_order(run: Path, tmp_path: Path, ending: s
     write_predictions(run, store, out, top=5)
     read = pyarrow.csv.read_csv if ending == "csv" else pyarrow.parquet.read_table
     table = read(out)
-    columns = ["id", "class", "probability", "class_2", "probability_2", "class_3", "probability_3"]
-    assert table.column_names == columns  # the run has three classes
-    shares = np.stack([table[name].to_numpy() for name in columns[2::2]])
+    columns = ["class", "probability", "class_2", "probability_2", "class_3", "probability_3"]
+    assert table.column_names == ["id", "split", "label", *columns]  # the run has three classes
+    shares = np.stack([table[name].to_numpy() for name in columns[1::2]])
     assert (np.diff(shares, axis=0) <= 0).all()
     np.testing.assert_allclose(shares.sum(axis=0), 1, atol=1e-5)
     for row in table.to_pylist():
-        assert {row[name] for name in columns[1::2]} == set(CLASSES)
+        assert {row[name] for name in columns[::2]} == set(CLASSES)
 
 
 def test_classes_are_those_of_the_run(run: Path, tmp_path: Path) -> None:
     store = write_synthetic_store(tmp_path / "s.zarr", samples=8, classes=("cat", "dog"))
     found = write_predictions(run, store, tmp_path / "p.parquet")
     assert found.notes[-1] == "the classes are those of the run, the store's are 2 (cat, dog)"
-    table = pyarrow.parquet.read_table(tmp_path / "p.parquet")
+    table, samples = pyarrow.parquet.read_table(tmp_path / "p.parquet"), open_store(store).samples
+    assert table["split"].to_pylist() == samples["split"].to_pylist()
+    assert table["label"].to_pylist() == [("cat", "dog")[k] for k in samples["label"].to_pylist()]
     assert set(table["class"].to_pylist()) <= set(CLASSES)
 
 
