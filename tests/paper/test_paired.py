@@ -1,6 +1,7 @@
 """Differences by seed: intervals, verdicts, and what predictions add."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,7 +95,7 @@ def predict(folder: Path, split: str, right: int, *, first: int = 0) -> None:
     ],
 )
 def test_predictions_add_mcnemars_test_and_the_bootstrap(
-    data_set: str, split: str, recorded: dict[str, str], tmp_path: Path
+    data_set: str, split: str, recorded: dict[str, Any], tmp_path: Path
 ) -> None:
     for name, right in (("fa-cresnet", 8), ("cresnet", 6)):
         test = {"top1": right / 8, "top5": 1.0, "samples": 8}
