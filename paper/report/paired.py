@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from latentset.datasets.errors import TrainingError
 from latentset.datasets.storage.atomic import write_atomically
+from latentset.datasets.terminal import printable
 from latentset.paper.report.captions import data_set_title, papers_top1, setting_title, sort_codecs
 from latentset.paper.report.output import NOTHING, Part, markdown, number, write_csv
 from latentset.paper.report.runs import NO_RUNS, Group, Groups, Run
@@ -36,6 +37,9 @@ PREDICTIONS = ("predictions.csv", "predictions.parquet")
 LEAST, CLAIM = 1.5, 3.0
 """Points: a supported difference has at least so many; the paper claims so many."""
 
+SEEDS = 3
+"""A verdict is of at least so many seeds."""
+
 DRAWS, SEED = 10_000, 0
 
 Bools = NDArray[np.bool_]
@@ -46,8 +50,9 @@ def write_differences(data_sets: Mapping[str, Groups], folder: Path) -> Part:
 
     McNemar's test and the bootstrap are of the runs that have predictions.
     """
+    unusable: list[str] = []
     rows = [
-        _row(name, codec, groups[one, codec], groups[other, codec], pair=(one, other))
+        _row(name, codec, groups[one, codec], groups[other, codec], (one, other), unusable)
         for name, groups in data_sets.items()
         for codec in sort_codecs(codec for _, codec in groups)
         for one, other in PAIRS
@@ -62,8 +67,9 @@ def write_differences(data_sets: Mapping[str, Groups], folder: Path) -> Part:
         "Top-1 of the first less that of the second, points: mean over the seeds that both have, "
         "95 % interval of Student's t, number of those seeds. Verdict: supported if the interval "
         f"is above 0 and the mean at least {LEAST} points; no {CLAIM:.0f} points if the interval "
-        f"ends below {CLAIM:.0f}; else undecided. Bootstrap: 95 % interval of {DRAWS:,} draws over "
-        "seeds and images; McNemar: exact p of each seed.\n"
+        f"ends below {CLAIM:.0f}; else undecided; none of less than {SEEDS} seeds. Of runs with "
+        f"{' or '.join(PREDICTIONS)} (`latentset predict`) in their folder: bootstrap, the 95 % interval "
+        f"of {DRAWS:,} draws over seeds and, within each, images; McNemar, exact p of each seed.\n"
     )
     for name in dict.fromkeys(row["data_set"] for row in rows):
         text += f"\n## {data_set_title(name)}\n\n"
@@ -71,18 +77,27 @@ def write_differences(data_sets: Mapping[str, Groups], folder: Path) -> Part:
         titles = ["codec", "difference", "points", "95 % interval", "seeds", "verdict", "paper's"]
         text += markdown([*titles, "bootstrap", "McNemar"], cells, left=titles[:2])
     write_atomically(folder / "differences.md", text)
-    return Part(("differences.md", "differences.csv"))
+    return Part(("differences.md", "differences.csv"), "; ".join(dict.fromkeys(unusable)))
 
 
 def _row(
-    data_set: str, codec: str, one: Group, other: Group, pair: tuple[str, str]
+    data_set: str,
+    codec: str,
+    one: Group,
+    other: Group,
+    pair: tuple[str, str],
+    unusable: list[str],
 ) -> dict[str, Any]:
     ours, theirs = ({run.seed: run for run in group.runs} for group in (one, other))
     seeds = sorted(ours.keys() & theirs.keys())
     found = [100 * (ours[seed].top1 - theirs[seed].top1) for seed in seeds]
     low, high = t_interval(found)
     papers = [papers_top1(data_set, setting, codec) for setting in pair]
-    rights = [both for seed in seeds if (both := _rights(ours[seed], theirs[seed]))]
+    rights = []
+    try:
+        rights = [both for seed in seeds if (both := _rights(ours[seed], theirs[seed]))]
+    except TrainingError as error:
+        unusable.append(f"without predictions: {error}")
     whole = bool(rights) and len(rights) == len(seeds)
     drawn = bootstrap_interval(rights) if whole else (None, None)
     return {
@@ -136,11 +151,14 @@ def t_interval(values: Sequence[float]) -> tuple[float | None, float | None]:
 def verdict(points: Sequence[float]) -> str:
     """The protocol's verdict on the differences of some seeds."""
     low, high = t_interval(points)
-    if low is None or high is None:
+    if low is None or high is None or len(points) < SEEDS:
         return NOTHING
     if low > 0 and statistics.mean(points) >= LEAST:
         return "supported"
-    return f"no {CLAIM:.0f} points" if high < CLAIM else "undecided"
+    if high >= CLAIM:
+        return "undecided"
+    side = " (above 0)" if low > 0 else " (below 0)" if high < 0 else ""
+    return f"no {CLAIM:.0f} points{side}"
 
 
 def mcnemar(one: Bools, other: Bools) -> float:
@@ -174,33 +192,35 @@ def _rights(one: Run, other: Run) -> tuple[Bools, Bools] | None:
     if first.keys() != second.keys():
         raise TrainingError(
             f"{one.folder} and {other.folder} have predictions of other samples: expected the same "
-            "ids; train and predict both with one store"
+            "ids"
         )
     return np.array([*first.values()], bool), np.array([second[name] for name in first], bool)
 
 
 def _read_predictions(run: Run) -> dict[str, bool] | None:
-    """Whether a run has each sample of its split right, by id; None without predictions."""
+    """Whether a run has each test sample right, by id; None without predictions."""
     path = next((run.folder / name for name in PREDICTIONS if (run.folder / name).is_file()), None)
-    if path is None:
+    if path is None or run.samples is None:
         return None
-    columns = ["id", "split", "label", "class"]
-    texts = pa.csv.ConvertOptions(
-        include_columns=columns, column_types=dict.fromkeys(columns, pa.string())
-    )
+    texts = dict.fromkeys(("id", "split", "label", "class"), pa.string())
     try:
         if path.suffix == ".csv":
-            table = pa.csv.read_csv(path, convert_options=texts)
+            table = pa.csv.read_csv(path, convert_options=pa.csv.ConvertOptions(column_types=texts))
         else:
-            table = pa.parquet.read_table(path, columns=columns)
-    except (pa.ArrowInvalid, KeyError, OSError) as error:
-        raise TrainingError(f"{path}: expected a table of `latentset predict`: {error}") from error
-    rows = (row for row in table.to_pylist() if row["split"] == run.split)
-    right = {row["id"]: row["class"] == row["label"] for row in rows}
+            table = pa.parquet.read_table(path)
+        rows = table.select(list(texts)).cast(pa.schema(texts)).to_pylist()
+    except (pa.ArrowException, KeyError, OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise TrainingError(f"{path}: expected a table of `latentset predict`: {reason}") from error
+    split = printable(run.split)
+    right = {
+        row["id"]: row["class"] is not None and row["class"] == row["label"]
+        for row in rows
+        if row["split"] == split
+    }
     if len(right) != run.samples or sum(right.values()) != round(run.top1 * len(right)):
         raise TrainingError(
-            f"{path}: expected {run.samples} predictions of the split, {run.top1:.2%} of them "
-            f"right, as in the run's result; got {len(right)}, {sum(right.values())} of them "
-            "right. Write it anew: latentset predict"
+            f"{path}: expected {run.samples} predictions of split {split}, {run.top1:.2%} of them "
+            f"right, as in the run's result; got {len(right)}, {sum(right.values())} of them right"
         )
     return right

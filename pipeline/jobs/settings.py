@@ -37,6 +37,8 @@ class Software(Sparse):
 class Settings(Described):
     """Everything that decides the bytes of a store, time stamps aside.
 
+    But for decoded stores: when their latents were encoded tells those of exchanged images apart.
+
     Excluded on purpose, because they change nothing: batch size, workers, scheduler, the locations
     of source and codec.
     """

@@ -1,12 +1,12 @@
 """Differences by seed: intervals, verdicts, and what predictions add."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from latentset.datasets.errors import TrainingError
 from latentset.paper.report.paired import (
     bootstrap_interval,
     mcnemar,
@@ -29,9 +29,11 @@ def test_interval_of_students_t() -> None:
     [
         ([1.4, 1.5, 1.6], "supported"),
         ([4.0, 5.0, 6.0], "supported"),
-        ([1.3, 1.4, 1.5], "no 3 points"),
+        ([1.3, 1.4, 1.5], "no 3 points (above 0)"),
         ([-2.0, -1.0, 0.0], "no 3 points"),
+        ([-2.0, -1.9, -1.8], "no 3 points (below 0)"),
         ([1.0, 2.0, 3.0], "undecided"),
+        ([2.0, 2.1], "–"),
         ([2.0], "–"),
     ],
 )
@@ -72,7 +74,7 @@ def test_differences_are_of_the_seeds_that_both_have(tmp_path: Path) -> None:
     assert sorted(line for line in text.splitlines() if " − " in line) == [
         # +5 and -1: mean 2, deviation sqrt(18), t(0.975, 1) = 12.706
         "| bmshj2018-hyperprior-msssim-1 | FA-cResNet − cResNet | +2.0 | -36.1 to +40.1 | 2 | "
-        "undecided | +2.9 | – | – |",
+        "– | +2.9 | – | – |",
         "| demo-hyperprior-msssim-4 | FA-cResNet from scratch − cResNet from scratch | +10.0 | – "
         "| 1 | – | – | – | – |",
     ]
@@ -101,22 +103,23 @@ def test_predictions_add_mcnemars_test_and_the_bootstrap(
         test = {"top1": right / 8, "top5": 1.0, "samples": 8}
         folder = write_run(tmp_path, f"{data_set}/{name}-msssim-4", 0, test=test, **recorded)
         predict(folder, split, right)
-    groups = group_runs(find_runs([tmp_path]))
-    write_differences(groups, tmp_path)
+    groups, table = group_runs(find_runs([tmp_path])), folder / "predictions.csv"
+    assert not write_differences(groups, tmp_path).remark
     (row,) = read_csv(tmp_path / "differences.csv")
     assert row["mcnemar_p"] == "0.5"  # two coins
     assert float(row["bootstrap_low"]) >= 0
 
-    predict(folder, split, 5)
-    with pytest.raises(TrainingError, match=r"predictions of the split, .* as in the run's result"):
-        write_differences(groups, tmp_path)
-    predict(folder, split, 6, first=1)
-    with pytest.raises(TrainingError, match="have predictions of other samples"):
-        write_differences(groups, tmp_path)
-    (folder / "predictions.csv").write_text("id,class,probability\n0,0,0.5\n")
-    with pytest.raises(TrainingError, match="expected a table of `latentset predict`"):
-        write_differences(groups, tmp_path)
-    (folder / "predictions.csv").unlink()
-    write_differences(groups, tmp_path)
-    (row,) = read_csv(tmp_path / "differences.csv")
-    assert row["mcnemar_p"] == ""
+    content = "id,split,label,class,probability\n" + f"0,{split},1,1,0.5\n" * 8
+    for change, said in (
+        (lambda: predict(folder, split, 5), "75.00% of them right.* got 8, 5 of them right"),
+        (lambda: predict(folder, "elsewhere", 6), "got 0, 0 of them right"),
+        (lambda: predict(folder, split, 6, first=1), "have predictions of other samples"),
+        (lambda: table.write_text("id,class,probability\n0,0,0.5\n"), "a table of .*split"),
+        (lambda: table.write_text(content), "got 1, 1 of them right"),
+        (lambda: table.write_bytes(b"id,split,label,class\n\xff,val,0,0\n"), "a table of"),
+        (table.unlink, "^$"),
+    ):
+        change()
+        assert re.search(said, write_differences(groups, tmp_path).remark)
+        (row,) = read_csv(tmp_path / "differences.csv")
+        assert row["mcnemar_p"] == ""
