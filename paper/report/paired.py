@@ -68,8 +68,9 @@ def write_differences(data_sets: Mapping[str, Groups], folder: Path) -> Part:
         "95 % interval of Student's t, number of those seeds. Verdict: supported if the interval "
         f"is above 0 and the mean at least {LEAST} points; no {CLAIM:.0f} points if the interval "
         f"ends below {CLAIM:.0f}; else undecided; none of less than {SEEDS} seeds. Of runs with "
-        f"{' or '.join(PREDICTIONS)} (`latentset predict`) in their folder: bootstrap, the 95 % interval "
-        f"of {DRAWS:,} draws over seeds and, within each, images; McNemar, exact p of each seed.\n"
+        f"{' or '.join(PREDICTIONS)} (`latentset predict`) in their folder: bootstrap, the 95 % "
+        f"interval of {DRAWS:,} draws over seeds and, within each, images; McNemar, exact p of "
+        "each seed.\n"
     )
     for name in dict.fromkeys(row["data_set"] for row in rows):
         text += f"\n## {data_set_title(name)}\n\n"
