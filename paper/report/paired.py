@@ -24,12 +24,11 @@ PAIRS = (
     ("fa-cresnet", "cresnet-scratch"),
     ("fa-cresnet-scratch", "cresnet-scratch"),
     ("fa-cresnet", "input-y"),
-    ("fa-cresnet", "anchor2"),
 )
-"""Settings that are compared: the top-1 of the first less that of the second.
+"""Settings that are compared: the top-1 of the first less that of the second."""
 
-The protocol has no verdict on Anchor 2, whose training is another one.
-"""
+OTHER_TRAINING = (("fa-cresnet", "anchor2"), ("cresnet", "cresnet-scratch"))
+"""Settings that are compared without a verdict: their training differs."""
 
 PREDICTIONS = ("predictions.csv", "predictions.parquet")
 """Tables of ``latentset predict`` in a run's folder, for McNemar's test and the bootstrap."""
@@ -55,7 +54,7 @@ def write_differences(data_sets: Mapping[str, Groups], folder: Path) -> Part:
         _row(name, codec, groups[one, codec], groups[other, codec], (one, other), unusable)
         for name, groups in data_sets.items()
         for codec in sort_codecs(codec for _, codec in groups)
-        for one, other in PAIRS
+        for one, other in PAIRS + OTHER_TRAINING
         if (one, codec) in groups and (other, codec) in groups
     ]
     rows = [row for row in rows if row["seeds"]]
@@ -111,7 +110,7 @@ def _row(
         "points": statistics.mean(found) if found else None,
         "low": low,
         "high": high,
-        "verdict": verdict(found) if pair[1] != "anchor2" else NOTHING,
+        "verdict": verdict(found) if pair in PAIRS else NOTHING,
         "paper_points": papers[0] - papers[1] if papers[0] and papers[1] else None,
         "bootstrap_low": drawn[0],
         "bootstrap_high": drawn[1],

@@ -88,7 +88,7 @@ def test_train_evaluate_report(run: Run, recipe: str, mixed_store: Store, tmp_pa
         f"{table}: 95 samples",
         "note: samples without latents, which are not in it: 1",
     ]
-    assert Path(table).read_text().splitlines()[0].count(",") == 4
+    assert Path(table).read_text().splitlines()[0].count(",") == 6
 
     text = run("report", out, "-o", str(tmp_path / "report"))
     assert "results.md" in text
