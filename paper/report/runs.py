@@ -128,16 +128,20 @@ def read_run(folder: Path) -> Run:
     remedy = "Leave the run out, or train it again"
     start = read_start(folder, remedy) if (folder / RECIPE).exists() else None
     recipe = start.recipe if start else None
-    test, best = result["test"], result["best"]
+    test, best, last = result["test"], result["best"], result["last"]
     if test:  # older runs do not name its split
         split = result.get("test_split") or (recipe.data.test_split if recipe else "test")
         top1, top5 = test["top1"], test["top5"]
     elif best:
         split = recipe.data.val_split if recipe else "val"
         top1, top5 = best["val_top1"], best["val_top5"]
-    else:
+    elif last:
         split = recipe.data.train_split if recipe else "train"
-        top1, top5 = result["last"]["train_top1"], None
+        top1, top5 = last["train_top1"], None
+    else:
+        raise TrainingError(
+            f"{folder}: no accuracy to report: the run has no epoch, and was evaluated on no split"
+        )
     return Run(
         folder=folder,
         result=result,

@@ -79,6 +79,12 @@ def test_split_is_the_best_there_is(tmp_path: Path) -> None:
     assert (train.measured_on, train.top1, train.top5) == ("train", 0.99, None)
 
 
+def test_run_without_any_accuracy_is_refused(tmp_path: Path) -> None:
+    write_result(tmp_path / "run", test=None, best=None, last=None)
+    with pytest.raises(TrainingError, match="no accuracy to report: the run has no epoch"):
+        find_runs([tmp_path])
+
+
 def test_same_run_twice_is_refused(tmp_path: Path) -> None:
     write_result(tmp_path / "a")
     write_result(tmp_path / "b")
