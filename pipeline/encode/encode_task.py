@@ -4,7 +4,7 @@ A job may make several stores, one a codec: each image is read and decoded once 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from math import isfinite
@@ -23,6 +23,7 @@ from latentset.datasets.errors import (
 from latentset.datasets.sources import ImageRoot, resolve_inside
 from latentset.datasets.sources.images import decode_image, is_clipped, read_bytes
 from latentset.datasets.sources.resize import ResizeRule
+from latentset.datasets.storage.threads import stoppable_threads
 from latentset.datasets.store.digests import sha256_of
 from latentset.datasets.store.samples import OK
 from latentset.datasets.store.zarr.writer import PixelBuffer, ShardBuffer
@@ -79,10 +80,12 @@ def encode_shard(index: int, task: EncodeTask, report: Callable[[int, int], None
         return ShardDone(len(rows), reused)
 
     samples = [Sample(row) for row in rows]
-    with enough_memory(index, rows):
+    rule = ResizeRule.parse(plans[0].header.resize)
+    with (
+        enough_memory(index, rows),
         # The thread that decodes starts before codecs are loaded.
-        rule = ResizeRule.parse(plans[0].header.resize)
-        batches = decode_batches(samples, task.source, rule, task.batch)
+        decode_batches(samples, task.source, rule, task.batch) as batches,
+    ):
         shards = [
             (target, plan, ShardEncoder(task.engine, target.codec, plan, index))
             for (target, plan), done in zip(pairs, reused, strict=True)
@@ -125,33 +128,31 @@ def refuse_planned(plan: Plan) -> None:
         refuse_failed(**row)
 
 
+@contextmanager
 def decode_batches(
     samples: Sequence[Sample], source: ImageRoot, rule: ResizeRule, size: int
-) -> Iterator[list[Sample]]:
+) -> Iterator[Iterator[list[Sample]]]:
     """Read, hash, decode and resize images in a thread while the codec works on earlier ones.
 
-    It starts at once. What is found is recorded in each sample; those that failed hold no pixels.
+    It starts at once, and has ended where the block ends. What is found is recorded in each sample;
+    those that failed hold no pixels.
     """
 
     def encoded_size(sample: Sample) -> tuple[int, int]:
         return sample.plan.encoded_height, sample.plan.encoded_width
 
     batches = iter(group_by_size(samples, encoded_size, size))
-    thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
-    pending = [thread.submit(_decode, batch, source, rule) for batch in islice(batches, AHEAD)]
+    with stoppable_threads(1, "decode") as thread:
+        pending = [thread.submit(_decode, batch, source, rule) for batch in islice(batches, AHEAD)]
 
-    def take() -> Iterator[list[Sample]]:
-        try:
+        def take() -> Iterator[list[Sample]]:
             while pending:
                 ready = pending.pop(0).result()
-                following = next(batches, None)
-                if following is not None:
+                for following in islice(batches, 1):
                     pending.append(thread.submit(_decode, following, source, rule))
                 yield ready
-        finally:
-            thread.shutdown(cancel_futures=True)
 
-    return take()
+        yield take()
 
 
 def _decode(batch: list[Sample], root: ImageRoot, rule: ResizeRule) -> list[Sample]:

@@ -1,13 +1,13 @@
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import pytest
 
-from latentset.datasets.errors import JobError, StoreError
+from latentset.datasets.errors import ImageFailedError, JobError, StoreError
 from latentset.datasets.sources import Source
 from latentset.datasets.sources.images import decode_image
 from latentset.datasets.storage.location import Folder
@@ -65,7 +65,7 @@ def test_the_codec_is_loaded_once_a_process(task: EncodeTask, standin: Any) -> N
 def test_images_are_decoded_while_the_codec_is_loaded(
     task: EncodeTask, standin: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoded = Event()
+    decoded = threading.Event()
 
     def tell(content: bytes) -> Any:
         decoded.set()
@@ -78,6 +78,17 @@ def test_images_are_decoded_while_the_codec_is_loaded(
     monkeypatch.setattr(module, "decode_image", tell)
     engine = replace(standin.ENGINE, load=load)
     assert encode_shard(0, replace(task, engine=engine), ignore).reused == (False,)
+
+
+def test_a_task_that_fails_has_ended_its_thread(task: EncodeTask, mixed: Source) -> None:
+    for path in mixed.folder.rglob("*.png"):
+        path.write_bytes(path.read_bytes()[:-40])
+    # The error is kept, and with it the task's variables: a thread among them would be waited for
+    # by whichever thread collects garbage later, with what locks it may hold.
+    with pytest.raises(ImageFailedError) as kept:
+        encode_shard(0, replace(task, batch=1, fail=True), ignore)
+    assert kept.value.__traceback__ is not None
+    assert not [t.name for t in threading.enumerate() if t.name.startswith("decode")]
 
 
 def test_a_task_that_is_run_again_writes_nothing(task: EncodeTask) -> None:
