@@ -75,7 +75,9 @@ def describe_runs(data_set: str, groups: Iterable[Group]) -> list[str]:
         samples = f" ({run.samples:,} samples)" if run.samples else ""
         measured.add(f"on split {run.split}{samples}")
     seeds = sorted({run.seed for group in groups for run in group.runs})
-    over = f"mean over seeds {', '.join(map(str, seeds))}, ± standard deviation (n - 1)"
+    over = (
+        f"mean over seeds {', '.join(map(str, seeds))}, ± half of its 95 % interval (Student's t)"
+    )
     lines = [
         f"{data_set_title(data_set)}. Top-1 in percent, {'; '.join(sorted(measured))}; "
         f"{over if len(seeds) > 1 else f'seed {seeds[0]}'}, number of seeds in parentheses."

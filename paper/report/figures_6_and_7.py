@@ -14,9 +14,11 @@ from latentset.paper.report.captions import (
     setting_title,
 )
 from latentset.paper.report.output import (
+    BARS,
     COLOURS,
     MARKS,
     Part,
+    error_bar,
     new_figure,
     save_picture,
     write_csv,
@@ -24,9 +26,9 @@ from latentset.paper.report.output import (
 from latentset.paper.report.runs import NO_RUNS, Groups
 from latentset.paper.report.stores import Stores
 
-COLUMNS_6 = ("data_set", "setting", "codec", "rate_bpp", "seeds", "top1", "top1_spread", "top5")
+COLUMNS_6 = ("data_set", "setting", "codec", "rate_bpp", "seeds", "top1", "top1_interval", "top5")
 COLUMNS_7 = ("data_set", "setting", "codec", "rate_bpp", "psnr_db", "ms_ssim", "seeds", "top1",
-             "top1_spread")  # fmt: skip
+             "top1_interval")  # fmt: skip
 """Of figure6.csv and figure7.csv."""
 
 AXES_7 = {
@@ -114,10 +116,10 @@ def _write_pictures(
         figure.suptitle(title)
         shown = {(row["setting"], row["codec"]) for row in own}
         groups = {key: group for key, group in data_sets[name].items() if key in shown}
-        if caption := stores.describe_rates(groups):
-            captions.append(f"{title}: {caption}")
+        if rates := stores.describe_rates(groups):
+            captions.append(f"{title}: {rates}")
         files.append(f"{path.name}-{name}.svg")
-        save_picture(figure, path.with_name(files[-1]), caption)
+        save_picture(figure, path.with_name(files[-1]), f"{BARS} {rates}".rstrip())
     return Part((*files, f"{path.name}.csv"), remark, " ".join(captions))
 
 
@@ -160,7 +162,11 @@ def _draw_curve(axes: Any, rows: Sequence[Row], x: str, y: str, **style: Any) ->
     axes.errorbar(
         [row[x] for row in rows],
         [row[y] for row in rows],
-        yerr=[row["top1_spread"] or 0 for row in rows] if y == "top1" else None,
+        yerr=(
+            [error_bar(row["top1"], row["top1_interval"], row["samples"]) for row in rows]
+            if y == "top1"
+            else None
+        ),
         marker=MARKS[rows[0]["setting"]],
         color=COLOURS[rows[0]["setting"]],
         capsize=3,

@@ -1,8 +1,8 @@
 """Differences between two networks, paired by seed: docs/results/protocol.md's analysis."""
 
+import json
 import statistics
 from collections.abc import Mapping, Sequence
-from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from latentset.datasets.storage.atomic import write_atomically
 from latentset.datasets.terminal import printable
 from latentset.paper.report.captions import data_set_title, papers_top1, setting_title, sort_codecs
 from latentset.paper.report.output import NOTHING, Part, markdown, number, write_csv
-from latentset.paper.report.runs import NO_RUNS, Group, Groups, Run
+from latentset.paper.report.runs import NO_RUNS, Group, Groups, Run, half_interval
 
 PAIRS = (
     ("fa-cresnet", "cresnet"),
@@ -33,6 +33,9 @@ OTHER_TRAINING = (("fa-cresnet", "anchor2"), ("cresnet", "cresnet-scratch"))
 PREDICTIONS = ("predictions.csv", "predictions.parquet")
 """Tables of ``latentset predict`` in a run's folder, for McNemar's test and the bootstrap."""
 
+CENTRAL = "central.json"
+"""What ``latentset evaluate RUN STORE --split SPLIT --crop central --json`` writes, there too."""
+
 LEAST, CLAIM = 1.5, 3.0
 """Points: a supported difference has at least so many; the paper claims so many."""
 
@@ -47,7 +50,8 @@ Bools = NDArray[np.bool_]
 def write_differences(data_sets: Mapping[str, Groups], folder: Path) -> Part:
     """Write differences.csv and differences.md.
 
-    McNemar's test and the bootstrap are of the runs that have predictions.
+    McNemar's test and the bootstrap are of the runs that have predictions, the central crop is of
+    those that were evaluated with it.
     """
     unusable: list[str] = []
     rows = [
@@ -69,13 +73,15 @@ def write_differences(data_sets: Mapping[str, Groups], folder: Path) -> Part:
         f"ends below {CLAIM:.0f}; else undecided; none of less than {SEEDS} seeds. Of runs with "
         f"{' or '.join(PREDICTIONS)} (`latentset predict`) in their folder: bootstrap, the 95 % "
         f"interval of {DRAWS:,} draws over seeds and, within each, images; McNemar, exact p of "
-        "each seed.\n"
+        f"each seed. Of runs with {CENTRAL} (`latentset evaluate --crop central --json`): points "
+        "and interval with the central crop.\n"
     )
     for name in dict.fromkeys(row["data_set"] for row in rows):
         text += f"\n## {data_set_title(name)}\n\n"
         cells = [_cells(row) for row in rows if row["data_set"] == name]
-        titles = ["codec", "difference", "points", "95 % interval", "seeds", "verdict", "paper's"]
-        text += markdown([*titles, "bootstrap", "McNemar"], cells, left=titles[:2])
+        titles = ["codec", "difference", "each seed", "points", "95 % interval", "seeds", "verdict"]
+        titles += ["paper's", "central crop", "bootstrap", "McNemar"]
+        text += markdown(titles, cells, left=titles[:2])
     write_atomically(folder / "differences.md", text)
     return Part(("differences.md", "differences.csv"), "; ".join(dict.fromkeys(unusable)))
 
@@ -100,6 +106,15 @@ def _row(
         unusable.append(f"without predictions: {error}")
     whole = bool(rights) and len(rights) == len(seeds)
     drawn = bootstrap_interval(rights) if whole else (None, None)
+    central: list[float] = []
+    try:
+        tops = [[_central_top1(runs[seed]) for runs in (ours, theirs)] for seed in seeds]
+        central = [100 * (a - b) for a, b in tops if a is not None and b is not None]
+    except TrainingError as error:
+        unusable.append(f"without the central crop: {error}")
+    if len(central) < len(seeds):
+        central = []
+    central_low, central_high = t_interval(central)
     return {
         "data_set": data_set,
         "codec": codec,
@@ -107,11 +122,15 @@ def _row(
         "setting": pair[0],
         "less": pair[1],
         "seeds": len(seeds),
+        "each_seed": " ".join(f"{points:+.1f}" for points in found),
         "points": statistics.mean(found) if found else None,
         "low": low,
         "high": high,
         "verdict": verdict(found) if pair in PAIRS else NOTHING,
         "paper_points": papers[0] - papers[1] if papers[0] and papers[1] else None,
+        "central_points": statistics.mean(central) if central else None,
+        "central_low": central_low,
+        "central_high": central_high,
         "bootstrap_low": drawn[0],
         "bootstrap_high": drawn[1],
         "mcnemar_p": " ".join(f"{mcnemar(*pair):.2g}" for pair in rights) if whole else "",
@@ -125,14 +144,19 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     def interval(low: float | None, high: float | None) -> str:
         return NOTHING if low is None else f"{signed(low)} to {signed(high)}"
 
+    central = signed(row["central_points"])
+    if row["central_low"] is not None:
+        central += f" ({interval(row['central_low'], row['central_high'])})"
     return [
         row["codec_name"],
         f"{setting_title(row['setting'])} − {setting_title(row['less'])}",
+        row["each_seed"].replace(" ", ", "),
         signed(row["points"]),
         interval(row["low"], row["high"]),
         number(row["seeds"], 0),
         row["verdict"],
         signed(row["paper_points"]),
+        central,
         interval(row["bootstrap_low"], row["bootstrap_high"]),
         row["mcnemar_p"].replace(" ", ", ") or NOTHING,
     ]
@@ -140,11 +164,9 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
 def t_interval(values: Sequence[float]) -> tuple[float | None, float | None]:
     """95 % interval of a mean, by Student's t; None of less than two values."""
-    if len(values) < 2:
+    half = half_interval(values)
+    if half is None:
         return None, None
-    from scipy.stats import t
-
-    half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / sqrt(len(values))
     return statistics.mean(values) - half, statistics.mean(values) + half
 
 
@@ -182,6 +204,24 @@ def bootstrap_interval(pairs: Sequence[tuple[Bools, Bools]]) -> tuple[float, flo
     points = 100 * (drawn[..., 0] - drawn[..., 1]).mean(axis=1) / samples
     low, high = np.percentile(points, (2.5, 97.5))
     return float(low), float(high)
+
+
+def _central_top1(run: Run) -> float | None:
+    """Top-1 with the central crop, as a fraction; None where it was not evaluated."""
+    path = run.folder / CENTRAL
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        measured = found["splits"][run.split]
+        if found["crop"] == "central" and measured["samples"] == run.samples:
+            return float(measured["top1"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise TrainingError(
+        f"{path}: expected what `latentset evaluate RUN STORE --split {printable(run.split)} "
+        f"--crop central --json {CENTRAL}` writes, of {run.samples} samples; run it again"
+    )
 
 
 def _rights(one: Run, other: Run) -> tuple[Bools, Bools] | None:

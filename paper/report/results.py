@@ -1,4 +1,4 @@
-"""All runs: one line a recipe and store, mean and spread over seeds."""
+"""All runs: one line a recipe and store, mean and 95 % interval over seeds."""
 
 import re
 import statistics
@@ -13,8 +13,15 @@ from rich.text import Text
 
 from latentset.datasets.storage.atomic import write_atomically
 from latentset.datasets.terminal import printable
-from latentset.paper.report.output import markdown, new_figure, save_picture, write_csv
-from latentset.paper.report.runs import DISTILLED, Run, group_seeds
+from latentset.paper.report.output import (
+    BARS,
+    error_bar,
+    markdown,
+    new_figure,
+    save_picture,
+    write_csv,
+)
+from latentset.paper.report.runs import DISTILLED, Run, group_seeds, half_interval
 
 TITLES = ("recipe", "codec", "bpp", "store MB", "trained MB", "parameters", "split", "seeds",
           "top-1 %", "top-5 %")  # fmt: skip
@@ -55,8 +62,8 @@ class ResultLine:
     """Number of runs."""
     top1: float
     """Mean over the runs, as a fraction."""
-    top1_spread: float
-    """Standard deviation over the runs (n - 1); 0 for one run."""
+    top1_interval: float | None
+    """Half of the mean's 95 % interval, as a fraction; None for one run."""
     top5: float | None
 
 
@@ -83,7 +90,7 @@ def gather(runs: Sequence[Run]) -> list[ResultLine]:
             samples=first.samples,
             seeds=len(own),
             top1=statistics.mean(top1),
-            top1_spread=statistics.stdev(top1) if len(top1) > 1 else 0.0,
+            top1_interval=half_interval(top1),
             top5=statistics.mean(top5) if top5 else None,
         )
         lines.append(line)
@@ -132,7 +139,7 @@ def draw(lines: Sequence[ResultLine], path: Path) -> None:
         axes.errorbar(
             [line.rate_bpp for line in own],
             [100 * line.top1 for line in own],
-            yerr=[100 * line.top1_spread for line in own] if own[0].seeds > 1 else None,
+            yerr=[_bar(line) for line in own],
             marker="o",
             capsize=3,
             label=label,
@@ -146,7 +153,12 @@ def draw(lines: Sequence[ResultLine], path: Path) -> None:
     axes.grid(visible=True, alpha=0.3)
     if curves:
         axes.legend(fontsize="small" if len(curves) < 7 else "xx-small")
-    save_picture(figure, path)
+    save_picture(figure, path, BARS)
+
+
+def _bar(line: ResultLine) -> float:
+    interval = None if line.top1_interval is None else 100 * line.top1_interval
+    return error_bar(100 * line.top1, interval, line.samples)
 
 
 def _without_table3(lines: Sequence[ResultLine]) -> list[ResultLine]:
@@ -154,7 +166,7 @@ def _without_table3(lines: Sequence[ResultLine]) -> list[ResultLine]:
 
 
 def _cells(line: ResultLine) -> list[str]:
-    spread = f" ± {100 * line.top1_spread:.1f}" if line.seeds > 1 else ""
+    half = line.top1_interval
     return [
         line.recipe,
         line.codec,
@@ -164,6 +176,6 @@ def _cells(line: ResultLine) -> list[str]:
         f"{line.parameters:,}",
         line.measured_on + (f" ({line.samples:,})" if line.samples else ""),
         str(line.seeds),
-        f"{100 * line.top1:.1f}{spread}",
+        f"{100 * line.top1:.1f}" + ("" if half is None else f" ± {100 * half:.1f}"),
         "" if line.top5 is None else f"{100 * line.top5:.1f}",
     ]

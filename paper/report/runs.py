@@ -4,6 +4,7 @@ import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,8 @@ class Group:
     codec_name: str
     top1: float
     """Percent."""
-    top1_spread: float | None
-    """Standard deviation over the seeds (n - 1), points; None for one seed."""
+    top1_interval: float | None
+    """Half of the mean's 95 % interval, points; None for one seed."""
     top5: float | None
     """Percent, where all runs have it."""
 
@@ -73,7 +74,7 @@ class Group:
             "parameters": self.first.result["parameters"],
             "seeds": len(self.runs),
             "top1": self.top1,
-            "top1_spread": self.top1_spread,
+            "top1_interval": self.top1_interval,
         }
 
 
@@ -86,11 +87,20 @@ Groups = Mapping[Key, Group]
 
 
 def cell(group: Group | None) -> str:
-    """Mean, spread and number of seeds as tables show them."""
+    """Mean, 95 % interval and number of seeds as tables show them."""
     if group is None:
         return NOTHING
-    spread = "" if group.top1_spread is None else f" ± {group.top1_spread:.1f}"
-    return f"{group.top1:.1f}{spread} ({len(group.runs)})"
+    interval = "" if group.top1_interval is None else f" ± {group.top1_interval:.1f}"
+    return f"{group.top1:.1f}{interval} ({len(group.runs)})"
+
+
+def half_interval(values: Sequence[float]) -> float | None:
+    """Half of the 95 % interval of a mean, by Student's t; None of less than two values."""
+    if len(values) < 2:
+        return None
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / sqrt(len(values))
 
 
 def find_runs(folders: Iterable[Path], unreadable: list[str] | None = None) -> list[Run]:
@@ -218,7 +228,7 @@ def group_seeds(runs: Sequence[Run]) -> Group:
         first=first,
         codec_name=str(first.result["codec"]),
         top1=100 * statistics.mean(top1),
-        top1_spread=100 * statistics.stdev(top1) if len(top1) > 1 else None,
+        top1_interval=half_interval([100 * accuracy for accuracy in top1]),
         top5=100 * statistics.mean(top5) if len(top5) == len(runs) else None,
     )
 

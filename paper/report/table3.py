@@ -7,10 +7,16 @@ from typing import Any
 from latentset.datasets.storage.atomic import write_atomically
 from latentset.paper import published
 from latentset.paper.experiments import TABLE3, TITLES, Experiment, data_sets, standard
-from latentset.paper.report.captions import data_set_title, describe_runs, sort_codecs
+from latentset.paper.report.captions import (
+    data_set_title,
+    describe_runs,
+    papers_top1,
+    repeats_table1,
+    sort_codecs,
+)
 from latentset.paper.report.output import Part, markdown, number, write_csv
-from latentset.paper.report.runs import NO_RUNS, Groups, cell
-from latentset.paper.table3_settings import SETTINGS
+from latentset.paper.report.runs import NO_RUNS, Group, Groups, cell
+from latentset.paper.table3_settings import SETTINGS, Setting
 
 DEFAULT = "fa-cresnet"
 """The setting whose runs stand for all defaults."""
@@ -50,20 +56,29 @@ def _table(data_set: str, codecs: Sequence[str], groups: Groups, rows: list[dict
     for codec in codecs:
         titles += [next(g for key, g in groups.items() if key[1] == codec).codec_name, "paper's"]
         anchor2 = groups.get(("anchor2", codec))
-        lines[0] += [cell(anchor2), number(published.top1("anchor2", codec), 1)]
+        lines[0] += [cell(anchor2), number(papers_top1(data_set, "anchor2", codec), 1)]
     last, missing = "", []
     known = data_set if data_set in data_sets() else published.DATA_SET
+    found: dict[Setting, list[tuple[bool, Group | None]]] = {}
     for setting in SETTINGS:
-        standards = [standard(Experiment(known, setting.name, codec)).setting for codec in codecs]
-        found = [groups.get(key) for key in zip(standards, codecs, strict=True)]
-        if not any(found):
+        names = [standard(Experiment(known, setting.name, codec)).setting for codec in codecs]
+        found[setting] = [
+            (name == DEFAULT, _with(setting, groups.get((name, codec))))
+            for name, codec in zip(names, codecs, strict=True)
+        ]
+        if not any(group for _, group in found[setting]):
             missing.append(f"{setting.group}: {setting.title}")
+    # The default alone in its group says nothing.
+    compared = {s.group for s, cells in found.items() if any(g and not d for d, g in cells)}
+    for setting, cells in found.items():
+        if setting.group not in compared or not any(group for _, group in cells):
             continue
-        always = all(name == DEFAULT for name in standards)
+        always = all(default for default, _ in cells)
         line = ["" if setting.group == last else setting.group, setting.title + " *" * always]
-        for name, codec, group in zip(standards, codecs, found, strict=True):
-            default = name == DEFAULT
-            papers = published.table3_top1(setting.name, codec, default=default)
+        for codec, (default, group) in zip(codecs, cells, strict=True):
+            papers = None
+            if repeats_table1(data_set):
+                papers = published.table3_top1(setting.name, codec, default=default)
             line += [cell(group) + (" *" if default and not always else ""), number(papers, 1)]
             if group:
                 rows.append(
@@ -82,3 +97,12 @@ def _table(data_set: str, codecs: Sequence[str], groups: Groups, rows: list[dict
         last = setting.group
     left_out = f"\nLeft out, because no run was given: {', '.join(missing)}.\n" if missing else ""
     return markdown(titles, lines, left=("experiment", "setting")) + left_out
+
+
+def _with(setting: Setting, group: Group | None) -> Group | None:
+    """The group if its networks have the setting; a recipe may change what is a default here."""
+    recipe = group.first.recipe if group else None
+    own = dict(recipe.model) if recipe else {}
+    return (
+        group if all(own.get(key, value) == value for key, value in setting.model.items()) else None
+    )

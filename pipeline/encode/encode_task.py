@@ -23,7 +23,7 @@ from latentset.datasets.errors import (
 from latentset.datasets.sources import ImageRoot, resolve_inside
 from latentset.datasets.sources.images import decode_image, is_clipped, read_bytes
 from latentset.datasets.sources.resize import ResizeRule
-from latentset.datasets.storage.threads import stoppable_threads
+from latentset.datasets.storage.threads import check_stop, stoppable_threads
 from latentset.datasets.store.digests import sha256_of
 from latentset.datasets.store.samples import OK
 from latentset.datasets.store.zarr.writer import PixelBuffer, ShardBuffer
@@ -158,6 +158,7 @@ def decode_batches(
 def _decode(batch: list[Sample], root: ImageRoot, rule: ResizeRule) -> list[Sample]:
     """Read each file once: hash it, and decode and resize it from memory."""
     for sample in batch:
+        check_stop()
         plan = sample.plan
         try:
             content = read_bytes(resolve_inside(root, plan.path, plan.part))

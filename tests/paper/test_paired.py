@@ -1,5 +1,6 @@
 """Differences by seed: intervals, verdicts, and what predictions add."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -73,11 +74,31 @@ def test_differences_are_of_the_seeds_that_both_have(tmp_path: Path) -> None:
     text = (tmp_path / "differences.md").read_text()
     assert sorted(line for line in text.splitlines() if " − " in line) == [
         # +5 and -1: mean 2, deviation sqrt(18), t(0.975, 1) = 12.706
-        "| bmshj2018-hyperprior-msssim-1 | FA-cResNet − cResNet | +2.0 | -36.1 to +40.1 | 2 | "
-        "– | +2.9 | – | – |",
-        "| demo-hyperprior-msssim-4 | FA-cResNet from scratch − cResNet from scratch | +10.0 | – "
-        "| 1 | – | – | – | – |",
+        "| bmshj2018-hyperprior-msssim-1 | FA-cResNet − cResNet | +5.0, -1.0 | +2.0 "
+        "| -36.1 to +40.1 | 2 | – | +2.9 | – | – | – |",
+        "| demo-hyperprior-msssim-4 | FA-cResNet from scratch − cResNet from scratch | +10.0 "
+        "| +10.0 | – | 1 | – | – | – | – | – |",
     ]
+
+
+def test_the_central_crop_stands_beside_it(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    for name, top1 in (("fa-cresnet", (0.7, 0.7)), ("cresnet", (0.6, 0.5))):
+        for seed, right in enumerate(top1):
+            folder = write_run(runs, f"imagenette/{name}-msssim-4", 0.5, seed=seed)
+            found = {"crop": "central", "splits": {"val": {"samples": 430, "top1": right}}}
+            (folder / "central.json").write_text(json.dumps(found))
+    groups = group_runs(find_runs([runs]))
+    assert not write_differences(groups, tmp_path).remark
+    # 10 and 20: mean 15, deviation sqrt(50), t(0.975, 1) = 12.706
+    assert "| +15.0 (-48.5 to +78.5) |" in (tmp_path / "differences.md").read_text()
+    changes: list[dict[str, Any]] = [{"crop": "whole"}, {"splits": {"test": {}}}, {"splits": []}]
+    for change in changes:
+        (folder / "central.json").write_text(json.dumps(found | change))
+        remark = write_differences(groups, tmp_path).remark
+        assert re.search("without the central crop: .*seed-1/central.json: expected what", remark)
+        (row,) = read_csv(tmp_path / "differences.csv")
+        assert (row["central_points"], row["points"]) == ("", "0.0")
 
 
 def predict(folder: Path, split: str, right: int, *, first: int = 0) -> None:

@@ -33,8 +33,9 @@ def test_seeds_are_averaged(tmp_path: Path) -> None:
         ("trashnet/cresnet-slim", 3),
     ]
     assert lines[1].top1 == pytest.approx(0.73)
-    assert lines[1].top1_spread == pytest.approx(0.036056, abs=1e-6)  # sqrt(0.0026 / 2)
-    assert lines[0].top1_spread == 0
+    # sqrt(0.0026 / 2) / sqrt(3) * 4.30265
+    assert lines[1].top1_interval == pytest.approx(0.089567, abs=1e-6)
+    assert lines[0].top1_interval is None
     assert (lines[1].measured_on, lines[1].samples) == ("test", 430)
 
 
@@ -50,8 +51,8 @@ def test_tables_are_these_bytes(tmp_path: Path) -> None:
     )
     assert (tmp_path / "out" / "results.csv").read_text() == (
         "recipe,model,codec,rate_bpp,store_bytes,trained_bytes,parameters,measured_on,samples,"
-        "seeds,top1,top1_spread,top5\n"
-        "trashnet/cresnet-slim,cresnet,demo-4,0.4,9000000,8000000,1234567,test,430,1,0.7,0.0,0.9\n"
+        "seeds,top1,top1_interval,top5\n"
+        "trashnet/cresnet-slim,cresnet,demo-4,0.4,9000000,8000000,1234567,test,430,1,0.7,,0.9\n"
     )
 
 

@@ -83,7 +83,7 @@ def test_whole_report(made: Path, tmp_path: Path) -> None:
     assert figure6["anchor1"]["rate_bpp"] == "3.0"
     assert figure6["anchor2"]["rate_bpp"] == figure6["cresnet"]["rate_bpp"] == "0.25"
     assert float(figure6["cresnet"]["top1"]) == pytest.approx(73)
-    assert float(figure6["cresnet"]["top1_spread"]) == pytest.approx(2**0.5)
+    assert float(figure6["cresnet"]["top1_interval"]) == pytest.approx(12.7062, abs=1e-4)
     assert float(figure6["cresnet"]["top5"]) == pytest.approx(96)
     figure7 = {row["setting"]: row for row in read_csv(tmp_path / "a/figure7.csv")}
     for setting in ("anchor2", "cresnet"):
@@ -126,9 +126,17 @@ def test_the_papers_points_are_drawn(made: Path, tmp_path: Path) -> None:
 
 def test_losses_of_figure_7_look_different() -> None:
     axes = new_figure(4, 3).subplots()
-    row = {"setting": "cresnet", "rate_bpp": 0.5, "top1": 70.0, "top1_spread": None}
+    row = {
+        "setting": "cresnet",
+        "rate_bpp": 0.5,
+        "top1": 70.0,
+        "top1_interval": None,
+        "samples": 400,
+    }
     draw_accuracies(axes, [row | {"codec": "msssim-4"}, row | {"codec": "mse-4"}], "rate_bpp")
     lines = [container.lines[0] for container in axes.containers]
+    (upper, *_) = axes.containers[0].lines[2][0].get_segments()[0][::-1]
+    assert upper[1] == pytest.approx(70 + 1.96 * 2.2913, abs=1e-3)  # sqrt(70 * 30 / 400)
     looks = [(line.get_linestyle(), line.get_fillstyle()) for line in lines]
     assert looks == [("-", "full"), ("--", "bottom")]
 

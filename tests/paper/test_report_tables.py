@@ -35,7 +35,7 @@ def test_table_1_of_the_papers_networks(tmp_path: Path) -> None:
         "## MINC-2500\n"
         "\n"
         "MINC-2500. Top-1 in percent, on split test (430 samples); mean over seeds 0, 1, 2, "
-        "± standard deviation (n - 1), number of seeds in parentheses.\n"
+        "± half of its 95 % interval (Student's t), number of seeds in parentheses.\n"
         "Anchor 1: resnet, ResNet-50, width 64, 224x224 pixels, 90 epochs.\n"
         "cResNet: cresnet, ResNet-50, width 64, 28x28 positions, 70 epochs.\n"
         "FA-cResNet: fa-cresnet, ResNet-50, width 64, 28x28 positions, 70 epochs.\n"
@@ -45,13 +45,14 @@ def test_table_1_of_the_papers_networks(tmp_path: Path) -> None:
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
         "| originals | 2.500 | 2.604 | 75.0 (1) | 75.7 |  |  |  |  |  |  |\n"
         "| bmshj2018-hyperprior-msssim-1 | 0.0900 | 0.0888 |  |  | – | 71.8 "
-        "| 73.0 ± 3.6 (3) | 70.3 | 75.5 (1) | 73.2 |\n"
+        "| 73.0 ± 9.0 (3) | 70.3 | 75.5 (1) | 73.2 |\n"
     )
     rows = read_csv(tmp_path / "table1.csv")
     assert [row["setting"] for row in rows] == ["anchor1", "cresnet", "fa-cresnet"]
     cresnet = rows[1]
     assert float(cresnet["top1"]) == pytest.approx(73)
-    assert float(cresnet["top1_spread"]) == pytest.approx(3.6056, abs=1e-4)  # sqrt(26 / 2)
+    # sqrt(26 / 2) / sqrt(3) * 4.30265
+    assert float(cresnet["top1_interval"]) == pytest.approx(8.9567, abs=1e-4)
     assert (cresnet["seeds"], cresnet["paper_top1"], cresnet["rate_of"]) == (
         "3",
         "70.3",
@@ -219,7 +220,7 @@ def test_distilled_runs_stand_apart(tmp_path: Path) -> None:
     write_table1(groups, NO_STORES, tmp_path)
     text = (tmp_path / "table1.md").read_text()
     assert "| FA-cResNet | paper's | FA-cResNet, distilled |\n" in text
-    assert "| 75.0 ± 0.0 (2) | 73.2 | 81.0 ± 1.4 (2) |\n" in text  # sqrt(2)
+    assert "| 75.0 ± 0.0 (2) | 73.2 | 81.0 ± 12.7 (2) |\n" in text
     assert "FA-cResNet and FA-cResNet, distilled: fa-cresnet, ResNet-50, width 64" in text
     rows = {row["setting"]: row for row in read_csv(tmp_path / "table1.csv")}
     assert rows["fa-cresnet, distilled"]["paper_top1"] == ""
@@ -328,8 +329,22 @@ def test_table_3_stands_in_the_papers_order(tmp_path: Path) -> None:
         ("msssim-4", "77.0", "76.0")
     ]
     defaults = [row for row in rows if row["codec"] == "msssim-1" and row["default"] == "True"]
-    assert len(defaults) == 9
+    assert len(defaults) == 2
     assert {row["paper_top1"] for row in defaults} == {"73.1"}  # Table 1 has 73.2
+
+
+def test_table_3_of_networks_whose_defaults_are_others(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    write_run(runs, "imagenette/fa-cresnet-msssim-4", 0.75)  # r is 4, the paper's 16
+    write_run(runs, "imagenette/table3/input-y-msssim-4", 0.73)
+    write_table3(group_runs(find_runs([runs])), tmp_path)
+    text = (tmp_path / "table3.md").read_text()
+    assert [line for line in text.splitlines() if line.startswith("|")][2:] == [
+        "|  | Anchor 2 | – | – |",
+        "| Input | ŷ | 73.0 (1) | – |",
+        "|  | ŷ & σ̂ * | 75.0 (1) | – |",
+    ]
+    assert "CAU Bottleneck Architecture: r16" in text.split("no run was given:")[1]
 
 
 def test_what_is_missing_is_left_out(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """A network with what it is fed: from a batch as it is stored to logits and their figures."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from typing import Any
 
 import torch
@@ -121,11 +121,12 @@ def predict(
 ) -> Iterator[tuple[Batch, Tensor]]:
     """Yield a split's batches, on the device, with their logits."""
     classifier.eval()
-    for batch in reader.batches(0):
-        moved = batch.to(device)
-        with torch.inference_mode():
-            logits = classifier(moved)
-        yield moved, logits
+    with closing(reader.batches(0)) as batches:
+        for batch in batches:
+            moved = batch.to(device)
+            with torch.inference_mode():
+                logits = classifier(moved)
+            yield moved, logits
 
 
 def score(logits: Tensor, labels: Tensor) -> Tensor:
