@@ -164,6 +164,10 @@ def test_accuracies_are_joined_in_order_of_rate(
     results.draw(results.gather(find_runs([tmp_path])), tmp_path / "accuracy.png")
     (axes,) = kept[0].axes
     assert points(axes) == {"trashnet/cresnet": ([1.0, 2.0, 3.0], [71.0, 72.0, 73.0])}
+    # Single runs on 430 samples: 1.96 * sqrt(71 * 29 / 430)
+    assert halves(axes, "trashnet/cresnet")[0] == pytest.approx(4.2889, abs=1e-4)
+    low, high = axes.get_ylim()
+    assert high - low == pytest.approx(results.LEAST_SPAN)
 
 
 def test_accuracy_of_all_recipes(drawn: Drawn) -> None:
