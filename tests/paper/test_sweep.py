@@ -374,10 +374,11 @@ def test_ctrl_c_stops_the_runs(stores: list[str], tmp_path: Path, background: bo
     log = metrics.parent.with_name("seed-0.log")
     with log.open("ab") as handle:
         assert try_lock(handle)  # nobody trains it any more
-    # It ended by itself, and was not killed: at most the epoch's line came after.
+    # It ended by itself, and was not killed: at most one epoch's line came after, with its warning on
+    # some CPUs.
     _, said, after = log.read_text().partition("stopping after this step; Ctrl-C again stops at ")
     assert said
-    assert len(after.splitlines()) <= 2
+    assert sum(line.startswith("epoch") for line in after.splitlines()) <= 1
 
 
 def test_dry_run_prints_commands(stores: list[str], tmp_path: Path) -> None:
