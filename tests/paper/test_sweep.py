@@ -374,8 +374,7 @@ def test_ctrl_c_stops_the_runs(stores: list[str], tmp_path: Path, background: bo
     log = metrics.parent.with_name("seed-0.log")
     with log.open("ab") as handle:
         assert try_lock(handle)  # nobody trains it any more
-    # It ended by itself, and was not killed: at most one epoch's line came after, with its warning on
-    # some CPUs.
+    # It ended by itself, and was not killed: at most one epoch's line came after, and its warning.
     _, said, after = log.read_text().partition("stopping after this step; Ctrl-C again stops at ")
     assert said
     assert sum(line.startswith("epoch") for line in after.splitlines()) <= 1
