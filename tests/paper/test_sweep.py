@@ -374,10 +374,12 @@ def test_ctrl_c_stops_the_runs(stores: list[str], tmp_path: Path, background: bo
     log = metrics.parent.with_name("seed-0.log")
     with log.open("ab") as handle:
         assert try_lock(handle)  # nobody trains it any more
-    # It ended by itself, and was not killed: at most one epoch's line came after, and its warning.
+    # It ended by itself, and was not killed: at most the epoch's line came after. On some CPUs the
+    # first validation loss is far off, with a warning.
     _, said, after = log.read_text().partition("stopping after this step; Ctrl-C again stops at ")
     assert said
-    assert sum(line.startswith("epoch") for line in after.splitlines()) <= 1
+    lines = [line for line in after.splitlines() if "times the training loss" not in line]
+    assert len(lines) <= 2
 
 
 def test_dry_run_prints_commands(stores: list[str], tmp_path: Path) -> None:
